@@ -1,0 +1,75 @@
+"""See where a multimodal language model looks, and steer its attention into a region, step by step."""
+
+from . import figures
+from .attention import Attention, capture_attention
+from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+from .context import ContextMap, context_map
+from .energy import energy, hard_energy, region_share, soft_energy
+from .errors import (
+    CaptureError,
+    CmllmError,
+    DataError,
+    ImageError,
+    OptimizationError,
+    PromptError,
+    RegionError,
+    SettingsError,
+    TraceError,
+    UnsupportedModelError,
+)
+from .images import read_image
+from .layout import RegionWarning, VisualTokenLayout
+from .methods import ControlMLLM, ControlMLLMPlus
+from .models.decoding import Contrast
+from .models.loading import Mllm, load
+from .models.prompt import Prompt
+from .optimize import Steering, optimize
+from .regions import Box, Mask, Point, Scribble
+from .trace import Step, Trace
+from .version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "Answers",
+    "Attention",
+    "Box",
+    "Callback",
+    "CaptureError",
+    "Checkpoint",
+    "CmllmError",
+    "ContextMap",
+    "Contrast",
+    "ControlMLLM",
+    "ControlMLLMPlus",
+    "DataError",
+    "EarlyStopping",
+    "ImageError",
+    "Mask",
+    "Mllm",
+    "OptimizationError",
+    "Point",
+    "ProgressBar",
+    "Prompt",
+    "PromptError",
+    "RegionError",
+    "RegionWarning",
+    "Scribble",
+    "SettingsError",
+    "Steering",
+    "Step",
+    "Trace",
+    "TraceError",
+    "UnsupportedModelError",
+    "VisualTokenLayout",
+    "capture_attention",
+    "context_map",
+    "energy",
+    "figures",
+    "hard_energy",
+    "load",
+    "optimize",
+    "read_image",
+    "region_share",
+    "soft_energy",
+]

@@ -1,0 +1,1 @@
+"""Other ways of referring to a region, for comparison with steering."""

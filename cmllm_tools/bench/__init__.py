@@ -1,0 +1,1 @@
+"""Referring data sets in their public formats, matchers of answers, and evaluations."""

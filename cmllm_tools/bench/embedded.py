@@ -1,0 +1,144 @@
+"""Evaluate the embedded model on its held-out set: unsteered, marked, and steered by each kind of region."""
+
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..baselines.overlays import OVERLAYS
+from ..methods import ControlMLLM, ControlMLLMPlus, Method
+from ..models.embedded import HELDOUT
+from ..models.embedded.heldout import DESCRIPTIONS
+from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
+from ..models.loading import Mllm, load
+from ..models.prompt import Prompt
+from ..optimize import Steering
+from ..regions import Box, Region
+from .matching import names_it, strict_match
+from .roc import ReferringExample, read_roc
+
+REGIONS = ("box", "mask", "scribble", "point")
+CONTROL = "random_background"
+SEED = 0
+
+
+def evaluate(
+    count: int | None = None,
+    mllm: Mllm | None = None,
+    methods: dict[str, Method] | None = None,
+    regions: Sequence[str] = (*REGIONS, CONTROL),
+) -> dict[str, Any]:
+    """Accuracies on the first `count` held-out scenes (all when None), as fractions; a progress bar on stderr.
+
+    Returns:
+        `{"n", "unsteered": {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}, METHOD: {REGION: {"a_or_b",
+        "describe", "hallucinated"}}, "seconds"}`. *describe_valid*: names an object of the scene and nothing absent.
+        *a_or_b*: names the referred object and not the other. *marked*: describes the object that carries an overlay.
+        *describe*: names the referred object; *hallucinated*: names something absent.
+    """
+    started = time.perf_counter()
+    mllm = mllm or load()
+    methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
+    pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[:count]
+    scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    for number, (choice, description) in enumerate(tqdm(pairs, "scenes")):
+        rng = np.random.default_rng([SEED, number])
+        prompts = {
+            "a_or_b": mllm.prepare(choice.image, choice.question),
+            "describe": mllm.prepare(description.image, description.question),
+        }
+        _score_unsteered(scores, mllm, prompts, choice)
+        _score_marked(scores, mllm, description, OVERLAYS[number % len(OVERLAYS)], rng)
+        control = background_box(choice, rng)
+        for kind in regions:
+            region = control if kind == CONTROL else choice.region(kind)
+            for name, method in methods.items():
+                _score_steered(scores, (name, kind), mllm, prompts, choice, region, method)
+    return _summary(scores, len(pairs), tuple(methods), regions, time.perf_counter() - started)
+
+
+def _score_unsteered(scores: dict, mllm: Mllm, prompts: dict[str, Prompt], example: ReferringExample) -> None:
+    described = mllm.generate(prompts["describe"])
+    named = any(names_it(described, name) for name in example.objects)
+    scores["unsteered", "describe_valid"].append(named and not absent_names(described, example.objects))
+    scores["unsteered", "a_or_b"].append(chooses(mllm.generate(prompts["a_or_b"]), example))
+
+
+def _score_marked(scores: dict, mllm: Mllm, example: ReferringExample, overlay: str, rng: np.random.Generator) -> None:
+    mask = example.region("mask").cover(SIZE, SIZE) > 0
+    scene = mark(Scene(example.image, (SceneObject("", "", mask),)), 0, overlay, rng)
+    answer = mllm.generate(mllm.prepare(scene.image, example.question))
+    scores["marked", overlay].append(names_it(answer, example.names[0]))
+
+
+def _score_steered(
+    scores: dict,
+    key: tuple[str, str],
+    mllm: Mllm,
+    prompts: dict[str, Prompt],
+    example: ReferringExample,
+    region: Region,
+    method: Method,
+) -> None:
+    answers = {}
+    for question, prompt in prompts.items():
+        run = Steering(mllm, prompt, region, method)
+        for _ in run:
+            pass
+        answers[question] = run.answer()
+    scores[*key, "a_or_b"].append(chooses(answers["a_or_b"], example))
+    scores[*key, "describe"].append(names_it(answers["describe"], example.names[0]))
+    scores[*key, "hallucinated"].append(bool(absent_names(answers["describe"], example.objects)))
+
+
+def chooses(answer: str, example: ReferringExample) -> bool:
+    """Whether an answer to "a A or a B?" names the referred object and no other of the scene."""
+    return strict_match(answer, example.names, set(example.objects) - set(example.names))
+
+
+def absent_names(answer: str, objects: Sequence[str]) -> list[str]:
+    """Names in an answer, colour and kind, of which the scene has no object."""
+    words = answer.split()
+    pairs = [f"{one} {two}" for one, two in pairwise(words) if one in COLORS and two in KINDS]
+    return [pair for pair in pairs if pair not in objects]
+
+
+def background_box(example: ReferringExample, rng: np.random.Generator) -> Box:
+    """A box of the referred object's size, or smaller where there is no room, that touches no object."""
+    taken = [thing["bbox"] for thing in example.data["objects"]]
+    _, _, width, height = example.data["bbox"]
+    for attempt in range(1000):
+        shrink = 0.97 ** (attempt // 20)
+        w, h = width * shrink, height * shrink
+        x, y = rng.uniform(0, SIZE - w), rng.uniform(0, SIZE - h)
+        if all(x >= a + c or a >= x + w or y >= b + d or b >= y + h for a, b, c, d in taken):
+            break
+    return Box(x, y, x + w, y + h)
+
+
+def _summary(scores: dict, count: int, methods: Sequence[str], regions: Sequence[str], seconds: float) -> dict[str, Any]:
+    def mean(*key: str) -> float:
+        return round(float(np.mean(scores[key])), 4)
+
+    marked = {overlay: scores["marked", overlay] for overlay in OVERLAYS if ("marked", overlay) in scores}
+    return {
+        "n": count,
+        "unsteered": {
+            "describe_valid": mean("unsteered", "describe_valid"),
+            "a_or_b": mean("unsteered", "a_or_b"),
+            "marked": round(float(np.mean([right for values in marked.values() for right in values])), 4),
+            "marked_by_overlay": {overlay: mean("marked", overlay) for overlay in marked},
+        },
+        **{
+            method: {
+                kind: {figure: mean(method, kind, figure) for figure in ("a_or_b", "describe", "hallucinated")}
+                for kind in regions
+            }
+            for method in methods
+        },
+        "seconds": round(seconds, 1),
+    }

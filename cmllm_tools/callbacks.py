@@ -1,0 +1,134 @@
+"""Listeners of an optimisation: progress, early stopping, answers, checkpoints."""
+
+from os import PathLike
+from typing import Literal, Protocol
+
+import torch
+
+from .errors import SettingsError
+from .methods import Method
+from .models.loading import Mllm
+from .models.prompt import Prompt
+from .trace import Step, Trace, check_writable
+
+
+class Run(Protocol):
+    """What callbacks see of a run."""
+
+    mllm: Mllm
+    prompt: Prompt
+    method: Method
+    latent: torch.Tensor
+    trace: Trace
+
+    def stop(self, reason: str) -> None:
+        """End the run after the current step."""
+
+    def answer(self) -> str:
+        """The model's answer with the current latent."""
+
+
+class Callback:
+    """Base of all callbacks; each method may be overridden."""
+
+    def on_start(self, run: Run) -> None:
+        """Before the first step."""
+
+    def on_step(self, run: Run, step: Step) -> None:
+        """After each step; `step` is already in `run.trace`."""
+
+    def on_end(self, run: Run) -> None:
+        """After the last step, also when the run was interrupted or failed."""
+
+
+class ProgressBar(Callback):
+    """A tqdm bar over the steps, with energy and share of attention in the region."""
+
+    def on_start(self, run: Run) -> None:
+        # Imported here: in a notebook tqdm.auto loads ipywidgets.
+        from tqdm.auto import tqdm
+
+        self.bar = tqdm(total=run.method.steps + 1, desc="steering", unit="step")
+
+    def on_step(self, run: Run, step: Step) -> None:
+        self.bar.set_postfix(energy=f"{step.energy:.3f}", share=f"{step.share:.0%}")
+        self.bar.update()
+
+    def on_end(self, run: Run) -> None:
+        if hasattr(self, "bar"):
+            self.bar.close()
+
+
+class EarlyStopping(Callback):
+    """Stop once `|E_t - E_0| / E_0 >= threshold` (ControlMLLM, section 4.1).
+
+    Args:
+        threshold: fraction of the first energy, above 0.
+        on_rise: stop also when the energy rises from one step to the next, as the published demo does.
+
+    Raises:
+        SettingsError: for a threshold that is not above 0.
+    """
+
+    def __init__(self, threshold: float = 0.25, on_rise: bool = False):
+        if not threshold > 0:
+            raise SettingsError(f"An early stopping threshold must be above 0; got {threshold}.")
+        self.threshold, self.on_rise = threshold, on_rise
+
+    def on_step(self, run: Run, step: Step) -> None:
+        steps = run.trace.steps
+        first = steps[0].energy
+        if abs(step.energy - first) >= self.threshold * first and len(steps) > 1:
+            run.stop(f"early stop: energy changed by {abs(step.energy - first) / first:.0%}")
+        elif self.on_rise and len(steps) > 1 and step.energy > steps[-2].energy:
+            run.stop("early stop: energy rose")
+
+
+class Answers(Callback):
+    """Decode an answer and keep it in the step: at each step, or only before and after steering.
+
+    Args:
+        at: "each" or "ends".
+
+    Raises:
+        SettingsError: for another value.
+    """
+
+    def __init__(self, at: Literal["each", "ends"] = "each"):
+        if at not in ("each", "ends"):
+            raise SettingsError(f"Answers are decoded at 'each' step or at the 'ends'; got {at!r}.")
+        self.at = at
+
+    def on_step(self, run: Run, step: Step) -> None:
+        if self.at == "each" or step.number == 0:
+            step.answer = run.answer()
+
+    def on_end(self, run: Run) -> None:
+        if run.trace.steps and run.trace.steps[-1].answer is None:
+            run.trace.steps[-1].answer = run.answer()
+
+
+class Checkpoint(Callback):
+    """Save the trace after every `every` steps and at the end, so that a crash loses little.
+
+    Args:
+        path: of the trace file; checked before the run.
+        every: steps between two saves.
+
+    Raises:
+        TraceError: when the path cannot be written.
+        SettingsError: for `every` below 1.
+    """
+
+    def __init__(self, path: str | PathLike, every: int = 1):
+        if every < 1:
+            raise SettingsError(f"A checkpoint needs every >= 1; got {every}.")
+        self.path, self.every = check_writable(path), every
+
+    def on_step(self, run: Run, step: Step) -> None:
+        if (step.number + 1) % self.every == 0:
+            run.trace.save(self.path)
+
+    def on_end(self, run: Run) -> None:
+        if run.trace.steps:
+            run.trace.save(self.path)

@@ -1,0 +1,47 @@
+"""Errors of the package: each message says what must hold, what was given, and what to do."""
+
+from typing import Any
+
+
+class CmllmError(Exception):
+    """Base of every error raised by this package for something the user can put right."""
+
+
+class ImageError(CmllmError, ValueError):
+    """An image that cannot be read or has no area."""
+
+
+class PromptError(CmllmError, ValueError):
+    """A question that cannot be turned into a prompt, or words that are not in it."""
+
+
+class RegionError(CmllmError, ValueError):
+    """A region that is malformed, outside the image, or not seen by the model."""
+
+
+class UnsupportedModelError(CmllmError, ValueError):
+    """A model whose visual tokens or attention this package does not understand."""
+
+
+class CaptureError(CmllmError, ValueError):
+    """Attention that cannot be captured as asked: layers, heads or queries that do not exist."""
+
+
+class OptimizationError(CmllmError, RuntimeError):
+    """An optimisation that cannot go on; `trace` holds the steps so far and the last good latent."""
+
+    def __init__(self, message: str, trace: Any = None):
+        super().__init__(message)
+        self.trace = trace
+
+
+class SettingsError(CmllmError, ValueError):
+    """A setting of a method outside its range."""
+
+
+class TraceError(CmllmError, ValueError):
+    """A trace file that cannot be read or written."""
+
+
+class DataError(CmllmError, ValueError):
+    """A data set whose files are missing or malformed."""

@@ -1,0 +1,296 @@
+"""Plotly figures of maps and traces. Each function returns a figure and shows nothing; plotly loads at the first call.
+
+Text that comes from a model or a user is escaped: plotly renders a subset of HTML.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from .attention import Attention
+from .context import ContextMap
+from .energy import Target
+from .layout import VisualTokenLayout
+from .regions import Region, Regions, as_regions
+from .trace import Step, Trace
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's palette, told apart with any colour vision; dashes tell the curves apart without colour.
+ENERGY_COLOR, SHARE_COLOR = "#0072B2", "#D55E00"
+PANEL = 460
+
+
+def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None = None) -> Figure:
+    """A context-token map over its image, with the regions outlined.
+
+    Args:
+        cmap: from `context_map`.
+        image: the prompt's image (`prompt.image`).
+        regions: to outline.
+    """
+    percent = _percent(cmap.grid.ravel())
+    figure = _figure()
+    _add_image(figure, image, cmap.layout)
+    figure.add_trace(_heat(percent, cmap.layout, percent.max()))
+    _add_outlines(figure, as_regions(regions) if regions is not None else ())
+    figure.update_layout(
+        title=f"Attention of {escape(' '.join(cmap.words))!r}", width=PANEL + 120, height=PANEL + 60, **_STYLE
+    )
+    return figure
+
+
+def step_player(trace: Trace) -> Figure:
+    """A trace with a slider over its steps: the map on the image, energy and share with a cursor, the answers.
+
+    The color scale is the same for all steps. The map is the mean over the trace's layers.
+    """
+    from plotly.subplots import make_subplots
+
+    go = _graph_objects()
+    percents = [_percent(step.maps.mean(0).numpy()) for step in trace.steps]
+    top = max(float(percent.max()) for percent in percents)
+    figure = make_subplots(
+        1, 2, column_widths=[0.52, 0.48], horizontal_spacing=0.14, subplot_titles=["Attention of the context token", " "]
+    )
+    _add_image(figure, Image.fromarray(trace.image), trace.layout)
+    figure.add_trace(_heat(percents[0], trace.layout, top, bar_x=0.46), 1, 1)
+    _add_outlines(figure, trace.regions)
+    for curve in _curves(trace):
+        figure.add_trace(curve, 1, 2)
+    ceiling = max(1.0, *(step.energy for step in trace.steps)) * 1.04
+    cursor = go.Scatter(
+        x=[0, 0], y=[0, ceiling], mode="lines", line={"color": "#888", "width": 2}, hoverinfo="skip", showlegend=False
+    )
+    figure.add_trace(cursor, 1, 2)
+    heat_index = next(i for i, item in enumerate(figure.data) if item.type == "heatmap")
+    cursor_index = len(figure.data) - 1
+    figure.frames = [
+        go.Frame(
+            name=str(step.number),
+            data=[{"type": "heatmap", "z": _cells(percent, trace.layout)}, {"type": "scatter", "x": [step.number] * 2}],
+            traces=[heat_index, cursor_index],
+            layout={"title": {"text": _step_title(trace, step)}},
+        )
+        for step, percent in zip(trace.steps, percents, strict=True)
+    ]
+    figure.update_xaxes(title="step", dtick=max(1, len(trace) // 10), row=1, col=2)
+    figure.update_yaxes(range=[0, ceiling], row=1, col=2)
+    figure.update_layout(
+        title=_step_title(trace, trace.steps[0]),
+        width=2 * PANEL + 60,
+        height=PANEL + 150,
+        legend={"x": 0.78, "y": 1.08, "xanchor": "center", "orientation": "h"},
+        sliders=[_slider(trace)],
+        updatemenus=[_play_buttons()],
+        **_STYLE | {"margin": {"t": 110, "b": 90, "l": 10, "r": 20}},
+    )
+    return figure
+
+
+def energy_curve(trace: Trace) -> Figure:
+    """Energy and share of attention in the regions over the steps."""
+    figure = _figure()
+    for curve in _curves(trace):
+        figure.add_trace(curve)
+    figure.update_xaxes(title="step", dtick=max(1, len(trace) // 10))
+    figure.update_yaxes(rangemode="tozero")
+    figure.update_layout(title="Energy and share of attention in the region", width=620, height=380, **_STYLE)
+    return figure
+
+
+def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.1) -> Figure:
+    """Share of each layer's and head's attention that lies in the regions, as a grid.
+
+    The share is taken of the attention on the image, averaged over the captured queries; a uniform head would have the
+    share of area, which the title gives.
+    """
+    target = Target.of(attention.prompt.layout, regions, sigma).to(attention.values)
+    shares = target.share(attention.values.detach().mean(2)).cpu().numpy()
+    uniform = target.share(attention.values.new_ones(len(attention.prompt.layout))).item()
+    go = _graph_objects()
+    figure = _figure()
+    figure.add_trace(
+        go.Heatmap(
+            z=shares,
+            x=[str(head) for head in attention.heads],
+            y=[str(layer) for layer in attention.layers],
+            colorscale="Cividis",
+            zmin=0,
+            zmax=max(float(shares.max()), 1e-6),
+            colorbar={"title": "share", "tickformat": ".0%"},
+            hovertemplate="layer %{y}, head %{x}: %{z:.1%}<extra></extra>",
+        )
+    )
+    figure.update_xaxes(title="head", type="category")
+    figure.update_yaxes(title="layer", type="category", autorange="reversed")
+    figure.update_layout(
+        title=f"Share of attention in the region (uniform attention: {uniform:.1%})", width=560, height=460, **_STYLE
+    )
+    return figure
+
+
+_STYLE: dict[str, Any] = {
+    "template": "plotly_white",
+    "margin": {"t": 60, "b": 40, "l": 40, "r": 20},
+    "font": {"size": 13},
+}
+
+
+def _graph_objects() -> Any:
+    import plotly.graph_objects
+
+    return plotly.graph_objects
+
+
+def _figure() -> Figure:
+    return _graph_objects().Figure()
+
+
+def _percent(values: np.ndarray) -> np.ndarray:
+    """A map (visual token,) as percent of the attention on the image."""
+    return 100 * values / max(float(values.sum()), 1e-30)
+
+
+def _cells(percent: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:
+    return percent.reshape(layout.grid)
+
+
+def _heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, bar_x: float = 1.0) -> Any:
+    rows, columns = layout.grid
+    boxes = layout.boxes.reshape(rows, columns, 4)
+    return _graph_objects().Heatmap(
+        z=_cells(percent, layout),
+        x=[*boxes[0, :, 0], boxes[0, -1, 2]],
+        y=[*boxes[:, 0, 1], boxes[-1, 0, 3]],
+        zmin=0,
+        zmax=top,
+        colorscale=_transparent_scale(),
+        colorbar={"title": "% of the<br>attention<br>on the image", "x": bar_x, "len": 0.8, "thickness": 14},
+        hovertemplate="%{z:.2f} % of the attention on the image<extra></extra>",
+    )
+
+
+def _transparent_scale() -> list[list[Any]]:
+    """Viridis that starts transparent, so that the image stays visible where there is little attention."""
+    from plotly.colors import sample_colorscale
+
+    positions = np.linspace(0, 1, 12)
+    colors = sample_colorscale("Viridis", positions)
+    opacity = np.minimum(0.85, 1.5 * positions)
+    return [
+        [float(at), color.replace("rgb(", "rgba(").replace(")", f", {alpha:.2f})")]
+        for at, color, alpha in zip(positions, colors, opacity, strict=True)
+    ]
+
+
+def _add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout) -> None:
+    width, height = layout.image_size
+    figure.add_layout_image(
+        source=image, xref="x", yref="y", x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
+    )
+    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
+    figure.update_layout(
+        xaxis={"range": [0, width], **axis},
+        yaxis={"range": [height, 0], "scaleanchor": "x", "scaleratio": 1, **axis},
+    )
+
+
+def _add_outlines(figure: Figure, regions: Sequence[Region]) -> None:
+    """White lines with a dark rim: visible on any image and any color of the scale."""
+    go = _graph_objects()
+    for region in regions:
+        xs: list[float | None] = []
+        ys: list[float | None] = []
+        for line in region.outline():
+            xs += [*(x for x, _ in line), None]
+            ys += [*(y for _, y in line), None]
+        for color, extra in (("black", 3), ("white", 0)):
+            figure.add_trace(
+                go.Scatter(
+                    x=xs,
+                    y=ys,
+                    mode="markers+lines" if region.soft else "lines",
+                    line={"color": color, "width": 2 + extra},
+                    marker={"color": color, "size": 7 + extra},
+                    hoverinfo="skip",
+                    showlegend=False,
+                )
+            )
+
+
+def _curves(trace: Trace) -> list[Any]:
+    go = _graph_objects()
+    numbers = [step.number for step in trace.steps]
+    return [
+        go.Scatter(
+            x=numbers,
+            y=[step.energy for step in trace.steps],
+            name="energy",
+            mode="lines+markers",
+            line={"color": ENERGY_COLOR},
+            hovertemplate="step %{x}: energy %{y:.4f}<extra></extra>",
+        ),
+        go.Scatter(
+            x=numbers,
+            y=[step.share for step in trace.steps],
+            name="share in region",
+            mode="lines+markers",
+            line={"color": SHARE_COLOR, "dash": "dash"},
+            marker={"symbol": "square"},
+            hovertemplate="step %{x}: %{y:.1%} in the region<extra></extra>",
+        ),
+    ]
+
+
+def _step_title(trace: Trace, step: Step) -> str:
+    answer = f"<br><b>{escape(step.answer)}</b>" if step.answer is not None else ""
+    return (
+        f"{escape(trace.question)} | step {step.number}: energy {step.energy:.3f}, share in region {step.share:.0%}{answer}"
+    )
+
+
+def _slider(trace: Trace) -> dict[str, Any]:
+    return {
+        "active": 0,
+        "currentvalue": {"prefix": "step "},
+        "pad": {"t": 40},
+        "x": 0.12,
+        "len": 0.86,
+        "steps": [
+            {
+                "label": str(step.number),
+                "method": "animate",
+                "args": [[str(step.number)], {"mode": "immediate", **_INSTANT}],
+            }
+            for step in trace.steps
+        ],
+    }
+
+
+def _play_buttons() -> dict[str, Any]:
+    play = [None, {"fromcurrent": True, "frame": {"duration": 600, "redraw": True}, "transition": {"duration": 0}}]
+    pause = [[None], {"mode": "immediate", **_INSTANT}]
+    return {
+        "type": "buttons",
+        "direction": "left",
+        "x": 0.0,
+        "y": 0,
+        "xanchor": "left",
+        "yanchor": "top",
+        "pad": {"t": 52},
+        "showactive": False,
+        "buttons": [
+            {"label": "Play", "method": "animate", "args": play},
+            {"label": "Pause", "method": "animate", "args": pause},
+        ],
+    }
+
+
+_INSTANT = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}

@@ -1,0 +1,1 @@
+"""Models: loading, prompts, record and replay, answers, and the table of families."""

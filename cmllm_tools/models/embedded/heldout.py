@@ -1,0 +1,84 @@
+"""Generate the held-out set in the public ROC format: `python -m cmllm_tools.models.embedded.heldout`.
+
+Unmarked scenes with digits that training never saw. For each scene one object is referred to; another one of the scene
+is the alternative in "is the object a A or a B?". Beside the ROC fields every line lists the scene's objects, so that
+answers about something absent can be told.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from ...baselines.overlays import bezier
+from . import HELDOUT
+from .scenes import SIZE, SceneObject, load_digits, make_scene
+
+SEED = 777
+COUNT = 500
+QUESTIONS = "question_roc.json"
+DESCRIPTIONS = "question_describe.json"
+
+
+def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
+    """Write `count` scenes to `out`: image/heldout/*.png, mask/*.png, and two files of JSON lines."""
+    digits = load_digits("heldout")
+    for folder in ("image/heldout", "mask"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    questions, descriptions = [], []
+    for number in tqdm(range(count), "held-out scenes"):
+        rng = np.random.default_rng([seed, number])
+        scene = make_scene(rng, digits, marked=False)
+        target, other = (scene.objects[i] for i in rng.permutation(len(scene.objects))[:2])
+        name = f"{number:04d}.png"
+        scene.image.save(out / "image/heldout" / name, optimize=True)
+        Image.fromarray(target.mask).save(out / "mask" / name, optimize=True)
+        first, second = (target, other) if rng.random() < 0.5 else (other, target)
+        line = {
+            "id": number,
+            "image_path": f"heldout/{name}",
+            "text": f"Is the object <location> a {first.name} or a {second.name}?",
+            **_referred(target, name, rng),
+            "objects": [{"name": thing.name, "bbox": _xywh(thing)} for thing in scene.objects],
+        }
+        questions.append(line)
+        descriptions.append(line | {"text": "Describe the object <location>."})
+    for file, lines in ((QUESTIONS, questions), (DESCRIPTIONS, descriptions)):
+        (out / file).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+
+
+def _referred(thing: SceneObject, mask_name: str, rng: np.random.Generator) -> dict:
+    ys, xs = np.nonzero(thing.mask)
+    nearest = np.argmin((xs - xs.mean()) ** 2 + (ys - ys.mean()) ** 2)
+    picks = rng.integers(0, len(xs), 4)
+    curve = bezier(np.stack([xs[picks], ys[picks]], 1).astype(float)).round().astype(int).clip(0, SIZE - 1)
+    return {
+        "name": thing.name,
+        "synonyms": [thing.name],
+        "bbox": _xywh(thing),
+        "seg_mask": mask_name,
+        "center_point": [int(xs[nearest]), int(ys[nearest])],
+        "scribble": [[int(x), int(y)] for x, y in curve if thing.mask[y, x]],
+    }
+
+
+def _xywh(thing: SceneObject) -> list[int]:
+    x0, y0, x1, y1 = thing.box
+    return [x0, y0, x1 - x0, y1 - y0]
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=HELDOUT)
+    parser.add_argument("--count", type=int, default=COUNT)
+    parser.add_argument("--seed", type=int, default=SEED)
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    generate(options.out, options.count, options.seed)
+
+
+if __name__ == "__main__":
+    main()

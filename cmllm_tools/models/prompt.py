@@ -1,0 +1,109 @@
+"""A prompt: image and question as the model's tokens, where they stand, and where each visual token looks."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from PIL import Image
+
+from ..errors import PromptError
+from ..layout import VisualTokenLayout
+from .replay import LanguageCall
+
+Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Prompt:
+    """One image and one question, ready for the model.
+
+    Args:
+        image: upright RGB image as the user gave it.
+        question: the user's words.
+        text: what the processor was given, template and placeholder included.
+        inputs: the processor's tensors, batch of one.
+        tokens: every token of the sequence as a string.
+        visual: positions of the visual tokens.
+        text_span: positions of the question's tokens.
+        layout: where each visual token looks.
+        call: the recorded call of the language model.
+    """
+
+    image: Image.Image
+    question: str
+    text: str
+    inputs: dict[str, torch.Tensor]
+    tokens: tuple[str, ...]
+    visual: tuple[int, ...]
+    text_span: tuple[int, ...]
+    layout: VisualTokenLayout
+    call: LanguageCall
+
+    def __repr__(self) -> str:
+        words = " ".join(self.tokens[position] for position in self.text_span)
+        return (
+            f"Prompt({self.question!r}\n"
+            f"  text    {self.text!r}\n"
+            f"  tokens  {len(self.tokens)}: {len(self.visual)} visual at {self.visual[0]}..{self.visual[-1]}, "
+            f"question at {self.text_span[0]}..{self.text_span[-1]}: {words}\n"
+            f"  layout  {self.layout!r})"
+        )
+
+    def zero_latent(self) -> torch.Tensor:
+        """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""
+        embeds = self.call.embeds
+        return torch.zeros(len(self.visual), embeds.shape[-1], device=embeds.device, requires_grad=True)
+
+    def positions(self, queries: Queries) -> tuple[int, ...]:
+        """Positions of the tokens whose attention is asked for.
+
+        Args:
+            queries: "text" (the question's tokens; the paper's choice), "after_image" (every token after the image, the
+                template's closing words included; the reference code's), "last" (the last token; ControlMLLM++), or
+                highlight tokens: a word of the question, a position, or several of either.
+
+        Raises:
+            PromptError: for a word that is not in the question, or a position outside the sequence.
+        """
+        if queries == "text":
+            return self.text_span
+        if queries == "after_image":
+            return tuple(range(self.visual[-1] + 1, len(self.tokens)))
+        if queries == "last":
+            return (len(self.tokens) - 1,)
+        several: list[str | int] = [queries] if isinstance(queries, str | int) else list(queries)
+        if not several:
+            raise PromptError("At least one query token is needed; got none.")
+        found: list[int] = []
+        for query in several:
+            found += self._word(query) if isinstance(query, str) else [self._position(query)]
+        return tuple(dict.fromkeys(found))
+
+    def _position(self, position: int) -> int:
+        position = int(position)
+        length = len(self.tokens)
+        if not -length <= position < length:
+            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {position}.")
+        return position % length
+
+    def _word(self, word: str) -> list[int]:
+        """Positions of the tokens that spell `word` in the question, at its first occurrence."""
+        wanted = _plain(word)
+        for start in range(len(self.text_span)):
+            spelled = ""
+            for end in range(start, len(self.text_span)):
+                spelled += _plain(self.tokens[self.text_span[end]])
+                if spelled == wanted and wanted:
+                    return list(self.text_span[start : end + 1])
+                if not wanted.startswith(spelled):
+                    break
+        words = " ".join(self.tokens[position] for position in self.text_span)
+        raise PromptError(
+            f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
+            "'text', 'after_image' and 'last' stand for groups of tokens."
+        )
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).lower()

@@ -1,0 +1,276 @@
+"""What a run leaves behind: every step's figures and maps on the CPU, saved and reopened without the model."""
+
+import hashlib
+import json
+import platform
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from .energy import Target
+from .errors import CmllmError, TraceError
+from .layout import VisualTokenLayout
+from .methods import Method, method_from_json
+from .models.loading import Mllm
+from .models.prompt import Prompt
+from .regions import Region, region_from_json
+from .version import VERSION
+
+FORMAT = "1"
+# Longest side of the image's copy in a trace, in pixels.
+COPY_SIZE = 512
+LIBRARIES = ("torch", "transformers", "numpy")
+
+
+@dataclass(eq=False)
+class Step:
+    """One forward of the run, before the update that follows it; step 0 is unsteered.
+
+    Args:
+        number: how many updates the latent has had.
+        energy: of the context-token map.
+        share: of the map that lies in the regions, 0..1.
+        maps: (layer, visual token), mean over queries and heads.
+        latent_norm: Euclidean norm of the latent.
+        gradient_norm: of the energy's gradient at the latent; None for the last step, which needs none.
+        seconds: for forward and backward.
+        answer: the model's answer with this step's latent, where it was asked for.
+    """
+
+    number: int
+    energy: float
+    share: float
+    maps: torch.Tensor
+    latent_norm: float
+    gradient_norm: float | None
+    seconds: float
+    answer: str | None = None
+
+    def __repr__(self) -> str:
+        gradient = "" if self.gradient_norm is None else f", gradient {self.gradient_norm:.3g}"
+        answer = "" if self.answer is None else f", {self.answer!r}"
+        return (
+            f"Step({self.number}: energy {self.energy:.4f}, share in region {self.share:.1%}, "
+            f"latent {self.latent_norm:.3g}{gradient}, {self.seconds:.3f} s{answer})"
+        )
+
+
+@dataclass(eq=False)
+class Trace:
+    """A run of an optimisation.
+
+    Args:
+        steps: in order; grows while the run goes on.
+        latent: (visual token, width) of the last step, float32.
+        stopped: why the run ended: "finished", "interrupted", or the reason a callback gave.
+        method: with every setting filled in.
+        regions: in pixels of the image.
+        layout: where each visual token looks.
+        layers: layer numbers of the maps' first axis.
+        queries: positions of the query tokens.
+        tokens: every token of the prompt.
+        question: the user's words.
+        text: what the processor was given.
+        image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side.
+        image_hash: SHA-256 of the image's RGB pixels.
+        model: name, revision, class, dtype and attention implementation.
+        versions: of Python and the libraries.
+        seed: torch's, at the start of the run.
+    """
+
+    steps: list[Step]
+    latent: torch.Tensor
+    stopped: str
+    method: Method
+    regions: tuple[Region, ...]
+    layout: VisualTokenLayout
+    layers: tuple[int, ...]
+    queries: tuple[int, ...]
+    tokens: tuple[str, ...]
+    question: str
+    text: str
+    image: np.ndarray = field(repr=False)
+    image_hash: str
+    model: dict[str, str | None]
+    versions: dict[str, str]
+    seed: int
+
+    @classmethod
+    def of(cls, mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: Method) -> "Trace":
+        """The trace of a run that has not begun."""
+        copy = prompt.image.copy()
+        copy.thumbnail((COPY_SIZE, COPY_SIZE))
+        return cls(
+            steps=[],
+            latent=prompt.zero_latent().detach().cpu(),
+            stopped="running",
+            method=method,
+            regions=regions,
+            layout=prompt.layout,
+            layers=tuple(method.layer_numbers or range(mllm.layers)),
+            queries=prompt.positions(method.queries),
+            tokens=prompt.tokens,
+            question=prompt.question,
+            text=prompt.text,
+            image=np.asarray(copy),
+            image_hash=hashlib.sha256(np.asarray(prompt.image).tobytes()).hexdigest(),
+            model={
+                "name": mllm.name,
+                "revision": mllm.revision,
+                "class": type(mllm.model).__name__,
+                "dtype": str(mllm.model.dtype),
+                "attention": mllm.decoder.config._attn_implementation,
+            },
+            versions={
+                "cmllm_tools": VERSION,
+                "python": platform.python_version(),
+                **{name: version(name) for name in LIBRARIES},
+            },
+            seed=torch.initial_seed(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __repr__(self) -> str:
+        if not self.steps:
+            return f"Trace(no steps, {self.stopped}, {self.question!r})"
+        first, last = self.steps[0], self.steps[-1]
+        words = " ".join(self.tokens[position] for position in self.queries)
+        return (
+            f"Trace({self.model['name']}, {self.question!r}, {type(self.method).__name__}\n"
+            f"  {len(self)} steps, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
+            f"share in region {first.share:.1%} -> {last.share:.1%}\n"
+            f"  maps {len(self.layers)} layers x {len(self.layout)} visual tokens, queries {words!r}\n"
+            f"  answers {first.answer!r} -> {last.answer!r})"
+        )
+
+    @property
+    def maps(self) -> np.ndarray:
+        """(step, layer, visual token) float32."""
+        return torch.stack([step.maps for step in self.steps]).numpy()
+
+    @property
+    def target(self) -> Target:
+        """The regions as the visual tokens see them."""
+        return Target.of(self.layout, self.regions, self.method.sigma, self.method.rule)
+
+    def table(self) -> str:
+        """The steps as a plain-text table."""
+        lines = ["step   energy   share  |latent|  |gradient|  seconds  answer"]
+        for step in self.steps:
+            gradient = "-" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
+            lines.append(
+                f"{step.number:4d}  {step.energy:7.4f}  {step.share:6.1%}  {step.latent_norm:8.3g}  {gradient:>10}  "
+                f"{step.seconds:7.3f}  {step.answer or ''}".rstrip()
+            )
+        return "\n".join(lines)
+
+    def save(self, path: str | PathLike) -> Path:
+        """Write the trace as safetensors with JSON metadata; an existing file is replaced only when all is written.
+
+        Raises:
+            TraceError: when there are no steps yet or the file cannot be written.
+        """
+        if not self.steps:
+            raise TraceError("A trace needs at least one step to be saved; this one has none.")
+        path = check_writable(path)
+        plain = [{key: value for key, value in _fields(step).items() if key != "maps"} for step in self.steps]
+        metadata = {
+            "steps": plain,
+            "stopped": self.stopped,
+            "method": self.method.to_json(),
+            "regions": [region.to_json() for region in self.regions],
+            "layout": self.layout.to_json(),
+            **{name: getattr(self, name) for name in _PLAIN},
+        }
+        tensors = {
+            "maps": torch.from_numpy(self.maps),
+            "latent": self.latent.contiguous(),
+            "image": torch.from_numpy(self.image.copy()),
+        }
+        temporary = path.with_name(path.name + ".partial")
+        try:
+            save_file(tensors, temporary, {"cmllm_trace": FORMAT, "trace": json.dumps(metadata)})
+            temporary.replace(path)
+        except (OSError, SafetensorError) as error:
+            raise TraceError(f"The trace cannot be written to {path}: {error}. It is still in memory.") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        return path
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> "Trace":
+        """Reopen a saved trace; needs no model.
+
+        Raises:
+            TraceError: for a file that is missing, damaged, or not a trace.
+        """
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                if "cmllm_trace" not in metadata:
+                    raise TraceError(f"A trace must be a file written by Trace.save; {path} is another safetensors file.")
+                if metadata["cmllm_trace"] != FORMAT:
+                    raise TraceError(
+                        f"{path} has trace format {metadata['cmllm_trace']}; this version reads format {FORMAT}. "
+                        "Open it with the version of cmllm_tools that wrote it."
+                    )
+                tensors = {name: file.get_tensor(name) for name in ("maps", "latent", "image")}
+            data = json.loads(metadata["trace"])
+            plain: dict[str, Any] = {
+                name: tuple(value) if isinstance(value := data[name], list) else value for name in _PLAIN
+            }
+            return cls(
+                steps=[Step(**step, maps=maps) for step, maps in zip(data["steps"], tensors["maps"], strict=True)],
+                latent=tensors["latent"],
+                stopped=data["stopped"],
+                method=method_from_json(data["method"]),
+                regions=tuple(region_from_json(region) for region in data["regions"]),
+                layout=VisualTokenLayout.from_json(data["layout"]),
+                image=tensors["image"].numpy(),
+                **plain,
+            )
+        except TraceError:
+            raise
+        except FileNotFoundError:
+            raise TraceError(f"There is no trace at {path}.") from None
+        except (OSError, SafetensorError, CmllmError, KeyError, TypeError, ValueError) as error:
+            raise TraceError(f"{path} cannot be read as a trace, it is damaged or another kind of file: {error}") from error
+
+
+_PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "model", "versions", "seed")
+
+
+def _fields(step: Step) -> dict[str, Any]:
+    return {name: getattr(step, name) for name in Step.__dataclass_fields__}
+
+
+def check_writable(path: str | PathLike) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        TraceError: when the folder is missing or not writable, or the path is a folder.
+    """
+    path = Path(path).expanduser()
+    folder = path.parent
+    if path.is_dir():
+        raise TraceError(f"An output path must name a file; {path} is a folder.")
+    if not folder.is_dir():
+        raise TraceError(f"The folder of an output path must exist; there is no {folder}.")
+    probe = folder / f".{path.name}.probe"
+    try:
+        probe.touch()
+        probe.unlink()
+        if path.exists():
+            path.open("ab").close()
+    except OSError as error:
+        raise TraceError(f"{path} cannot be written: {error}.") from error
+    return path
