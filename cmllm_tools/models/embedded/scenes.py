@@ -30,11 +30,14 @@ KINDS = SHAPES + DIGITS
 PLACES = ("top left", "top", "top right", "left", "center", "right", "bottom left", "bottom", "bottom right")
 
 MARK_PROBABILITY = 0.5
-SIZES = {"shape": (48, 84), "digit": (60, 90)}
+SIZES = {"shape": (48, 84), "digit": (68, 98)}
+# Degrees, and sideways shift as a share of the height.
+TURNS = {"shape": 12, "digit": 8}
+DIGIT_SHEAR = 0.12
 DIGIT_PROBABILITY = 0.4
-OVERLAY_SCALE = 0.8
-OVERLAY_MIN_LINE = 3.0
-LINE_ALPHA = (144, 255)
+OVERLAY_SCALE = 0.9
+OVERLAY_MIN_LINE = 4.0
+LINE_ALPHA = (176, 255)
 MASK_ALPHA = (64, 112)
 # Scene pixels by which the mask overlay extends beyond the object, so that its tint shows against the background.
 MASK_MARGIN = 5
@@ -180,11 +183,16 @@ def _place(
 
 def _stencil(kind: str, size: int, digits: dict[str, np.ndarray], rng: np.random.Generator) -> Image.Image:
     """Opacity of one object, an "L" image of (size, size)."""
-    turn = rng.uniform(-12, 12)
+    most = TURNS["digit" if kind in DIGITS else "shape"]
+    turn = rng.uniform(-most, most)
     if kind in DIGITS:
         strokes = digits[kind][rng.integers(len(digits[kind]))]
         large = Image.fromarray(np.pad(strokes, 1)).resize((size, size), Image.Resampling.BICUBIC)
-        return large.rotate(turn, Image.Resampling.BICUBIC).point(lambda value: max(0, min(255, (value - 70) * 3)))
+        shear = rng.uniform(-DIGIT_SHEAR, DIGIT_SHEAR)
+        slanted = large.transform(
+            large.size, Image.Transform.AFFINE, (1, shear, -shear * size / 2, 0, 1, 0), Image.Resampling.BICUBIC
+        )
+        return slanted.rotate(turn, Image.Resampling.BICUBIC).point(lambda value: max(0, min(255, (value - 70) * 3)))
     large = Image.new("L", (2 * size, 2 * size), 0)
     _draw_shape(ImageDraw.Draw(large), kind, 2 * size)
     return large.rotate(turn, Image.Resampling.NEAREST).resize((size, size), Image.Resampling.BOX)

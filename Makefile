@@ -1,0 +1,52 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: help venv demo lab check test notebooks train heldout lock clean
+
+help:
+	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
+	@echo "make lab     JupyterLab on the notebooks"
+	@echo "make check   lint, types, unit tests"
+	@echo "make test    everything, notebooks too"
+	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
+
+venv: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	# torch first: alone, pip takes its CPU build where one is at hand.
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@touch $(READY)
+
+demo: venv
+	$(BIN)/cmllm demo --out out
+
+lab: venv
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+check: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test: venv
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+train: venv
+	$(BIN)/python -m cmllm_tools.models.embedded.train
+
+heldout: venv
+	$(BIN)/python -m cmllm_tools.models.embedded.heldout
+
+lock: venv
+	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt
+
+clean:
+	rm -rf $(VENV) out build *.egg-info .pytest_cache .ruff_cache .mypy_cache

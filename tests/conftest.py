@@ -1,0 +1,55 @@
+"""Fixtures shared by the tests: the embedded model once per session, a held-out scene, hooks seen from outside."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+import torch
+
+import cmllm_tools as cm
+from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.models.embedded import HELDOUT
+
+torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def mllm():
+    return cm.load()
+
+
+@pytest.fixture(scope="session")
+def example():
+    return read_roc(HELDOUT)[0]
+
+
+@pytest.fixture(scope="session")
+def prompt(mllm, example):
+    return mllm.prepare(example.image, "describe the object.")
+
+
+@pytest.fixture(scope="session")
+def box(example):
+    return example.region("box")
+
+
+def snapshot(mllm):
+    """Everything of a model that this package could have disturbed."""
+    model = mllm.model
+    return {
+        "weights": {name: tensor.clone() for name, tensor in model.state_dict().items()},
+        "hooks": [len(m._forward_hooks) + len(m._forward_pre_hooks) + len(m._backward_hooks) for m in model.modules()],
+        "training": [module.training for module in model.modules()],
+        "requires_grad": [parameter.requires_grad for parameter in model.parameters()],
+        "grads": [parameter.grad is None for parameter in model.parameters()],
+        "attention": [getattr(c, "_attn_implementation", None) for c in (model.config, mllm.decoder.config)],
+        "generation": model.generation_config.to_dict(),
+    }
+
+
+def assert_same(before, after):
+    weights_before, weights_after = before.pop("weights"), after.pop("weights")
+    assert before == after
+    assert weights_before.keys() == weights_after.keys()
+    assert all(torch.equal(weights_before[name], weights_after[name]) for name in weights_before)

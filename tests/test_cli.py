@@ -1,0 +1,189 @@
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cmllm_tools as cm
+from cmllm_tools.bench import embedded as evaluation
+from cmllm_tools.cli import main
+
+
+@pytest.fixture
+def picture(tmp_path, example):
+    path = tmp_path / "scene.png"
+    example.image.save(path)
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def _own_warnings(monkeypatch):
+    import warnings
+
+    monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
+
+
+def test_demo_steers_to_the_object(tmp_path, capsys):
+    assert main(["demo", "--out", str(tmp_path / "new")]) == 0
+    printed = capsys.readouterr().out
+    before, after = (re.search(rf"^{word}\s+(.*)$", printed, re.M).group(1) for word in ("before", "after"))
+    from cmllm_tools.bench.roc import read_roc
+    from cmllm_tools.cli import DEMO_SCENE
+    from cmllm_tools.models.embedded import HELDOUT
+
+    target = read_roc(HELDOUT)[DEMO_SCENE].names[0]
+    assert target in after
+    assert target not in before
+    assert "energy" in printed
+    trace = cm.Trace.load(tmp_path / "new/demo.safetensors")
+    assert trace.steps[-1].answer == after
+    assert "plotly" in (tmp_path / "new/demo.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "region",
+    [["--box", "10", "10", "60", "60"], ["--scribble", "20,20", "40,50"], ["--point", "30", "40"]],
+    ids=lambda region: region[0],
+)
+@pytest.mark.parametrize("method", ["controlmllm", "reference", "controlmllm++"])
+def test_steer(picture, region, method, capsys, tmp_path):
+    out = tmp_path / "run.safetensors"
+    arguments = ["--method", method, "--steps", "2", "--layers", "1:4", "--dtype", "float32", "--out", str(out)]
+    assert main(["steer", picture, "describe the object.", *region, *arguments]) == 0
+    trace = cm.Trace.load(out)
+    assert trace.layers == (1, 2, 3)
+    assert len(trace) == 3
+    assert "before" in capsys.readouterr().out
+
+
+def test_steer_with_mask_settings_and_page(picture, tmp_path, capsys):
+    mask = np.zeros((192, 192), np.uint8)
+    mask[20:80, 30:90] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    page = tmp_path / "page.html"
+    code = main(
+        [
+            "steer",
+            picture,
+            "what is this ?",
+            "--mask",
+            str(tmp_path / "mask.png"),
+            "--step-size",
+            "0.02",
+            "--queries",
+            "this",
+            "--sigma",
+            "0.3",
+            "--steps",
+            "1",
+            "--html",
+            str(page),
+            "--device-map",
+            "cpu",
+        ]
+    )
+    assert code == 0
+    assert page.stat().st_size > 1e6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no.png", "what ?", "--point", "1", "1"], "There is no image at no.png"),
+        (["{}", "", "--point", "1", "1"], "at least one word"),
+        (["{}", "what ?", "--point", "1", "999"], "within the image of 192 x 192 px; got (1, 999)"),
+        (["{}", "what ?", "--box", "9", "9", "3", "3"], "x0 < x1"),
+        (["{}", "what ?", "--point", "1", "1", "--layers", "3:99"], "0 <= a < b <= 6"),
+        (["{}", "what ?", "--point", "1", "1", "--queries", "zebra"], "'zebra'"),
+        (["{}", "what ?", "--point", "1", "1", "--steps", "0"], "steps must be"),
+        (["{}", "what ?", "--point", "1", "1", "--out", "no/such/dir/x"], "there is no no/such/dir"),
+        (["{}", "what ?", "--point", "1", "1", "--html", "/proc/x.html"], "cannot be written"),
+    ],
+)
+def test_input_that_cannot_be_used_ends_with_one_line(picture, arguments, message, capsys):
+    assert main(["steer", *(argument.format(picture) for argument in arguments)]) == 2
+    captured = capsys.readouterr()
+    line = [text for text in captured.err.splitlines() if text.startswith("cmllm: ")]
+    assert len(line) == 1
+    assert message in line[0]
+    assert "Traceback" not in captured.err
+
+
+def test_output_path_is_checked_before_the_model_is_loaded(picture, monkeypatch, capsys):
+    def never(**_):
+        raise AssertionError("loaded before the path was checked")
+
+    monkeypatch.setattr("cmllm_tools.cli.load", never)
+    assert main(["steer", picture, "what ?", "--point", "1", "1", "--out", "no/such/dir/x"]) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["steer", "a.png", "q"],
+        ["steer", "a.png", "q", "--scribble", "1;2"],
+        ["steer", "a", "q", "--point", "1", "1", "--layers", "3"],
+        [],
+    ],
+)
+def test_usage_errors(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+
+
+def test_interrupted_steer_keeps_its_trace(picture, tmp_path, monkeypatch, capsys):
+    from cmllm_tools.callbacks import ProgressBar
+
+    def interrupt(self, run, step):
+        if step.number == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ProgressBar, "on_step", interrupt)
+    out = tmp_path / "run.safetensors"
+    assert main(["steer", picture, "describe the object.", "--point", "30", "40", "--out", str(out)]) == 130
+    assert cm.Trace.load(out).stopped == "interrupted"
+    assert "interrupted" in capsys.readouterr().out
+
+
+def test_eval_prints_one_json_object(capsys):
+    assert main(["eval", "embedded", "--n", "8", "--json"]) == 0
+    captured = capsys.readouterr()
+    result = json.loads(captured.out)
+    assert result["n"] == 8
+    assert set(result) == {"n", "unsteered", "controlmllm", "controlmllm_plus", "seconds"}
+    assert set(result["unsteered"]) == {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}
+    assert len(result["unsteered"]["marked_by_overlay"]) == 8
+    for method in ("controlmllm", "controlmllm_plus"):
+        assert set(result[method]) == {"box", "mask", "scribble", "point", "random_background"}
+        for figures in result[method].values():
+            assert set(figures) == {"a_or_b", "describe", "hallucinated"}
+            assert all(0 <= value <= 1 for value in figures.values())
+    # Steering must work on these scenes, not only run.
+    assert result["controlmllm_plus"]["box"]["a_or_b"] >= 0.75
+    assert "scenes" in captured.err
+    assert main(["eval", "embedded", "--n", "0"]) == 2
+
+
+def test_answers_are_scored_strictly(example):
+    names = set(example.objects)
+    (other, *_) = names - set(example.names)
+    assert evaluation.chooses(example.names[0], example)
+    assert not evaluation.chooses(other, example)
+    assert not evaluation.chooses(f"{example.names[0]} or {other}", example)
+    assert evaluation.absent_names("red circle at the top", ["blue star"]) == ["red circle"]
+    assert evaluation.absent_names("blue star at the top", ["blue star"]) == []
+
+
+def test_control_box_touches_no_object():
+    from cmllm_tools.bench.roc import read_roc
+    from cmllm_tools.models.embedded import HELDOUT
+
+    for example in read_roc(HELDOUT)[:40]:
+        control = evaluation.background_box(example, np.random.default_rng(0))
+        control.check(192, 192)
+        for thing in example.data["objects"]:
+            x, y, width, height = thing["bbox"]
+            apart = control.x0 >= x + width or x >= control.x1 or control.y0 >= y + height or y >= control.y1
+            assert apart

@@ -1,0 +1,93 @@
+import re
+
+import numpy as np
+import pytest
+
+import cmllm_tools as cm
+from cmllm_tools import figures
+from cmllm_tools.report import report_html, write_report
+
+
+@pytest.fixture(scope="module")
+def trace(mllm, prompt, box):
+    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=3), [cm.Answers()])
+
+
+def test_step_player_shows_every_step(trace):
+    figure = figures.step_player(trace)
+    assert [frame.name for frame in figure.frames] == ["0", "1", "2", "3"]
+    assert [step.label for step in figure.layout.sliders[0].steps] == ["0", "1", "2", "3"]
+    heat = next(item for item in figure.data if item.type == "heatmap")
+    for step, frame in zip(trace.steps, figure.frames, strict=True):
+        expected = step.maps.mean(0).numpy().reshape(8, 8)
+        assert np.allclose(frame.data[0].z, 100 * expected / expected.sum())
+        assert np.sum(frame.data[0].z) == pytest.approx(100)
+        assert list(frame.data[1].x) == [step.number] * 2
+        assert step.answer in frame.layout.title.text
+        assert figure.data[frame.traces[0]] is heat
+    assert heat.zmax == pytest.approx(max(np.max(frame.data[0].z) for frame in figure.frames))
+
+
+def test_heat_map_lies_on_the_image(trace, prompt):
+    figure = figures.step_player(trace)
+    heat = next(item for item in figure.data if item.type == "heatmap")
+    image = figure.layout.images[0]
+    assert (image.x, image.y, image.sizex, image.sizey) == (0, 0, *prompt.image.size)
+    assert list(figure.layout.yaxis.range) == [192, 0]
+    assert np.allclose(heat.x, np.linspace(0, 192, 9))
+    assert np.allclose(heat.y, np.linspace(0, 192, 9))
+
+
+def test_map_on_image(mllm, prompt, box):
+    cmap = cm.context_map(cm.capture_attention(mllm, prompt))
+    figure = figures.map_on_image(cmap, prompt.image, box)
+    outlines = [item for item in figure.data if item.type == "scatter"]
+    assert [item.line.color for item in outlines] == ["black", "white"]
+    assert list(outlines[1].x)[:2] == [box.x0, box.x1]
+    assert len([i for i in figures.map_on_image(cmap, prompt.image).data if i.type == "scatter"]) == 0
+
+
+def test_energy_curve(trace):
+    energy, share = figures.energy_curve(trace).data
+    assert list(energy.y) == [step.energy for step in trace.steps]
+    assert list(share.y) == [step.share for step in trace.steps]
+    assert energy.line.color != share.line.color
+    assert share.line.dash == "dash"
+
+
+def test_layer_head_grid(mllm, prompt, box):
+    attention = cm.capture_attention(mllm, prompt, layers=[1, 4], heads=[0, 2, 5])
+    figure = figures.layer_head_grid(attention, box)
+    (heat,) = figure.data
+    assert list(heat.x) == ["0", "2", "5"]
+    assert list(heat.y) == ["1", "4"]
+    one = cm.context_map(attention, layers=[4], heads=[2])
+    assert heat.z[1][1] == pytest.approx(cm.region_share(one, box), abs=1e-6)
+    area = (box.x1 - box.x0) * (box.y1 - box.y0) / 192**2
+    shown = float(re.search(r"uniform attention: ([\d.]+)%", figure.layout.title.text).group(1))
+    assert shown == pytest.approx(100 * area, abs=0.06)
+
+
+def test_text_of_model_and_user_is_escaped(trace, mllm, example):
+    prompt = mllm.prepare(example.image, "is <b>this</b> a <script>alert(1)</script> ?")
+    hostile = cm.optimize(mllm, prompt, cm.Box(0, 0, 90, 90), cm.ControlMLLM(steps=1))
+    hostile.steps[0].answer = "<img src=x onerror=alert(2)>"
+    titles = figures.step_player(hostile).frames[0].layout.title.text
+    assert "&lt;script&gt;" in titles
+    assert "<script" not in titles
+    assert "<img" not in titles
+    page = report_html(hostile)
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert "&lt;img src=x" in page
+
+
+def test_report_is_one_offline_page(trace, tmp_path):
+    page = write_report(trace, tmp_path / "page.html").read_text(encoding="utf-8")
+    assert page.count("plotly.js v") == 1
+    assert not re.search(r'<(script|link|img)[^>]+(src|href)="?https?:', page)
+    assert trace.steps[0].answer in page
+    assert trace.image_hash in page
+    assert len(page) < 7.5e6
+    with pytest.raises(cm.TraceError, match="there is no"):
+        write_report(trace, tmp_path / "no" / "page.html")

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import cmllm_tools as cm
+from cmllm_tools.regions import as_regions, from_run_lengths, region_from_json, run_lengths
+
+REGIONS = [
+    cm.Box(1.5, 2, 7.25, 9),
+    cm.Mask(np.eye(12, 10)),
+    cm.Scribble([(1, 1), (8, 3), (2, 11)]),
+    cm.Point(3, 4.5),
+]
+
+
+@pytest.mark.parametrize("region", REGIONS, ids=lambda region: type(region).__name__)
+def test_json_round_trip_and_cover(region):
+    again = region_from_json(region.to_json())
+    assert again == region
+    assert hash(again) == hash(region)
+    region.check(10, 12)
+    cover = region.cover(10, 12)
+    assert cover.shape == (12, 10)
+    assert cover.dtype == np.float32
+    assert cover.min() >= 0
+    assert 0 < cover.sum() <= 120
+    assert region.outline()
+
+
+def test_box_cover_is_its_area():
+    assert cm.Box(1.5, 2, 7.25, 9).cover(10, 12).sum() == pytest.approx(5.75 * 7)
+    assert cm.Box(0.25, 0.5, 0.75, 0.75).cover(1, 1)[0, 0] == pytest.approx(0.125)
+
+
+def test_mask_outline_runs_around_it():
+    pixels = np.zeros((5, 6))
+    pixels[1:3, 2:5] = 1
+    lines = {tuple(sorted(line)) for line in cm.Mask(pixels).outline()}
+    assert lines == {((2, 1), (5, 1)), ((2, 3), (5, 3)), ((2, 1), (2, 3)), ((5, 1), (5, 3))}
+
+
+def test_scribble_joins_its_points():
+    cover = cm.Scribble([(0, 0), (9, 9)]).cover(10, 10)
+    assert np.array_equal(cover > 0, np.eye(10) > 0)
+
+
+def test_points_on_the_far_edge_are_drawn():
+    assert cm.Point(10, 12).cover(10, 12)[11, 9] == 1
+    assert cm.Scribble([(10, 12)]).cover(10, 12)[11, 9] == 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 4), (7, 2)])
+def test_run_lengths_round_trip(shape):
+    rng = np.random.default_rng(0)
+    for density in (0, 0.3, 1):
+        pixels = rng.random(shape) < density
+        assert np.array_equal(from_run_lengths(run_lengths(pixels), *shape), pixels)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cm.Box(5, 0, 5, 4), r"x0 < x1 and y0 < y1; got x 5\.\.5.*top left corner first"),
+        (lambda: cm.Box(5, 9, 8, 4), r"y 9\.\.4"),
+        (lambda: cm.Box(0, 0, float("nan"), 4), "four finite numbers"),
+        (lambda: cm.Box(0, 0, float("inf"), 4), "four finite numbers"),
+        (lambda: cm.Box("a", 0, 1, 4), "four finite numbers"),
+        (lambda: cm.Mask(np.zeros((4, 4))), "at least one marked pixel"),
+        (lambda: cm.Mask(np.full((4, 4), np.nan)), "finite values"),
+        (lambda: cm.Mask(np.ones((4, 4, 3))), r"shape \(height, width\); got \(4, 4, 3\)"),
+        (lambda: cm.Scribble([]), "at least one"),
+        (lambda: cm.Scribble([(1, 2, 3)]), "pairs of finite numbers"),
+        (lambda: cm.Scribble([(1, float("nan"))]), "pairs of finite numbers"),
+        (lambda: cm.Point(float("nan"), 2), "two finite numbers"),
+        (lambda: as_regions([]), "At least one region"),
+        (lambda: as_regions([3]), "got int"),
+        (lambda: region_from_json({"kind": "star"}), "box, mask, scribble or point; got 'star'"),
+        (lambda: region_from_json({"kind": "box"}), "kind and its coordinates"),
+        (lambda: region_from_json({"kind": "mask", "size": [2, 2], "counts": [1]}), "coordinates"),
+    ],
+)
+def test_malformed_regions(make, message):
+    with pytest.raises(cm.RegionError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("region", "message"),
+    [
+        (cm.Box(0, 0, 11, 4), r"within the image of 10 x 12 px; got x 0\.\.11"),
+        (cm.Box(-1, 0, 3, 4), "within the image"),
+        (cm.Mask(np.ones((10, 12))), r"\(height, width\) = \(12, 10\); got \(10, 12\)"),
+        (cm.Scribble([(1, 1), (10.5, 3)]), r"10 x 12 px; got \(10\.5, 3\)"),
+        (cm.Point(3, 12.01), "A point must lie within"),
+    ],
+)
+def test_regions_off_the_image(region, message):
+    with pytest.raises(cm.RegionError, match=message):
+        region.check(10, 12)
+
+
+def test_mask_does_not_follow_later_changes():
+    pixels = np.ones((3, 3), bool)
+    mask = cm.Mask(pixels)
+    pixels[:] = False
+    assert mask.pixels.all()
+    with pytest.raises(ValueError, match="read-only"):
+        mask.pixels[0, 0] = False
+    assert repr(mask) == "Mask(9 of 3 x 3 px)"
+    assert cm.Mask(np.asarray(Image.new("L", (3, 3), 255))) == mask
