@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help venv demo lab check test notebooks train heldout lock clean
+.PHONY: help venv demo lab check test notebooks train heldout picture lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -44,6 +44,9 @@ train: venv
 
 heldout: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.heldout
+
+picture: demo
+	$(BIN)/python docs/picture.py out/demo.safetensors docs/picture.png
 
 lock: venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt

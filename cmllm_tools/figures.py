@@ -94,6 +94,31 @@ def step_player(trace: Trace) -> Figure:
     return figure
 
 
+def before_after(trace: Trace) -> Figure:
+    """The maps of the first and the last step side by side on one color scale, with their answers: a picture to print."""
+    from plotly.subplots import make_subplots
+
+    ends = [trace.steps[0], trace.steps[-1]]
+    percents = [_percent(step.maps.mean(0).numpy()) for step in ends]
+    top = max(float(percent.max()) for percent in percents)
+    titles = [
+        f"{when}: {step.share:.0%} of attention in the region<br><b>{escape(step.answer or '')}</b>"
+        for when, step in zip(("before", "after"), ends, strict=True)
+    ]
+    figure = make_subplots(1, 2, horizontal_spacing=0.05, subplot_titles=titles)
+    for panel, percent in enumerate(percents, 1):
+        _add_image(figure, Image.fromarray(trace.image), trace.layout, panel)
+        figure.add_trace(_heat(percent, trace.layout, top), 1, panel)
+        _add_outlines(figure, trace.regions, panel)
+    figure.update_layout(
+        title=escape(trace.question),
+        width=2 * PANEL + 40,
+        height=PANEL + 110,
+        **_STYLE | {"margin": {"t": 110, "b": 20, "l": 20, "r": 20}},
+    )
+    return figure
+
+
 def energy_curve(trace: Trace) -> Figure:
     """Energy and share of attention in the regions over the steps."""
     figure = _figure()
@@ -140,6 +165,7 @@ _STYLE: dict[str, Any] = {
     "template": "plotly_white",
     "margin": {"t": 60, "b": 40, "l": 40, "r": 20},
     "font": {"size": 13},
+    "modebar": {"orientation": "v"},
 }
 
 
@@ -183,26 +209,30 @@ def _transparent_scale() -> list[list[Any]]:
 
     positions = np.linspace(0, 1, 12)
     colors = sample_colorscale("Viridis", positions)
-    opacity = np.minimum(0.85, 1.5 * positions)
+    opacity = 0.75 * positions**0.7
     return [
         [float(at), color.replace("rgb(", "rgba(").replace(")", f", {alpha:.2f})")]
         for at, color, alpha in zip(positions, colors, opacity, strict=True)
     ]
 
 
-def _add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout) -> None:
+def _add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1) -> None:
     width, height = layout.image_size
+    number = "" if panel == 1 else str(panel)
+    x, y = f"x{number}", f"y{number}"
     figure.add_layout_image(
-        source=image, xref="x", yref="y", x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
+        source=image, xref=x, yref=y, x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
     )
     axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
     figure.update_layout(
-        xaxis={"range": [0, width], **axis},
-        yaxis={"range": [height, 0], "scaleanchor": "x", "scaleratio": 1, **axis},
+        {
+            f"xaxis{number}": {"range": [0, width], **axis},
+            f"yaxis{number}": {"range": [height, 0], "scaleanchor": x, "scaleratio": 1, **axis},
+        }
     )
 
 
-def _add_outlines(figure: Figure, regions: Sequence[Region]) -> None:
+def _add_outlines(figure: Figure, regions: Sequence[Region], panel: int = 1) -> None:
     """White lines with a dark rim: visible on any image and any color of the scale."""
     go = _graph_objects()
     for region in regions:
@@ -221,6 +251,8 @@ def _add_outlines(figure: Figure, regions: Sequence[Region]) -> None:
                     marker={"color": color, "size": 7 + extra},
                     hoverinfo="skip",
                     showlegend=False,
+                    xaxis="x" if panel == 1 else f"x{panel}",
+                    yaxis="y" if panel == 1 else f"y{panel}",
                 )
             )
 

@@ -55,7 +55,7 @@ def report_html(trace: Trace) -> str:
         title=escape(trace.question),
         before=_answer(trace.steps[0]),
         after=_answer(trace.steps[-1]),
-        player=figures.step_player(trace).to_html(full_html=False, include_plotlyjs=True),
+        player=figures.step_player(trace).to_html(full_html=False, include_plotlyjs=True, auto_play=False),
         rows="\n".join(_row(step) for step in trace.steps),
         stopped=escape(trace.stopped),
         settings=escape(json.dumps(settings, indent=1)),

@@ -47,6 +47,16 @@ def test_map_on_image(mllm, prompt, box):
     assert len([i for i in figures.map_on_image(cmap, prompt.image).data if i.type == "scatter"]) == 0
 
 
+def test_before_after_shares_one_scale(trace, box):
+    figure = figures.before_after(trace)
+    first, last = (item for item in figure.data if item.type == "heatmap")
+    assert first.zmax == last.zmax == pytest.approx(max(np.max(first.z), np.max(last.z)))
+    assert np.allclose(last.z, 100 * (m := trace.steps[-1].maps.mean(0).numpy().reshape(8, 8)) / m.sum())
+    assert [image.xref for image in figure.layout.images] == ["x", "x2"]
+    assert {item.xaxis for item in figure.data if item.type == "scatter"} == {"x", "x2"}
+    assert trace.steps[-1].answer in figure.layout.annotations[1].text
+
+
 def test_energy_curve(trace):
     energy, share = figures.energy_curve(trace).data
     assert list(energy.y) == [step.energy for step in trace.steps]
