@@ -21,12 +21,12 @@ import numpy as np
 import torch
 from PIL import Image
 from tqdm import tqdm
-from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import cmllm_tools as cm
 from cmllm_tools.energy import Target
-from cmllm_tools.models.embedded.language import BOS, EOS, IMAGE, PAD, build_tokenizer, vocabulary
+from cmllm_tools.models.embedded.architecture import build_processor
+from cmllm_tools.models.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
 from cmllm_tools.models.replay import undisturbed
 
 LAYERS, WIDTH, PATCH = 12, 512, 14
@@ -64,15 +64,7 @@ def random_llava(grid: int) -> cm.Mllm:
         vision_feature_layer=-1,
         vision_feature_select_strategy="default",
     )
-    side = grid * PATCH
-    processor = LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side}),
-        tokenizer=build_tokenizer(),
-        patch_size=PATCH,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token=IMAGE,
-    )
+    processor = build_processor(grid * PATCH, PATCH)
     return cm.Mllm(LlavaForConditionalGeneration(config).eval(), processor, name=f"random LLaVA, {grid * grid} tokens")
 
 

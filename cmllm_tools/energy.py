@@ -1,7 +1,6 @@
 """Energies: how far a context-token map is from lying in a region. Pure functions, differentiable in the map."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -117,8 +116,3 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
 def region_share(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> float:
     """Share of the map that lies in the regions, 0..1; see `Target.share`."""
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(cmap.values).item()
-
-
-def layer_head_share(values: torch.Tensor, target: Target) -> Sequence[Sequence[float]]:
-    """Share of region for each layer and head of captured attention (layer, head, query, visual token)."""
-    return target.to(values).share(values.detach().mean(2)).tolist()

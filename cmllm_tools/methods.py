@@ -27,7 +27,7 @@ class Method:
             Adam.
         layers: window [a, b) of decoder layers whose attention is averaged, or () for all.
         heads: head numbers, all when None.
-        queries: which tokens make up the context token; see `Prompt.positions`.
+        queries: which tokens make up the context token; see `Prompt.positions`. The paper takes "text".
         sigma: width of the Gaussian of scribbles and points.
         rule: how regions become token weights, "area" or "reference".
         early_stop: stop once the energy has changed by this fraction of the first; 0 never stops.
@@ -37,8 +37,8 @@ class Method:
     step_size: float = MODEL_DEFAULT
     layers: tuple[int, ...] = MODEL_DEFAULT
     heads: tuple[int, ...] | None = None
-    queries: Queries = "text"
-    sigma: float = 0.1
+    queries: Queries = MODEL_DEFAULT
+    sigma: float = MODEL_DEFAULT
     rule: Rule = "area"
     early_stop: float = MODEL_DEFAULT
 
@@ -99,7 +99,6 @@ class ControlMLLM(Method):
             last latent once more; this is not repeated here.)
     """
 
-    steps: int = 5
     ema: float = MODEL_DEFAULT
     accumulate: bool = False
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from tests_support import probe_boxes
-from tiny_models import tiny_llava, tiny_processor
+from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.layout import VisualTokenLayout, fixed_grid
@@ -130,6 +130,6 @@ def test_json_round_trip_and_repr():
 
 
 def test_grid_that_does_not_fit_is_refused(llava):
-    model, _ = llava
+    model, processor = llava
     with pytest.raises(cm.UnsupportedModelError, match="must have 16 visual tokens; the prompt has 9"):
-        clip_grid(model, tiny_processor(32, 8), (40, 40), 9)
+        clip_grid(model, processor, (40, 40), 9)

@@ -75,11 +75,10 @@ def test_adam_is_the_published_one(gradients):
 def test_published_defaults():
     paper = method_defaults("ControlMLLM", "llava", 32, 4096)
     assert (paper["step_size"], paper["ema"], paper["early_stop"]) == (400.0, 0.5, 0.25)
-    assert cm.ControlMLLM().steps == 5
+    assert (paper["steps"], paper["queries"], paper["sigma"]) == (5, "text", 0.1)
     plus = method_defaults("ControlMLLMPlus", "llava", 32, 4096)
     assert plus == {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7}
     assert cm.ControlMLLMPlus().sigma == 0.4
-    assert cm.ControlMLLM().sigma == 0.1
 
 
 def test_window_is_scaled_to_the_depth_of_other_models():

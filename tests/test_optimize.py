@@ -20,14 +20,14 @@ REGION = cm.Box(12, 5, 30, 30)
 @pytest.mark.parametrize("kind", ["box", "mask", "scribble", "point"])
 def test_energy_falls_and_attention_moves_into_the_region(mllm, prompt, example, method, kind):
     trace = cm.optimize(mllm, prompt, example.region(kind), method)
-    assert len(trace) == trace.method.steps + 1
-    assert trace.stopped == "finished"
+    assert 2 <= len(trace) <= trace.method.steps + 1
+    assert trace.stopped == "finished" or trace.stopped.startswith("early stop")
     assert trace.steps[-1].energy < trace.steps[0].energy
     assert trace.steps[-1].share > trace.steps[0].share
 
 
 def test_first_step_is_unsteered_and_agrees_with_the_step_by_step_functions(mllm, prompt, box):
-    method = cm.ControlMLLM(steps=2, layers=(2, 5))
+    method = cm.ControlMLLM(steps=2, layers=(2, 5), queries="text")
     trace = cm.optimize(mllm, prompt, box, method)
     attention = cm.capture_attention(mllm, prompt, layers=range(2, 5))
     cmap = cm.context_map(attention)
@@ -179,7 +179,7 @@ def test_error_in_a_callback_ends_all_callbacks_and_leaves_the_model(tiny):
 def test_non_finite_energy_stops_with_the_last_good_latent(tiny):
     mllm, prompt = tiny
     with pytest.raises(cm.OptimizationError, match=r"must stay finite; at step 1 .*smaller step_size") as caught:
-        cm.optimize(mllm, prompt, REGION, cm.ControlMLLM(step_size=1e300, ema=1.0, early_stop=0.0))
+        cm.optimize(mllm, prompt, REGION, cm.ControlMLLM(steps=5, step_size=1e300, ema=1.0, early_stop=0.0))
     trace = caught.value.trace
     assert len(trace) == 1
     assert torch.isfinite(trace.latent).all()
@@ -221,8 +221,8 @@ def test_early_stopping_on_rise(tiny):
 
 
 def test_answers_at_each_step_or_at_the_ends(mllm, prompt, box):
-    each = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2), [cm.Answers()])
-    ends = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2), [cm.Answers("ends")])
+    each = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.Answers()])
+    ends = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.Answers("ends")])
     assert all(step.answer for step in each.steps)
     assert [bool(step.answer) for step in ends.steps] == [True, False, True]
     assert each.steps[0].answer == ends.steps[0].answer == mllm.generate(prompt)

@@ -2,9 +2,9 @@
 
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from cmllm_tools.models.embedded.language import IMAGE, build_tokenizer, vocabulary
+from cmllm_tools.models.embedded.architecture import build_processor
+from cmllm_tools.models.embedded.language import IMAGE, vocabulary
 
 
 def tiny_llava(
@@ -40,16 +40,4 @@ def tiny_llava(
     )
     model = LlavaForConditionalGeneration(config).eval()
     model.generation_config.update(max_new_tokens=4, do_sample=False)
-    return model, tiny_processor(image, patch)
-
-
-def tiny_processor(image: int, patch: int) -> LlavaProcessor:
-    """A processor like LLaVA-1.5's: short side to `image` px, centre crop."""
-    return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(size={"shortest_edge": image}, crop_size={"height": image, "width": image}),
-        tokenizer=build_tokenizer(),
-        patch_size=patch,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token=IMAGE,
-    )
+    return model, build_processor(image, patch)

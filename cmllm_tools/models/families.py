@@ -83,15 +83,31 @@ FAMILIES: dict[str, Family] = {
 # (model_type, decoder layers, hidden size). The first row serves models without one, its window scaled to their depth.
 METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     ("llava", 32, 4096): {
-        "ControlMLLM": {"step_size": 400.0, "ema": 0.5, "early_stop": 0.25, "layers": ()},
+        "ControlMLLM": {
+            "steps": 5,
+            "step_size": 400.0,
+            "ema": 0.5,
+            "early_stop": 0.25,
+            "layers": (),
+            "queries": "text",
+            "sigma": 0.1,
+        },
         "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7},
     },
     ("qwen2_5_vl", 28, 3584): {
         "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "contrast": 0.01},
     },
     ("llava", 6, 192): {
-        "ControlMLLM": {"step_size": 120.0, "ema": 0.5, "early_stop": 0.0, "layers": ()},
-        "ControlMLLMPlus": {"steps": 8, "step_size": 0.05, "layers": (), "contrast": 0.0},
+        "ControlMLLM": {
+            "steps": 8,
+            "step_size": 1500.0,
+            "ema": 0.5,
+            "early_stop": 0.75,
+            "layers": (0, 4),
+            "queries": "last",
+            "sigma": 0.4,
+        },
+        "ControlMLLMPlus": {"steps": 10, "step_size": 0.2, "layers": (0, 3), "contrast": 0.0},
     },
 }
 

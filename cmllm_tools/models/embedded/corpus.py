@@ -10,11 +10,9 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from .architecture import GRID, IMAGE_SIZE
 from .scenes import COLORS, KINDS, PLACES, SIZE, Scene, load_digits, make_scene
 
-IMAGE_SIZE = 96
-PATCH_SIZE = 12
-GRID = IMAGE_SIZE // PATCH_SIZE
 MAX_OBJECTS = 4
 CHUNK = 2000
 # Share of a visual token's area that an object must cover to be its label.

@@ -23,21 +23,13 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
-from transformers import (
-    AttentionInterface,
-    AttentionMaskInterface,
-    CLIPVisionConfig,
-    LlamaConfig,
-    LlavaConfig,
-    LlavaForConditionalGeneration,
-    LlavaProcessor,
-)
+from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-from .corpus import GRID, IMAGE_SIZE, PATCH_SIZE, Corpus, load_corpus
-from .language import BOS, EOS, IMAGE, PAD, Named, build_tokenizer, sample_turn, vocabulary
+from .architecture import GRID, build_model, build_processor
+from .corpus import Corpus, load_corpus
+from .language import BOS, EOS, Named, sample_turn, vocabulary
 from .scenes import COLORS, DIGITS, KINDS, PLACES
 
 SEED = 20261122
@@ -66,60 +58,6 @@ STAGES = {
 }
 # Digits are harder to tell apart than shapes, marks rarer than their absence, background the easiest.
 DIGIT_WEIGHT, MARK_WEIGHT, BACKGROUND_WEIGHT = 2.0, 2.0, 0.5
-
-
-def build_model() -> LlavaForConditionalGeneration:
-    """The untrained embedded model: a LLaVA with a 4-layer vision tower and a 6-layer decoder."""
-    words = vocabulary()
-    return LlavaForConditionalGeneration(
-        LlavaConfig(
-            vision_config=CLIPVisionConfig(
-                hidden_size=128,
-                intermediate_size=384,
-                num_hidden_layers=4,
-                num_attention_heads=4,
-                image_size=IMAGE_SIZE,
-                patch_size=PATCH_SIZE,
-                hidden_act="gelu",
-            ).to_dict(),
-            text_config=LlamaConfig(
-                vocab_size=len(words),
-                hidden_size=192,
-                intermediate_size=512,
-                num_hidden_layers=6,
-                num_attention_heads=6,
-                num_key_value_heads=6,
-                max_position_embeddings=512,
-                bos_token_id=words[BOS],
-                eos_token_id=words[EOS],
-                pad_token_id=words[PAD],
-            ).to_dict(),
-            image_token_index=words[IMAGE],
-            image_seq_length=TOKENS,
-            vision_feature_layer=-1,
-            vision_feature_select_strategy="default",
-            tie_word_embeddings=True,
-        )
-    )
-
-
-def build_processor() -> LlavaProcessor:
-    """The processor of the embedded model: short side to 96 px, centre crop, values in -1..1; needs no torchvision."""
-    tokenizer = build_tokenizer()
-    return LlavaProcessor(
-        image_processor=CLIPImageProcessorPil(
-            size={"shortest_edge": IMAGE_SIZE},
-            crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
-            image_mean=[0.5] * 3,
-            image_std=[0.5] * 3,
-        ),
-        tokenizer=tokenizer,
-        patch_size=PATCH_SIZE,
-        vision_feature_select_strategy="default",
-        num_additional_image_tokens=1,
-        image_token=IMAGE,
-        chat_template=tokenizer.chat_template,
-    )
 
 
 class DenseLabels(nn.Module):
