@@ -12,7 +12,7 @@ from .callbacks import Answers, Callback, Checkpoint, ProgressBar
 from .errors import CmllmError, SettingsError
 from .images import read_image
 from .methods import ControlMLLM, ControlMLLMPlus, Method
-from .models.embedded import HELDOUT
+from .models.embedded import DEMO_SCENE, HELDOUT
 from .models.loading import load
 from .optimize import optimize
 from .regions import Box, Mask, Point, Region, Scribble
@@ -25,8 +25,6 @@ METHODS: dict[str, Callable[..., Method]] = {
     "reference": ControlMLLM.reference,
     "controlmllm++": ControlMLLMPlus,
 }
-# A held-out scene in which the unsteered answer names another object.
-DEMO_SCENE = 0
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

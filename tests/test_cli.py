@@ -29,8 +29,7 @@ def test_demo_steers_to_the_object(tmp_path, capsys):
     printed = capsys.readouterr().out
     before, after = (re.search(rf"^{word}\s+(.*)$", printed, re.M).group(1) for word in ("before", "after"))
     from cmllm_tools.bench.roc import read_roc
-    from cmllm_tools.cli import DEMO_SCENE
-    from cmllm_tools.models.embedded import HELDOUT
+    from cmllm_tools.models.embedded import DEMO_SCENE, HELDOUT
 
     target = read_roc(HELDOUT)[DEMO_SCENE].names[0]
     assert target in after

@@ -99,10 +99,10 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     },
     ("llava", 6, 192): {
         "ControlMLLM": {
-            "steps": 8,
-            "step_size": 1500.0,
+            "steps": 12,
+            "step_size": 1000.0,
             "ema": 0.5,
-            "early_stop": 0.75,
+            "early_stop": 0.65,
             "layers": (0, 4),
             "queries": "last",
             "sigma": 0.4,
