@@ -1,5 +1,6 @@
 """Listeners of an optimisation: progress, early stopping, answers, checkpoints."""
 
+from collections.abc import Sequence
 from os import PathLike
 from typing import Literal, Protocol
 
@@ -59,8 +60,19 @@ class ProgressBar(Callback):
             self.bar.close()
 
 
+EARLY_STOP = "early stop: energy changed enough"
+
+
+def changed_enough(steps: Sequence[Step], threshold: float) -> bool:
+    """Whether `|E_t - E_0| / E_0 >= threshold` at the last of the steps."""
+    first, last = steps[0].energy, steps[-1].energy
+    return len(steps) > 1 and abs(last - first) >= threshold * first
+
+
 class EarlyStopping(Callback):
     """Stop once `|E_t - E_0| / E_0 >= threshold` (ControlMLLM, section 4.1).
+
+    A method's own `early_stop` needs no callback; this one adds to it.
 
     Args:
         threshold: fraction of the first energy, above 0.
@@ -77,9 +89,8 @@ class EarlyStopping(Callback):
 
     def on_step(self, run: Run, step: Step) -> None:
         steps = run.trace.steps
-        first = steps[0].energy
-        if abs(step.energy - first) >= self.threshold * first and len(steps) > 1:
-            run.stop(f"early stop: energy changed by {abs(step.energy - first) / first:.0%}")
+        if changed_enough(steps, self.threshold):
+            run.stop(EARLY_STOP)
         elif self.on_rise and len(steps) > 1 and step.energy > steps[-2].energy:
             run.stop("early stop: energy rose")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from .attention import capture_attention
-from .callbacks import Callback, EarlyStopping
+from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import context_map
 from .energy import Target
 from .errors import OptimizationError
@@ -62,6 +62,8 @@ class Steering:
             self.latent = latent
             self.trace.latent = latent.float().cpu()
             self.trace.steps.append(step)
+            if self.method.early_stop and changed_enough(self.trace.steps, self.method.early_stop):
+                self.stop(EARLY_STOP)
             yield step
             if self._reason is not None:
                 self.trace.stopped = self._reason
@@ -138,16 +140,13 @@ def optimize(
         OptimizationError: when energy or gradient are no longer finite; it holds the trace so far.
     """
     run = Steering(mllm, prompt, regions, method)
-    listeners = list(callbacks)
-    if run.method.early_stop and not any(isinstance(callback, EarlyStopping) for callback in listeners):
-        listeners.insert(0, EarlyStopping(run.method.early_stop))
     started: list[Callback] = []
     try:
-        for callback in listeners:
+        for callback in callbacks:
             started.append(callback)
             callback.on_start(run)
         for step in run:
-            for callback in listeners:
+            for callback in callbacks:
                 callback.on_step(run, step)
     except KeyboardInterrupt:
         if not run.trace.steps:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import platform
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
@@ -131,7 +132,7 @@ class Trace:
             versions={
                 "cmllm_tools": VERSION,
                 "python": platform.python_version(),
-                **{name: version(name) for name in LIBRARIES},
+                **_library_versions(),
             },
             seed=torch.initial_seed(),
         )
@@ -244,6 +245,11 @@ class Trace:
             raise TraceError(f"There is no trace at {path}.") from None
         except (OSError, SafetensorError, CmllmError, KeyError, TypeError, ValueError) as error:
             raise TraceError(f"{path} cannot be read as a trace, it is damaged or another kind of file: {error}") from error
+
+
+@cache
+def _library_versions() -> dict[str, str]:
+    return {name: version(name) for name in LIBRARIES}
 
 
 _PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "model", "versions", "seed")

@@ -16,7 +16,7 @@ from ..models.embedded.heldout import DESCRIPTIONS
 from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
 from ..models.loading import Mllm, load
 from ..models.prompt import Prompt
-from ..optimize import Steering
+from ..optimize import optimize
 from ..regions import Box, Region
 from .matching import names_it, strict_match
 from .roc import ReferringExample, read_roc
@@ -86,10 +86,8 @@ def _score_steered(
 ) -> None:
     answers = {}
     for question, prompt in prompts.items():
-        run = Steering(mllm, prompt, region, method)
-        for _ in run:
-            pass
-        answers[question] = run.answer()
+        trace = optimize(mllm, prompt, region, method)
+        answers[question] = mllm.generate(prompt, trace.latent, trace.method.contrast_decoding)
     scores[*key, "a_or_b"].append(chooses(answers["a_or_b"], example))
     scores[*key, "describe"].append(names_it(answers["describe"], example.names[0]))
     scores[*key, "hallucinated"].append(bool(absent_names(answers["describe"], example.objects)))
