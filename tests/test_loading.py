@@ -50,6 +50,13 @@ def test_models_without_a_row_are_refused_by_name():
         cm.load((1, 2, 3))
 
 
+def test_checkpoints_that_cannot_be_loaded(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    for source in (tmp_path, "no/such-model"):
+        with pytest.raises(cm.UnsupportedModelError, match=f"{source} cannot be loaded"):
+            cm.load(source)
+
+
 def test_prompt_knows_its_tokens(mllm, prompt):
     assert len(prompt.visual) == len(prompt.layout) == 64
     assert [prompt.tokens[i] for i in prompt.text_span] == ["describe", "the", "object", "."]

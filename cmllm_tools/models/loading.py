@@ -178,7 +178,7 @@ def load(
         **options: for `from_pretrained` (dtype, device_map, quantization_config, attn_implementation, ...).
 
     Raises:
-        UnsupportedModelError: for a family this package does not know.
+        UnsupportedModelError: for a checkpoint that is missing or cannot be loaded, or a family this package does not know.
     """
     if isinstance(model, tuple):
         if len(model) != 2 or options or revision:
@@ -191,9 +191,17 @@ def load(
         options = {"dtype": torch.float32} | options
     source = EMBEDDED_MODEL if model is None else Path(model).expanduser() if Path(model).expanduser().is_dir() else model
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
-    loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
-    family_of(loaded)
-    processor = AutoProcessor.from_pretrained(source, **common)
+    try:
+        loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
+        family_of(loaded)
+        processor = AutoProcessor.from_pretrained(source, **common)
+    except (OSError, ValueError) as error:
+        if isinstance(error, UnsupportedModelError):
+            raise
+        raise UnsupportedModelError(
+            f"A model must be a hub id or a folder with an image-text-to-text checkpoint and its processor; "
+            f"{source} cannot be loaded: {error}"
+        ) from error
     return Mllm(loaded, processor, name="embedded" if model is None else str(model), revision=revision)
 
 
