@@ -1,0 +1,20 @@
+from benchmarks import capture
+
+
+def test_capture_benchmark_measures_what_it_says(monkeypatch):
+    """On a model small enough for a unit test: the figures are there, and the gradient is the reference's."""
+    for name, value in {"LAYERS": 2, "WIDTH": 64, "WINDOW": range(0, 1), "GRIDS": (4, 8)}.items():
+        monkeypatch.setattr(capture, name, value)
+    summary, details = capture.measure(repeats=1)
+    assert set(summary) == {
+        "grad_rel_diff",
+        "step_ratio_to_floor",
+        "speedup_all_layers",
+        "speedup_window",
+        "memory_ratio_to_reference",
+        "memory_growth_exponent",
+        "time_growth_exponent",
+    }
+    assert summary["grad_rel_diff"] < 1e-4
+    assert 0 < summary["memory_ratio_to_reference"] < 1
+    assert details["peak_mb"]["ours, window"] < details["peak_mb"]["ours"] < details["peak_mb"]["reference"]
