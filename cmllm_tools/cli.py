@@ -78,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="measure accuracies on a held-out set")
     evaluate.add_argument("set", choices=["embedded"])
-    evaluate.add_argument("--n", type=int, metavar="N", help="first N scenes (default: all)")
+    evaluate.add_argument("--n", type=int, metavar="N", help="number of scenes (default: all)")
+    evaluate.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N scenes")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
     return parser
@@ -154,9 +155,9 @@ def _summary(trace: Trace) -> str:
 def _evaluate(options: argparse.Namespace) -> int:
     from .bench.embedded import evaluate
 
-    if options.n is not None and options.n < 1:
-        raise SettingsError(f"--n must be at least 1; got {options.n}.")
-    result = evaluate(options.n)
+    if options.skip < 0 or (options.n is not None and options.n < 1):
+        raise SettingsError(f"--n must be at least 1 and --skip at least 0; got {options.n} and {options.skip}.")
+    result = evaluate(options.n, skip=options.skip)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
     return 0
 

@@ -163,6 +163,8 @@ def test_eval_prints_one_json_object(capsys):
     assert result["controlmllm_plus"]["box"]["a_or_b"] >= 0.75
     assert "scenes" in captured.err
     assert main(["eval", "embedded", "--n", "0"]) == 2
+    assert main(["eval", "embedded", "--skip", "-1"]) == 2
+    assert main(["eval", "embedded", "--skip", "501"]) == 2
 
 
 def test_answers_are_scored_strictly(example):

@@ -10,6 +10,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..baselines.overlays import OVERLAYS
+from ..errors import SettingsError
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.embedded import HELDOUT
 from ..models.embedded.heldout import DESCRIPTIONS
@@ -31,8 +32,9 @@ def evaluate(
     mllm: Mllm | None = None,
     methods: dict[str, Method] | None = None,
     regions: Sequence[str] = (*REGIONS, CONTROL),
+    skip: int = 0,
 ) -> dict[str, Any]:
-    """Accuracies on the first `count` held-out scenes (all when None), as fractions; a progress bar on stderr.
+    """Accuracies on `count` held-out scenes after the first `skip` (all when None), as fractions; a progress bar on stderr.
 
     Returns:
         `{"n", "unsteered": {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}, METHOD: {REGION: {"a_or_b",
@@ -43,7 +45,9 @@ def evaluate(
     started = time.perf_counter()
     mllm = mllm or load()
     methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
-    pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[:count]
+    pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[skip:][:count]
+    if not pairs:
+        raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")
     scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
     for number, (choice, description) in enumerate(tqdm(pairs, "scenes")):
         rng = np.random.default_rng([SEED, number])
