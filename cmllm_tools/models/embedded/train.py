@@ -1,6 +1,7 @@
 """Train the embedded model from scratch: `python -m cmllm_tools.models.embedded.train`.
 
-Two stages. *Vision*: the tower and projector learn, for every visual token, the colour, kind and mark of what it covers.
+Two kinds of stage, each run twice.
+*Vision*: the tower and projector learn, for every visual token, the colour, kind and mark of what it covers.
 *Language*: the whole model learns questions and answers; the turns about one image share its visual tokens and do not
 see each other, so that each is answered as if it stood alone.
 
