@@ -88,7 +88,7 @@ class Setting:
         decoder.config._attn_implementation = "eager"
         try:
             with undisturbed(self.mllm.model):
-                embeds = prompt.call.embeds.index_add(1, prompt.call.visual, latent[None])
+                embeds = prompt.call.states.index_add(1, prompt.call.visual, latent[None])
                 output = decoder(inputs_embeds=embeds, use_cache=False, output_attentions=True)
                 kept = torch.cat(output.attentions).mean(0)
                 values = kept[:, rows][..., columns].mean(0).mean(0)

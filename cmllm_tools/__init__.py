@@ -21,7 +21,8 @@ from .images import read_image
 from .layout import RegionWarning, VisualTokenLayout
 from .methods import ControlMLLM, ControlMLLMPlus
 from .models.decoding import Contrast
-from .models.loading import Mllm, load
+from .models.loading import load
+from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .optimize import Steering, optimize
 from .regions import Box, Mask, Point, Scribble

@@ -1,7 +1,7 @@
 """Capture attention from chosen text tokens to the visual tokens, per layer and head, differentiable in the latent."""
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .errors import CaptureError
-from .models.loading import Mllm
+from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
 from .models.replay import undisturbed
 
@@ -23,8 +23,8 @@ class Attention:
     """Attention weights from query tokens to visual tokens.
 
     Args:
-        values: (layer, head, query, visual token) float32 on the model's device; each is the weight after the softmax
-            over all keys, so that a row's sum is the share of the query's attention that goes to the image.
+        values: (layer, head, query, visual token), float32 or wider, on the model's device; each is the weight after the
+            softmax over all keys, so that a row's sum is the share of the query's attention that goes to the image.
         layers: layer number of each entry of the first axis.
         heads: head number of each entry of the second.
         queries: position of each query token in the prompt.
@@ -40,7 +40,7 @@ class Attention:
     @property
     def words(self) -> tuple[str, ...]:
         """The query tokens as strings."""
-        return tuple(self.prompt.tokens[position] for position in self.queries)
+        return self.prompt.words(self.queries)
 
     def __repr__(self) -> str:
         on_image = self.values.detach().sum(-1).mean().item()
@@ -67,7 +67,7 @@ def capture_attention(
 
     Args:
         mllm: the model that prepared the prompt.
-        layers: layer numbers, ascending in the result; all when None.
+        layers: layer numbers, ascending in the result; when None, all that look at visual states.
         heads: head numbers; all when None.
         queries: which text tokens; see `Prompt.positions`.
         latent: (visual token, width) added to the visual tokens. The result carries gradient to it if it requires one.
@@ -76,47 +76,89 @@ def capture_attention(
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
         PromptError: for queries that are not in the prompt.
     """
-    chosen_layers = _checked(layers, mllm.layers, "Layers")
-    chosen_heads = _checked(heads, mllm.heads, "Heads")
     positions = prompt.positions(queries)
-    recorder = _Recorder(chosen_layers, chosen_heads, positions, prompt.visual)
-    differentiable = latent is not None and latent.requires_grad
+    chosen = mllm.attention_layers if layers is None else layers
+    recorder = capture(mllm, prompt, chosen, heads, positions, prompt.visual, latent)
+    device = prompt.call.states.device
+    values = torch.stack([recorder.captured[layer].to(device) for layer in recorder.layers])
+    return Attention(values, recorder.layers, recorder.heads or tuple(range(values.shape[1])), positions, prompt)
+
+
+def capture(
+    mllm: Mllm,
+    prompt: Prompt,
+    layers: Iterable[int],
+    heads: Iterable[int] | None,
+    rows: Sequence[int],
+    columns: Sequence[int] | None,
+    latent: torch.Tensor | None = None,
+) -> "Recorder":
+    """Replay the prompt with a recorder that keeps these rows and columns (all keys when None) of these layers.
+
+    Raises:
+        CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
+    """
+    attention = mllm.model.config._attn_implementation
+    if prompt.call.attention != attention:
+        raise CaptureError(
+            f"A prompt's masks fit the attention implementation it was prepared for, {prompt.call.attention!r}; "
+            f"the model now has {attention!r}. Prepare the prompt again."
+        )
+    numbers = _checked(layers, mllm.attention_layers, "Layers")
+    modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
+    kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
+    recorder = Recorder(modules, kept_heads, rows, columns)
     with (
-        torch.set_grad_enabled(differentiable),
+        torch.set_grad_enabled(latent is not None and latent.requires_grad),
         undisturbed(mllm.model),
-        _attention_of(mllm.decoder, recorder),
+        _attention_shown(mllm, recorder),
         suppress(_Enough),
     ):
         prompt.call.replay(latent)
-    missing = [layer for layer in chosen_layers if layer not in recorder.captured]
+    missing = [layer for layer in numbers if layer not in recorder.captured]
     if missing:
         raise CaptureError(
             f"Every layer asked for must call transformers' attention interface; layers {_ranges(missing)} of "
             f"{type(mllm.decoder).__name__} did not."
         )
-    device = prompt.call.embeds.device
-    values = torch.stack([recorder.captured[layer].to(device) for layer in chosen_layers])
-    return Attention(values, chosen_layers, chosen_heads, positions, prompt)
+    return recorder
 
 
 class _Enough(Exception):
     """Ends the forward once the last layer asked for is captured."""
 
 
-class _Recorder:
-    """Computes the rows asked for, layer by layer."""
+class Recorder:
+    """Computes the rows asked for, layer by layer.
 
-    def __init__(self, layers: Sequence[int], heads: Sequence[int], rows: Sequence[int], columns: Sequence[int]):
-        self.layers, self.last = frozenset(layers), max(layers)
-        self.heads, self.rows, self.columns = list(heads), list(rows), list(columns)
+    Args:
+        modules: the attention modules to listen to, with their layers' numbers.
+        heads: head numbers; all when None.
+        rows: query positions.
+        columns: key positions; all when None.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[Any, int],
+        heads: tuple[int, ...] | None,
+        rows: Sequence[int],
+        columns: Sequence[int] | None,
+    ):
+        self.modules = modules
+        self.layers = tuple(sorted(modules.values()))
+        self.heads, self.rows, self.columns = heads, list(rows), None if columns is None else list(columns)
         self.captured: dict[int, torch.Tensor] = {}
 
     def see(self, module: Any, query: torch.Tensor, key: torch.Tensor, mask: Any, options: dict[str, Any]) -> None:
-        layer = module.layer_idx
-        if layer in self.layers:
-            rows = attention_rows(module, query, key, mask, self.heads, self.rows, **options)
-            self.captured[layer] = rows[..., torch.tensor(self.columns, device=rows.device)]
-            if layer == self.last:
+        layer = self.modules.get(module)
+        if layer is not None:
+            heads = range(query.shape[1]) if self.heads is None else self.heads
+            rows = attention_rows(module, query, key, mask, heads, self.rows, **options)
+            self.captured[layer] = (
+                rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]
+            )
+            if len(self.captured) == len(self.layers):
                 raise _Enough
 
 
@@ -132,10 +174,11 @@ def attention_rows(
     softcap: float | None = None,
     s_aux: torch.Tensor | None = None,
     is_causal: bool | None = None,
+    sliding_window: int | None = None,
     position_bias: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """Attention weights of some rows and heads over all keys: (head, row, key), float32.
+    """Attention weights of some rows and heads over all keys: (head, row, key), float32 or wider.
 
     Arguments are those of transformers' attention functions: query (1, head, token, width), key (1, key head, token,
     width), mask boolean or additive (1, 1 or head, token, key) or None for causal attention; `softcap` bounds the
@@ -163,46 +206,67 @@ def attention_rows(
         logits = (folded @ key[0].transpose(-1, -2)).reshape(len(head_index), len(row_index), -1)
     else:
         logits = chosen @ key[0, head_index // group].transpose(-1, -2)
-    logits = logits.float() * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    # bfloat16 is widened; float64, as in a check by finite differences, is kept.
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * (
+        query.shape[-1] ** -0.5 if scaling is None else scaling
+    )
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
-    logits = _masked(logits, mask, row_index, head_index, module.is_causal if is_causal is None else is_causal)
+    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
+    logits = _masked(logits, mask, row_index, head_index, causal and query.shape[2] > 1, sliding_window)
     if s_aux is not None:
-        sinks = s_aux.float()[head_index, None, None].expand(-1, logits.shape[1], 1)
+        sinks = s_aux.to(logits)[head_index, None, None].expand(-1, logits.shape[1], 1)
         return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
     return logits.softmax(-1)
 
 
 def _masked(
-    logits: torch.Tensor, mask: torch.Tensor | None, rows: torch.Tensor, heads: torch.Tensor, causal: bool
+    logits: torch.Tensor,
+    mask: torch.Tensor | None,
+    rows: torch.Tensor,
+    heads: torch.Tensor,
+    causal: bool,
+    window: int | None,
 ) -> torch.Tensor:
     if mask is None:
         if not causal:
             return logits
-        keys = torch.arange(logits.shape[-1], device=logits.device)
-        return logits.masked_fill(keys > rows[:, None], float("-inf"))
+        distance = rows[:, None] - torch.arange(logits.shape[-1], device=logits.device)
+        hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
+        return logits.masked_fill(hidden, float("-inf"))
     shared = mask.shape[1] == 1
     chosen = (mask[0, 0][rows] if shared else mask[0, heads[:, None], rows])[..., : logits.shape[-1]]
     if chosen.dtype == torch.bool:
         return logits.masked_fill(~chosen, float("-inf"))
-    return logits + chosen.float()
+    return logits + chosen.to(logits)
 
 
-_ACTIVE: ContextVar[_Recorder] = ContextVar("cmllm_recorder")
+_ACTIVE: ContextVar[Recorder] = ContextVar("cmllm_recorder")
 
 
 @contextmanager
-def _attention_of(decoder: Any, recorder: _Recorder) -> Iterator[None]:
-    """While open, every attention layer of `decoder` shows its queries and keys to `recorder`."""
-    config = decoder.config
-    original = config._attn_implementation
+def _attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
+    """While open, the attention modules that look at visual states show their queries and keys to `recorder`."""
+    top = [mllm.decoder.config] if hasattr(mllm.decoder, "config") else []
+    configs = {id(config): config for config in [*top, *(module.config for module in mllm.attention_modules)]}
+    # Setting a config's implementation sets that of the configs within it: restored innermost last.
+    before = [pair for config in configs.values() for pair in _implementations(config)]
     token = _ACTIVE.set(recorder)
-    config._attn_implementation = _register(original)
     try:
+        for config in configs.values():
+            config._attn_implementation = _register(config._attn_implementation)
         yield
     finally:
-        config._attn_implementation = original
+        for config, implementation in before:
+            config._attn_implementation = implementation
         _ACTIVE.reset(token)
+
+
+def _implementations(config: Any) -> Iterator[tuple[Any, str | None]]:
+    yield config, config._attn_implementation
+    for name in config.sub_configs:
+        if (inner := getattr(config, name, None)) is not None:
+            yield from _implementations(inner)
 
 
 def _register(original: str | None) -> str:
@@ -234,12 +298,10 @@ def _observing(original: str | None) -> Callable:
     return attend
 
 
-def _checked(numbers: Iterable[int] | None, count: int, what: str) -> tuple[int, ...]:
-    if numbers is None:
-        return tuple(range(count))
+def _checked(numbers: Iterable[int], existing: Sequence[int], what: str) -> tuple[int, ...]:
     chosen = tuple(dict.fromkeys(int(number) for number in numbers))
-    if not chosen or not all(0 <= number < count for number in chosen):
-        raise CaptureError(f"{what} must be at least one number in 0..{count - 1}; got {list(chosen)}.")
+    if not chosen or not set(chosen) <= set(existing):
+        raise CaptureError(f"{what} must be at least one number in {_ranges(existing)}; got {list(chosen)}.")
     return tuple(sorted(chosen))
 
 

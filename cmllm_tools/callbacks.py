@@ -8,7 +8,7 @@ import torch
 
 from .errors import SettingsError
 from .methods import Method
-from .models.loading import Mllm
+from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .trace import Step, Trace, check_writable
 

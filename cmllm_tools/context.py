@@ -31,14 +31,14 @@ class ContextMap:
         peak = int(self.values.argmax())
         x0, y0, x1, y1 = self.layout.boxes[peak]
         return (
-            f"ContextMap({rows} x {columns} visual tokens, mean over {' '.join(self.words)!r}, "
+            f"ContextMap({len(self.layout)} visual tokens on {rows} x {columns}, mean over {' '.join(self.words)!r}, "
             f"{self.values.sum().item():.1%} of it on the image, highest at x {x0:.0f}..{x1:.0f} y {y0:.0f}..{y1:.0f})"
         )
 
     @property
     def grid(self) -> np.ndarray:
-        """The map as (rows, columns), detached and on the CPU."""
-        return self.values.detach().float().cpu().numpy().reshape(self.layout.grid)
+        """The map as (rows, columns), detached and on the CPU; see `VisualTokenLayout.raster`."""
+        return self.layout.raster(self.values.detach().float().cpu().numpy())
 
 
 def context_map(
@@ -73,7 +73,7 @@ def context_map(
             index = _index(list(wanted), captured, what)
             if index != list(range(len(captured))):
                 values = values.index_select(axis, torch.tensor(index, device=values.device))
-    words = tuple(prompt.tokens[position] for position in positions)
+    words = prompt.words(positions)
     return ContextMap(values.mean((0, 1, 2)), prompt.layout, words)
 
 

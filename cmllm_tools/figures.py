@@ -35,7 +35,7 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
         image: the prompt's image (`prompt.image`).
         regions: to outline.
     """
-    percent = _percent(cmap.grid.ravel())
+    percent = _percent(cmap.values.detach().float().cpu().numpy(), cmap.layout)
     figure = _figure()
     _add_image(figure, image, cmap.layout)
     figure.add_trace(_heat(percent, cmap.layout, percent.max()))
@@ -54,7 +54,7 @@ def step_player(trace: Trace) -> Figure:
     from plotly.subplots import make_subplots
 
     go = _graph_objects()
-    percents = [_percent(step.maps.mean(0).numpy()) for step in trace.steps]
+    percents = [_percent(step.maps.mean(0).numpy(), trace.layout) for step in trace.steps]
     top = max(float(percent.max()) for percent in percents)
     figure = make_subplots(
         1, 2, column_widths=[0.52, 0.48], horizontal_spacing=0.14, subplot_titles=["Attention of the context token", " "]
@@ -74,7 +74,7 @@ def step_player(trace: Trace) -> Figure:
     figure.frames = [
         go.Frame(
             name=str(step.number),
-            data=[{"type": "heatmap", "z": _cells(percent, trace.layout)}, {"type": "scatter", "x": [step.number] * 2}],
+            data=[{"type": "heatmap", "z": percent}, {"type": "scatter", "x": [step.number] * 2}],
             traces=[heat_index, cursor_index],
             layout={"title": {"text": _step_title(trace, step)}},
         )
@@ -99,7 +99,7 @@ def before_after(trace: Trace) -> Figure:
     from plotly.subplots import make_subplots
 
     ends = [trace.steps[0], trace.steps[-1]]
-    percents = [_percent(step.maps.mean(0).numpy()) for step in ends]
+    percents = [_percent(step.maps.mean(0).numpy(), trace.layout) for step in ends]
     top = max(float(percent.max()) for percent in percents)
     titles = [
         f"{when}: {step.share:.0%} of attention in the region<br><b>{escape(step.answer or '')}</b>"
@@ -179,20 +179,15 @@ def _figure() -> Figure:
     return _graph_objects().Figure()
 
 
-def _percent(values: np.ndarray) -> np.ndarray:
-    """A map (visual token,) as percent of the attention on the image."""
-    return 100 * values / max(float(values.sum()), 1e-30)
-
-
-def _cells(percent: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:
-    return percent.reshape(layout.grid)
+def _percent(values: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:
+    """A map (visual token,) as (row, column), percent of the attention on the image."""
+    return layout.raster(100 * values / max(float(values.sum()), 1e-30))
 
 
 def _heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, bar_x: float = 1.0) -> Any:
-    rows, columns = layout.grid
-    boxes = layout.boxes.reshape(rows, columns, 4)
+    boxes = layout.cells
     return _graph_objects().Heatmap(
-        z=_cells(percent, layout),
+        z=percent,
         x=[*boxes[0, :, 0], boxes[0, -1, 2]],
         y=[*boxes[:, 0, 1], boxes[-1, 0, 3]],
         zmin=0,

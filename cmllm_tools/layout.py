@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,20 +29,25 @@ class RegionWarning(UserWarning):
 class VisualTokenLayout:
     """Where each visual token looks.
 
+    Several tokens may look at the same area (a tile and the thumbnail): a region weights each of them, and a map to look
+    at sums what they hold there.
+
     Args:
         image_size: (width, height) of the user's image in pixels.
         boxes: (visual token, 4), corners x0, y0, x1, y1 of what each token sees, in pixels of that image.
-        grid: (rows, columns) to show the tokens on, in row-major order.
+        grid: (rows, columns) to show a map on.
         rule: name of the layout rule that made it.
+        merged: whether the grid is for looking only. When False, the tokens are its cells, in row-major order.
     """
 
     image_size: tuple[int, int]
     boxes: np.ndarray
     grid: tuple[int, int]
     rule: str
+    merged: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.boxes) != self.grid[0] * self.grid[1]:
+        if not self.merged and len(self.boxes) != self.grid[0] * self.grid[1]:
             raise UnsupportedModelError(
                 f"A layout needs one box for each cell of its grid {self.grid}; got {len(self.boxes)} boxes."
             )
@@ -52,10 +58,36 @@ class VisualTokenLayout:
     def __repr__(self) -> str:
         width, height = self.image_size
         x0, y0, x1, y1 = self.seen
+        shown = f"shown on {_by(self.grid)}, merged by area" if self.merged else f"as {_by(self.grid)}"
         return (
-            f"VisualTokenLayout({len(self)} visual tokens as {self.grid[0]} x {self.grid[1]}, image {width} x {height} px, "
+            f"VisualTokenLayout({len(self)} visual tokens {shown}, image {width} x {height} px, "
             f"seen x {x0:.0f}..{x1:.0f} y {y0:.0f}..{y1:.0f}, rule {self.rule})"
         )
+
+    @cached_property
+    def cells(self) -> np.ndarray:
+        """(row, column, 4): corners of the cells to show a map on, in pixels of the image."""
+        boxes = grid_boxes(self.seen, self.grid) if self.merged else self.boxes
+        return boxes.reshape(*self.grid, 4)
+
+    def raster(self, values: np.ndarray) -> np.ndarray:
+        """A map (visual token,) as (row, column), its sum kept: each token's value is spread evenly over its box.
+
+        What a token sees beyond the image (padding) counts for the part that lies on it.
+        """
+        values = np.asarray(values)
+        if not self.merged:
+            return values.reshape(self.grid)
+        return (self._spread @ values).reshape(self.grid).astype(values.dtype)
+
+    @cached_property
+    def _spread(self) -> np.ndarray:
+        """(cell, visual token): share of each token's box, as far as it is on the image, in each cell."""
+        cells, boxes = self.cells.reshape(-1, 4), _clipped(self.boxes, self.image_size)
+        low = np.maximum(cells[:, None, :2], boxes[None, :, :2])
+        high = np.minimum(cells[:, None, 2:], boxes[None, :, 2:])
+        overlap = np.clip(high - low, 0, None).prod(-1)
+        return overlap / np.maximum(overlap.sum(0), 1e-12)
 
     @property
     def seen(self) -> tuple[float, float, float, float]:
@@ -126,7 +158,7 @@ class VisualTokenLayout:
         """Mean of a (height, width) array over the part of each token's box that is on the image; 0 where none is."""
         width, height = self.image_size
         scale = np.array([values.shape[1] / width, values.shape[0] / height] * 2)
-        boxes = np.clip(self.boxes, 0, [width, height] * 2) * scale
+        boxes = _clipped(self.boxes, self.image_size) * scale
         area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
         return np.divide(_box_sums(values, boxes), area, out=np.zeros(len(boxes)), where=area > 0).astype(np.float32)
 
@@ -165,6 +197,7 @@ class VisualTokenLayout:
             "boxes": self.boxes.tolist(),
             "grid": list(self.grid),
             "rule": self.rule,
+            "merged": self.merged,
         }
 
     @classmethod
@@ -174,6 +207,7 @@ class VisualTokenLayout:
             np.asarray(data["boxes"], float),
             (int(data["grid"][0]), int(data["grid"][1])),
             str(data["rule"]),
+            bool(data.get("merged", False)),
         )
 
 
@@ -192,12 +226,25 @@ def fixed_grid(
     crop = crop or resized
     # transformers' center_crop rounds the corner down, also where the image is smaller than the crop and is padded.
     left, top = ((full - part) // 2 for full, part in zip(resized, crop, strict=True))
+    scale = np.array([image_size[0] / resized[0], image_size[1] / resized[1]] * 2)
+    return VisualTokenLayout(image_size, grid_boxes((left, top, left + crop[0], top + crop[1]), grid) * scale, grid, rule)
+
+
+def grid_boxes(area: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
+    """(rows * columns, 4): an area x0, y0, x1, y1 cut into equal cells, row-major."""
     rows, columns = grid
-    xs = (left + np.arange(columns + 1) * crop[0] / columns) * image_size[0] / resized[0]
-    ys = (top + np.arange(rows + 1) * crop[1] / rows) * image_size[1] / resized[1]
+    xs, ys = np.linspace(area[0], area[2], columns + 1), np.linspace(area[1], area[3], rows + 1)
     x0, y0 = (corner.ravel() for corner in np.meshgrid(xs[:-1], ys[:-1]))
     x1, y1 = (corner.ravel() for corner in np.meshgrid(xs[1:], ys[1:]))
-    return VisualTokenLayout(image_size, np.stack([x0, y0, x1, y1], 1), grid, rule)
+    return np.stack([x0, y0, x1, y1], 1)
+
+
+def _clipped(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
+    return np.clip(boxes, 0, [*image_size] * 2)
+
+
+def _by(grid: tuple[int, int]) -> str:
+    return f"{grid[0]} x {grid[1]}"
 
 
 def _is_reference(rule: Rule) -> bool:

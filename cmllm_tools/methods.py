@@ -9,8 +9,8 @@ import torch
 from .errors import SettingsError
 from .layout import Rule
 from .models.decoding import Contrast
-from .models.families import method_defaults
-from .models.loading import Mllm
+from .models.defaults import method_defaults
+from .models.mllm import Mllm
 from .models.prompt import Queries
 
 # Stands for a setting that `Method.resolve` takes from the model's own defaults.
@@ -48,8 +48,9 @@ class Method:
         Raises:
             SettingsError: for a setting out of range.
         """
-        config = mllm.decoder.config
-        defaults = method_defaults(type(self).__name__, mllm.model.config.model_type, mllm.layers, int(config.hidden_size))
+        config = mllm.model.config
+        width = int(config.get_text_config().hidden_size)
+        defaults = method_defaults(type(self).__name__, config.model_type, mllm.layers, width)
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return replace(self, **missing).checked(mllm)
 
@@ -66,12 +67,17 @@ class Method:
                 raise SettingsError(
                     f"layers must be a window (a, b) with 0 <= a < b <= {mllm.layers}, or () for all; got {self.layers!r}."
                 )
+            if not self.layers_of(mllm):
+                raise SettingsError(
+                    f"layers must take in one that looks at visual states, of {list(mllm.attention_layers)}; "
+                    f"got {self.layers!r}."
+                )
         return self
 
-    @property
-    def layer_numbers(self) -> range | None:
-        """The window's layers; None stands for all."""
-        return range(*self.layers) if self.layers else None
+    def layers_of(self, mllm: Mllm) -> tuple[int, ...]:
+        """The window's layers that look at visual states."""
+        low, high = self.layers or (0, mllm.layers)
+        return tuple(layer for layer in mllm.attention_layers if low <= layer < high)
 
     @property
     def contrast_decoding(self) -> Contrast | None:

@@ -11,7 +11,7 @@ from .context import context_map
 from .energy import Target
 from .errors import OptimizationError
 from .methods import ControlMLLM, Method
-from .models.loading import Mllm
+from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .regions import Regions, as_regions
 from .trace import Step, Trace
@@ -78,7 +78,7 @@ class Steering:
         attention = capture_attention(
             self.mllm,
             self.prompt,
-            layers=method.layer_numbers,
+            layers=method.layers_of(self.mllm),
             heads=method.heads,
             queries=method.queries,
             latent=latent.requires_grad_(needs_gradient),

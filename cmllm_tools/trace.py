@@ -19,7 +19,7 @@ from .energy import Target
 from .errors import CmllmError, TraceError
 from .layout import VisualTokenLayout
 from .methods import Method, method_from_json
-from .models.loading import Mllm
+from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .regions import Region, region_from_json
 from .version import VERSION
@@ -115,7 +115,7 @@ class Trace:
             method=method,
             regions=regions,
             layout=prompt.layout,
-            layers=tuple(method.layer_numbers or range(mllm.layers)),
+            layers=method.layers_of(mllm),
             queries=prompt.positions(method.queries),
             tokens=prompt.tokens,
             question=prompt.question,
@@ -127,7 +127,7 @@ class Trace:
                 "revision": mllm.revision,
                 "class": type(mllm.model).__name__,
                 "dtype": str(mllm.model.dtype),
-                "attention": mllm.decoder.config._attn_implementation,
+                "attention": next(iter(mllm.attention_modules)).config._attn_implementation,
             },
             versions={
                 "cmllm_tools": VERSION,

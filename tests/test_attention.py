@@ -11,7 +11,7 @@ from cmllm_tools.attention import attention_rows
 
 def eager_attention(mllm, prompt, latent=None):
     """(layer, head, query, key) by transformers itself, on a model set to eager."""
-    embeds = prompt.call.embeds.clone()
+    embeds = prompt.call.states.clone()
     if latent is not None:
         embeds = embeds.index_add(1, torch.tensor(prompt.visual), latent[None])
     model = mllm.model
@@ -37,6 +37,7 @@ def test_equals_eager_attention(tiny, layers, heads, implementation):
     expected = eager_attention(mllm, prompt)
     mllm.model.set_attn_implementation(implementation)
     try:
+        prompt = mllm.prepare(prompt.image, prompt.question)
         attention = cm.capture_attention(mllm, prompt, layers=layers, heads=heads, queries="after_image")
     finally:
         mllm.model.set_attn_implementation("sdpa")
@@ -49,37 +50,20 @@ def test_equals_eager_attention(tiny, layers, heads, implementation):
 
 def test_equals_eager_attention_under_padding(tiny):
     mllm, prompt = tiny
-    inputs = {name: tensor.clone() for name, tensor in prompt.inputs.items()}
-    pad = torch.zeros(1, 3, dtype=torch.long)
-    padded = {
-        "input_ids": torch.cat([pad, inputs["input_ids"]], 1),
-        "attention_mask": torch.cat([pad, inputs["attention_mask"]], 1),
-        "pixel_values": inputs["pixel_values"],
-    }
-    visual = torch.tensor(prompt.visual) + 3
-    from cmllm_tools.models.prompt import Prompt
-    from cmllm_tools.models.replay import record
-
-    call = record(mllm.model, mllm.decoder, padded, visual)
-    fields = {name: getattr(prompt, name) for name in Prompt.__dataclass_fields__}
-    shifted = Prompt(
-        **fields
-        | {
-            "tokens": ("<pad>",) * 3 + prompt.tokens,
-            "visual": tuple(visual.tolist()),
-            "text_span": tuple(i + 3 for i in prompt.text_span),
-            "call": call,
-        }
-    )
-    attention = cm.capture_attention(mllm, shifted)
+    padded = mllm.prepare(prompt.image, prompt.question, padding="max_length", max_length=40, padding_side="left")
+    assert len(padded.tokens) == 40
+    assert [padded.tokens[i] for i in padded.text_span] == [prompt.tokens[i] for i in prompt.text_span]
+    attention = cm.capture_attention(mllm, padded)
     model = mllm.model
     model.set_attn_implementation("eager")
     try:
-        out = model(**padded, output_attentions=True)
+        out = model(**padded.inputs, output_attentions=True)
     finally:
         model.set_attn_implementation("sdpa")
-    expected = torch.stack(out.attentions)[:, 0][:, :, list(shifted.text_span)][..., visual]
+    expected = torch.stack(out.attentions)[:, 0][:, :, list(padded.text_span)][..., list(padded.visual)]
     assert (attention.values - expected).abs().max() < 1e-5
+    with pytest.raises(cm.PromptError, match="padded on the left"):
+        mllm.prepare(prompt.image, prompt.question, padding="max_length", max_length=40, padding_side="right")
 
 
 def test_equals_eager_attention_in_bfloat16():

@@ -38,7 +38,7 @@ def test_what_was_not_captured_is_refused(attention):
 
 def test_repr_says_what_it_holds(attention):
     text = repr(cm.context_map(attention, queries="text"))
-    assert "8 x 8 visual tokens" in text
+    assert "64 visual tokens on 8 x 8" in text
     assert "'describe the object .'" in text
 
 

@@ -144,7 +144,7 @@ def test_generate_with_latent_is_stepwise_greedy_replay():
     prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
     torch.manual_seed(1)
     latent = torch.randn_like(prompt.zero_latent())
-    embeds = prompt.call.embeds.clone()
+    embeds = prompt.call.states.clone()
     embeds[0, list(prompt.visual)] += latent
     expected = []
     with torch.no_grad():

@@ -5,7 +5,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.methods import method_from_json
-from cmllm_tools.models.families import method_defaults
+from cmllm_tools.models.defaults import method_defaults
 
 
 def run_updates(method, gradients):
@@ -90,8 +90,8 @@ def test_resolve_fills_in_what_is_left_open(mllm):
     resolved = cm.ControlMLLM(step_size=7.0).resolve(mllm)
     assert resolved.step_size == 7.0
     assert all(getattr(resolved, field.name) is not None for field in dataclasses.fields(resolved) if field.name != "heads")
-    assert cm.ControlMLLMPlus(layers=(1, 3)).resolve(mllm).layer_numbers == range(1, 3)
-    assert cm.ControlMLLMPlus(layers=()).resolve(mllm).layer_numbers is None
+    assert cm.ControlMLLMPlus(layers=(1, 3)).resolve(mllm).layers_of(mllm) == (1, 2)
+    assert cm.ControlMLLMPlus(layers=()).resolve(mllm).layers_of(mllm) == tuple(range(mllm.layers))
 
 
 @pytest.mark.parametrize(

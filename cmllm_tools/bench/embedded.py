@@ -15,7 +15,8 @@ from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.embedded import HELDOUT
 from ..models.embedded.heldout import DESCRIPTIONS
 from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
-from ..models.loading import Mllm, load
+from ..models.loading import load
+from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..optimize import optimize
 from ..regions import Box, Region

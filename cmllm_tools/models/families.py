@@ -1,15 +1,24 @@
 """What differs between families of multimodal models, as data: one row each."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Any
 
-from torch import nn
-
 from ..errors import UnsupportedModelError
-from ..layout import VisualTokenLayout, fixed_grid
+from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
+from .replay import CallSite
+from .tiles import anyres_tiles
 
-LayoutRule = Callable[[Any, Any, tuple[int, int], int], VisualTokenLayout]
+IN_SEQUENCE = CallSite()
+SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
+
+PROJECTOR = "projector in the sequence"
+TILES = "tiles"
+Q_FORMER = "Q-Former"
+CROSS_ATTENTION = "gated cross-attention"
+NO_ENCODER = "no encoder"
+CONVOLUTION = "convolutional encoder"
+UNKNOWN = "not in the table"
 
 
 @dataclass(frozen=True)
@@ -18,97 +27,77 @@ class Family:
 
     Args:
         name: `model_type` of the config.
-        way_in: how visual tokens reach the language model.
-        decoder: path of the module whose call is recorded and replayed; it takes `inputs_embeds`.
-        layout: makes the layout from (model, processor, image size, number of visual tokens).
+        way_in: how visual states reach the text.
+        layout: rule that finds each visual token's box; None stands for probing.
+        site: where the call is recorded and replayed, and which of its arguments holds the visual states.
+        attends: pattern of the paths, within the replayed module, of the attention modules that look at visual states;
+            its group is the layer's number.
+        heads: attribute of those modules' config that counts query heads.
+        learned: path in the model's config to the number of learned queries, where these look at the image in the text's
+            place (Q-Former, perceiver).
         template: prompt for processors without a chat template, with `{question}`.
-        image_token: placeholder of an image in the text.
+        notes: what a user should know.
     """
 
     name: str
     way_in: str
-    decoder: str
-    layout: LayoutRule
-    template: str
-    image_token: str = "<image>"
+    layout: LayoutRule | None
+    site: CallSite = IN_SEQUENCE
+    attends: str = SELF_ATTENTION
+    heads: str = "num_attention_heads"
+    learned: str = ""
+    template: str = "USER: <image>\n{question} ASSISTANT:"
+    notes: str = ""
 
-    def find_decoder(self, model: nn.Module) -> nn.Module:
-        return model.get_submodule(self.decoder)
+    def attention_modules(self, model: Any) -> dict[Any, int]:
+        """The attention modules that look at visual states, with their layers' numbers.
 
-
-def clip_grid(model: Any, processor: Any, image_size: tuple[int, int], tokens: int) -> VisualTokenLayout:
-    """Layout of a CLIP-like processor (resize, optional centre crop) before a vision tower with square patches."""
-    images = processor.image_processor
-    resized = _resized(images.size, image_size) if images.do_resize else image_size
-    crop = None
-    if images.do_center_crop:
-        crop = (images.crop_size["width"], images.crop_size["height"])
-    seen = crop or resized
-    patch = model.config.vision_config.patch_size
-    grid = (seen[1] // patch, seen[0] // patch)
-    if grid[0] * grid[1] != tokens:
-        raise UnsupportedModelError(
-            f"A {model.config.model_type} model with patches of {patch} px on {seen[0]} x {seen[1]} px must have "
-            f"{grid[0] * grid[1]} visual tokens; the prompt has {tokens}. Check that processor and model belong together "
-            "(patch_size, vision_feature_select_strategy)."
-        )
-    return fixed_grid(image_size, resized, crop, grid)
-
-
-def _resized(size: Mapping[str, int], image_size: tuple[int, int]) -> tuple[int, int]:
-    """(width, height) after a processor's resize to `size`."""
-    width, height = image_size
-    if "shortest_edge" in size:
-        short, long = sorted(image_size)
-        target = size["shortest_edge"]
-        other = int(target * long / short)
-        return (target, other) if width <= height else (other, target)
-    return size["width"], size["height"]
+        Raises:
+            UnsupportedModelError: when the model has none.
+        """
+        inner = model.get_submodule(self.site.call)
+        found = {
+            module: int(match.group(1))
+            for path, module in inner.named_modules()
+            if (match := re.fullmatch(self.attends, path))
+        }
+        if not found:
+            raise UnsupportedModelError(
+                f"A {self.name} model must have attention modules {self.attends!r} in {self.site.call!r}; "
+                f"{type(model).__name__} has none."
+            )
+        return found
 
 
 FAMILIES: dict[str, Family] = {
     family.name: family
     for family in (
+        # One grid over the image, or over a crop of it.
+        Family("llava", PROJECTOR, clip_grid),
+        Family("vipllava", PROJECTOR, clip_grid),
+        Family("paligemma", PROJECTOR, square_grid, template="<image>{question}\n"),
         Family(
-            name="llava",
-            way_in="projector in the sequence",
-            decoder="model.language_model",
-            layout=clip_grid,
-            template="USER: <image>\n{question} ASSISTANT:",
+            "gemma3",
+            PROJECTOR,
+            square_grid,
+            template="user\n<start_of_image>{question}\nmodel\n",
+            notes="pan and scan is not laid out",
+        ),
+        # A grid of the image's own shape, patches merged.
+        Family("qwen2_vl", PROJECTOR, merged_grid),
+        # Tiles.
+        Family("llava_next", TILES, anyres_tiles),
+        # The text, or learned queries, attend to states outside the sequence.
+        Family(
+            "blip-2",
+            Q_FORMER,
+            with_cls(square_grid),
+            site=CallSite("qformer", "encoder_hidden_states"),
+            attends=r"encoder\.layer\.(\d+)\.crossattention\.attention",
+            learned="num_query_tokens",
+            template="Question: {question} Answer:",
         ),
     )
-}
-
-# Published settings (ControlMLLM section 4.1; ControlMLLM++ code), and those fitted to the embedded model, by
-# (model_type, decoder layers, hidden size). The first row serves models without one, its window scaled to their depth.
-METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
-    ("llava", 32, 4096): {
-        "ControlMLLM": {
-            "steps": 5,
-            "step_size": 400.0,
-            "ema": 0.5,
-            "early_stop": 0.25,
-            "layers": (),
-            "queries": "text",
-            "sigma": 0.1,
-        },
-        "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7},
-    },
-    ("qwen2_5_vl", 28, 3584): {
-        "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "contrast": 0.01},
-    },
-    ("llava", 6, 192): {
-        "ControlMLLM": {
-            "steps": 12,
-            "step_size": 1000.0,
-            "ema": 0.5,
-            "early_stop": 0.65,
-            "layers": (0, 4),
-            "queries": "last",
-            "sigma": 0.4,
-        },
-        "ControlMLLMPlus": {"steps": 10, "step_size": 0.2, "layers": (0, 3), "contrast": 0.0},
-    },
 }
 
 
@@ -122,19 +111,25 @@ def family_of(model: Any) -> Family:
     if model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"A model must belong to a supported family ({', '.join(FAMILIES)}); got {type(model).__name__} "
-            f"with model_type {model_type!r}."
+            f"with model_type {model_type!r}. Load it with layout='probe' to find out where its visual tokens look."
         )
     return FAMILIES[model_type]
 
 
-def method_defaults(method: str, model_type: str, layers: int, hidden_size: int) -> dict[str, Any]:
-    """Settings of a method for a model: its own row, or the published ones with the layer window scaled to its depth."""
-    own = METHOD_DEFAULTS.get((model_type, layers, hidden_size), {})
-    if method in own:
-        return dict(own[method])
-    (_, published_layers, _), rows = next(iter(METHOD_DEFAULTS.items()))
-    settings = dict(rows[method])
-    if settings["layers"]:
-        low, high = settings["layers"]
-        settings["layers"] = (low * layers // published_layers, -(-high * layers // published_layers))
-    return settings
+def probed_family(model: Any) -> Family:
+    """The model's row, or a guess for a family without one, with the layout left to probing.
+
+    Raises:
+        UnsupportedModelError: when the model does not say which part of it is the language model.
+    """
+    model_type = model.config.model_type
+    if model_type in FAMILIES:
+        return replace(FAMILIES[model_type], layout=None)
+    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
+    path = next((path for path, module in model.named_modules() if module is decoder), "")
+    if not path:
+        raise UnsupportedModelError(
+            f"A model without a row in the family table must name its language model (get_decoder); {type(model).__name__} "
+            "does not."
+        )
+    return Family(model_type, UNKNOWN, None, site=CallSite(path), notes="laid out by probing")

@@ -23,11 +23,14 @@ class Prompt:
         question: the user's words.
         text: what the processor was given, template and placeholder included.
         inputs: the processor's tensors, batch of one.
-        tokens: every token of the sequence as a string.
-        visual: positions of the visual tokens.
+        tokens: every token of the text's sequence as a string.
+        visual: positions of the visual tokens: in the sequence, or among the states that its tokens attend to.
+        image_end: position in the sequence after the image's last placeholder.
         text_span: positions of the question's tokens.
         layout: where each visual token looks.
-        call: the recorded call of the language model.
+        call: the recorded call.
+        learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
+            text does.
     """
 
     image: Image.Image
@@ -36,24 +39,32 @@ class Prompt:
     inputs: dict[str, torch.Tensor]
     tokens: tuple[str, ...]
     visual: tuple[int, ...]
+    image_end: int
     text_span: tuple[int, ...]
     layout: VisualTokenLayout
     call: LanguageCall
+    learned: int = 0
 
     def __repr__(self) -> str:
         words = " ".join(self.tokens[position] for position in self.text_span)
+        where = "" if self.call.site.in_sequence else f" of {self.call.site.states}"
+        queries = f", seen by {self.learned} learned queries" if self.learned else ""
         return (
             f"Prompt({self.question!r}\n"
             f"  text    {self.text!r}\n"
-            f"  tokens  {len(self.tokens)}: {len(self.visual)} visual at {self.visual[0]}..{self.visual[-1]}, "
-            f"question at {self.text_span[0]}..{self.text_span[-1]}: {words}\n"
+            f"  tokens  {len(self.tokens)}, question at {self.text_span[0]}..{self.text_span[-1]}: {words}\n"
+            f"  visual  {len(self.visual)} at {self.visual[0]}..{self.visual[-1]}{where}{queries}\n"
             f"  layout  {self.layout!r})"
         )
 
     def zero_latent(self) -> torch.Tensor:
         """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""
-        embeds = self.call.embeds
-        return torch.zeros(len(self.visual), embeds.shape[-1], device=embeds.device, requires_grad=True)
+        states = self.call.states
+        return torch.zeros(len(self.visual), states.shape[-1], device=states.device, requires_grad=True)
+
+    def words(self, positions: Sequence[int]) -> tuple[str, ...]:
+        """Query tokens as strings."""
+        return tuple(f"query {position}" if self.learned else self.tokens[position] for position in positions)
 
     def positions(self, queries: Queries) -> tuple[int, ...]:
         """Positions of the tokens whose attention is asked for.
@@ -61,15 +72,18 @@ class Prompt:
         Args:
             queries: "text" (the question's tokens; the paper's choice), "after_image" (every token after the image, the
                 template's closing words included; the reference code's), "last" (the last token; ControlMLLM++), or
-                highlight tokens: a word of the question, a position, or several of either.
+                highlight tokens: a word of the question, a position, or several of either. Where learned queries look
+                at the image, the three names stand for all of these, and positions are theirs.
 
         Raises:
             PromptError: for a word that is not in the question, or a position outside the sequence.
         """
+        if self.learned and queries in ("text", "after_image", "last"):
+            return tuple(range(self.learned))
         if queries == "text":
             return self.text_span
         if queries == "after_image":
-            return tuple(range(self.visual[-1] + 1, len(self.tokens)))
+            return tuple(range(self.image_end, len(self.tokens)))
         if queries == "last":
             return (len(self.tokens) - 1,)
         several: list[str | int] = [queries] if isinstance(queries, str | int) else list(queries)
@@ -82,13 +96,18 @@ class Prompt:
 
     def _position(self, position: int) -> int:
         position = int(position)
-        length = len(self.tokens)
+        length = self.learned or len(self.tokens)
         if not -length <= position < length:
             raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {position}.")
         return position % length
 
     def _word(self, word: str) -> list[int]:
         """Positions of the tokens that spell `word` in the question, at its first occurrence."""
+        if self.learned:
+            raise PromptError(
+                f"The image is looked at by {self.learned} learned queries, which are not words; got {word!r}. "
+                "Give their numbers, or 'text' for all."
+            )
         wanted = _plain(word)
         for start in range(len(self.text_span)):
             spelled = ""

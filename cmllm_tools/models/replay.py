@@ -1,9 +1,10 @@
-"""Record the call that reaches the language model once, and replay it with a latent on the visual tokens."""
+"""Record the call in which text meets the visual states once, and replay it with a latent on those states."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,108 +12,208 @@ from torch import nn
 from ..errors import CaptureError, UnsupportedModelError
 
 # Switches and state of one call that a replay sets anew.
-_NOT_REPLAYED = ("past_key_values", "use_cache", "cache_position", "output_attentions", "output_hidden_states")
+_NOT_REPLAYED = (
+    "past_key_values",
+    "use_cache",
+    "cache_position",
+    "output_attentions",
+    "output_hidden_states",
+    "return_dict",
+    "labels",
+    "logits_to_keep",
+)
+
+
+@dataclass(frozen=True)
+class CallSite:
+    """Where a model's own forward hands the visual states to the modules that attend to them.
+
+    Args:
+        call: path of the module that is called again at every replay.
+        states: its argument that takes the visual states.
+        source: path of a module inside `call` that reads or makes the states, where the model's forward does not pass
+            them to `call` itself; "" where it does.
+        side: whether the states are the first input or the output of `source`.
+        replaces: arguments of `call` that the states stand for in a replay.
+        lift: leading axes that `states` has more than what `source` shows.
+    """
+
+    call: str = "model.language_model"
+    states: str = "inputs_embeds"
+    source: str = ""
+    side: Literal["input", "output"] = "input"
+    replaces: tuple[str, ...] = ()
+    lift: int = 0
+
+    @property
+    def in_sequence(self) -> bool:
+        """Whether the visual states are tokens of the text's own sequence."""
+        return self.states == "inputs_embeds"
 
 
 class _Recorded(Exception):
-    """Ends the model's forward once its language model is reached."""
+    """Ends the model's forward once the visual states are known."""
 
 
 @dataclass(frozen=True, eq=False)
 class LanguageCall:
-    """One recorded call of a model's language model.
+    """One recorded call.
 
     Args:
-        decoder: the module that was called.
-        embeds: its `inputs_embeds`, (1, token, width).
+        site: where in the model it was recorded.
+        module: the module that was called.
+        source: the module that reads or makes the states, where it is another one.
+        states: what `site.states` held, (..., width); the axes before the last are counted as one, row-major.
         arguments: the other keyword arguments (masks, position ids, whatever the family passes).
-        visual: (visual token,), positions in the sequence where the latent is added.
+        visual: (visual token,), positions in `states` where the latent is added.
+        attention: the model's attention implementation then; its masks are made for it.
     """
 
-    decoder: nn.Module
-    embeds: torch.Tensor
+    site: CallSite
+    module: nn.Module
+    source: nn.Module | None
+    states: torch.Tensor
     arguments: dict[str, Any]
     visual: torch.Tensor
+    attention: str | None
+
+    def at(self, visual: torch.Tensor) -> "LanguageCall":
+        """The same call with the visual tokens at other positions of its states."""
+        return replace(self, visual=visual.to(self.states.device))
+
+    @property
+    def visual_states(self) -> torch.Tensor:
+        """(visual token, width): the states at the visual positions."""
+        return self.states.flatten(0, -2)[self.visual]
 
     def replay(self, latent: torch.Tensor | None = None) -> Any:
-        """Call the language model again, with `latent` (visual token, width) added to the visual tokens."""
-        embeds = self.embeds
-        if latent is not None:
-            embeds = add_latent(embeds, latent, self.visual)
-        return self.decoder(inputs_embeds=embeds, use_cache=False, **self.arguments)
+        """Call the module again, with `latent` (visual token, width) added to the visual states."""
+        states = self.states if latent is None else add_latent(self.states, latent, self.visual)
+        switches = {"use_cache": False} if "use_cache" in inspect.signature(self.module.forward).parameters else {}
+        lifted = states[(None,) * self.site.lift]
+        return self.module(**{self.site.states: lifted}, **switches, **self.arguments)
 
 
-def record(model: nn.Module, decoder: nn.Module, inputs: dict[str, torch.Tensor], visual: torch.Tensor) -> LanguageCall:
-    """Run the model's own forward up to the call of `decoder`, and keep that call.
+def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: torch.Tensor) -> LanguageCall:
+    """Run the model's own forward up to the call at `site`, and keep that call.
 
     Raises:
-        UnsupportedModelError: when the forward does not call `decoder` with `inputs_embeds`.
+        UnsupportedModelError: when the forward makes no such call.
     """
+    module = model.get_submodule(site.call)
+    source = model.get_submodule(site.source) if site.source else None
     seen: dict[str, Any] = {}
+    states: list[torch.Tensor] = []
 
-    def keep(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
-        seen.update(keywords)
+    def keep_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
+        seen.update(_named(module, arguments, keywords))
+        if source is None:
+            raise _Recorded
+
+    def keep_input(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
+        states.append(arguments[0])
         raise _Recorded
 
-    handle = decoder.register_forward_pre_hook(keep, with_kwargs=True)
+    def keep_output(module: nn.Module, arguments: tuple, output: Any) -> None:
+        states.append(_tensor(output))
+        raise _Recorded
+
+    handles = [module.register_forward_pre_hook(keep_call, with_kwargs=True)]
+    if source is not None and site.side == "input":
+        handles.append(source.register_forward_pre_hook(keep_input, with_kwargs=True))
+    elif source is not None:
+        handles.append(source.register_forward_hook(keep_output))
     try:
         with torch.no_grad(), undisturbed(model):
             model(**inputs, use_cache=False)
     except _Recorded:
         pass
     finally:
-        handle.remove()
-    embeds = seen.pop("inputs_embeds", None)
-    if embeds is None:
+        for handle in handles:
+            handle.remove()
+    found = states[0] if states else seen.get(site.states)
+    if found is None:
         raise UnsupportedModelError(
-            f"{type(model).__name__} must call {type(decoder).__name__} with inputs_embeds; it passed {sorted(seen)}."
+            f"{type(model).__name__} must call {type(module).__name__} with {site.states}; it passed {sorted(seen)}."
         )
-    arguments = {name: value for name, value in seen.items() if name not in _NOT_REPLAYED}
-    return LanguageCall(decoder, embeds.detach(), arguments, visual.to(embeds.device))
+    left_out = {*_NOT_REPLAYED, *site.replaces, site.states}
+    arguments = {name: value for name, value in seen.items() if name not in left_out}
+    attention = model.config._attn_implementation
+    return LanguageCall(site, module, source, found.detach(), arguments, visual.to(found.device), attention)
 
 
-def add_latent(embeds: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-    """`embeds` (batch, token, width) with `latent` (visual token, width) added at the positions `visual`.
+def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
+    """`states` (..., width) with `latent` (visual token, width) added at the positions `visual` of the flattened axes.
 
     Raises:
         CaptureError: when the latent has another shape.
     """
-    expected = (len(visual), embeds.shape[-1])
+    expected = (len(visual), states.shape[-1])
     if tuple(latent.shape) != expected:
         raise CaptureError(
             f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}. "
             "It belongs to one prompt: optimise again for another image or model."
         )
-    return embeds.index_add(1, visual, latent.to(embeds).expand(len(embeds), -1, -1))
+    return states.flatten(0, -2).index_add(0, visual, latent.to(states)).view_as(states)
 
 
 @contextmanager
 def latent_added(call: LanguageCall, latent: torch.Tensor | None, rows: slice = slice(None)) -> Iterator[None]:
-    """While open, every prefill of the recorded language model gets the latent on the visual tokens of batch `rows`."""
+    """While open, the model's own forward gets the latent on the visual tokens of batch `rows`."""
     if latent is None:
         yield
         return
-    length = call.embeds.shape[1]
 
-    def add(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
-        embeds = keywords.get("inputs_embeds")
-        # Steps after the prefill bring one new token; the visual tokens' keys are in the cache by then.
-        if embeds is not None and embeds.shape[1] >= length:
-            visual = call.visual.to(embeds.device)
-            changed = torch.cat([part for part in _split(embeds, rows, latent, visual) if len(part)])
-            keywords = keywords | {"inputs_embeds": changed}
-        return arguments, keywords
+    def changed(states: torch.Tensor) -> torch.Tensor:
+        # Steps after the prefill bring one new token; the visual tokens' keys are in the cache by then. Without a cache
+        # the sequence comes again, longer.
+        same = states.shape[1:] == call.states.shape[1:]
+        if not same and not (call.site.in_sequence and states.shape[1] >= call.states.shape[1]):
+            return states
+        samples = list(states.split(len(call.states)))
+        visual = call.visual.to(states.device)
+        for index in range(*rows.indices(len(samples))):
+            samples[index] = add_latent(samples[index], latent, visual)
+        return torch.cat(samples)
 
-    handle = call.decoder.register_forward_pre_hook(add, with_kwargs=True)
+    def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        named = _named(module, arguments, keywords)
+        states = named.get(call.site.states)
+        if states is None:
+            return arguments, keywords
+        return (), named | {call.site.states: changed(states)}
+
+    def change_input(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        return (changed(arguments[0]), *arguments[1:]), keywords
+
+    def change_output(module: nn.Module, arguments: tuple, output: Any) -> Any:
+        if torch.is_tensor(output):
+            return changed(output)
+        output[0 if isinstance(output, tuple) else "last_hidden_state"] = changed(_tensor(output))
+        return output
+
+    if call.source is None:
+        handle = call.module.register_forward_pre_hook(change_call, with_kwargs=True)
+    elif call.site.side == "input":
+        handle = call.source.register_forward_pre_hook(change_input, with_kwargs=True)
+    else:
+        handle = call.source.register_forward_hook(change_output)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _split(embeds: torch.Tensor, rows: slice, latent: torch.Tensor, visual: torch.Tensor) -> list[torch.Tensor]:
-    start, stop, _ = rows.indices(len(embeds))
-    return [embeds[:start], add_latent(embeds[start:stop], latent, visual), embeds[stop:]]
+def _tensor(output: Any) -> torch.Tensor:
+    return output if torch.is_tensor(output) else output[0]
+
+
+def _named(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> dict[str, Any]:
+    """Every argument of a call by name."""
+    if not arguments:
+        return dict(keywords)
+    names = [name for name in inspect.signature(module.forward).parameters if name not in keywords]
+    return dict(zip(names, arguments, strict=False)) | keywords
 
 
 @contextmanager

@@ -1,0 +1,48 @@
+"""Settings of the methods for models that have some of their own."""
+
+from typing import Any
+
+# Published settings (ControlMLLM section 4.1; ControlMLLM++ code), and those fitted to the embedded model, by
+# (model_type, decoder layers, hidden size). The first row serves models without one, its window scaled to their depth.
+METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
+    ("llava", 32, 4096): {
+        "ControlMLLM": {
+            "steps": 5,
+            "step_size": 400.0,
+            "ema": 0.5,
+            "early_stop": 0.25,
+            "layers": (),
+            "queries": "text",
+            "sigma": 0.1,
+        },
+        "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7},
+    },
+    ("qwen2_5_vl", 28, 3584): {
+        "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "contrast": 0.01},
+    },
+    ("llava", 6, 192): {
+        "ControlMLLM": {
+            "steps": 12,
+            "step_size": 1000.0,
+            "ema": 0.5,
+            "early_stop": 0.65,
+            "layers": (0, 4),
+            "queries": "last",
+            "sigma": 0.4,
+        },
+        "ControlMLLMPlus": {"steps": 10, "step_size": 0.2, "layers": (0, 3), "contrast": 0.0},
+    },
+}
+
+
+def method_defaults(method: str, model_type: str, layers: int, hidden_size: int) -> dict[str, Any]:
+    """Settings of a method for a model: its own row, or the published ones with the layer window scaled to its depth."""
+    own = METHOD_DEFAULTS.get((model_type, layers, hidden_size), {})
+    if method in own:
+        return dict(own[method])
+    (_, published_layers, _), rows = next(iter(METHOD_DEFAULTS.items()))
+    settings = dict(rows[method])
+    if settings["layers"]:
+        low, high = settings["layers"]
+        settings["layers"] = (low * layers // published_layers, -(-high * layers // published_layers))
+    return settings

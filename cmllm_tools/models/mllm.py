@@ -1,0 +1,238 @@
+"""A multimodal language model and what can be done with it: prepare prompts, answer them."""
+
+from functools import cached_property
+from operator import attrgetter
+from os import PathLike
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import PromptError, UnsupportedModelError
+from ..images import read_image
+from . import decoding
+from .families import Family, family_of, probed_family
+from .geometry import Placement, Seen
+from .probe import probe
+from .prompt import Prompt
+from .replay import record
+
+
+class Mllm:
+    """A multimodal language model with its processor; neither is changed by anything this package does.
+
+    Args:
+        model: a transformers model of a supported family.
+        processor: its processor.
+        name: what the model is called in traces; its `name_or_path` when left out.
+        revision: of the checkpoint, for traces.
+        layout: "table" lays visual tokens out by the family's row; "probe" finds out where each of them looks by moving a
+            band over probe images, for a family without a row too.
+
+    Raises:
+        UnsupportedModelError: for a family without a row, unless it is to be probed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        name: str | None = None,
+        revision: str | None = None,
+        layout: Literal["table", "probe"] = "table",
+    ):
+        if layout not in ("table", "probe"):
+            raise UnsupportedModelError(f"layout must be 'table' or 'probe'; got {layout!r}.")
+        self.family: Family = family_of(model) if layout == "table" else probed_family(model)
+        self.model = model
+        self.processor = processor
+        self.name = name or str(getattr(model.config, "name_or_path", "")) or type(model).__name__
+        self.revision = revision or getattr(model.config, "_commit_hash", None)
+        self._probed: dict[tuple, Placement] = {}
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.model.parameters())
+        return (
+            f"Mllm({self.name}: {type(self.model).__name__}, {count / 1e6:.1f} M parameters, {self.layers} layers x "
+            f"{self.heads} heads, {self.model.dtype}, {self.device}, {self.family.way_in})"
+        )
+
+    @property
+    def decoder(self) -> Any:
+        """The module whose call is recorded and replayed: the language model, or the one that cross-attends."""
+        return self.model.get_submodule(self.family.site.call)
+
+    @cached_property
+    def attention_modules(self) -> dict[Any, int]:
+        """The attention modules that look at visual states, with their layers' numbers."""
+        return self.family.attention_modules(self.model)
+
+    @property
+    def attention_layers(self) -> tuple[int, ...]:
+        """Numbers of the layers that look at visual states, ascending."""
+        return tuple(sorted(self.attention_modules.values()))
+
+    @property
+    def layers(self) -> int:
+        """Number of layers, counted to the last one that looks at visual states."""
+        return self.attention_layers[-1] + 1
+
+    @property
+    def heads(self) -> int:
+        """Number of query heads per layer."""
+        return int(getattr(next(iter(self.attention_modules)).config, self.family.heads))
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.get_input_embeddings().weight.device
+
+    def prepare(self, image: str | PathLike | Image.Image | np.ndarray, question: str, **processor_options: Any) -> Prompt:
+        """Image and question as the model reads them; runs the vision encoder once.
+
+        Args:
+            image: path, PIL image or uint8 array.
+            question: the user's words, without the image placeholder or the template around them.
+            **processor_options: for the processor (a resolution, padding on the left, ...).
+
+        Raises:
+            ImageError: for an image that cannot be read.
+            PromptError: for an empty question, one that contains the image placeholder, or padding on the right.
+            UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
+        """
+        image = read_image(image)
+        text = self._prompt_text(question)
+        inputs = self._inputs(image, text, processor_options)
+        ids = inputs["input_ids"][0].tolist()
+        padding = self._padding(inputs)
+        candidates, image_end = self._candidates(inputs)
+        placement = self._placement(image, text, inputs, len(candidates), processor_options)
+        visual = candidates[torch.from_numpy(placement.placed)]
+        return Prompt(
+            image=image,
+            question=question,
+            text=text,
+            inputs=inputs,
+            tokens=tuple(_readable(token) for token in self.processor.tokenizer.convert_ids_to_tokens(ids)),
+            visual=tuple(visual.tolist()),
+            image_end=image_end,
+            text_span=tuple(padding + position for position in self._text_span(text, question, ids[padding:])),
+            layout=placement.layout(image.size),
+            call=record(self.model, self.family.site, inputs, visual),
+            learned=int(attrgetter(self.family.learned)(self.model.config)) if self.family.learned else 0,
+        )
+
+    def _inputs(self, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
+        batch = self.processor(images=image, text=text, return_tensors="pt", **options)
+        return {
+            name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)
+            if torch.is_tensor(value)
+            else value
+            for name, value in batch.items()
+        }
+
+    def _candidates(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
+        """Positions that may hold visual tokens, and where the text goes on after the image's placeholders."""
+        ids, site = inputs["input_ids"][0], self.family.site
+        image_id = getattr(self.model.config, "image_token_id", None)
+        placeholders = (ids == (-1 if image_id is None else image_id)).nonzero()[:, 0].cpu()
+        image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
+        if not site.in_sequence:
+            states = record(self.model, site, inputs, placeholders).states
+            return torch.arange(states.shape[:-1].numel()), image_end
+        if not len(placeholders):
+            raise UnsupportedModelError(
+                f"A prompt must hold visual tokens (token id {image_id}); {self.name} was given none. "
+                "Check that processor and model belong together."
+            )
+        return placeholders, image_end
+
+    def _placement(
+        self, image: Image.Image, text: str, inputs: dict[str, Any], count: int, options: dict[str, Any]
+    ) -> Placement:
+        if self.family.layout is not None:
+            return self.family.layout(Seen(self.model, self.processor, image.size, inputs, count))
+        key = (image.size, count, repr(options))
+        if key not in self._probed:
+
+            def states(probe_image: Image.Image) -> np.ndarray:
+                probed = self._inputs(probe_image, text, options)
+                candidates, _ = self._candidates(probed)
+                return record(self.model, self.family.site, probed, candidates).visual_states.float().cpu().numpy()
+
+            self._probed[key] = probe(states, image.size)
+        return self._probed[key]
+
+    def _padding(self, inputs: dict[str, Any]) -> int:
+        """Number of padding tokens before the prompt."""
+        mask = inputs.get("attention_mask")
+        if mask is None or bool(mask.all()):
+            return 0
+        if not mask[0, -1]:
+            raise PromptError("A prompt must be padded on the left, so that it ends with its last token; set padding_side.")
+        return int((mask[0] == 0).sum())
+
+    def generate(
+        self,
+        prompt: Prompt,
+        latent: torch.Tensor | None = None,
+        contrast: decoding.Contrast | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> str:
+        """The model's answer, with `latent` on the visual tokens.
+
+        Args:
+            prompt: from `prepare` of this model.
+            latent: (visual token, width); None answers unsteered.
+            contrast: decode against the answer without the latent (ControlMLLM++); needs a latent to have an effect.
+            max_new_tokens: upper bound on the answer's length.
+            **options: for `model.generate` (num_beams, do_sample, ...).
+
+        Raises:
+            CaptureError: for a latent of another prompt's shape.
+            SettingsError: for a contrast together with beams or sampling.
+        """
+        options = {"max_new_tokens": max_new_tokens} | options
+        return decoding.generate(self.model, self.processor, prompt, latent, contrast, **options)
+
+    def _prompt_text(self, question: str) -> str:
+        if not isinstance(question, str) or not question.strip():
+            raise PromptError(f"A question must be a text with at least one word; got {question!r}.")
+        placeholders = {"<image>", str(getattr(self.processor, "image_token", "<image>"))}
+        for placeholder in sorted(placeholders):
+            if placeholder in question:
+                raise PromptError(
+                    f"A question must not contain the image placeholder {placeholder!r}, which the template adds; "
+                    f"got {question!r}."
+                )
+        if getattr(self.processor, "chat_template", None):
+            content = [{"type": "image"}, {"type": "text", "text": question}]
+            return self.processor.apply_chat_template(
+                [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False
+            )
+        return self.family.template.format(question=question)
+
+    def _text_span(self, text: str, question: str, ids: list[int]) -> tuple[int, ...]:
+        """Positions of the question's tokens, counted from the end: only the placeholder before them is expanded."""
+        tokenizer = self.processor.tokenizer
+        if not tokenizer.is_fast:
+            raise UnsupportedModelError(
+                f"{self.name} must have a fast tokenizer, to know which tokens are the question's; "
+                f"got {type(tokenizer).__name__}."
+            )
+        encoded = tokenizer(text, return_offsets_mapping=True)
+        start = text.rfind(question.strip())
+        end = start + len(question.strip())
+        raw = encoded["input_ids"]
+        chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
+        if start < 0 or not chosen or raw[chosen[0] :] != ids[chosen[0] - len(raw) :]:
+            raise UnsupportedModelError(
+                f"The question must stand after the image and unchanged in the prompt of {self.name}; got {text!r}."
+            )
+        return tuple(len(ids) - len(raw) + i for i in chosen)
+
+
+def _readable(token: str) -> str:
+    """A token without its tokenizer's marks for spaces and line breaks."""
+    return token.replace("\u2581", " ").replace("\u0120", " ").replace("\u010a", "\n").strip(" ") or token

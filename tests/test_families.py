@@ -1,0 +1,214 @@
+"""The conformance suite: every family must pass every check, on a tiny random model loaded by `from_pretrained`."""
+
+from contextlib import contextmanager
+from copy import deepcopy
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same, snapshot
+from PIL import Image
+from tiny_families import TINY
+
+import cmllm_tools as cm
+from cmllm_tools.attention import capture
+from cmllm_tools.models import mllm as mllm_module
+from cmllm_tools.models.families import FAMILIES
+from cmllm_tools.models.probe import probe
+from cmllm_tools.models.replay import latent_added
+
+QUESTION = "describe the object ."
+SIZES = {"square": (80, 80), "wide": (150, 60), "tall": (50, 130)}
+METHOD = cm.ControlMLLMPlus(steps=5, step_size=0.05, layers=(), contrast=0.0)
+
+
+def picture(size):
+    rng = np.random.default_rng(0)
+    return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
+
+
+@pytest.fixture(scope="module", params=list(TINY))
+def family(request, tmp_path_factory):
+    """(mllm, prompt) of one family, saved and loaded back."""
+    folder = tmp_path_factory.mktemp(request.param.replace("-", "_"))
+    model, processor = TINY[request.param]()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    mllm = cm.load(folder)
+    assert mllm.model.config.model_type == request.param
+    prompt = mllm.prepare(picture(SIZES["square"]), QUESTION)
+    # transformers hangs hooks of its own on a model at its first forward.
+    own_logits(mllm, prompt)
+    before = snapshot(mllm)
+    yield mllm, prompt
+    assert_same(before, snapshot(mllm))
+
+
+def box_of(prompt):
+    """A box in the upper left of what the model sees."""
+    x0, y0, x1, y1 = prompt.layout.seen
+    return cm.Box(x0, y0, x0 + 0.6 * (x1 - x0), y0 + 0.6 * (y1 - y0))
+
+
+@contextmanager
+def implementation(mllm, name):
+    before = next(iter(mllm.attention_modules)).config._attn_implementation
+    mllm.model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        mllm.model.set_attn_implementation(before)
+
+
+def eager_weights(mllm, prompt):
+    """{layer: (head, query, key)}: what transformers' own eager attention returns in the model's own forward."""
+    weights = {}
+
+    def keep(module, arguments, output):
+        weights[mllm.attention_modules[module]] = output[1][0].detach()
+
+    handles = [module.register_forward_hook(keep) for module in mllm.attention_modules]
+    try:
+        with implementation(mllm, "eager"), torch.no_grad():
+            mllm.model(**prompt.inputs, use_cache=False)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return weights
+
+
+def assert_equals_eager(mllm, prompt, tolerance):
+    rows = prompt.positions("text")
+    attention = cm.capture_attention(mllm, prompt, queries=list(rows))
+    expected = eager_weights(mllm, prompt)
+    assert attention.layers == tuple(sorted(expected))
+    assert attention.values.shape[1] == mllm.heads
+    for values, layer in zip(attention.values, attention.layers, strict=True):
+        own = expected[layer][:, list(rows)][..., list(prompt.visual)]
+        assert (values - own).abs().max() < tolerance
+        # Far from uniform, or the comparison would say little.
+        assert own.std() > 0
+
+
+def test_attention_equals_eager_attention(family):
+    mllm, prompt = family
+    assert_equals_eager(mllm, prompt, 1e-5)
+
+
+def test_attention_equals_eager_attention_of_an_eager_model(family):
+    mllm, prompt = family
+    with implementation(mllm, "eager"):
+        assert_equals_eager(mllm, mllm.prepare(prompt.image, QUESTION), 1e-5)
+        with pytest.raises(cm.CaptureError, match="prepared for"):
+            cm.capture_attention(mllm, prompt)
+
+
+def test_attention_equals_eager_attention_under_padding(family):
+    mllm, prompt = family
+    length = len(prompt.tokens) + 5
+    options = {"padding": "max_length", "max_length": length, "padding_side": "left"}
+    padded = mllm.prepare(prompt.image, QUESTION, **options)
+    assert len(padded.tokens) == length
+    assert padded.words(padded.text_span) == prompt.words(prompt.text_span)
+    assert_equals_eager(mllm, padded, 1e-5)
+
+
+def test_attention_equals_eager_attention_in_bfloat16(family):
+    mllm = in_precision(family[0], torch.bfloat16)
+    assert_equals_eager(mllm, mllm.prepare(family[1].image, QUESTION), 3e-2)
+
+
+def in_precision(mllm, dtype):
+    """A copy, as a way back would not restore buffers that no checkpoint holds."""
+    return cm.load((deepcopy(mllm.model).to(dtype), mllm.processor))
+
+
+def test_rows_over_all_keys_sum_to_one(family):
+    mllm, prompt = family
+    recorder = capture(mllm, prompt, mllm.attention_layers, None, prompt.positions("text"), None)
+    for rows in recorder.captured.values():
+        assert rows.shape[-1] > max(prompt.visual)
+        torch.testing.assert_close(rows.sum(-1), torch.ones_like(rows.sum(-1)), atol=1e-5, rtol=0)
+
+
+def own_logits(mllm, prompt, latent=None):
+    with torch.no_grad(), latent_added(prompt.call, latent):
+        return mllm.model(**prompt.inputs, use_cache=False).logits[0]
+
+
+def test_the_replayed_call_gives_the_models_own_logits(family):
+    mllm, prompt = family
+    latent = torch.randn_like(prompt.zero_latent().detach())
+    with torch.no_grad():
+        replayed = prompt.call.replay(latent)
+    handle = mllm.decoder.register_forward_hook(lambda module, arguments, output: replayed)
+    try:
+        logits = own_logits(mllm, prompt)
+    finally:
+        handle.remove()
+    torch.testing.assert_close(logits, own_logits(mllm, prompt, latent), atol=1e-5, rtol=1e-5)
+
+
+def test_a_latent_changes_logits_from_the_image_on(family):
+    mllm, prompt = family
+    zero = prompt.zero_latent().detach()
+    plain = own_logits(mllm, prompt)
+    assert torch.equal(own_logits(mllm, prompt, zero), plain)
+    moved = (own_logits(mllm, prompt, torch.ones_like(zero)) - plain).abs().amax(-1)
+    image_id = mllm.model.config.image_token_id
+    start = prompt.inputs["input_ids"][0].tolist().index(image_id)
+    assert moved[:start].sum() == 0
+    assert moved[prompt.text_span[0] :].min() > 0
+
+
+def test_gradient_equals_finite_differences(family):
+    mllm = in_precision(family[0], torch.float64)
+    prompt = mllm.prepare(family[1].image, QUESTION)
+    latent = prompt.zero_latent().detach().double().requires_grad_()
+
+    def energy(values):
+        return cm.energy(cm.context_map(cm.capture_attention(mllm, prompt, latent=values)), box_of(prompt))
+
+    (gradient,) = torch.autograd.grad(energy(latent), latent)
+    direction = gradient / gradient.norm()
+    step = 1e-4 * float(prompt.call.visual_states.std())
+    difference = (energy(latent + step * direction) - energy(latent - step * direction)).item() / (2 * step)
+    assert gradient.norm() > 1e-8
+    assert difference == pytest.approx(gradient.norm().item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("shape", SIZES)
+def test_layout_equals_the_probed_one(family, shape, monkeypatch):
+    mllm, _ = family
+    size = SIZES[shape]
+    monkeypatch.setattr(mllm_module, "probe", partial(probe, pieces=1))
+    layout = mllm.prepare(picture(size), QUESTION).layout
+    probed = cm.load((mllm.model, mllm.processor), layout="probe").prepare(picture(size), QUESTION).layout
+    assert len(layout) == len(probed)
+    boxes = np.clip(layout.boxes, 0, [*size] * 2)
+    # A box that is mostly padding shows the probe too little to be measured.
+    spans, whole = boxes[:, 2:] - boxes[:, :2], layout.boxes[:, 2:] - layout.boxes[:, :2]
+    visible = (spans > 0.5 * whole).all(1)
+    assert visible.mean() > 0.5
+    error = (probed.boxes - boxes)[visible] / np.tile(spans[visible], 2)
+    centres = np.abs(error[:, :2] + error[:, 2:]) / 2
+    assert (centres < 0.5).all(1).mean() > 0.95
+    assert np.median(np.abs(error)) < 0.2
+
+
+def test_energy_falls_and_the_answer_can_be_steered(family):
+    mllm, prompt = family
+    trace = cm.optimize(mllm, prompt, box_of(prompt), METHOD)
+    assert len(trace) == 6
+    assert trace.steps[-1].energy < trace.steps[0].energy
+    assert trace.steps[-1].share > trace.steps[0].share
+    # A random model may say an image token, which would ask for another image.
+    decoding = {"max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": mllm.processor.tokenizer.all_special_ids}
+    answer = mllm.generate(prompt, latent=trace.latent, **decoding)
+    assert answer == mllm.generate(prompt, latent=trace.latent, use_cache=False, **decoding)
+    assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
+
+
+def test_every_family_is_told_apart_by_whether_it_is_tested():
+    assert set(TINY) <= set(FAMILIES)

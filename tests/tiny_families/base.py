@@ -1,0 +1,104 @@
+"""A small random model and processor for each family, built offline from their configs.
+
+A family is one function: it makes the processor from a tokenizer with the family's special tokens, and the model from the
+smallest config that still has the family's features (grouped key heads, windows, several tiles).
+"""
+
+from collections.abc import Callable
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
+
+from cmllm_tools.models.embedded.language import vocabulary
+
+Words = PreTrainedTokenizerFast
+Built = tuple[torch.nn.Module, object]
+TINY: dict[str, Callable[[], Built]] = {}
+
+CLIP = {
+    "model_type": "clip_vision_model",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 32,
+    "patch_size": 8,
+}
+SIGLIP = CLIP | {"model_type": "siglip_vision_model"}
+HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+
+
+def tiny(family: str) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
+    """Registers the function below as the builder of a family's tiny model."""
+
+    def register(build: Callable[[], Built]) -> Callable[[], Built]:
+        TINY[family] = build
+        return build
+
+    return register
+
+
+def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
+    """Word-level tokenizer of the embedded model's words, with special tokens; named ones become attributes too."""
+    words = [word for word in vocabulary() if not word.startswith("<")]
+    tokens = ["<unk>", "<s>", "</s>", "<pad>", *special, *named.values()]
+    table = {word: number for number, word in enumerate(dict.fromkeys([*tokens, *words]))}
+    core = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
+    core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        unk_token="<unk>",
+        bos_token="<s>",
+        eos_token="</s>",
+        pad_token="<pad>",
+        padding_side="left",
+        additional_special_tokens=[*special, *named.values()],
+        extra_special_tokens=named,
+    )
+
+
+def text(words: PreTrainedTokenizerFast, model_type: str = "llama", **more: object) -> dict:
+    """Config of a two-layer language model with grouped key heads."""
+    return {
+        "model_type": model_type,
+        "vocab_size": len(words),
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "pad_token_id": 3,
+        **more,
+    }
+
+
+def model(model_type: str, **config: object) -> torch.nn.Module:
+    """The family's random model.
+
+    Weights of the part that attends to visual states are large, so that attention is far from uniform; those of the vision
+    encoder are small, so that its residual stream keeps tokens local, as training does.
+    """
+    torch.manual_seed(0)
+    built = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **config)).eval()
+    attending = {id(parameter) for parameter in getattr(built, "qformer", built.get_decoder()).parameters()}
+    for parameter in built.parameters():
+        if parameter.dim() >= 2:
+            large = min(1.0, 1.5 * parameter[0].numel() ** -0.5)
+            torch.nn.init.normal_(parameter, std=large if id(parameter) in attending else 0.02)
+    built.generation_config.update(max_new_tokens=4, do_sample=False)
+    return built
+
+
+def images(name: str, **settings: object) -> object:
+    """transformers' PIL image processor of that name."""
+    return getattr(transformers, name)(**settings)
+
+
+def squared(name: str, side: int = 32, **settings: object) -> object:
+    """An image processor that stretches every image to a square of `side` px."""
+    return images(name, size={"height": side, "width": side}, **settings)
