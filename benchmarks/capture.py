@@ -25,6 +25,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 import cmllm_tools as cm
 from cmllm_tools.energy import Target
+from cmllm_tools.memory import peak_bytes
 from cmllm_tools.models.embedded.architecture import build_processor
 from cmllm_tools.models.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
 from cmllm_tools.models.replay import undisturbed
@@ -113,16 +114,6 @@ def seconds(step: Callable[[], object]) -> float:
     started = time.perf_counter()
     step()
     return time.perf_counter() - started
-
-
-def peak_bytes(step: Callable[[], object]) -> int:
-    """Largest sum of torch's live allocations during `step`, above what was live before."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step()
-    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
-    events.sort(key=lambda event: event.start_ns())
-    live = np.cumsum([event.nbytes() for event in events])
-    return int(live.max())
 
 
 def exponent(sizes: list[int], values: list[float]) -> float:

@@ -19,13 +19,15 @@ from .errors import (
 )
 from .images import read_image
 from .layout import RegionWarning, VisualTokenLayout
+from .loading import load
+from .memory import MemoryEstimate, estimate
 from .methods import ControlMLLM, ControlMLLMPlus
 from .models.decoding import Contrast
-from .models.loading import load
 from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .optimize import Steering, optimize
 from .regions import Box, Mask, Point, Scribble
+from .selfcheck import self_check
 from .trace import Step, Trace
 from .version import VERSION
 
@@ -47,6 +49,7 @@ __all__ = [
     "EarlyStopping",
     "ImageError",
     "Mask",
+    "MemoryEstimate",
     "Mllm",
     "OptimizationError",
     "Point",
@@ -66,11 +69,13 @@ __all__ = [
     "capture_attention",
     "context_map",
     "energy",
+    "estimate",
     "figures",
     "hard_energy",
     "load",
     "optimize",
     "read_image",
     "region_share",
+    "self_check",
     "soft_energy",
 ]

@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +13,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .errors import CaptureError
+from .models.checkpointing import checkpointed
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
 from .models.replay import undisturbed
@@ -108,10 +109,12 @@ def capture(
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
     recorder = Recorder(modules, kept_heads, rows, columns)
+    differentiable = latent is not None and latent.requires_grad
     with (
-        torch.set_grad_enabled(latent is not None and latent.requires_grad),
+        torch.set_grad_enabled(differentiable),
         undisturbed(mllm.model),
         _attention_shown(mllm, recorder),
+        _kept_small(mllm, recorder) if differentiable and mllm.gradient_checkpointing else nullcontext(),
         suppress(_Enough),
     ):
         prompt.call.replay(latent)
@@ -260,6 +263,21 @@ def _attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
         for config, implementation in before:
             config._attn_implementation = implementation
         _ACTIVE.reset(token)
+
+
+@contextmanager
+def _kept_small(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
+    """While open, the layers before the last one asked for are checkpointed; that one ends the forward."""
+
+    @contextmanager
+    def again() -> Iterator[None]:
+        # The same rows are computed, as autograd counts on it, and dropped: those of the first pass carry the gradient.
+        second = Recorder(recorder.modules, recorder.heads, recorder.rows, recorder.columns)
+        with undisturbed(mllm.model), _attention_shown(mllm, second):
+            yield
+
+    with checkpointed(mllm.family.layer_modules(mllm.model)[: recorder.layers[-1]], again):
+        yield
 
 
 def _implementations(config: Any) -> Iterator[tuple[Any, str | None]]:

@@ -11,9 +11,9 @@ from typing import Any
 from .callbacks import Answers, Callback, Checkpoint, ProgressBar
 from .errors import CmllmError, SettingsError
 from .images import read_image
+from .loading import load
 from .methods import ControlMLLM, ControlMLLMPlus, Method
 from .models.embedded import DEMO_SCENE, HELDOUT
-from .models.loading import load
 from .optimize import optimize
 from .regions import Box, Mask, Point, Region, Scribble
 from .report import write_report

@@ -44,17 +44,21 @@ def test_load_passes_options_to_from_pretrained():
 
 def test_models_without_a_row_are_refused_by_name():
     config = LlamaConfig(hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, vocab_size=8)
-    with pytest.raises(cm.UnsupportedModelError, match=r"supported family \(llava.*\); got LlamaForCausalLM.*'llama'"):
+    with pytest.raises(cm.UnsupportedModelError, match=r"supported family \(.*llava.*\); got model_type 'llama'"):
         cm.load((LlamaForCausalLM(config), None))
     with pytest.raises(cm.UnsupportedModelError, match=r"\(model, processor\)"):
         cm.load((1, 2, 3))
 
 
 def test_checkpoints_that_cannot_be_loaded(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     for source in (tmp_path, "no/such-model"):
         with pytest.raises(cm.UnsupportedModelError, match=f"{source} cannot be loaded"):
             cm.load(source)
+    # A family without a row is refused before its weights are looked for.
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(cm.UnsupportedModelError, match=r"supported family .* got model_type 'bert'"):
+        cm.load(tmp_path)
 
 
 def test_prompt_knows_its_tokens(mllm, prompt):

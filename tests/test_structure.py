@@ -16,6 +16,8 @@ ORDER = [
     ["baselines"],
     ["models"],
     ["attention"],
+    ["selfcheck", "memory"],
+    ["loading"],
     ["context"],
     ["energy"],
     ["methods"],

@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 
 from ..baselines.overlays import OVERLAYS
 from ..errors import SettingsError
+from ..loading import load
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.embedded import HELDOUT
 from ..models.embedded.heldout import DESCRIPTIONS
 from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
-from ..models.loading import load
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..optimize import optimize

@@ -37,6 +37,7 @@ class Family:
             place (Q-Former, perceiver).
         template: prompt for processors without a chat template, with `{question}`.
         notes: what a user should know.
+        tested: whether the conformance suite of this package's tests covers it.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Family:
     learned: str = ""
     template: str = "USER: <image>\n{question} ASSISTANT:"
     notes: str = ""
+    tested: bool = True
 
     def attention_modules(self, model: Any) -> dict[Any, int]:
         """The attention modules that look at visual states, with their layers' numbers.
@@ -67,6 +69,13 @@ class Family:
                 f"{type(model).__name__} has none."
             )
         return found
+
+    def layer_modules(self, model: Any) -> list[Any]:
+        """The modules, in order, of which the replayed call runs one after another: layers that attend, and others."""
+        inner = model.get_submodule(self.site.call)
+        paths = (re.fullmatch(self.attends, path) for path, _ in inner.named_modules())
+        match = next(match for match in paths if match)
+        return list(inner.get_submodule(match.string[: match.start(1) - 1]))
 
 
 FAMILIES: dict[str, Family] = {
@@ -107,11 +116,15 @@ def family_of(model: Any) -> Family:
     Raises:
         UnsupportedModelError: for a family without a row, naming those that have one.
     """
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
+    return family_named(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+
+
+def family_named(model_type: str) -> Family:
+    """The row for a `model_type`; raises like `family_of`."""
     if model_type not in FAMILIES:
         raise UnsupportedModelError(
-            f"A model must belong to a supported family ({', '.join(FAMILIES)}); got {type(model).__name__} "
-            f"with model_type {model_type!r}. Load it with layout='probe' to find out where its visual tokens look."
+            f"A model must belong to a supported family ({', '.join(FAMILIES)}); got model_type {model_type!r}. "
+            "Load it with layout='probe' to find out where its visual tokens look."
         )
     return FAMILIES[model_type]
 
@@ -132,4 +145,4 @@ def probed_family(model: Any) -> Family:
             f"A model without a row in the family table must name its language model (get_decoder); {type(model).__name__} "
             "does not."
         )
-    return Family(model_type, UNKNOWN, None, site=CallSite(path), notes="laid out by probing")
+    return Family(model_type, UNKNOWN, None, site=CallSite(path), notes="laid out by probing", tested=False)

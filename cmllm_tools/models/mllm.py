@@ -17,6 +17,7 @@ from .geometry import Placement, Seen
 from .probe import probe
 from .prompt import Prompt
 from .replay import record
+from .wrappers import unwrapped
 
 
 class Mllm:
@@ -30,8 +31,12 @@ class Mllm:
         layout: "table" lays visual tokens out by the family's row; "probe" finds out where each of them looks by moving a
             band over probe images, for a family without a row too.
 
+    Attributes:
+        gradient_checkpointing: compute layers again in the backward pass of a step, for less memory and more time; off
+            unless you turn it on.
+
     Raises:
-        UnsupportedModelError: for a family without a row, unless it is to be probed.
+        UnsupportedModelError: for a family without a row, unless it is to be probed, and for a model compiled in place.
     """
 
     def __init__(
@@ -44,11 +49,13 @@ class Mllm:
     ):
         if layout not in ("table", "probe"):
             raise UnsupportedModelError(f"layout must be 'table' or 'probe'; got {layout!r}.")
+        model = unwrapped(model)
         self.family: Family = family_of(model) if layout == "table" else probed_family(model)
         self.model = model
         self.processor = processor
         self.name = name or str(getattr(model.config, "name_or_path", "")) or type(model).__name__
         self.revision = revision or getattr(model.config, "_commit_hash", None)
+        self.gradient_checkpointing = False
         self._probed: dict[tuple, Placement] = {}
 
     def __repr__(self) -> str:

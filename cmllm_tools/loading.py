@@ -5,13 +5,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import AutoModelForImageTextToText
+from transformers import AutoConfig, AutoModelForImageTextToText
 
-from ..errors import UnsupportedModelError
-from .embedded import EMBEDDED_MODEL
-from .families import family_of
-from .mllm import Mllm
-from .processors import load_processor
+from .errors import UnsupportedModelError
+from .models.embedded import EMBEDDED_MODEL
+from .models.families import family_named
+from .models.mllm import Mllm
+from .models.processors import load_processor
+from .selfcheck import self_check
 
 
 def load(
@@ -20,6 +21,7 @@ def load(
     revision: str | None = None,
     trust_remote_code: bool = False,
     layout: Literal["table", "probe"] = "table",
+    check: bool | None = None,
     **options: Any,
 ) -> Mllm:
     """Load a model: the embedded one, a checkpoint, or one you already hold.
@@ -29,11 +31,26 @@ def load(
         revision: of a hub checkpoint.
         trust_remote_code: run code that comes with a checkpoint; off unless you turn it on.
         layout: how visual tokens are laid out; see `Mllm`.
+        check: run `self_check` on the model; when None, where this package's tests do not cover its family.
         **options: for `from_pretrained` (dtype, device_map, quantization_config, attn_implementation, ...).
 
     Raises:
-        UnsupportedModelError: for a checkpoint that is missing or cannot be loaded, or a family this package does not know.
+        UnsupportedModelError: for a checkpoint that is missing or cannot be loaded, a family this package does not know, or
+            a model that fails the self-check.
     """
+    mllm = _loaded(model, revision, trust_remote_code, layout, options)
+    if check if check is not None else not mllm.family.tested:
+        self_check(mllm)
+    return mllm
+
+
+def _loaded(
+    model: str | PathLike | tuple[Any, Any] | None,
+    revision: str | None,
+    trust_remote_code: bool,
+    layout: Literal["table", "probe"],
+    options: dict[str, Any],
+) -> Mllm:
     if isinstance(model, tuple):
         if len(model) != 2 or options or revision:
             raise UnsupportedModelError(
@@ -46,9 +63,12 @@ def load(
     source = EMBEDDED_MODEL if model is None else Path(model).expanduser() if Path(model).expanduser().is_dir() else model
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
+        config = AutoConfig.from_pretrained(source, **common)
+        if layout == "table":
+            # Before gigabytes of weights are fetched.
+            family_named(config.model_type)
         loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
-        _ = family_of(loaded) if layout == "table" else None
-        processor = load_processor(source, loaded.config.model_type, **common)
+        processor = load_processor(source, config.model_type, **common)
     except (OSError, ValueError, ImportError) as error:
         if isinstance(error, UnsupportedModelError):
             raise

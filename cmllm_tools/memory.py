@@ -1,0 +1,121 @@
+"""How much memory a step of the optimisation will take, found on the first layers before all of them are run."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import psutil
+import torch
+
+from .attention import capture_attention
+from .errors import CaptureError
+from .models.mllm import Mllm
+from .models.prompt import Prompt, Queries
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Memory of one step, forward and backward, in bytes above what the model and the prompt take.
+
+    Args:
+        step: with the activations of all layers kept.
+        checkpointed: with gradient checkpointing.
+        free: on the device now.
+        checkpointing: whether the model is set to checkpoint.
+    """
+
+    step: int
+    checkpointed: int
+    free: int
+    checkpointing: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether the step fits, as the model is set."""
+        return (self.checkpointed if self.checkpointing else self.step) <= self.free
+
+    def __repr__(self) -> str:
+        text = (
+            f"MemoryEstimate({_size(self.step)} a step, {_size(self.checkpointed)} with gradient checkpointing, "
+            f"{_size(self.free)} free"
+        )
+        if self.fits:
+            return f"{text}: fits)"
+        if not self.checkpointing and self.checkpointed <= self.free:
+            return f"{text}: does not fit; set mllm.gradient_checkpointing = True)"
+        return f"{text}: does not fit; ask for fewer layers, or a smaller image)"
+
+
+def estimate(mllm: Mllm, prompt: Prompt, layers: Iterable[int] | None = None, queries: Queries = "text") -> MemoryEstimate:
+    """Memory that a step will take: activations, captured rows, graph and backward pass.
+
+    Steps over the first layers are run and measured, and the rest is reckoned from them: what each further layer takes that
+    is captured, and each that is only passed through. A model of few layers is measured whole.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        layers: layer numbers of the step; when None, all that look at visual states.
+        queries: as in `capture_attention`.
+
+    Raises:
+        CaptureError: for layers out of range.
+    """
+    wanted = sorted(set(mllm.attention_layers if layers is None else layers))
+    if not wanted or not set(wanted) <= set(mllm.attention_layers):
+        raise CaptureError(f"Layers must be among {list(mllm.attention_layers)}; got {wanted}.")
+    before = mllm.gradient_checkpointing
+    try:
+        mllm.gradient_checkpointing = False
+        kept = _reckoned(mllm, prompt, wanted, queries)
+        mllm.gradient_checkpointing = True
+        checkpointed = _reckoned(mllm, prompt, wanted, queries)
+    finally:
+        mllm.gradient_checkpointing = before
+    return MemoryEstimate(kept, checkpointed, free_bytes(prompt.call.states.device), before)
+
+
+def _reckoned(mllm: Mllm, prompt: Prompt, wanted: list[int], queries: Queries) -> int:
+    def measured(*layers: int) -> int:
+        return peak_bytes(lambda: _step(mllm, prompt, layers, queries), prompt.call.states.device)
+
+    existing = mllm.attention_layers
+    if len(existing) < 5 or wanted[-1] <= existing[3]:
+        return measured(*wanted)
+    first, second, third = existing[1:4]
+    short, long = measured(second), measured(third)
+    passed = (long - short) / (third - second)
+    captured = measured(first, second) - short
+    return round(short + (wanted[-1] - second) * passed + (len(wanted) - 1) * captured)
+
+
+def _step(mllm: Mllm, prompt: Prompt, layers: tuple[int, ...], queries: Queries) -> torch.Tensor:
+    latent = prompt.zero_latent()
+    values = capture_attention(mllm, prompt, layers, queries=queries, latent=latent).values.mean((0, 1, 2))
+    return torch.autograd.grad(values[0] / values.sum(), latent)[0]
+
+
+def peak_bytes(step: Callable[[], object], device: torch.device | str = "cpu") -> int:
+    """Largest sum of torch's live allocations during `step`, above what was live before."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        step()
+    events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
+    events.sort(key=lambda event: event.start_ns())
+    return int(np.cumsum([event.nbytes() for event in events]).max(initial=0))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+def _size(count: int) -> str:
+    power = min(max(0, (len(str(count)) - 1) // 3), 3)
+    return f"{count / 1000**power:.3g} {('B', 'kB', 'MB', 'GB')[power]}"

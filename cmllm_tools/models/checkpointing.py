@@ -1,0 +1,31 @@
+"""Gradient checkpointing of the replayed layers: their activations are computed again in the backward pass, not kept."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+from torch.utils.checkpoint import checkpoint
+
+
+@contextmanager
+def checkpointed(layers: Sequence[Any], again: Callable[[], AbstractContextManager]) -> Iterator[None]:
+    """While open, the layers' forward calls keep their inputs only.
+
+    transformers' own switch works in training mode only, which would turn dropout on.
+
+    Args:
+        layers: modules whose forward is to be checkpointed.
+        again: makes the context in which a layer is computed again; it must do there just what it did the first time.
+    """
+    own = [vars(layer).get("forward") for layer in layers]
+    for layer in layers:
+        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
+    try:
+        yield
+    finally:
+        for layer, forward in zip(layers, own, strict=True):
+            if forward is None:
+                del layer.forward
+            else:
+                layer.forward = forward

@@ -1,0 +1,68 @@
+"""A quick look whether what this package assumes of a model holds (after nnterp's checks at load)."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+from .attention import capture
+from .errors import CmllmError, UnsupportedModelError
+from .models.mllm import Mllm
+from .models.prompt import Prompt
+from .models.replay import latent_added, undisturbed
+
+IMAGE_SIZE = (160, 120)
+QUESTION = "what is this?"
+# Rows may miss 1 by this in half precision.
+TOLERANCE = 2e-2
+
+
+def self_check(mllm: Mllm) -> None:
+    """Prepare a small image and check what every step rests on, with four forwards of the model.
+
+    The visual tokens have places on the image; every layer that should look at them calls transformers' attention
+    interface, with a row for each query and a column for each key, and rows sum to one; a latent on the visual tokens
+    changes both the attention to them and the answer's logits.
+
+    Raises:
+        UnsupportedModelError: naming the assumption that does not hold.
+    """
+    noise = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE[1], IMAGE_SIZE[0], 3), np.uint8)
+    try:
+        prompt = mllm.prepare(Image.fromarray(noise), QUESTION)
+        rows = prompt.positions("text")
+        captured = capture(mllm, prompt, mllm.attention_layers, None, rows, None).captured
+        states = prompt.call.visual_states
+        latent = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states) * states.float().std()
+        moved = capture(mllm, prompt, mllm.attention_layers, None, rows, None, latent.float()).captured
+    except CmllmError as error:
+        raise UnsupportedModelError(f"{mllm.name} fails the self-check: {error}") from error
+    columns = list(prompt.visual)
+    for layer, weights in captured.items():
+        _must(
+            mllm,
+            tuple(weights.shape[:2]) == (mllm.heads, len(rows)) and weights.shape[2] > max(columns),
+            f"layer {layer} must have weights of {mllm.heads} heads x {len(rows)} queries x more than {max(columns)} keys; "
+            f"got {tuple(weights.shape)}",
+        )
+        worst = (weights.sum(-1) - 1).abs().max().item()
+        _must(
+            mllm, worst < TOLERANCE, f"attention of layer {layer} must sum to one over all keys; it is off by {worst:.3g}"
+        )
+    change = max((moved[layer] - captured[layer])[..., columns].abs().max().item() for layer in captured)
+    _must(mllm, change > 0, "a latent on the visual tokens must change the attention to them; it does not")
+    _must(mllm, _moves_logits(mllm, prompt, latent), "a latent on the visual tokens must change the logits; it does not")
+
+
+def _moves_logits(mllm: Mllm, prompt: Prompt, latent: torch.Tensor) -> bool:
+    logits = []
+    for each in (None, latent.float()):
+        with torch.no_grad(), undisturbed(mllm.model), latent_added(prompt.call, each):
+            logits.append(mllm.model(**prompt.inputs, use_cache=False).logits[:, -1])
+    return not torch.equal(*logits)
+
+
+def _must(mllm: Mllm, holds: bool, assumption: str) -> None:
+    if not holds:
+        raise UnsupportedModelError(
+            f"{mllm.name} ({mllm.family.name}) fails the self-check: {assumption}. Its maps would be wrong."
+        )

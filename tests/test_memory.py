@@ -1,0 +1,73 @@
+import pytest
+import torch
+from PIL import Image
+from tiny_models import tiny_llava
+
+import cmllm_tools as cm
+from cmllm_tools.memory import MemoryEstimate, peak_bytes
+
+
+@pytest.fixture(scope="module")
+def deep():
+    """A model with enough layers that most of them are reckoned, not measured."""
+    mllm = cm.load(tiny_llava(layers=12, width=64, image=64, patch=4))
+    return mllm, mllm.prepare(Image.effect_noise((90, 70), 90), "what is the red object ?")
+
+
+def measured(mllm, prompt, layers, queries="text"):
+    def step():
+        latent = prompt.zero_latent()
+        attention = cm.capture_attention(mllm, prompt, layers, queries=queries, latent=latent)
+        energy = cm.energy(cm.context_map(attention), cm.Box(10, 10, 50, 50))
+        return torch.autograd.grad(energy, latent)[0]
+
+    return peak_bytes(step)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize(
+    ("layers", "queries"), [(None, "text"), (range(3, 9), "last"), ([11], "after_image"), ([0, 1], "text")]
+)
+def test_estimate_lies_within_a_quarter_of_what_a_step_takes(deep, layers, queries, checkpointing):
+    mllm, prompt = deep
+    estimate = cm.estimate(mllm, prompt, layers, queries)
+    mllm.gradient_checkpointing = checkpointing
+    try:
+        found = measured(mllm, prompt, layers, queries)
+    finally:
+        mllm.gradient_checkpointing = False
+    assert (estimate.checkpointed if checkpointing else estimate.step) == pytest.approx(found, rel=0.25)
+    assert not mllm.gradient_checkpointing
+
+
+def test_estimate_says_what_to_do():
+    assert "fits" in repr(MemoryEstimate(10, 5, 20, False))
+    assert "set mllm.gradient_checkpointing = True" in repr(MemoryEstimate(10, 5, 7, False))
+    assert "fewer layers" in repr(MemoryEstimate(10, 5, 2, False))
+    assert MemoryEstimate(10, 5, 7, True).fits
+    assert "1.5 kB" in repr(MemoryEstimate(1500, 5, 7, True))
+
+
+def test_estimate_refuses_layers_that_do_not_exist(deep):
+    with pytest.raises(cm.CaptureError, match=r"must be among \[0, 1"):
+        cm.estimate(*deep, layers=[12])
+
+
+def test_checkpointing_takes_less_and_gives_the_same_gradient(deep):
+    mllm, prompt = deep
+    latent = prompt.zero_latent()
+
+    def gradient():
+        attention = cm.capture_attention(mllm, prompt, latent=latent, layers=range(2, 11), heads=[0, 2])
+        return torch.autograd.grad(cm.energy(cm.context_map(attention), cm.Box(10, 10, 50, 50)), latent)[0]
+
+    expected, plain = gradient(), peak_bytes(gradient)
+    forwards = [vars(layer).get("forward") for layer in mllm.decoder.layers]
+    mllm.gradient_checkpointing = True
+    try:
+        torch.testing.assert_close(gradient(), expected, rtol=1e-6, atol=1e-9)
+        assert peak_bytes(gradient) < 0.6 * plain
+    finally:
+        mllm.gradient_checkpointing = False
+    assert [vars(layer).get("forward") for layer in mllm.decoder.layers] == forwards
+    assert mllm.decoder.config._attn_implementation == "sdpa"
