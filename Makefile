@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help venv demo lab check test notebooks train heldout picture lock clean
+.PHONY: help venv demo lab check test notebooks train heldout picture families lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -47,6 +47,9 @@ heldout: venv
 
 picture: demo
 	$(BIN)/python docs/picture.py out/demo.safetensors docs/picture.png
+
+families: venv
+	$(BIN)/python docs/families.py
 
 lock: venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt

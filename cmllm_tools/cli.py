@@ -1,4 +1,4 @@
-"""The command line: `cmllm demo`, `cmllm steer`, `cmllm eval`."""
+"""The command line: `cmllm demo`, `cmllm steer`, `cmllm eval`, `cmllm families`."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ from .images import read_image
 from .loading import load
 from .methods import ControlMLLM, ControlMLLMPlus, Method
 from .models.embedded import DEMO_SCENE, HELDOUT
+from .models.families import family_rows
 from .optimize import optimize
 from .regions import Box, Mask, Point, Region, Scribble
 from .report import write_report
@@ -82,6 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N scenes")
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
+
+    families = commands.add_parser("families", help="list the supported families of models")
+    form = families.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table, as in docs/families.md")
+    families.set_defaults(run=_families)
     return parser
 
 
@@ -160,6 +167,33 @@ def _evaluate(options: argparse.Namespace) -> int:
     result = evaluate(options.n, skip=options.skip)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
     return 0
+
+
+def _families(options: argparse.Namespace) -> int:
+    rows = family_rows()
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if options.markdown:
+        print(families_markdown())
+        return 0
+    table = _table(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
+    return 0
+
+
+def families_markdown() -> str:
+    """The table of families in Markdown."""
+    head, *lines = _table(family_rows())
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+
+
+def _table(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Names, then values, as text."""
+    cells = [[{True: "yes", False: "no"}.get(value, str(value)) for value in row.values()] for row in rows]
+    return [list(rows[0]), *cells]
 
 
 def _region(options: argparse.Namespace) -> Region:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, told apart with any colour vision; dashes tell the curves apart without colour.
 ENERGY_COLOR, SHARE_COLOR = "#0072B2", "#D55E00"
+_TOKEN_COLORS = ("#D55E00", "#56B4E9", "#009E73", "#F0E442")
 PANEL = 460
 
 
@@ -42,6 +43,40 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     _add_outlines(figure, as_regions(regions) if regions is not None else ())
     figure.update_layout(
         title=f"Attention of {escape(' '.join(cmap.words))!r}", width=PANEL + 120, height=PANEL + 60, **_STYLE
+    )
+    return figure
+
+
+def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
+    """What each visual token sees, outlined on the image; tokens of different size (tile, thumbnail) in different colors."""
+    go = _graph_objects()
+    figure = _figure()
+    _add_image(figure, image, layout)
+    width, height = layout.image_size
+    boxes = np.clip(layout.boxes, 0, [width, height] * 2)
+    spans = layout.boxes[:, 2:] - layout.boxes[:, :2]
+    sizes, group = np.unique(np.round(spans.prod(1) / (width * height), 4), return_inverse=True)
+    for number in range(len(sizes)):
+        x0, y0, x1, y1 = boxes[group == number].T
+        gap = np.full(len(x0), np.nan)
+        span = spans[group == number].mean(0)
+        figure.add_trace(
+            go.Scatter(
+                x=np.stack([x0, x1, x1, x0, x0, gap], 1).ravel(),
+                y=np.stack([y0, y0, y1, y1, y0, gap], 1).ravel(),
+                mode="lines",
+                line={"color": _TOKEN_COLORS[number % len(_TOKEN_COLORS)], "width": 1.5},
+                name=f"{len(x0)} tokens of {span[0]:.0f} x {span[1]:.0f} px",
+                hoverinfo="skip",
+                showlegend=True,
+            )
+        )
+    figure.update_layout(
+        title=f"{len(layout)} visual tokens: {escape(layout.rule)}",
+        width=PANEL + 120,
+        height=PANEL + 90,
+        legend={"orientation": "h", "y": -0.05},
+        **_STYLE,
     )
     return figure
 

@@ -1,5 +1,7 @@
+import importlib.util
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +10,9 @@ from PIL import Image
 import cmllm_tools as cm
 from cmllm_tools.bench import embedded as evaluation
 from cmllm_tools.cli import main
+from cmllm_tools.models.families import FAMILIES
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -188,3 +193,24 @@ def test_control_box_touches_no_object():
             x, y, width, height = thing["bbox"]
             apart = control.x0 >= x + width or x >= control.x1 or control.y0 >= y + height or y >= control.y1
             assert apart
+
+
+def test_families_lists_the_table(capsys):
+    assert main(["families", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {"family", "way_in", "layout", "tested", "notes"} == set(rows[0])
+    assert [row["family"] for row in rows] == sorted(FAMILIES)
+    assert main(["families"]) == 0
+    plain = capsys.readouterr().out.splitlines()
+    assert len(plain) == len(rows) + 1
+    assert "llava_next" in next(line for line in plain if "anyres" in line and "llava_next " in line)
+
+
+def test_documents_are_made_from_the_table():
+    """`make families` makes them anew."""
+    spec = importlib.util.spec_from_file_location("families_page", ROOT / "docs/families.py")
+    page = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(page)
+    assert (ROOT / "docs/families.md").read_text(encoding="utf-8") == page.page()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert page.readme(text) == text

@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import UnsupportedModelError
 from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
+from .probe import PROBE
 from .replay import CallSite
 from .tiles import anyres_tiles
 
@@ -127,6 +128,20 @@ def family_named(model_type: str) -> Family:
             "Load it with layout='probe' to find out where its visual tokens look."
         )
     return FAMILIES[model_type]
+
+
+def family_rows() -> list[dict[str, Any]]:
+    """The table as plain data: `{"family", "way_in", "layout", "tested", "notes"}`, by name."""
+    return [
+        {
+            "family": family.name,
+            "way_in": family.way_in,
+            "layout": family.layout.__name__.replace("_", " ") if family.layout else PROBE,
+            "tested": family.tested,
+            "notes": family.notes,
+        }
+        for family in sorted(FAMILIES.values(), key=lambda family: family.name)
+    ]
 
 
 def probed_family(model: Any) -> Family:

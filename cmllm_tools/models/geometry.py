@@ -116,6 +116,7 @@ def with_cls(rule: LayoutRule) -> LayoutRule:
         inner = rule(Seen(seen.model, seen.processor, seen.image_size, seen.inputs, seen.count - 1))
         return Placement(np.concatenate([np.full((1, 4), np.nan), inner.boxes]), f"{inner.rule}, CLS", inner.grid)
 
+    place.__name__ = f"{rule.__name__}_after_cls"
     return place
 
 
