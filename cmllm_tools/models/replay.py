@@ -138,8 +138,14 @@ def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: 
         )
     left_out = {*_NOT_REPLAYED, *site.replaces, site.states}
     arguments = {name: value for name, value in seen.items() if name not in left_out}
-    attention = model.config._attn_implementation
+    attention = implementation(model, site)
     return LanguageCall(site, module, source, found.detach(), arguments, visual.to(found.device), attention)
+
+
+def implementation(model: Any, site: CallSite) -> str | None:
+    """Attention implementation of the module at `site`; the whole model's may be another, where a part does not have it."""
+    config = getattr(model.get_submodule(site.call), "config", model.config)
+    return config._attn_implementation
 
 
 def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
