@@ -100,6 +100,16 @@ FAMILIES: dict[str, Family] = {
         Family("llava_next", TILES, anyres_tiles),
         Family("llava_next_video", TILES, anyres_tiles),
         Family(
+            "granite4_vision",
+            TILES,
+            anyres_tiles,
+            site=CallSite(states="", source="model.language_model.layers.0"),
+            template="<|start_of_role|>user<|end_of_role|><image>\n{question}<|end_of_text|>\n"
+            "<|start_of_role|>assistant<|end_of_role|>",
+            notes="visual states enter at several layers: the latent is added before the first; a token is laid out on its "
+            "own cell, and sees the window of its Q-Former too",
+        ),
+        Family(
             "llava_onevision",
             TILES,
             anyres_tiles,

@@ -1,5 +1,6 @@
 """Layout rules of models that cut an image into tiles."""
 
+from fractions import Fraction
 from math import isqrt
 
 import numpy as np
@@ -85,7 +86,7 @@ def anyres_tiles(seen: Seen) -> Placement:
     config = seen.model.config
     height, width = (int(side) for side in seen.inputs["image_sizes"][0])
     side = config.vision_config.image_size
-    patches = side // config.vision_config.patch_size
+    patches = int(side // config.vision_config.patch_size * Fraction(getattr(config, "downsample_rate", None) or 1))
     tiles = get_anyres_image_grid_shape((height, width), config.image_grid_pinpoints, side)
     rows, columns = tiles[0] * patches, tiles[1] * patches
     area, kept = _unpadded(seen.image_size, (rows, columns))

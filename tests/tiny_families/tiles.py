@@ -30,6 +30,26 @@ def llava_next_video() -> Built:
     return built, processor
 
 
+@tiny("granite4_vision")
+def granite4_vision() -> Built:
+    words = tokenizer(image_token="<image>")
+    settings = CLS | {"patch_size": 4, "downsample_rate": "2/4"}
+    processor = transformers.Granite4VisionProcessor(images("LlavaNextImageProcessorPil", **ANYRES), words, **settings)
+    granite = {"embedding_multiplier": 2.0, "attention_multiplier": 0.35, "residual_multiplier": 0.5, "logits_scaling": 2.0}
+    built = model(
+        "granite4_vision",
+        text_config=text(words, "granite4_vision_text", **granite),
+        vision_config=CLIP | {"hidden_size": 64, "patch_size": 4},
+        qformer_config={"model_type": "blip_2_qformer", "num_hidden_layers": 1, "intermediate_size": 64, "vocab_size": 8},
+        image_grid_pinpoints=PINPOINTS,
+        image_token_id=words.image_token_id,
+        downsample_rate="2/4",
+        deepstack_layer_map=[[-2, 0]],
+        spatial_target_layers=[1, 2, 3, 4],
+    )
+    return built, processor
+
+
 def image_and_video(words: Words) -> dict:
     return {"image_token_id": words.image_token_id, "video_token_id": words.video_token_id}
 
