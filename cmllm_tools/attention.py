@@ -16,7 +16,7 @@ from .errors import CaptureError
 from .models.checkpointing import checkpointed
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
-from .models.replay import undisturbed
+from .models.replay import implementation, undisturbed
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +99,7 @@ def capture(
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
     """
-    attention = mllm.model.config._attn_implementation
+    attention = implementation(mllm.model, mllm.family.site)
     if prompt.call.attention != attention:
         raise CaptureError(
             f"A prompt's masks fit the attention implementation it was prepared for, {prompt.call.attention!r}; "

@@ -1,6 +1,7 @@
 """Which part of the user's image each visual token sees, and how much of a region each of them covers."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -230,7 +231,7 @@ def fixed_grid(
     return VisualTokenLayout(image_size, grid_boxes((left, top, left + crop[0], top + crop[1]), grid) * scale, grid, rule)
 
 
-def grid_boxes(area: tuple[float, float, float, float], grid: tuple[int, int]) -> np.ndarray:
+def grid_boxes(area: Sequence[float] | np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     """(rows * columns, 4): an area x0, y0, x1, y1 cut into equal cells, row-major."""
     rows, columns = grid
     xs, ys = np.linspace(area[0], area[2], columns + 1), np.linspace(area[1], area[3], rows + 1)

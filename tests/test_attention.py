@@ -211,7 +211,7 @@ def test_unknown_attention_implementation_is_refused(tiny):
     config._attn_implementation = "made_up"
     try:
         with pytest.raises(cm.CaptureError, match="got 'made_up'"):
-            cm.capture_attention(mllm, prompt)
+            cm.capture_attention(mllm, mllm.prepare(prompt.image, prompt.question))
         assert config._attn_implementation == "made_up"
     finally:
         config._attn_implementation = "sdpa"
@@ -234,7 +234,7 @@ def test_users_own_attention_function_is_observed(tiny):
     expected = cm.capture_attention(mllm, prompt).values
     mllm.decoder.config._attn_implementation = "users_own"
     try:
-        values = cm.capture_attention(mllm, prompt).values
+        values = cm.capture_attention(mllm, mllm.prepare(prompt.image, prompt.question)).values
     finally:
         mllm.decoder.config._attn_implementation = "sdpa"
     assert torch.equal(values, expected)

@@ -10,6 +10,7 @@ import torch
 from conftest import assert_same, snapshot
 from PIL import Image
 from tiny_families import TINY
+from torch.overrides import TorchFunctionMode
 
 import cmllm_tools as cm
 from cmllm_tools.attention import capture
@@ -116,7 +117,9 @@ def test_attention_equals_eager_attention_under_padding(family):
 
 def test_attention_equals_eager_attention_in_bfloat16(family):
     mllm = in_precision(family[0], torch.bfloat16)
-    assert_equals_eager(mllm, mllm.prepare(family[1].image, QUESTION), 3e-2)
+    # Kernels round differently, and every layer multiplies that: both sides run the same one.
+    with implementation(mllm, "eager"):
+        assert_equals_eager(mllm, mllm.prepare(family[1].image, QUESTION), 1e-2)
 
 
 def in_precision(mllm, dtype):
@@ -162,20 +165,32 @@ def test_a_latent_changes_logits_from_the_image_on(family):
     assert moved[prompt.text_span[0] :].min() > 0
 
 
+class Doubled(TorchFunctionMode):
+    """While open, float64 stays where transformers asks for float32 (norms, softmax, linear attention)."""
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function is torch.Tensor.float:
+            return args[0].double()
+        args = [torch.float64 if value is torch.float32 else value for value in args]
+        named = {name: torch.float64 if value is torch.float32 else value for name, value in (kwargs or {}).items()}
+        return function(*args, **named)
+
+
 def test_gradient_equals_finite_differences(family):
     mllm = in_precision(family[0], torch.float64)
-    prompt = mllm.prepare(family[1].image, QUESTION)
-    latent = prompt.zero_latent().detach().double().requires_grad_()
+    with Doubled():
+        prompt = mllm.prepare(family[1].image, QUESTION)
+        latent = prompt.zero_latent().detach().double().requires_grad_()
 
-    def energy(values):
-        return cm.energy(cm.context_map(cm.capture_attention(mllm, prompt, latent=values)), box_of(prompt))
+        def energy(values):
+            return cm.energy(cm.context_map(cm.capture_attention(mllm, prompt, latent=values)), box_of(prompt))
 
-    (gradient,) = torch.autograd.grad(energy(latent), latent)
-    direction = gradient / gradient.norm()
-    step = 1e-4 * float(prompt.call.visual_states.std())
-    difference = (energy(latent + step * direction) - energy(latent - step * direction)).item() / (2 * step)
+        (gradient,) = torch.autograd.grad(energy(latent), latent)
+        direction = gradient / gradient.norm()
+        step = 1e-6 * float(prompt.call.visual_states.std())
+        difference = (energy(latent + step * direction) - energy(latent - step * direction)).item() / (2 * step)
     assert gradient.norm() > 1e-8
-    assert difference == pytest.approx(gradient.norm().item(), rel=1e-3)
+    assert difference == pytest.approx(gradient.norm().item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("shape", SIZES)

@@ -8,9 +8,10 @@ from ..errors import UnsupportedModelError
 from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
 from .probe import PROBE
 from .replay import CallSite
-from .tiles import anyres_tiles
+from .tiles import anyres_tiles, convolved_tiles, refined_slices, split_tiles, stretched_tiles
 
 IN_SEQUENCE = CallSite()
+TEXT_MODEL = CallSite("model.text_model")
 SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
 
 PROJECTOR = "projector in the sequence"
@@ -20,6 +21,9 @@ CROSS_ATTENTION = "gated cross-attention"
 NO_ENCODER = "no encoder"
 CONVOLUTION = "convolutional encoder"
 UNKNOWN = "not in the table"
+
+IDEFICS_TEMPLATE = "User:<image>{question}<end_of_utterance>\nAssistant:"
+RESOLUTION = "another resolution than the processor's own is not laid out"
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,13 @@ FAMILIES: dict[str, Family] = {
         # One grid over the image, or over a crop of it.
         Family("llava", PROJECTOR, clip_grid),
         Family("vipllava", PROJECTOR, clip_grid),
+        Family("video_llava", PROJECTOR, clip_grid),
+        Family(
+            "pp_chart2table",
+            PROJECTOR,
+            convolved_tiles,
+            template=f"<|im_start|>user\n<img>{'<imgpad>' * 256}</img>\n{{question}}<|im_end|><|im_start|>assistant\n",
+        ),
         Family("paligemma", PROJECTOR, square_grid, template="<image>{question}\n"),
         Family(
             "gemma3",
@@ -97,6 +108,79 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2_vl", PROJECTOR, merged_grid),
         # Tiles.
         Family("llava_next", TILES, anyres_tiles),
+        Family("llava_next_video", TILES, anyres_tiles),
+        Family(
+            "granite4_vision",
+            TILES,
+            anyres_tiles,
+            site=CallSite(states="", source="model.language_model.layers.0"),
+            template="<|start_of_role|>user<|end_of_role|><image>\n{question}<|end_of_text|>\n"
+            "<|start_of_role|>assistant<|end_of_role|>",
+            notes="visual states enter at several layers: the latent is added before the first; a token is laid out on its "
+            "own cell, and sees the window of its Q-Former too",
+        ),
+        Family(
+            "llava_onevision",
+            TILES,
+            anyres_tiles,
+            template="<|im_start|>user <image>\n{question}<|im_end|><|im_start|>assistant\n",
+        ),
+        Family(
+            "internvl",
+            TILES,
+            stretched_tiles,
+            template="<|im_start|>user\n<IMG_CONTEXT>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        Family(
+            "qianfan_ocr",
+            TILES,
+            stretched_tiles,
+            template="<|im_start|>user\n<image>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        Family(
+            "aya_vision",
+            TILES,
+            stretched_tiles,
+            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|><image>{question}<|END_OF_TURN_TOKEN|>"
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+        ),
+        Family(
+            "got_ocr2",
+            TILES,
+            convolved_tiles,
+            template="<|im_start|>user\n<img><imgpad></img>\n{question}<|im_end|><|im_start|>assistant\n",
+        ),
+        Family(
+            "granite_docling",
+            TILES,
+            stretched_tiles,
+            site=TEXT_MODEL,
+            template="<|start_of_role|>user:<|end_of_role|><image>{question}<|end_of_text|>\n"
+            "<|start_of_role|>assistant:<|end_of_role|>",
+        ),
+        Family(
+            "minicpmv4_6",
+            TILES,
+            refined_slices,
+            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            notes=RESOLUTION,
+        ),
+        Family(
+            "minicpmv4_7",
+            TILES,
+            refined_slices,
+            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            notes=RESOLUTION,
+        ),
+        Family("idefics3", TILES, split_tiles, site=TEXT_MODEL, template=IDEFICS_TEMPLATE, notes=RESOLUTION),
+        Family(
+            "smolvlm",
+            TILES,
+            split_tiles,
+            site=TEXT_MODEL,
+            template=f"<|im_start|>{IDEFICS_TEMPLATE}",
+            notes=f"{RESOLUTION}; its processor needs the package num2words",
+        ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(
             "blip-2",

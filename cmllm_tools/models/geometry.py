@@ -125,9 +125,17 @@ def whole_image(seen: Seen, grid: Grid, rule: str) -> Placement:
 
 
 def check_count(seen: Seen, grid: Grid, what: str) -> None:
-    if grid[0] * grid[1] != seen.count:
+    _check(seen, grid[0] * grid[1], what)
+
+
+def check_boxes(seen: Seen, boxes: np.ndarray, what: str) -> None:
+    _check(seen, len(boxes), what)
+
+
+def _check(seen: Seen, expected: int, what: str) -> None:
+    if expected != seen.count:
         raise UnsupportedModelError(
-            f"A {seen.model.config.model_type} model with {what} must have {grid[0] * grid[1]} visual tokens; the prompt "
+            f"A {seen.model.config.model_type} model with {what} must have {expected} visual tokens; the prompt "
             f"has {seen.count}. Check that processor and model belong together."
         )
 

@@ -27,6 +27,14 @@ def load_processor(source: Any, model_type: str, **options: Any) -> Any:
         raise error
 
 
+class _Missing(dict[str, Any]):
+    """Stands for a video processor: every setting of it is None, and it is written as an empty one."""
+
+    def __getattr__(self, name: str) -> None:
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+
 def without_video(whole: type[Any]) -> type[Any]:
     """A processor class whose instances are made by `from_pretrained`, or `from_args_and_dict`, without the video part."""
 
@@ -40,14 +48,17 @@ def without_video(whole: type[Any]) -> type[Any]:
 
         @classmethod
         def from_args_and_dict(cls, args: list[Any], processor_dict: dict[str, Any], **options: Any) -> Any:
-            # The class hands its parts on by position: while it does, the missing one keeps its place.
+            # The class hands its parts on by position, and may read their settings: while it does, something keeps the
+            # missing one's place.
             parts = list(args)
-            parts.insert(whole.get_attributes().index(VIDEO), None)
+            parts.insert(whole.get_attributes().index(VIDEO), _Missing())
             cls._whole = True
             try:
-                return super().from_args_and_dict(parts, processor_dict, **options)
+                made = super().from_args_and_dict(parts, processor_dict, **options)
             finally:
                 cls._whole = False
+            setattr(made, VIDEO, None)
+            return made
 
         def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
             return None if name == VIDEO else super().check_argument_for_proper_class(name, argument)

@@ -30,7 +30,7 @@ class CallSite:
 
     Args:
         call: path of the module that is called again at every replay.
-        states: its argument that takes the visual states.
+        states: its argument that takes the visual states; "" where it adds them to its own, at the input of `source`.
         source: path of a module inside `call` that reads or makes the states, where the model's forward does not pass
             them to `call` itself; "" where it does.
         side: whether the states are the first input or the output of `source`.
@@ -48,7 +48,7 @@ class CallSite:
     @property
     def in_sequence(self) -> bool:
         """Whether the visual states are tokens of the text's own sequence."""
-        return self.states == "inputs_embeds"
+        return self.states in ("inputs_embeds", "")
 
 
 class _Recorded(Exception):
@@ -88,8 +88,11 @@ class LanguageCall:
 
     def replay(self, latent: torch.Tensor | None = None) -> Any:
         """Call the module again, with `latent` (visual token, width) added to the visual states."""
-        states = self.states if latent is None else add_latent(self.states, latent, self.visual)
         switches = {"use_cache": False} if "use_cache" in inspect.signature(self.module.forward).parameters else {}
+        if not self.site.states:
+            with latent_added(self, latent):
+                return self.module(**switches, **self.arguments)
+        states = self.states if latent is None else add_latent(self.states, latent, self.visual)
         lifted = states[(None,) * self.site.lift]
         return self.module(**{self.site.states: lifted}, **switches, **self.arguments)
 
@@ -138,8 +141,14 @@ def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: 
         )
     left_out = {*_NOT_REPLAYED, *site.replaces, site.states}
     arguments = {name: value for name, value in seen.items() if name not in left_out}
-    attention = model.config._attn_implementation
+    attention = implementation(model, site)
     return LanguageCall(site, module, source, found.detach(), arguments, visual.to(found.device), attention)
+
+
+def implementation(model: Any, site: CallSite) -> str | None:
+    """Attention implementation of the module at `site`; the whole model's may be another, where a part does not have it."""
+    config = getattr(model.get_submodule(site.call), "config", model.config)
+    return config._attn_implementation
 
 
 def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:

@@ -47,16 +47,17 @@ def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
     table = {word: number for number, word in enumerate(dict.fromkeys([*tokens, *words]))}
     core = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    return PreTrainedTokenizerFast(
+    words = PreTrainedTokenizerFast(
         tokenizer_object=core,
         unk_token="<unk>",
         bos_token="<s>",
         eos_token="</s>",
         pad_token="<pad>",
         padding_side="left",
-        additional_special_tokens=[*special, *named.values()],
         extra_special_tokens=named,
     )
+    words.add_special_tokens({"extra_special_tokens": [*special, *named.values()]})
+    return words
 
 
 def text(words: PreTrainedTokenizerFast, model_type: str = "llama", **more: object) -> dict:

@@ -2,6 +2,8 @@
 
 import transformers
 
+from cmllm_tools.models.processors import without_video
+
 from .base import CLIP, SIGLIP, Built, Words, images, model, squared, text, tiny, tokenizer
 
 
@@ -24,6 +26,17 @@ def vipllava() -> Built:
     words = tokenizer(image_token="<image>")
     config = {"vision_feature_layers": [-2, -1], "image_token_id": words.image_token_id}
     return model("vipllava", text_config=text(words), vision_config=CLIP, **config), llava_processor(words)
+
+
+@tiny("video_llava")
+def video_llava() -> Built:
+    words = tokenizer(image_token="<image>", video_token="<video>")
+    ids = {"image_token_id": words.image_token_id, "video_token_id": words.video_token_id}
+    config = {"vision_feature_layer": -1, "image_seq_length": 16, **ids}
+    seen = images("VideoLlavaImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    cls = without_video(transformers.VideoLlavaProcessor)
+    processor = cls.from_args_and_dict([seen, words], {"patch_size": 8})
+    return model("video_llava", text_config=text(words), vision_config=CLIP, **config), processor
 
 
 @tiny("paligemma")
