@@ -190,7 +190,8 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     # A box that is mostly padding shows the probe too little to be measured.
     spans, whole = boxes[:, 2:] - boxes[:, :2], layout.boxes[:, 2:] - layout.boxes[:, :2]
     visible = (spans > 0.5 * whole).all(1)
-    assert visible.mean() > 0.5
+    # Padded to a square, the widest of these images fills two fifths of it.
+    assert visible.mean() > 0.3
     error = (probed.boxes - boxes)[visible] / np.tile(spans[visible], 2)
     centres = np.abs(error[:, :2] + error[:, 2:]) / 2
     assert (centres < 0.5).all(1).mean() > 0.95

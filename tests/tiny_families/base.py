@@ -47,6 +47,8 @@ def tokenizer(*special: str, **named: str) -> PreTrainedTokenizerFast:
     table = {word: number for number, word in enumerate(dict.fromkeys([*tokens, *words]))}
     core = Tokenizer(models.WordLevel(table, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    # In the saved core too, as those without a name are not kept by the config of a tokenizer that has named ones.
+    core.add_special_tokens(list(dict.fromkeys(tokens)))
     return PreTrainedTokenizerFast(
         tokenizer_object=core,
         unk_token="<unk>",
