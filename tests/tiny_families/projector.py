@@ -98,6 +98,14 @@ transformers.AutoConfig.register("tiny_map", MapConfig)
 transformers.AutoModel.register(MapConfig, MapModel)
 
 
+class Gemma3nMapModel(MapModel):
+    config_class = transformers.Gemma3nVisionConfig
+
+
+# Its config names no other encoder than the one of timm.
+transformers.AutoModel.register(transformers.Gemma3nVisionConfig, Gemma3nMapModel, exist_ok=True)
+
+
 @tiny("fast_vlm")
 def fast_vlm() -> Built:
     words = tokenizer(image_token="<image>")
@@ -256,3 +264,37 @@ def gemma4() -> Built:
         words,
     ]
     return built, without_video(transformers.Gemma4Processor).from_args_and_dict(parts, {})
+
+
+@tiny("gemma3n")
+def gemma3n() -> Built:
+    ends = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    ends |= {"boa_token": "<start_of_audio>", "eoa_token": "<end_of_audio>"}
+    words = tokenizer(image_token="<image_soft_token>", audio_token="<audio_soft_token>", **ends)
+    config = text(
+        words,
+        "gemma3n_text",
+        num_hidden_layers=4,
+        head_dim=8,
+        sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        num_kv_shared_layers=2,
+        hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=len(words),
+        laurel_rank=4,
+        altup_num_inputs=2,
+        activation_sparsity_pattern=[0.5, 0.0, 0.0, 0.0],
+    )
+    audio = {"hidden_size": 32, "conf_num_hidden_layers": 1, "conf_num_attention_heads": 2, "vocab_size": 4}
+    built = model(
+        "gemma3n",
+        text_config=config,
+        vision_config={"hidden_size": 32, "vocab_offset": len(words), "vocab_size": 4},
+        audio_config=audio | {"vocab_offset": len(words) + 4},
+        vision_soft_tokens_per_image=16,
+        **{f"{name}_id": words.convert_tokens_to_ids(token) for name, token in ends.items()},
+        image_token_id=words.image_token_id,
+        audio_token_id=words.audio_token_id,
+    )
+    listener = transformers.Gemma3nAudioFeatureExtractor()
+    return built, transformers.Gemma3nProcessor(listener, squared("SiglipImageProcessorPil"), words, image_seq_length=16)
