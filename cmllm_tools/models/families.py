@@ -10,6 +10,7 @@ from .geometry import (
     clip_grid,
     indicated_tiles,
     merged_grid,
+    padded_corner,
     padded_square,
     pooled_positions,
     sized_grid,
@@ -114,6 +115,13 @@ FAMILIES: dict[str, Family] = {
         Family("deepseek_vl", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
         Family("deepseek_vl_hybrid", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
         # A grid of the image's own shape, patches merged or not.
+        Family(
+            "fuyu",
+            NO_ENCODER,
+            padded_corner,
+            template="{question}\n",
+            notes="needs torchvision, as transformers' PIL version of its image processor cannot cut patches",
+        ),
         Family("mistral3", PROJECTOR, sized_grid, template="[INST][IMG]{question}[/INST]"),
         Family("lighton_ocr", PROJECTOR, sized_grid, template=QWEN_TEXT.replace("<image>", "<|image_pad|>")),
         Family("gemma4", PROJECTOR, pooled_positions, template="<|turn>user\n<|image|>{question}<turn|>\n<|turn>model\n"),

@@ -113,6 +113,19 @@ def padded_square(seen: Seen) -> Placement:
     return Placement(cells * np.tile(pixels, 2), "fixed grid, padded to a square", grid)
 
 
+def padded_corner(seen: Seen) -> Placement:
+    """The image shrunk where it is larger than the processor's size, in patches that are padded at the right and bottom."""
+    size, patch = seen.images.size, seen.images.patch_size
+    scale = min(1.0, size["width"] / seen.image_size[0], size["height"] / seen.image_size[1])
+    resized = [int(side * scale) for side in seen.image_size]
+    cell = (patch["width"], patch["height"])
+    columns, rows = (-(-side // step) for side, step in zip(resized, cell, strict=True))
+    check_count(seen, (rows, columns), f"patches of {cell[0]} x {cell[1]} px on {resized[0]} x {resized[1]} px")
+    pixels = [side / part for side, part in zip(seen.image_size, resized, strict=True)]
+    area = (columns * cell[0] * pixels[0], rows * cell[1] * pixels[1])
+    return Placement(grid_boxes((0, 0, *area), (rows, columns)), "patches, padded at right and bottom", (rows, columns))
+
+
 def square_grid(seen: Seen) -> Placement:
     """The whole image stretched onto a square grid of tokens, pooled or not."""
     side = isqrt(seen.count)

@@ -2,6 +2,7 @@
 
 import torch
 import transformers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from transformers.modeling_outputs import BaseModelOutput
 
 from cmllm_tools.models.processors import processor_class, without_video
@@ -168,6 +169,33 @@ def deepseek_vl_hybrid() -> Built:
     )
     seen = squared("DeepseekVLHybridImageProcessorPil", min_size=4, high_res_size={"height": 64, "width": 64})
     return built, transformers.DeepseekVLHybridProcessor(seen, words, num_image_tokens=16)
+
+
+def patches(images: object, image: torch.Tensor, patch_size: object) -> torch.Tensor:
+    """(patch, values): what the torchvision version of Fuyu's image processor gives, and its PIL version fails to."""
+    height, width = patch_size.height, patch_size.width
+    cut = image.unfold(-2, height, height).unfold(-2, width, width)
+    return cut.permute(0, 2, 3, 4, 5, 1).flatten(1, 2).flatten(2)
+
+
+transformers.FuyuImageProcessorPil.patchify_image = patches
+
+
+@tiny("fuyu")
+def fuyu() -> Built:
+    words = tokenizer()
+    words.add_tokens(["|SPEAKER|", "|NEWLINE|", "<0x04>", "_"])
+    # As in the published one, a mark comes before the first token, and Fuyu's processor takes it off.
+    core = Tokenizer(models.WordLevel(words.get_vocab(), unk_token="<unk>"))
+    core.normalizer = normalizers.Prepend("_ ")
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\|[A-Z]+\||<0x04>"), "isolated"), pre_tokenizers.WhitespaceSplit()]
+    )
+    words = Words(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>")
+    config = text(words, "persimmon", qk_layernorm=True, hidden_act="relu2")
+    built = model("fuyu", text_config=config, patch_size=8, image_token_id=words.convert_tokens_to_ids("|SPEAKER|"))
+    seen = images("FuyuImageProcessorPil", size={"height": 64, "width": 96}, patch_size={"height": 8, "width": 8})
+    return built, transformers.FuyuProcessor(seen, words)
 
 
 def pixtral_images(patch: int) -> object:
