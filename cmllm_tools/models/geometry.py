@@ -204,8 +204,8 @@ def vision_config(model: Any) -> Any:
 
 
 def _patch_size(seen: Seen) -> int:
-    """Side of a token in pixels; a convolutional encoder has no patches of that size, and leaves it to the processor."""
-    return int(getattr(seen.processor, "patch_size", None) or vision_config(seen.model).patch_size)
+    """Side of a token in pixels; a convolutional encoder has no patches, and leaves it to the processor."""
+    return int(getattr(vision_config(seen.model), "patch_size", None) or seen.processor.patch_size)
 
 
 def merge_size(seen: Seen) -> int:
