@@ -105,10 +105,32 @@ def test_attention_equals_eager_attention_of_an_eager_model(family):
             cm.capture_attention(mllm, prompt)
 
 
+class PaddedAfterwards:
+    """A processor whose prompts are padded on the left when it is done with them."""
+
+    def __init__(self, processor, length):
+        self.processor, self.length = processor, length
+
+    def __getattr__(self, name):
+        return getattr(self.processor, name)
+
+    def __call__(self, **options):
+        batch = self.processor(**options)
+        missing = self.length - batch["input_ids"].shape[1]
+        for name in {"input_ids", "attention_mask", "token_type_ids", "mm_token_type_ids"} & set(batch):
+            value = self.tokenizer.pad_token_id if name == "input_ids" else 0
+            batch[name] = torch.nn.functional.pad(batch[name], (missing, 0), value=value)
+        return batch
+
+
 def test_attention_equals_eager_attention_under_padding(family):
     mllm, prompt = family
     length = len(prompt.tokens) + 5
     options = {"padding": "max_length", "max_length": length, "padding_side": "left"}
+    processed = mllm.processor(images=prompt.image, text=prompt.text, return_tensors="pt", **options)
+    if processed["input_ids"].shape[1] == len(prompt.tokens):
+        # Some processors pad a prompt to the longest of its batch, whatever they are told.
+        mllm, options = cm.load((mllm.model, PaddedAfterwards(mllm.processor, length))), {}
     padded = mllm.prepare(prompt.image, QUESTION, **options)
     assert len(padded.tokens) == length
     assert padded.words(padded.text_span) == prompt.words(prompt.text_span)
@@ -205,7 +227,8 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     # A box that is mostly padding shows the probe too little to be measured.
     spans, whole = boxes[:, 2:] - boxes[:, :2], layout.boxes[:, 2:] - layout.boxes[:, :2]
     visible = (spans > 0.5 * whole).all(1)
-    assert visible.mean() > 0.5
+    # Padded to a square, the widest of these images fills two fifths of it.
+    assert visible.mean() > 0.3
     error = (probed.boxes - boxes)[visible] / np.tile(spans[visible], 2)
     centres = np.abs(error[:, :2] + error[:, 2:]) / 2
     assert (centres < 0.5).all(1).mean() > 0.95

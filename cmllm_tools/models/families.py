@@ -5,7 +5,18 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
+from .geometry import (
+    LayoutRule,
+    clip_grid,
+    indicated_tiles,
+    merged_grid,
+    padded_corner,
+    padded_square,
+    pooled_positions,
+    sized_grid,
+    square_grid,
+    with_cls,
+)
 from .probe import PROBE
 from .replay import CallSite
 from .tiles import anyres_tiles, convolved_tiles, refined_slices, split_tiles, stretched_tiles
@@ -13,6 +24,9 @@ from .tiles import anyres_tiles, convolved_tiles, refined_slices, split_tiles, s
 IN_SEQUENCE = CallSite()
 TEXT_MODEL = CallSite("model.text_model")
 SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
+
+QWEN_TEXT = "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n"
+DEEPSEEK_TEXT = "User: <image_placeholder>{question}\n\nAssistant:"
 
 PROJECTOR = "projector in the sequence"
 TILES = "tiles"
@@ -104,9 +118,37 @@ FAMILIES: dict[str, Family] = {
             template="user\n<start_of_image>{question}\nmodel\n",
             notes="pan and scan is not laid out",
         ),
-        # A grid of the image's own shape, patches merged.
+        Family(
+            "fast_vlm",
+            CONVOLUTION,
+            clip_grid,
+            template=QWEN_TEXT.replace("<image>", "<image>\n"),
+            notes="its encoder needs timm",
+        ),
+        Family(
+            "gemma3n",
+            CONVOLUTION,
+            square_grid,
+            template="user\n<image_soft_token>{question}\nmodel\n",
+            notes="its encoder needs timm",
+        ),
+        Family("janus", PROJECTOR, padded_square, template="<|User|>: <image_placeholder>\n{question}\n\n<|Assistant|>:"),
+        Family("deepseek_vl", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
+        Family("deepseek_vl_hybrid", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
+        # A grid of the image's own shape, patches merged or not.
+        Family(
+            "fuyu",
+            NO_ENCODER,
+            padded_corner,
+            template="{question}\n",
+            notes="needs torchvision, as transformers' PIL version of its image processor cannot cut patches",
+        ),
+        Family("mistral3", PROJECTOR, sized_grid, template="[INST][IMG]{question}[/INST]"),
+        Family("lighton_ocr", PROJECTOR, sized_grid, template=QWEN_TEXT.replace("<image>", "<|image_pad|>")),
+        Family("gemma4", PROJECTOR, pooled_positions, template="<|turn>user\n<|image|>{question}<turn|>\n<|turn>model\n"),
         Family("qwen2_vl", PROJECTOR, merged_grid),
         # Tiles.
+        Family("ovis2", TILES, indicated_tiles, template=QWEN_TEXT.replace("<image>", "<image>\n")),
         Family("llava_next", TILES, anyres_tiles),
         Family("llava_next_video", TILES, anyres_tiles),
         Family(

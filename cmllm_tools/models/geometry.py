@@ -80,18 +80,50 @@ def _display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
 
 
 def clip_grid(seen: Seen) -> Placement:
-    """CLIP-like processors (resize, optional centre crop) before a vision tower with square patches."""
+    """CLIP-like processors (padding to a square, resize, centre crop; each optional) and an encoder with square patches."""
     images = seen.images
-    resized = resized_size(images.size, seen.image_size) if images.do_resize else seen.image_size
+    source, margins, padded = seen.image_size, (0, 0), ""
+    if hasattr(images, "pad_to_square") and images.do_pad:
+        side = max(seen.image_size)
+        source, margins = (side, side), ((side - seen.image_size[0]) // 2, (side - seen.image_size[1]) // 2)
+        padded = "padded to a square, "
+    resized = resized_size(images.size, source) if images.do_resize else source
     crop = None
     if getattr(images, "do_center_crop", False):
         crop = (images.crop_size["width"], images.crop_size["height"])
     view = crop or resized
-    patch = vision_config(seen.model).patch_size
+    patch = _patch_size(seen)
     grid = (view[1] // patch, view[0] // patch)
     check_count(seen, grid, f"patches of {patch} px on {view[0]} x {view[1]} px")
-    layout = fixed_grid(seen.image_size, resized, crop, grid)
-    return Placement(layout.boxes, layout.rule, grid)
+    layout = fixed_grid(source, resized, crop, grid)
+    return Placement(layout.boxes - np.tile(margins, 2), padded + layout.rule, grid)
+
+
+def padded_square(seen: Seen) -> Placement:
+    """The whole image resized until its longer side fits a square, then centred on that square."""
+    height, width = seen.inputs["pixel_values"].shape[-2:]
+    patch = _patch_size(seen)
+    grid = (height // patch, width // patch)
+    check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
+    scale = max(height, width) / max(seen.image_size)
+    resized = [max(round(side * scale), seen.images.min_size) for side in seen.image_size]
+    margins = [(full - part) // 2 for full, part in zip((width, height), resized, strict=True)]
+    pixels = np.array([side / part for side, part in zip(seen.image_size, resized, strict=True)])
+    cells = grid_boxes((0, 0, grid[1] * patch, grid[0] * patch), grid) - np.tile(margins, 2)
+    return Placement(cells * np.tile(pixels, 2), "fixed grid, padded to a square", grid)
+
+
+def padded_corner(seen: Seen) -> Placement:
+    """The image shrunk where it is larger than the processor's size, in patches that are padded at the right and bottom."""
+    size, patch = seen.images.size, seen.images.patch_size
+    scale = min(1.0, size["width"] / seen.image_size[0], size["height"] / seen.image_size[1])
+    resized = [int(side * scale) for side in seen.image_size]
+    cell = (patch["width"], patch["height"])
+    columns, rows = (-(-side // step) for side, step in zip(resized, cell, strict=True))
+    check_count(seen, (rows, columns), f"patches of {cell[0]} x {cell[1]} px on {resized[0]} x {resized[1]} px")
+    pixels = [side / part for side, part in zip(seen.image_size, resized, strict=True)]
+    area = (columns * cell[0] * pixels[0], rows * cell[1] * pixels[1])
+    return Placement(grid_boxes((0, 0, *area), (rows, columns)), "patches, padded at right and bottom", (rows, columns))
 
 
 def square_grid(seen: Seen) -> Placement:
@@ -107,6 +139,42 @@ def merged_grid(seen: Seen) -> Placement:
     grid = (rows // merge, columns // merge)
     check_count(seen, grid, f"{rows} x {columns} patches merged by {merge}")
     return whole_image(seen, grid, f"dynamic grid, {merge} x {merge} patches a token")
+
+
+def sized_grid(seen: Seen) -> Placement:
+    """The whole image resized to a shape of its own (`image_sizes`), spatial_merge_size squared patches a token."""
+    height, width = (int(side) for side in seen.inputs["image_sizes"][0])
+    config = seen.model.config
+    step = vision_config(seen.model).patch_size * config.spatial_merge_size
+    grid = (height // step, width // step)
+    check_count(seen, grid, f"tokens of {step} px on {width} x {height} px")
+    area = (grid[1] * step * seen.image_size[0] / width, grid[0] * step * seen.image_size[1] / height)
+    return Placement(grid_boxes((0, 0, *area), grid), f"dynamic grid, {config.spatial_merge_size} patches a side", grid)
+
+
+def pooled_positions(seen: Seen) -> Placement:
+    """The whole image in patches with positions (`image_position_ids`, x and y), pooled by pooling_kernel_size a side."""
+    columns, rows = (seen.inputs["image_position_ids"][0].amax(0) + 1).tolist()
+    kernel = vision_config(seen.model).pooling_kernel_size
+    grid = (rows // kernel, columns // kernel)
+    check_count(seen, grid, f"{rows} x {columns} patches pooled by {kernel}")
+    return whole_image(seen, grid, f"dynamic grid, {kernel} x {kernel} patches a token")
+
+
+def indicated_tiles(seen: Seen) -> Placement:
+    """The whole image and, where it is cut, tiles of it after; indicator tokens between them tell rows and columns."""
+    config = seen.model.config
+    vision = config.vision_config
+    tokens = vision.image_size // vision.patch_size // vision.hidden_stride
+    ids = seen.inputs["input_ids"][0].tolist()
+    rows = ids.count(config.visual_indicator_token_ids[3]) + 1
+    columns = ids.count(config.visual_indicator_token_ids[2]) // rows + 1
+    tiles = [(0, 0, *seen.image_size)]
+    if (rows, columns) != (1, 1):
+        tiles.extend(grid_boxes((0, 0, *seen.image_size), (rows, columns)).tolist())
+    check_count(seen, (len(tiles) * tokens, tokens), f"{len(tiles)} tiles of {tokens} x {tokens} tokens")
+    boxes = [grid_boxes(tile, (tokens, tokens)) for tile in tiles]
+    return Placement(np.concatenate(boxes), "thumbnail and tiles")
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:
@@ -142,6 +210,11 @@ def _check(seen: Seen, expected: int, what: str) -> None:
 
 def vision_config(model: Any) -> Any:
     return model.config.vision_config
+
+
+def _patch_size(seen: Seen) -> int:
+    """Side of a token in pixels; a convolutional encoder has no patches, and leaves it to the processor."""
+    return int(getattr(vision_config(seen.model), "patch_size", None) or seen.processor.patch_size)
 
 
 def merge_size(seen: Seen) -> int:

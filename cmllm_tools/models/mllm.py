@@ -221,7 +221,7 @@ class Mllm:
         return self.family.template.format(question=question)
 
     def _text_span(self, text: str, question: str, ids: list[int]) -> tuple[int, ...]:
-        """Positions of the question's tokens, counted from the end: only the placeholder before them is expanded."""
+        """Positions of the question's tokens: the placeholder before them is expanded, and tokens may be added after."""
         tokenizer = self.processor.tokenizer
         if not tokenizer.is_fast:
             raise UnsupportedModelError(
@@ -233,11 +233,13 @@ class Mllm:
         end = start + len(question.strip())
         raw = encoded["input_ids"]
         chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
-        if start < 0 or not chosen or raw[chosen[0] :] != ids[chosen[0] - len(raw) :]:
+        tail = raw[chosen[0] :] if chosen else []
+        first = next((i for i in range(len(ids) - len(tail), -1, -1) if ids[i : i + len(tail)] == tail), -1)
+        if start < 0 or not chosen or first < 0:
             raise UnsupportedModelError(
                 f"The question must stand after the image and unchanged in the prompt of {self.name}; got {text!r}."
             )
-        return tuple(len(ids) - len(raw) + i for i in chosen)
+        return tuple(first + i - chosen[0] for i in chosen)
 
 
 def _readable(token: str) -> str:

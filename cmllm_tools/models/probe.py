@@ -34,9 +34,9 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
             encoder's own attention.
 
     Returns:
-        The boxes; NaN for tokens that no band moves (row ends). Its rule names the confidence: the median over tokens of
-        the share of a token's response that lies in its box, 0 for tokens that respond alike everywhere, 1 for tokens that
-        respond nowhere else.
+        The boxes; NaN for tokens that no band moves (row ends). Its rule names the confidence: the median over tokens,
+        each counted by the strength of its response, of the share of that response that lies in its box; 0 for tokens that
+        respond alike everywhere, 1 for tokens that respond nowhere else.
 
     Raises:
         UnsupportedModelError: when tokens are not local, as behind a Q-Former or a resampler.
@@ -78,7 +78,8 @@ def _probe_images(image_size: Size) -> tuple[Image.Image, Image.Image]:
 
 def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarray) -> Placement:
     scale = np.linalg.norm(before, axis=1).mean()
-    moved = np.minimum(responses[0][0].max(0), responses[1][0].max(0)) > 1e-4 * scale
+    strength = np.minimum(responses[0][0].max(0), responses[1][0].max(0))
+    moved = strength > 1e-4 * scale
     spans, inside = [], []
     for changes, edges in responses:
         low, high, held = _extent(changes, edges)
@@ -87,7 +88,8 @@ def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarra
     (x0, x1), (y0, y1) = spans
     boxes = np.stack([x0, y0, x1, y1], 1)
     boxes[~moved] = np.nan
-    confidence = float(np.median(np.minimum(*inside)[moved])) if moved.any() else 0.0
+    # Tokens over padding see nothing of the image, and respond to all of it, weakly, through the encoder's attention.
+    confidence = _weighted_median(np.minimum(*inside)[moved], strength[moved]) if moved.any() else 0.0
     if confidence < LEAST_CONFIDENCE:
         raise UnsupportedModelError(
             "Visual tokens must be local to be laid out by probing: half of them respond to every part of the image "
@@ -95,6 +97,12 @@ def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarra
             "resampler, whose tokens look everywhere."
         )
     return Placement(boxes, f"{PROBE}, confidence {confidence:.2f}")
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    counted = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(counted, counted[-1] / 2)])
 
 
 def _extent(changes: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -1,5 +1,7 @@
 """Loading a processor, also where its video part cannot be had: that needs torchvision, and images do not."""
 
+import sys
+from importlib import import_module
 from typing import Any
 
 import transformers
@@ -21,10 +23,33 @@ def load_processor(source: Any, model_type: str, **options: Any) -> Any:
     except (ImportError, OSError) as error:
         saved, _ = ProcessorMixin.get_processor_dict(source, **options)
         name = saved.get("processor_class") or PROCESSOR_MAPPING_NAMES.get(model_type)
-        cls = getattr(transformers, name or "", None)
-        if cls is not None and VIDEO in cls.get_attributes():
-            return without_video(cls).from_pretrained(source, **options)
-        raise error
+        cls = processor_class(name) if hasattr(transformers, name or "") else None
+        if cls is None:
+            raise error
+        return (without_video(cls) if VIDEO in cls.get_attributes() else cls).from_pretrained(source, **options)
+
+
+def processor_class(name: str) -> type[Any]:
+    """transformers' processor class of that name, also where it is hidden although its images can be had by PIL alone.
+
+    Such a class takes a helper from the torchvision version of its image processor, and the PIL version has that too.
+    """
+    found: type[Any] = getattr(transformers, name)
+    if not getattr(found, "is_dummy", False):
+        return found
+    module = found.__module__
+    if module not in sys.modules:
+        kept, helper = module.replace(".processing_", ".image_processing_"), None
+        try:
+            helper = import_module(module.replace(".processing_", ".image_processing_pil_"))
+        except ImportError:
+            return found
+        sys.modules[kept] = helper
+        try:
+            import_module(module)
+        finally:
+            del sys.modules[kept]
+    return getattr(sys.modules[module], name)
 
 
 class _Missing(dict[str, Any]):

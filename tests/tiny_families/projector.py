@@ -1,10 +1,25 @@
 """Families with one grid of visual tokens in the sequence."""
 
+import torch
 import transformers
+from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
+from transformers.modeling_outputs import BaseModelOutput
+
+from cmllm_tools.models.processors import processor_class, without_video
 
 from cmllm_tools.models.processors import without_video
 
 from .base import CLIP, SIGLIP, Built, Words, images, model, squared, text, tiny, tokenizer
+
+PIXTRAL = {
+    "model_type": "pixtral",
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 64,
+    "patch_size": 4,
+}
 
 
 def llava_processor(words: Words, **settings: object) -> object:
@@ -68,3 +83,259 @@ def gemma3() -> Built:
     )
     processor = transformers.Gemma3Processor(squared("Gemma3ImageProcessorPil"), words, image_seq_length=4)
     return built, processor
+
+
+class MapConfig(transformers.PreTrainedConfig):
+    """Config of a convolutional encoder that gives a map of features, in place of the published one, which needs timm."""
+
+    model_type = "tiny_map"
+    hidden_size: int = 32
+
+
+class MapModel(transformers.PreTrainedModel):
+    config_class = MapConfig
+    # As timm's wrapper, which need not have attention either, says of itself.
+    _supports_sdpa = True
+
+    def __init__(self, config: MapConfig):
+        super().__init__(config)
+        self.patches = torch.nn.Conv2d(3, config.hidden_size, 8, stride=8)
+        self.around = torch.nn.Conv2d(config.hidden_size, config.hidden_size, 3, padding=1)
+        self.post_init()
+
+    def forward(self, pixel_values: torch.Tensor, **options: object) -> BaseModelOutput:
+        states = self.patches(pixel_values)
+        return BaseModelOutput(last_hidden_state=states + self.around(states).relu())
+
+
+transformers.AutoConfig.register("tiny_map", MapConfig)
+transformers.AutoModel.register(MapConfig, MapModel)
+
+
+class Gemma3nMapModel(MapModel):
+    config_class = transformers.Gemma3nVisionConfig
+
+
+# Its config names no other encoder than the one of timm.
+transformers.AutoModel.register(transformers.Gemma3nVisionConfig, Gemma3nMapModel, exist_ok=True)
+
+
+@tiny("fast_vlm")
+def fast_vlm() -> Built:
+    words = tokenizer(image_token="<image>")
+    vision = {"model_type": "tiny_map"}
+    built = model("fast_vlm", text_config=text(words, "qwen2"), vision_config=vision, image_token_id=words.image_token_id)
+    seen = squared("LlavaImageProcessorPil", do_pad=True, do_center_crop=False)
+    return built, transformers.LlavaProcessor(seen, words, patch_size=8, vision_feature_select_strategy="full")
+
+
+@tiny("janus")
+def janus() -> Built:
+    words = tokenizer(image_token="<image_placeholder>", boi_token="<begin_of_image>", eoi_token="<end_of_image>")
+    vision = SIGLIP | {"model_type": "janus_vision_model", "mlp_ratio": 2, "projection_dim": 32, "num_image_tokens": 16}
+    codes = {
+        "base_channels": 32,
+        "channel_multiplier": [1],
+        "num_res_blocks": 1,
+        "latent_channels": 32,
+        "num_embeddings": 8,
+    }
+    built = model(
+        "janus",
+        text_config=text(words),
+        vision_config=vision,
+        vq_config=codes | {"projection_dim": 32, "image_token_embed_dim": 32},
+        image_token_id=words.image_token_id,
+    )
+    return built, transformers.JanusProcessor(squared("JanusImageProcessorPil", min_size=4), words, num_image_tokens=16)
+
+
+@tiny("deepseek_vl")
+def deepseek_vl() -> Built:
+    words = tokenizer(image_token="<image_placeholder>")
+    built = model("deepseek_vl", text_config=text(words), vision_config=SIGLIP, image_token_id=words.image_token_id)
+    seen = squared("DeepseekVLImageProcessorPil", min_size=4)
+    return built, transformers.DeepseekVLProcessor(seen, words, num_image_tokens=16)
+
+
+@tiny("deepseek_vl_hybrid")
+def deepseek_vl_hybrid() -> Built:
+    words = tokenizer(image_token="<image_placeholder>")
+    sam = {
+        "model_type": "sam_vision_model",
+        "hidden_size": 32,
+        "output_channels": 8,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 64,
+        "patch_size": 4,
+        "mlp_dim": 64,
+        "window_size": 4,
+        "global_attn_indexes": [1],
+    }
+    built = model(
+        "deepseek_vl_hybrid",
+        text_config=text(words),
+        vision_config=SIGLIP,
+        high_res_vision_config=sam,
+        image_token_id=words.image_token_id,
+    )
+    seen = squared("DeepseekVLHybridImageProcessorPil", min_size=4, high_res_size={"height": 64, "width": 64})
+    return built, transformers.DeepseekVLHybridProcessor(seen, words, num_image_tokens=16)
+
+
+def patches(images: object, image: torch.Tensor, patch_size: object) -> torch.Tensor:
+    """(patch, values): what the torchvision version of Fuyu's image processor gives, and its PIL version fails to."""
+    height, width = patch_size.height, patch_size.width
+    cut = image.unfold(-2, height, height).unfold(-2, width, width)
+    return cut.permute(0, 2, 3, 4, 5, 1).flatten(1, 2).flatten(2)
+
+
+transformers.FuyuImageProcessorPil.patchify_image = patches
+
+
+@tiny("fuyu")
+def fuyu() -> Built:
+    words = tokenizer()
+    words.add_tokens(["|SPEAKER|", "|NEWLINE|", "<0x04>", "_"])
+    # As in the published one, a mark comes before the first token, and Fuyu's processor takes it off.
+    core = Tokenizer(models.WordLevel(words.get_vocab(), unk_token="<unk>"))
+    core.normalizer = normalizers.Prepend("_ ")
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(r"\|[A-Z]+\||<0x04>"), "isolated"), pre_tokenizers.WhitespaceSplit()]
+    )
+    words = Words(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>")
+    config = text(words, "persimmon", qk_layernorm=True, hidden_act="relu2")
+    built = model("fuyu", text_config=config, patch_size=8, image_token_id=words.convert_tokens_to_ids("|SPEAKER|"))
+    seen = images("FuyuImageProcessorPil", size={"height": 64, "width": 96}, patch_size={"height": 8, "width": 8})
+    return built, transformers.FuyuProcessor(seen, words)
+
+
+def pixtral_images(patch: int) -> object:
+    return images("PixtralImageProcessorPil", size={"longest_edge": 48}, patch_size={"height": patch, "width": patch})
+
+
+@tiny("mistral3")
+def mistral3() -> Built:
+    words = tokenizer("[INST]", "[/INST]", "[IMG]", "[IMG_BREAK]", "[IMG_END]")
+    config = text(words, "mistral", head_dim=8, sliding_window=None)
+    image_id = words.convert_tokens_to_ids("[IMG]")
+    built = model("mistral3", text_config=config, vision_config=PIXTRAL, spatial_merge_size=2, image_token_id=image_id)
+    return built, processor_class("PixtralProcessor")(pixtral_images(8), words, patch_size=4, spatial_merge_size=2)
+
+
+@tiny("lighton_ocr")
+def lighton_ocr() -> Built:
+    words = tokenizer(image_token="<|image_pad|>", image_break_token="<|vision_pad|>", image_end_token="<|vision_end|>")
+    config = text(words, "qwen3", head_dim=8)
+    built = model("lighton_ocr", text_config=config, vision_config=PIXTRAL, image_token_id=words.image_token_id)
+    # In patches, not in tokens: merging leaves an odd row or column out.
+    return built, transformers.LightOnOcrProcessor(pixtral_images(4), words, patch_size=4, spatial_merge_size=2)
+
+
+@tiny("ovis2")
+def ovis2() -> Built:
+    indicators = ("<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>", "<IMG_END>")
+    words = tokenizer("<image>", "<IMG_ATOM>", *indicators)
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 48,
+        "patch_size": 8,
+        "vocab_size": 64,
+        "hidden_stride": 2,
+    }
+    built = model(
+        "ovis2",
+        text_config=text(words, "qwen2"),
+        vision_config=vision,
+        image_token_id=words.convert_tokens_to_ids("<IMG_ATOM>"),
+        visual_indicator_token_ids=words.convert_tokens_to_ids(indicators),
+        vocab_size=len(words),
+        hidden_size=32,
+    )
+    seen = squared("Ovis2ImageProcessorPil", 48, crop_to_patches=True, max_patches=6)
+    return built, transformers.Ovis2Processor(seen, words, image_seq_length=9)
+
+
+@tiny("gemma4")
+def gemma4() -> Built:
+    ends = {"boi_token": "<|image>", "eoi_token": "<image|>", "boa_token": "<|audio>", "eoa_token": "<audio|>"}
+    words = tokenizer("<|video|>", image_token="<|image|>", audio_token="<|audio|>", **ends)
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "patch_size": 4,
+        "pooling_kernel_size": 2,
+        "position_embedding_size": 64,
+    }
+    config = text(
+        words,
+        "gemma4_text",
+        num_hidden_layers=4,
+        head_dim=8,
+        global_head_dim=16,
+        sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        num_kv_shared_layers=2,
+        hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=len(words),
+        use_bidirectional_attention="vision",
+        final_logit_softcapping=30.0,
+    )
+    ids = {f"{name}_token_id": words.convert_tokens_to_ids(f"<|{name}|>") for name in ("image", "video", "audio")}
+    ids |= {f"{name}_id": words.convert_tokens_to_ids(token) for name, token in ends.items()}
+    built = model("gemma4", text_config=config, vision_config=vision, **ids)
+    # The only scale of its logits; at one, attention is so sharp that rounding in bfloat16 moves it by more than 3%.
+    for layer in built.get_decoder().layers:
+        torch.nn.init.constant_(layer.self_attn.q_norm.weight, 0.4)
+    # Norms behind the encoder's layers undo the small weights that keep its tokens local.
+    for layer in built.model.vision_tower.encoder.layers:
+        torch.nn.init.constant_(layer.post_attention_layernorm.weight, 0.002)
+        torch.nn.init.constant_(layer.post_feedforward_layernorm.weight, 0.002)
+    parts = [
+        transformers.Gemma4AudioFeatureExtractor(),
+        images("Gemma4ImageProcessorPil", patch_size=4, pooling_kernel_size=2, max_soft_tokens=70),
+        words,
+    ]
+    return built, without_video(transformers.Gemma4Processor).from_args_and_dict(parts, {})
+
+
+@tiny("gemma3n")
+def gemma3n() -> Built:
+    ends = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
+    ends |= {"boa_token": "<start_of_audio>", "eoa_token": "<end_of_audio>"}
+    words = tokenizer(image_token="<image_soft_token>", audio_token="<audio_soft_token>", **ends)
+    config = text(
+        words,
+        "gemma3n_text",
+        num_hidden_layers=4,
+        head_dim=8,
+        sliding_window=12,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        num_kv_shared_layers=2,
+        hidden_size_per_layer_input=4,
+        vocab_size_per_layer_input=len(words),
+        laurel_rank=4,
+        altup_num_inputs=2,
+        activation_sparsity_pattern=[0.5, 0.0, 0.0, 0.0],
+    )
+    audio = {"hidden_size": 32, "conf_num_hidden_layers": 1, "conf_num_attention_heads": 2, "vocab_size": 4}
+    built = model(
+        "gemma3n",
+        text_config=config,
+        vision_config={"hidden_size": 32, "vocab_offset": len(words), "vocab_size": 4},
+        audio_config=audio | {"vocab_offset": len(words) + 4},
+        vision_soft_tokens_per_image=16,
+        **{f"{name}_id": words.convert_tokens_to_ids(token) for name, token in ends.items()},
+        image_token_id=words.image_token_id,
+        audio_token_id=words.audio_token_id,
+    )
+    listener = transformers.Gemma3nAudioFeatureExtractor()
+    return built, transformers.Gemma3nProcessor(listener, squared("SiglipImageProcessorPil"), words, image_seq_length=16)
