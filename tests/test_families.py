@@ -110,7 +110,7 @@ def test_attention_equals_eager_attention_under_padding(family):
     options = {"padding": "max_length", "max_length": length, "padding_side": "left"}
     padded = mllm.prepare(prompt.image, QUESTION, **options)
     assert len(padded.tokens) == length
-    assert padded.words(padded.text_span) == prompt.words(prompt.text_span)
+    assert [padded.tokens[i] for i in padded.text_span] == [prompt.tokens[i] for i in prompt.text_span]
     assert_equals_eager(mllm, padded, 1e-5)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
+from .geometry import LayoutRule, canvas_tiles, clip_grid, merged_grid, pixel_grid, square_grid, with_cls
 from .replay import CallSite
 from .tiles import anyres_tiles
 
@@ -15,6 +15,7 @@ SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
 PROJECTOR = "projector in the sequence"
 TILES = "tiles"
 Q_FORMER = "Q-Former"
+RESAMPLER = "perceiver resampler"
 CROSS_ATTENTION = "gated cross-attention"
 NO_ENCODER = "no encoder"
 CONVOLUTION = "convolutional encoder"
@@ -96,6 +97,33 @@ FAMILIES: dict[str, Family] = {
             attends=r"encoder\.layer\.(\d+)\.crossattention\.attention",
             learned="num_query_tokens",
             template="Question: {question} Answer:",
+        ),
+        Family(
+            "instructblip",
+            Q_FORMER,
+            with_cls(square_grid),
+            site=CallSite("qformer", "encoder_hidden_states"),
+            attends=r"encoder\.layer\.(\d+)\.crossattention\.attention",
+            learned="num_query_tokens",
+            template="{question}",
+        ),
+        Family(
+            "idefics2",
+            RESAMPLER,
+            pixel_grid,
+            site=CallSite("model.connector.perceiver_resampler", "context"),
+            heads="resampler_n_heads",
+            learned="perceiver_config.resampler_n_latents",
+            template="User:<image>{question}<end_of_utterance>\nAssistant:",
+            notes="needs do_image_splitting=False",
+        ),
+        Family(
+            "mllama",
+            CROSS_ATTENTION,
+            canvas_tiles,
+            site=CallSite("model.language_model", "cross_attention_states"),
+            attends=r"layers\.(\d+)\.cross_attn",
+            template="<|image|><|begin_of_text|>{question}",
         ),
     )
 }

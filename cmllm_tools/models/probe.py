@@ -17,7 +17,8 @@ POSITIONS = 24
 # A band is changed in this many pieces, one after another: the smaller a piece, the less it moves tokens elsewhere.
 PIECES = 4
 SEED = 0
-# A token's box must hold this share of what moves it, beyond what the same share of the image would hold.
+# A token's box must hold this share of what moves it, beyond what the same share of the image would hold: one that does not
+# looks nowhere, and when half of them do not, probing fails.
 LEAST_CONFIDENCE = 0.3
 
 
@@ -34,9 +35,9 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
             encoder's own attention.
 
     Returns:
-        The boxes; NaN for tokens that no band moves (row ends). Its rule names the confidence: the median over tokens of
-        the share of a token's response that lies in its box, 0 for tokens that respond alike everywhere, 1 for tokens that
-        respond nowhere else.
+        The boxes; NaN for tokens that no band moves (row ends) or that every band moves alike (CLS). Its rule names the
+        confidence: the median over tokens of the share of a token's response that lies in its box, 0 for tokens that
+        respond alike everywhere, 1 for tokens that respond nowhere else.
 
     Raises:
         UnsupportedModelError: when tokens are not local, as behind a Q-Former or a resampler.
@@ -86,8 +87,9 @@ def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarra
         inside.append(held)
     (x0, x1), (y0, y1) = spans
     boxes = np.stack([x0, y0, x1, y1], 1)
-    boxes[~moved] = np.nan
-    confidence = float(np.median(np.minimum(*inside)[moved])) if moved.any() else 0.0
+    local = np.minimum(*inside)
+    boxes[~moved | (local < LEAST_CONFIDENCE)] = np.nan
+    confidence = float(np.median(local[moved])) if moved.any() else 0.0
     if confidence < LEAST_CONFIDENCE:
         raise UnsupportedModelError(
             "Visual tokens must be local to be laid out by probing: half of them respond to every part of the image "
