@@ -156,8 +156,7 @@ def test_a_latent_changes_logits_from_the_image_on(family):
     plain = own_logits(mllm, prompt)
     assert torch.equal(own_logits(mllm, prompt, zero), plain)
     moved = (own_logits(mllm, prompt, torch.ones_like(zero)) - plain).abs().amax(-1)
-    image_id = mllm.model.config.image_token_id
-    start = prompt.inputs["input_ids"][0].tolist().index(image_id)
+    start = prompt.inputs["input_ids"][0].tolist().index(mllm.image_token_id)
     assert moved[:start].sum() == 0
     assert moved[prompt.text_span[0] :].min() > 0
 

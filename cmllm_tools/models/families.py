@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .geometry import LayoutRule, canvas_tiles, clip_grid, merged_grid, pixel_grid, square_grid, with_cls
+from .geometry import LayoutRule, canvas_tiles, clip_grid, crop_grid, merged_grid, pixel_grid, square_grid, with_cls
 from .replay import CallSite
 from .tiles import anyres_tiles
 
@@ -14,6 +15,7 @@ SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
 
 PROJECTOR = "projector in the sequence"
 TILES = "tiles"
+CODES = "discrete codes in the sequence"
 Q_FORMER = "Q-Former"
 RESAMPLER = "perceiver resampler"
 CROSS_ATTENTION = "gated cross-attention"
@@ -37,6 +39,7 @@ class Family:
         learned: path in the model's config to the number of learned queries, where these look at the image in the text's
             place (Q-Former, perceiver).
         template: prompt for processors without a chat template, with `{question}`.
+        excluded: paths to settings in the model's config that rule a model out when on, with the reason.
         notes: what a user should know.
     """
 
@@ -48,7 +51,18 @@ class Family:
     heads: str = "num_attention_heads"
     learned: str = ""
     template: str = "USER: <image>\n{question} ASSISTANT:"
+    excluded: tuple[tuple[str, str], ...] = ()
     notes: str = ""
+
+    def check(self, model: Any) -> None:
+        """Refuse a model with a setting that the row does not cover.
+
+        Raises:
+            UnsupportedModelError: naming the setting and the reason.
+        """
+        for setting, reason in self.excluded:
+            if attrgetter(setting)(model.config):
+                raise UnsupportedModelError(f"A {self.name} model must not have {setting} set: {reason}.")
 
     def attention_modules(self, model: Any) -> dict[Any, int]:
         """The attention modules that look at visual states, with their layers' numbers.
@@ -88,6 +102,14 @@ FAMILIES: dict[str, Family] = {
         Family("qwen2_vl", PROJECTOR, merged_grid),
         # Tiles.
         Family("llava_next", TILES, anyres_tiles),
+        # Discrete codes of the image, embedded like words.
+        Family(
+            "chameleon",
+            CODES,
+            crop_grid,
+            site=CallSite("model", source="model.layers.0", replaces=("input_ids", "pixel_values")),
+            template="<image>{question}",
+        ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(
             "blip-2",
@@ -125,6 +147,23 @@ FAMILIES: dict[str, Family] = {
             attends=r"layers\.(\d+)\.cross_attn",
             template="<|image|><|begin_of_text|>{question}",
         ),
+        Family(
+            "idefics",
+            CROSS_ATTENTION,
+            with_cls(square_grid),
+            site=CallSite(
+                "model",
+                "image_encoder_embeddings",
+                source="model.vision_model",
+                side="output",
+                replaces=("pixel_values",),
+                lift=1,
+            ),
+            attends=r"gated_cross_attn_layers\.(\d+)\.cross_attn",
+            template="User: {question}\nAssistant:",
+            excluded=(("use_resampler", "its perceiver computes attention by hand, where it cannot be captured"),),
+            notes="the processor puts the image before the prompt; layers are numbered among those that cross-attend",
+        ),
     )
 }
 
@@ -133,7 +172,7 @@ def family_of(model: Any) -> Family:
     """The row for a loaded model.
 
     Raises:
-        UnsupportedModelError: for a family without a row, naming those that have one.
+        UnsupportedModelError: for a family without a row, naming those that have one, or a setting that a row excludes.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type not in FAMILIES:
@@ -141,6 +180,7 @@ def family_of(model: Any) -> Family:
             f"A model must belong to a supported family ({', '.join(FAMILIES)}); got {type(model).__name__} "
             f"with model_type {model_type!r}. Load it with layout='probe' to find out where its visual tokens look."
         )
+    FAMILIES[model_type].check(model)
     return FAMILIES[model_type]
 
 
@@ -152,7 +192,7 @@ def probed_family(model: Any) -> Family:
     """
     model_type = model.config.model_type
     if model_type in FAMILIES:
-        return replace(FAMILIES[model_type], layout=None)
+        return replace(family_of(model), layout=None)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     path = next((path for path, module in model.named_modules() if module is decoder), "")
     if not path:

@@ -81,17 +81,29 @@ def _display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
 
 def clip_grid(seen: Seen) -> Placement:
     """CLIP-like processors (resize, optional centre crop) before a vision tower with square patches."""
-    images = seen.images
-    resized = resized_size(images.size, seen.image_size) if images.do_resize else seen.image_size
-    crop = None
-    if getattr(images, "do_center_crop", False):
-        crop = (images.crop_size["width"], images.crop_size["height"])
-    view = crop or resized
+    resized, crop = view(seen)
+    width, height = crop or resized
     patch = vision_config(seen.model).patch_size
-    grid = (view[1] // patch, view[0] // patch)
-    check_count(seen, grid, f"patches of {patch} px on {view[0]} x {view[1]} px")
+    grid = (height // patch, width // patch)
+    check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
     layout = fixed_grid(seen.image_size, resized, crop, grid)
     return Placement(layout.boxes, layout.rule, grid)
+
+
+def crop_grid(seen: Seen) -> Placement:
+    """CLIP-like processors before an encoder that makes a square grid of a square."""
+    side = isqrt(seen.count)
+    check_count(seen, (side, side), "a square grid")
+    layout = fixed_grid(seen.image_size, *view(seen), (side, side))
+    return Placement(layout.boxes, layout.rule, (side, side))
+
+
+def view(seen: Seen) -> tuple[Size, Size | None]:
+    """(width, height) after a CLIP-like processor's resize, and of its centre crop, if it crops."""
+    images = seen.images
+    resized = resized_size(images.size, seen.image_size) if images.do_resize else seen.image_size
+    crop = images.crop_size if getattr(images, "do_center_crop", False) else None
+    return resized, crop and (crop["width"], crop["height"])
 
 
 def square_grid(seen: Seen) -> Placement:

@@ -84,6 +84,12 @@ class Mllm:
         return int(getattr(next(iter(self.attention_modules)).config, self.family.heads))
 
     @property
+    def image_token_id(self) -> int:
+        """Token that stands for the image in the prompt; -1 where the family has none."""
+        named = (getattr(part, "image_token_id", None) for part in (self.model.config, self.processor))
+        return next((token for token in named if token is not None), -1)
+
+    @property
     def device(self) -> torch.device:
         return self.model.get_input_embeddings().weight.device
 
@@ -134,8 +140,8 @@ class Mllm:
     def _candidates(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
         """Positions that may hold visual tokens, and where the text goes on after the image's placeholders."""
         ids, site = inputs["input_ids"][0], self.family.site
-        image_id = getattr(self.model.config, "image_token_id", None)
-        placeholders = (ids == (-1 if image_id is None else image_id)).nonzero()[:, 0].cpu()
+        image_id = self.image_token_id
+        placeholders = (ids == image_id).nonzero()[:, 0].cpu()
         image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
         if not site.in_sequence:
             states = record(self.model, site, inputs, placeholders).states
@@ -214,7 +220,10 @@ class Mllm:
         return self.family.template.format(question=question)
 
     def _text_span(self, text: str, question: str, ids: list[int]) -> tuple[int, ...]:
-        """Positions of the question's tokens, counted from the end: only the placeholder before them is expanded."""
+        """Positions of the question's tokens, counted from the end: only the placeholder before them is expanded.
+
+        A processor may close the prompt with tokens of its own (a separator).
+        """
         tokenizer = self.processor.tokenizer
         if not tokenizer.is_fast:
             raise UnsupportedModelError(
@@ -226,11 +235,14 @@ class Mllm:
         end = start + len(question.strip())
         raw = encoded["input_ids"]
         chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
-        if start < 0 or not chosen or raw[chosen[0] :] != ids[chosen[0] - len(raw) :]:
+        ending = raw[chosen[0] :] if start >= 0 and chosen else []
+        closed = (added for added in range(len(ids) - len(ending) + 1) if ids[len(ids) - added - len(ending) :][: len(ending)] == ending)
+        first = next((len(ids) - added - len(ending) for added in closed), None)
+        if not ending or first is None:
             raise UnsupportedModelError(
                 f"The question must stand after the image and unchanged in the prompt of {self.name}; got {text!r}."
             )
-        return tuple(len(ids) - len(raw) + i for i in chosen)
+        return tuple(first + i - chosen[0] for i in chosen)
 
 
 def _readable(token: str) -> str:

@@ -1,5 +1,6 @@
 """Families in which text or learned queries attend to states outside the sequence."""
 
+import torch
 import transformers
 
 from .base import CLIP, SIGLIP, Built, Words, images, model, squared, text, tiny, tokenizer
@@ -87,3 +88,52 @@ def mllama() -> Built:
         if "cross_attn_" in name and name.endswith("_gate"):
             gate.data.fill_(0.5)
     return built, transformers.MllamaProcessor(squared("MllamaImageProcessorPil", max_image_tiles=tiles), words)
+
+
+VQ = {"embed_dim": 8, "num_embeddings": 64, "latent_channels": 8, "resolution": 32, "base_channels": 32, "num_res_blocks": 1}
+
+
+def local_codes(encoder: torch.nn.Module, codebook: torch.nn.Embedding) -> None:
+    """Makes a random VQ encoder's codes local, as training does, and all of them likely."""
+    for module in encoder.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
+            taps = torch.full((3, 3), 0.05)
+            if module.stride == (1, 1):
+                taps[1, 1] = 1
+            else:
+                # Padded on the right and below only.
+                taps[:2, :2] = 1
+            module.weight.data.normal_().mul_(taps)
+    codebook.weight.data = torch.nn.functional.normalize(torch.randn_like(codebook.weight))
+
+
+@tiny("chameleon")
+def chameleon() -> Built:
+    codes = [f"IMGIMG{chr(65 + number // 10)}{chr(65 + number % 10)}Z" for number in range(64)]
+    words = tokenizer(*codes, image_token="<image>", boi_token="<racm3:break>", eoi_token="<eoss>", sep_token="<sep>")
+    built = model(
+        "chameleon",
+        attending="model.layers",
+        **{name: value for name, value in text(words).items() if name != "model_type"},
+        vq_config=VQ | {"channel_multiplier": [1, 1, 1]},
+        vocabulary_map=words.get_vocab(),
+    )
+    local_codes(built.model.vqmodel.encoder, built.model.vqmodel.quantize.embedding)
+    seen = images("ChameleonImageProcessorPil", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    return built, transformers.ChameleonProcessor(seen, words, image_seq_length=64)
+
+
+@tiny("idefics")
+def idefics() -> Built:
+    words = tokenizer("<fake_token_around_image>", "<end_of_utterance>", image_token="<image>")
+    config = {name: value for name, value in text(words).items() if name not in ("model_type", "num_key_value_heads")}
+    vision = {name: value for name, value in CLIP.items() if name not in ("model_type", "hidden_size")}
+    gates = {"cross_layer_interval": 2, "alpha_type": "vector", "qk_layer_norms": True}
+    built = model(
+        "idefics",
+        attending="model.gated_cross_attn_layers",
+        **config | {"num_hidden_layers": 4},
+        **gates,
+        vision_config=vision | {"embed_dim": 32},
+    )
+    return built, transformers.IdeficsProcessor(images("IdeficsImageProcessorPil", image_size=32), words)
