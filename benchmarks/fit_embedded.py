@@ -1,8 +1,8 @@
 """Choose the methods' settings for the embedded model: `python -m benchmarks.fit_embedded [--scenes N]`.
 
 On scenes of a seed of their own, so that the held-out set stays unseen. All scenes are steered in one batch, with eager
-attention; energies and updates are the package's own. Prints, for each setting and kind of region, the percentage of scenes whose
-"A or B" answer and description name the region's object, and of descriptions that name something absent.
+attention; energies and updates are the package's own. Prints, for each setting and kind of region, the percentage of scenes
+whose "A or B" answer and description name the region's object, and of descriptions that name something absent.
 """
 
 import argparse
@@ -123,11 +123,8 @@ def main() -> None:
                 figures = [100 * sum(values) / len(values) for values in (right, named, absent)]
                 cells.append(f"{kind} " + " ".join(f"{figure:3.0f}" for figure in figures))
             stop = f" stop {method.early_stop}" if method.early_stop else ""
-            print(
-                f"{type(method).__name__:15s} steps {method.steps:2d} size {method.step_size:6g} layers {method.layers}{stop:9s} | "
-                + " | ".join(cells),
-                flush=True,
-            )
+            setting = f"steps {method.steps:2d} size {method.step_size:6g} layers {method.layers}{stop:9s}"
+            print(f"{type(method).__name__:15s} {setting} | {' | '.join(cells)}", flush=True)
 
 
 if __name__ == "__main__":

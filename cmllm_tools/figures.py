@@ -48,7 +48,7 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
 
 
 def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
-    """What each visual token sees, outlined on the image; tokens of different size (tile, thumbnail) in different colors."""
+    """What each visual token sees, outlined on the image; each size of token (tile, thumbnail) has its color."""
     go = _graph_objects()
     figure = _figure()
     _add_image(figure, image, layout)

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from .errors import UnsupportedModelError
 from .models.embedded import EMBEDDED_MODEL
-from .models.families import family_named
+from .models.families import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
 from .selfcheck import self_check
@@ -66,7 +66,7 @@ def _loaded(
         config = AutoConfig.from_pretrained(source, **common)
         if layout == "table":
             # Before gigabytes of weights are fetched.
-            family_named(config.model_type)
+            family_for(config)
         loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
         processor = load_processor(source, config.model_type, **common)
     except (OSError, ValueError, ImportError) as error:

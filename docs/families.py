@@ -10,9 +10,9 @@ ROOT = Path(__file__).parents[1]
 HEAD = """# Families of models
 
 Made from the family table by `make families`. "tested": the family passes every check of the conformance suite
-(`tests/test_families.py`) on a small random model loaded by `from_pretrained`: captured attention equals eager attention, the
-replayed call gives the model's own logits, boxes equal those found by probing, and more. A family that is not here is refused by
-name, unless `cm.load(..., layout="probe")` is asked to find out where its visual tokens look.
+(`tests/test_families.py`) on a small random model loaded by `from_pretrained`: captured attention equals eager attention,
+the replayed call gives the model's own logits, boxes equal those found by probing, and more. A family that is not here is
+refused by name, unless `cm.load(..., layout="probe")` is asked to find out where its visual tokens look.
 
 """
 

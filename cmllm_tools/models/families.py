@@ -2,16 +2,20 @@
 
 import re
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from typing import Any
 
 from ..errors import UnsupportedModelError
 from .geometry import (
     LayoutRule,
+    canvas_tiles,
     clip_grid,
+    crop_grid,
     indicated_tiles,
     merged_grid,
     padded_corner,
     padded_square,
+    pixel_grid,
     pooled_positions,
     sized_grid,
     square_grid,
@@ -30,7 +34,9 @@ DEEPSEEK_TEXT = "User: <image_placeholder>{question}\n\nAssistant:"
 
 PROJECTOR = "projector in the sequence"
 TILES = "tiles"
+CODES = "discrete codes in the sequence"
 Q_FORMER = "Q-Former"
+RESAMPLER = "perceiver resampler"
 CROSS_ATTENTION = "gated cross-attention"
 NO_ENCODER = "no encoder"
 CONVOLUTION = "convolutional encoder"
@@ -55,6 +61,7 @@ class Family:
         learned: path in the model's config to the number of learned queries, where these look at the image in the text's
             place (Q-Former, perceiver).
         template: prompt for processors without a chat template, with `{question}`.
+        excluded: paths to settings in the model's config that rule a model out when on, with the reason.
         notes: what a user should know.
         tested: whether the conformance suite of this package's tests covers it.
     """
@@ -67,8 +74,19 @@ class Family:
     heads: str = "num_attention_heads"
     learned: str = ""
     template: str = "USER: <image>\n{question} ASSISTANT:"
+    excluded: tuple[tuple[str, str], ...] = ()
     notes: str = ""
     tested: bool = True
+
+    def check(self, config: Any) -> None:
+        """Refuse a config with a setting that the row does not cover.
+
+        Raises:
+            UnsupportedModelError: naming the setting and the reason.
+        """
+        for setting, reason in self.excluded:
+            if attrgetter(setting)(config):
+                raise UnsupportedModelError(f"A {self.name} model must not have {setting} set: {reason}.")
 
     def attention_modules(self, model: Any) -> dict[Any, int]:
         """The attention modules that look at visual states, with their layers' numbers.
@@ -223,6 +241,14 @@ FAMILIES: dict[str, Family] = {
             template=f"<|im_start|>{IDEFICS_TEMPLATE}",
             notes=f"{RESOLUTION}; its processor needs the package num2words",
         ),
+        # Discrete codes of the image, embedded like words.
+        Family(
+            "chameleon",
+            CODES,
+            crop_grid,
+            site=CallSite("model", source="model.layers.0", replaces=("input_ids", "pixel_values")),
+            template="<image>{question}",
+        ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(
             "blip-2",
@@ -233,6 +259,50 @@ FAMILIES: dict[str, Family] = {
             learned="num_query_tokens",
             template="Question: {question} Answer:",
         ),
+        Family(
+            "instructblip",
+            Q_FORMER,
+            with_cls(square_grid),
+            site=CallSite("qformer", "encoder_hidden_states"),
+            attends=r"encoder\.layer\.(\d+)\.crossattention\.attention",
+            learned="num_query_tokens",
+            template="{question}",
+        ),
+        Family(
+            "idefics2",
+            RESAMPLER,
+            pixel_grid,
+            site=CallSite("model.connector.perceiver_resampler", "context"),
+            heads="resampler_n_heads",
+            learned="perceiver_config.resampler_n_latents",
+            template="User:<image>{question}<end_of_utterance>\nAssistant:",
+            notes="needs do_image_splitting=False",
+        ),
+        Family(
+            "mllama",
+            CROSS_ATTENTION,
+            canvas_tiles,
+            site=CallSite("model.language_model", "cross_attention_states"),
+            attends=r"layers\.(\d+)\.cross_attn",
+            template="<|image|><|begin_of_text|>{question}",
+        ),
+        Family(
+            "idefics",
+            CROSS_ATTENTION,
+            with_cls(square_grid),
+            site=CallSite(
+                "model",
+                "image_encoder_embeddings",
+                source="model.vision_model",
+                side="output",
+                replaces=("pixel_values",),
+                lift=1,
+            ),
+            attends=r"gated_cross_attn_layers\.(\d+)\.cross_attn",
+            template="User: {question}\nAssistant:",
+            excluded=(("use_resampler", "its perceiver computes attention by hand, where it cannot be captured"),),
+            notes="the processor puts the image before the prompt; layers are numbered among those that cross-attend",
+        ),
     )
 }
 
@@ -241,18 +311,20 @@ def family_of(model: Any) -> Family:
     """The row for a loaded model.
 
     Raises:
-        UnsupportedModelError: for a family without a row, naming those that have one.
+        UnsupportedModelError: for a family without a row, naming those that have one, or a setting that a row excludes.
     """
-    return family_named(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
+    return family_for(getattr(model, "config", model))
 
 
-def family_named(model_type: str) -> Family:
-    """The row for a `model_type`; raises like `family_of`."""
+def family_for(config: Any) -> Family:
+    """The row for a model's config; raises like `family_of`."""
+    model_type = getattr(config, "model_type", type(config).__name__)
     if model_type not in FAMILIES:
         raise UnsupportedModelError(
             f"A model must belong to a supported family ({', '.join(FAMILIES)}); got model_type {model_type!r}. "
             "Load it with layout='probe' to find out where its visual tokens look."
         )
+    FAMILIES[model_type].check(config)
     return FAMILIES[model_type]
 
 
@@ -278,7 +350,7 @@ def probed_family(model: Any) -> Family:
     """
     model_type = model.config.model_type
     if model_type in FAMILIES:
-        return replace(FAMILIES[model_type], layout=None)
+        return replace(family_of(model), layout=None)
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     path = next((path for path, module in model.named_modules() if module is decoder), "")
     if not path:

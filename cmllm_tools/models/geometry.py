@@ -126,6 +126,22 @@ def padded_corner(seen: Seen) -> Placement:
     return Placement(grid_boxes((0, 0, *area), (rows, columns)), "patches, padded at right and bottom", (rows, columns))
 
 
+def crop_grid(seen: Seen) -> Placement:
+    """CLIP-like processors before an encoder that makes a square grid of a square."""
+    side = isqrt(seen.count)
+    check_count(seen, (side, side), "a square grid")
+    layout = fixed_grid(seen.image_size, *view(seen), (side, side))
+    return Placement(layout.boxes, layout.rule, (side, side))
+
+
+def view(seen: Seen) -> tuple[Size, Size | None]:
+    """(width, height) after a CLIP-like processor's resize, and of its centre crop, if it crops."""
+    images = seen.images
+    resized = resized_size(images.size, seen.image_size) if images.do_resize else seen.image_size
+    crop = images.crop_size if getattr(images, "do_center_crop", False) else None
+    return resized, crop and (crop["width"], crop["height"])
+
+
 def square_grid(seen: Seen) -> Placement:
     """The whole image stretched onto a square grid of tokens, pooled or not."""
     side = isqrt(seen.count)
@@ -175,6 +191,44 @@ def indicated_tiles(seen: Seen) -> Placement:
     check_count(seen, (len(tiles) * tokens, tokens), f"{len(tiles)} tiles of {tokens} x {tokens} tokens")
     boxes = [grid_boxes(tile, (tokens, tokens)) for tile in tiles]
     return Placement(np.concatenate(boxes), "thumbnail and tiles")
+
+
+def pixel_grid(seen: Seen) -> Placement:
+    """The whole image in patches of its own resolution, as `pixel_values` has it; what fills no patch is left out."""
+    images, _, height, width = seen.inputs["pixel_values"].flatten(0, -4).shape
+    patch = vision_config(seen.model).patch_size
+    grid = (height // patch, width // patch)
+    if images != 1:
+        raise UnsupportedModelError(
+            f"A {seen.model.config.model_type} model must be given the image whole; its processor made {images} images of "
+            "it. Set processor.image_processor.do_image_splitting to False."
+        )
+    check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
+    right, bottom = (
+        full * count * patch / side for full, count, side in zip(seen.image_size, grid[::-1], (width, height), strict=True)
+    )
+    return Placement(grid_boxes((0, 0, right, bottom), grid), "dynamic grid", grid)
+
+
+def canvas_tiles(seen: Seen) -> Placement:
+    """Mllama: the image in the upper left of a canvas, cut into tiles that each begin with a CLS token."""
+    from transformers.models.mllama.image_processing_pil_mllama import get_image_size_fit_to_canvas
+
+    vision = vision_config(seen.model)
+    rows, columns = vision.supported_aspect_ratios[int(seen.inputs["aspect_ratio_ids"].flatten()[0]) - 1]
+    side, patches = vision.image_size, vision.image_size // vision.patch_size
+    check_count(
+        seen, (vision.max_num_tiles, patches**2 + 1), f"{vision.max_num_tiles} tiles of {patches} x {patches} and CLS"
+    )
+    width, height = seen.image_size
+    shown = get_image_size_fit_to_canvas(height, width, rows * side, columns * side, side)
+    canvas = (0, 0, columns * side * width / shown[1], rows * side * height / shown[0])
+    cells = grid_boxes(canvas, (rows * patches, columns * patches)).reshape(rows, patches, columns, patches, 4)
+    boxes = np.full((vision.max_num_tiles, 1 + patches**2, 4), np.nan)
+    boxes[: rows * columns, 1:] = cells.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1, 4)
+    # Cells of padding alone show nothing of the image.
+    boxes[(boxes[..., 0] > width - 1e-6) | (boxes[..., 1] > height - 1e-6)] = np.nan
+    return Placement(boxes.reshape(-1, 4), f"{rows} x {columns} tiles on a padded canvas, CLS")
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:

@@ -91,6 +91,12 @@ class Mllm:
         return int(getattr(next(iter(self.attention_modules)).config, self.family.heads))
 
     @property
+    def image_token_id(self) -> int:
+        """Token that stands for the image in the prompt; -1 where the family has none."""
+        named = (getattr(part, "image_token_id", None) for part in (self.model.config, self.processor))
+        return next((token for token in named if token is not None), -1)
+
+    @property
     def device(self) -> torch.device:
         return self.model.get_input_embeddings().weight.device
 
@@ -141,8 +147,8 @@ class Mllm:
     def _candidates(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
         """Positions that may hold visual tokens, and where the text goes on after the image's placeholders."""
         ids, site = inputs["input_ids"][0], self.family.site
-        image_id = getattr(self.model.config, "image_token_id", None)
-        placeholders = (ids == (-1 if image_id is None else image_id)).nonzero()[:, 0].cpu()
+        image_id = self.image_token_id
+        placeholders = (ids == image_id).nonzero()[:, 0].cpu()
         image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
         if not site.in_sequence:
             states = record(self.model, site, inputs, placeholders).states

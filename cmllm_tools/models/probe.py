@@ -17,7 +17,10 @@ POSITIONS = 24
 # A band is changed in this many pieces, one after another: the smaller a piece, the less it moves tokens elsewhere.
 PIECES = 4
 SEED = 0
-# A token's box must hold this share of what moves it, beyond what the same share of the image would hold.
+# Discrete codes are probed on this many images.
+CODE_IMAGES = 8
+# A token's box must hold this share of what moves it, beyond what the same share of the image would hold: one that does not
+# looks nowhere, and when half of them do not, probing fails.
 LEAST_CONFIDENCE = 0.3
 
 
@@ -25,7 +28,8 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
     """Find the box of each visual token by changing one band of the image after another.
 
     A band across the image's height, moved from left to right, tells each token's extent in x; one across its width that in
-    y. It takes 48 * `pieces` runs of the vision encoder or, for more than 144 tokens, 4 * `pieces` * sqrt(tokens).
+    y. It takes 48 * `pieces` runs of the vision encoder or, for more than 144 tokens, 4 * `pieces` * sqrt(tokens); eight
+    times as many for an encoder that gives discrete codes.
 
     Args:
         states: gives the visual states (token, width) for an RGB image.
@@ -34,16 +38,37 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
             encoder's own attention.
 
     Returns:
-        The boxes; NaN for tokens that no band moves (row ends). Its rule names the confidence: the median over tokens,
-        each counted by the strength of its response, of the share of that response that lies in its box; 0 for tokens that
-        respond alike everywhere, 1 for tokens that respond nowhere else.
+        The boxes; NaN for tokens that no band moves (row ends) or that every band moves alike (CLS). Its rule names the
+        confidence: the median over tokens, each counted by the strength of its response, of the share of that response that
+        lies in its box; 0 for tokens that respond alike everywhere, 1 for tokens that respond nowhere else.
 
     Raises:
         UnsupportedModelError: when tokens are not local, as behind a Q-Former or a resampler.
     """
-    base, other = _probe_images(image_size)
-    before = states(base)
+    before, changes, edges = _changes(states, image_size, pieces, SEED)
+    moved = before[changes[0].max((0, 1)) > 0]
+    if len(np.unique(moved, axis=0)) < len(moved):
+        # States that recur exactly are codes: one image says only whether a band was enough for them to jump.
+        for seed in range(SEED + 1, SEED + CODE_IMAGES):
+            more = _changes(states, image_size, pieces, seed)[1]
+            changes = [total + change for total, change in zip(changes, more, strict=True)]
     responses = []
+    for axis in (0, 1):
+        strongest = changes[axis].max(0).argmax(0)
+        responses.append((np.take_along_axis(changes[axis], strongest[None, None], 1)[:, 0], edges[axis]))
+    return _placement(responses, before)
+
+
+def _changes(
+    states: States, image_size: Size, pieces: int, seed: int
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """A probe image's states, and for each axis by how much a change of each band moves them, and the bands' edges.
+
+    States (token, width); changes (band, piece, token).
+    """
+    base, other = _probe_images(image_size, seed)
+    before = states(base)
+    moves, ends_of_bands = [], []
     for axis in (0, 1):
         positions = min(max(POSITIONS, round(2 * len(before) ** 0.5)), image_size[axis])
         edges = _edges(image_size[axis], positions)
@@ -56,18 +81,18 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
             image = base.copy()
             image.paste(other.crop((x0, y0, x1, y1)), (x0, y0))
             changes[band, piece] = np.linalg.norm(states(image) - before, axis=1)
-        strongest = changes.max(0).argmax(0)
-        responses.append((np.take_along_axis(changes, strongest[None, None], 1)[:, 0], edges))
-    return _placement(responses, before)
+        moves.append(changes)
+        ends_of_bands.append(edges)
+    return before, moves, ends_of_bands
 
 
 def _edges(length: int, parts: int) -> np.ndarray:
     return np.round(np.linspace(0, length, parts + 1)).astype(int)
 
 
-def _probe_images(image_size: Size) -> tuple[Image.Image, Image.Image]:
+def _probe_images(image_size: Size, seed: int) -> tuple[Image.Image, Image.Image]:
     """A smooth dark random image and its negative: a band changes brightness and structure of all it covers."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(seed)
     width, height = image_size
     noise = rng.integers(0, 256, (height, width, 3), np.uint8)
     grain = max(1.0, min(image_size) / 100)
@@ -87,9 +112,10 @@ def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarra
         inside.append(held)
     (x0, x1), (y0, y1) = spans
     boxes = np.stack([x0, y0, x1, y1], 1)
-    boxes[~moved] = np.nan
+    local = np.minimum(*inside)
+    boxes[~moved | (local < LEAST_CONFIDENCE)] = np.nan
     # Tokens over padding see nothing of the image, and respond to all of it, weakly, through the encoder's attention.
-    confidence = _weighted_median(np.minimum(*inside)[moved], strength[moved]) if moved.any() else 0.0
+    confidence = _weighted_median(local[moved], strength[moved]) if moved.any() else 0.0
     if confidence < LEAST_CONFIDENCE:
         raise UnsupportedModelError(
             "Visual tokens must be local to be laid out by probing: half of them respond to every part of the image "

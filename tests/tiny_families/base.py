@@ -78,19 +78,21 @@ def text(words: PreTrainedTokenizerFast, model_type: str = "llama", **more: obje
     }
 
 
-def model(model_type: str, **config: object) -> torch.nn.Module:
+def model(model_type: str, attending: str = "", **config: object) -> torch.nn.Module:
     """The family's random model.
 
-    Weights of the part that attends to visual states are large, so that attention is far from uniform; those of the vision
-    encoder are small, so that its residual stream keeps tokens local, as training does.
+    Weights of the part that attends to visual states (`attending`, or the Q-Former or decoder) are large, so that attention
+    is far from uniform; those of the vision encoder are small, so that its residual stream keeps tokens local, as training
+    does.
     """
     torch.manual_seed(0)
     built = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **config)).eval()
-    attending = {id(parameter) for parameter in getattr(built, "qformer", built.get_decoder()).parameters()}
+    part = built.get_submodule(attending) if attending else getattr(built, "qformer", built.get_decoder())
+    large_ones = {id(parameter) for parameter in part.parameters()}
     for parameter in built.parameters():
         if parameter.dim() >= 2:
             large = min(1.0, 1.5 * parameter[0].numel() ** -0.5)
-            torch.nn.init.normal_(parameter, std=large if id(parameter) in attending else 0.02)
+            torch.nn.init.normal_(parameter, std=large if id(parameter) in large_ones else 0.02)
     built.generation_config.update(max_new_tokens=4, do_sample=False)
     return built
 

@@ -7,8 +7,6 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from cmllm_tools.models.processors import processor_class, without_video
 
-from cmllm_tools.models.processors import without_video
-
 from .base import CLIP, SIGLIP, Built, Words, images, model, squared, text, tiny, tokenizer
 
 PIXTRAL = {
