@@ -121,7 +121,10 @@ def test_attention_equals_eager_attention_in_bfloat16(family):
 
 def in_precision(mllm, dtype):
     """A copy, as a way back would not restore buffers that no checkpoint holds."""
-    return cm.load((deepcopy(mllm.model).to(dtype), mllm.processor))
+    model = deepcopy(mllm.model).to(dtype)
+    # The grouped kernel of experts has no float64.
+    model.set_experts_implementation("eager")
+    return cm.load((model, mllm.processor))
 
 
 def test_rows_over_all_keys_sum_to_one(family):
@@ -158,8 +161,9 @@ def test_a_latent_changes_logits_from_the_image_on(family):
     moved = (own_logits(mllm, prompt, torch.ones_like(zero)) - plain).abs().amax(-1)
     image_id = mllm.model.config.image_token_id
     start = prompt.inputs["input_ids"][0].tolist().index(image_id)
-    assert moved[:start].sum() == 0
-    assert moved[prompt.text_span[0] :].min() > 0
+    # A kernel of experts rounds a token's result differently in another company of tokens.
+    assert moved[:start].sum() < 1e-6
+    assert moved[prompt.text_span[0] :].min() > 1e-6
 
 
 def test_gradient_equals_finite_differences(family):
@@ -172,8 +176,13 @@ def test_gradient_equals_finite_differences(family):
 
     (gradient,) = torch.autograd.grad(energy(latent), latent)
     direction = gradient / gradient.norm()
-    step = 1e-4 * float(prompt.call.visual_states.std())
-    difference = (energy(latent + step * direction) - energy(latent - step * direction)).item() / (2 * step)
+
+    def slope(step):
+        return (energy(latent + step * direction) - energy(latent - step * direction)).item() / (2 * step)
+
+    # transformers' norms round to float32 even here, and drown a small step; two large ones cancel the third-order term.
+    step = 1e-3 * float(prompt.call.visual_states.std())
+    difference = (4 * slope(step / 2) - slope(step)) / 3
     assert gradient.norm() > 1e-8
     assert difference == pytest.approx(gradient.norm().item(), rel=1e-3)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
+from .geometry import LayoutRule, clip_grid, merged_grid, merged_rows, square_grid, with_cls
 from .replay import CallSite
 from .tiles import anyres_tiles
 
@@ -19,6 +19,11 @@ CROSS_ATTENTION = "gated cross-attention"
 NO_ENCODER = "no encoder"
 CONVOLUTION = "convolutional encoder"
 UNKNOWN = "not in the table"
+
+QWEN_TEMPLATE = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
+HYBRID = "layers of linear attention hold no attention weights and are left out"
+GLM_TEMPLATE = "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>{question}<|assistant|>\n"
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,50 @@ FAMILIES: dict[str, Family] = {
             notes="pan and scan is not laid out",
         ),
         # A grid of the image's own shape, patches merged.
-        Family("qwen2_vl", PROJECTOR, merged_grid),
+        Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
+        Family("qwen2_5_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
+        Family("qwen3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=DEEPSTACK),
+        Family("qwen3_vl_moe", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=DEEPSTACK),
+        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("glm46v", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("glm_ocr", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family(
+            "paddleocr_vl",
+            PROJECTOR,
+            merged_grid,
+            template=(
+                "<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{question}\nAssistant:\n"
+            ),
+        ),
+        Family(
+            "video_llama_3",
+            PROJECTOR,
+            merged_grid,
+            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        Family("exaone4_5", PROJECTOR, merged_grid, template="<|image_pad|>{question}\n"),
+        Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family(
+            "hunyuan_vl",
+            PROJECTOR,
+            merged_rows,
+            template=(
+                "<\uff5chy_begin\u2581of\u2581sentence\uff5c><\uff5chy_place\u2581holder\u2581no\u2581100\uff5c>"
+                "<\uff5chy_place\u2581holder\u2581no\u2581102\uff5c><\uff5chy_place\u2581holder\u2581no\u2581101\uff5c>"
+                "{question}<\uff5chy_User\uff5c>"
+            ),
+        ),
+        Family(
+            "hyperclovax_vision_v2",
+            PROJECTOR,
+            merged_grid,
+            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        Family("glmga", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("cosmos3_edge", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
         # Tiles.
         Family("llava_next", TILES, anyres_tiles),
         # The text, or learned queries, attend to states outside the sequence.

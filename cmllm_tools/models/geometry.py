@@ -1,7 +1,7 @@
 """Layout rules: from what a processor did with an image to the box that each visual token sees."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
@@ -107,6 +107,18 @@ def merged_grid(seen: Seen) -> Placement:
     grid = (rows // merge, columns // merge)
     check_count(seen, grid, f"{rows} x {columns} patches merged by {merge}")
     return whole_image(seen, grid, f"dynamic grid, {merge} x {merge} patches a token")
+
+
+def merged_rows(seen: Seen) -> Placement:
+    """A merged grid with one placeholder before it, one after each row and one at the end, which look nowhere."""
+    (_, rows, columns), merge = seen.inputs["image_grid_thw"][0].tolist(), merge_size(seen)
+    grid = (rows // merge, columns // merge)
+    marks = grid[0] + 2
+    inner = merged_grid(replace(seen, count=seen.count - marks))
+    ended = np.full((grid[0], grid[1] + 1, 4), np.nan)
+    ended[:, :-1] = inner.boxes.reshape(*grid, 4)
+    nowhere = np.full((1, 4), np.nan)
+    return Placement(np.concatenate([nowhere, ended.reshape(-1, 4), nowhere]), f"{inner.rule}, row ends", grid)
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:
