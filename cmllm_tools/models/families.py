@@ -113,6 +113,14 @@ FAMILIES: dict[str, Family] = {
             merged_grid,
             template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
         ),
+        Family(
+            "ernie4_5_vl_moe",
+            PROJECTOR,
+            merged_grid,
+            template=(
+                "<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{question}\nAssistant: "
+            ),
+        ),
         Family("exaone4_5", PROJECTOR, merged_grid, template="<|image_pad|>{question}\n"),
         Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
         Family(

@@ -204,6 +204,21 @@ def glmga() -> Built:
     return glm("glmga", "GlmgaImageProcessorPil", "glm4v_text", "glm4v_vision", whole="Glm46VProcessor")
 
 
+@tiny("ernie4_5_vl_moe")
+def ernie4_5_vl_moe() -> Built:
+    named = {
+        f"{kind}{part}_token": f"<|{kind.upper()}_{place}|>"
+        for kind in ("image", "video")
+        for part, place in (("", "PLACEHOLDER"), ("_start", "START"), ("_end", "END"))
+    }
+    words = tokenizer(begin_token="<|begin_of_sentence|>", **named)
+    numbers = {f"{name}_id": getattr(words, f"{name}_id") for name in named}
+    experts = {"moe_intermediate_size": [16, 16], "moe_k": 2, "moe_num_experts": 4, "moe_num_shared_experts": 1}
+    config = text(words, "ernie4_5_vl_moe_text", rope_parameters=MROPE, **experts)
+    built = model("ernie4_5_vl_moe", text_config=config, vision_config=VISION, **numbers)
+    return built, processor("Ernie4_5_VLMoeProcessor", words, "Ernie4_5_VLMoeImageProcessorPil")
+
+
 WINDOWED = VISION | {"window_size": 16, "fullatt_block_indexes": [1]}
 
 
