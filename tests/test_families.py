@@ -146,7 +146,10 @@ def test_attention_equals_eager_attention_in_bfloat16(family):
 
 def in_precision(mllm, dtype):
     """A copy, as a way back would not restore buffers that no checkpoint holds."""
-    return cm.load((deepcopy(mllm.model).to(dtype), mllm.processor))
+    model = deepcopy(mllm.model).to(dtype)
+    # The grouped kernel of experts has no float64.
+    model.set_experts_implementation("eager")
+    return cm.load((model, mllm.processor))
 
 
 def test_rows_over_all_keys_sum_to_one(family):
@@ -182,8 +185,9 @@ def test_a_latent_changes_logits_from_the_image_on(family):
     assert torch.equal(own_logits(mllm, prompt, zero), plain)
     moved = (own_logits(mllm, prompt, torch.ones_like(zero)) - plain).abs().amax(-1)
     start = prompt.inputs["input_ids"][0].tolist().index(mllm.image_token_id)
-    assert moved[:start].sum() == 0
-    assert moved[prompt.text_span[0] :].min() > 0
+    # A kernel of experts rounds a token's result differently in another company of tokens.
+    assert moved[:start].sum() < 1e-6
+    assert moved[prompt.text_span[0] :].min() > 1e-6
 
 
 class Doubled(TorchFunctionMode):
@@ -234,6 +238,15 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     assert np.median(np.abs(error)) < 0.2
 
 
+def generates_without_cache(mllm, prompt):
+    """Whether transformers itself, without this package, does: it lengthens some families' inputs only with a cache."""
+    try:
+        mllm.model.generate(**prompt.inputs, max_new_tokens=2, min_new_tokens=2, use_cache=False)
+    except IndexError:
+        return False
+    return True
+
+
 def test_energy_falls_and_the_answer_can_be_steered(family):
     mllm, prompt = family
     trace = cm.optimize(mllm, prompt, box_of(prompt), METHOD)
@@ -243,7 +256,8 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
     # A random model may say an image token, which would ask for another image.
     decoding = {"max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": mllm.processor.tokenizer.all_special_ids}
     answer = mllm.generate(prompt, latent=trace.latent, **decoding)
-    assert answer == mllm.generate(prompt, latent=trace.latent, use_cache=False, **decoding)
+    if generates_without_cache(mllm, prompt):
+        assert answer == mllm.generate(prompt, latent=trace.latent, use_cache=False, **decoding)
     assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
 
 

@@ -13,6 +13,7 @@ from .geometry import (
     crop_grid,
     indicated_tiles,
     merged_grid,
+    merged_rows,
     padded_corner,
     padded_square,
     pixel_grid,
@@ -44,6 +45,10 @@ UNKNOWN = "not in the table"
 
 IDEFICS_TEMPLATE = "User:<image>{question}<end_of_utterance>\nAssistant:"
 RESOLUTION = "another resolution than the processor's own is not laid out"
+QWEN_TEMPLATE = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
+HYBRID = "layers of linear attention hold no attention weights and are left out"
+GLM_TEMPLATE = "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>{question}<|assistant|>\n"
 
 
 @dataclass(frozen=True)
@@ -164,7 +169,59 @@ FAMILIES: dict[str, Family] = {
         Family("mistral3", PROJECTOR, sized_grid, template="[INST][IMG]{question}[/INST]"),
         Family("lighton_ocr", PROJECTOR, sized_grid, template=QWEN_TEXT.replace("<image>", "<|image_pad|>")),
         Family("gemma4", PROJECTOR, pooled_positions, template="<|turn>user\n<|image|>{question}<turn|>\n<|turn>model\n"),
-        Family("qwen2_vl", PROJECTOR, merged_grid),
+        # A grid of the image's own shape, patches merged.
+        Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
+        Family("qwen2_5_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
+        Family("qwen3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=DEEPSTACK),
+        Family("qwen3_vl_moe", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=DEEPSTACK),
+        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("glm46v", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("glm_ocr", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family(
+            "paddleocr_vl",
+            PROJECTOR,
+            merged_grid,
+            template=(
+                "<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{question}\nAssistant:\n"
+            ),
+        ),
+        Family(
+            "video_llama_3",
+            PROJECTOR,
+            merged_grid,
+            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        Family(
+            "ernie4_5_vl_moe",
+            PROJECTOR,
+            merged_grid,
+            template=(
+                "<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{question}\nAssistant: "
+            ),
+        ),
+        Family("exaone4_5", PROJECTOR, merged_grid, template="<|image_pad|>{question}\n"),
+        Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family(
+            "hunyuan_vl",
+            PROJECTOR,
+            merged_rows,
+            template=(
+                "<\uff5chy_begin\u2581of\u2581sentence\uff5c><\uff5chy_place\u2581holder\u2581no\u2581100\uff5c>"
+                "<\uff5chy_place\u2581holder\u2581no\u2581102\uff5c><\uff5chy_place\u2581holder\u2581no\u2581101\uff5c>"
+                "{question}<\uff5chy_User\uff5c>"
+            ),
+        ),
+        Family(
+            "hyperclovax_vision_v2",
+            PROJECTOR,
+            merged_grid,
+            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        Family("glmga", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("cosmos3_edge", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
         # Tiles.
         Family("ovis2", TILES, indicated_tiles, template=QWEN_TEXT.replace("<image>", "<image>\n")),
         Family("llava_next", TILES, anyres_tiles),

@@ -1,7 +1,7 @@
 """Layout rules: from what a processor did with an image to the box that each visual token sees."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isqrt
 from typing import Any
 
@@ -204,9 +204,7 @@ def pixel_grid(seen: Seen) -> Placement:
             "it. Set processor.image_processor.do_image_splitting to False."
         )
     check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
-    right, bottom = (
-        full * count * patch / side for full, count, side in zip(seen.image_size, grid[::-1], (width, height), strict=True)
-    )
+    right, bottom = np.array(seen.image_size) / (width, height) * grid[::-1] * patch
     return Placement(grid_boxes((0, 0, right, bottom), grid), "dynamic grid", grid)
 
 
@@ -229,6 +227,18 @@ def canvas_tiles(seen: Seen) -> Placement:
     # Cells of padding alone show nothing of the image.
     boxes[(boxes[..., 0] > width - 1e-6) | (boxes[..., 1] > height - 1e-6)] = np.nan
     return Placement(boxes.reshape(-1, 4), f"{rows} x {columns} tiles on a padded canvas, CLS")
+
+
+def merged_rows(seen: Seen) -> Placement:
+    """A merged grid with one placeholder before it, one after each row and one at the end, which look nowhere."""
+    (_, rows, columns), merge = seen.inputs["image_grid_thw"][0].tolist(), merge_size(seen)
+    grid = (rows // merge, columns // merge)
+    marks = grid[0] + 2
+    inner = merged_grid(replace(seen, count=seen.count - marks))
+    ended = np.full((grid[0], grid[1] + 1, 4), np.nan)
+    ended[:, :-1] = inner.boxes.reshape(*grid, 4)
+    nowhere = np.full((1, 4), np.nan)
+    return Placement(np.concatenate([nowhere, ended.reshape(-1, 4), nowhere]), f"{inner.rule}, row ends", grid)
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:

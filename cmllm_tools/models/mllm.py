@@ -136,6 +136,9 @@ class Mllm:
         )
 
     def _inputs(self, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
+        if "mm_token_type_ids" in getattr(self.processor, "model_input_names", ()):
+            # Not every processor whose model needs them returns them of its own accord.
+            options = {"return_mm_token_type_ids": True} | options
         batch = self.processor(images=image, text=text, return_tensors="pt", **options)
         return {
             name: value.to(self.device, self.model.dtype if value.is_floating_point() else None)

@@ -88,5 +88,9 @@ def without_video(whole: type[Any]) -> type[Any]:
         def check_argument_for_proper_class(self, name: str, argument: Any) -> Any:
             return None if name == VIDEO else super().check_argument_for_proper_class(name, argument)
 
+        def save_pretrained(self, *args: Any, **options: Any) -> Any:
+            # What a class saves beyond its parts belongs to the missing one (a font for times).
+            return ProcessorMixin.save_pretrained(self, *args, **options)
+
     ImagesOnly.__name__ = ImagesOnly.__qualname__ = whole.__name__
     return ImagesOnly
