@@ -6,7 +6,16 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .geometry import LayoutRule, canvas_tiles, clip_grid, crop_grid, merged_grid, pixel_grid, square_grid, with_cls
+from .geometry import (
+    LayoutRule,
+    canvas_tiles,
+    clip_grid,
+    crop_grid,
+    merged_grid,
+    pixel_grid,
+    square_grid,
+    with_cls,
+)
 from .replay import CallSite
 from .tiles import anyres_tiles
 
@@ -172,7 +181,7 @@ def family_of(model: Any) -> Family:
     """The row for a loaded model.
 
     Raises:
-        UnsupportedModelError: for a family without a row, naming those that have one, or a setting that a row excludes.
+        UnsupportedModelError: for a family without a row, naming those that have one, or a setting a row excludes.
     """
     model_type = getattr(getattr(model, "config", None), "model_type", None)
     if model_type not in FAMILIES:

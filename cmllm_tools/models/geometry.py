@@ -132,18 +132,21 @@ def pixel_grid(seen: Seen) -> Placement:
             "it. Set processor.image_processor.do_image_splitting to False."
         )
     check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
-    right, bottom = (full * count * patch / side for full, count, side in zip(seen.image_size, grid[::-1], (width, height)))
+    right = seen.image_size[0] * grid[1] * patch / width
+    bottom = seen.image_size[1] * grid[0] * patch / height
     return Placement(grid_boxes((0, 0, right, bottom), grid), "dynamic grid", grid)
 
 
 def canvas_tiles(seen: Seen) -> Placement:
-    """Mllama: the image in the upper left of a canvas, cut into tiles that begin with a CLS token; the rest of them empty."""
+    """Mllama: the image in the upper left of a canvas, cut into tiles that begin with a CLS token; others are empty."""
     from transformers.models.mllama.image_processing_pil_mllama import get_image_size_fit_to_canvas
 
     vision = vision_config(seen.model)
     rows, columns = vision.supported_aspect_ratios[int(seen.inputs["aspect_ratio_ids"].flatten()[0]) - 1]
     side, patches = vision.image_size, vision.image_size // vision.patch_size
-    check_count(seen, (vision.max_num_tiles, patches**2 + 1), f"{vision.max_num_tiles} tiles of {patches} x {patches} and CLS")
+    check_count(
+        seen, (vision.max_num_tiles, patches**2 + 1), f"{vision.max_num_tiles} tiles of {patches} x {patches} and CLS"
+    )
     width, height = seen.image_size
     shown = get_image_size_fit_to_canvas(height, width, rows * side, columns * side, side)
     canvas = (0, 0, columns * side * width / shown[1], rows * side * height / shown[0])
@@ -156,7 +159,7 @@ def canvas_tiles(seen: Seen) -> Placement:
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:
-    """`rule` for states that begin with a CLS token."""
+    """`rule` for states that begin with a token for the whole image (CLS, or the mean)."""
 
     def place(seen: Seen) -> Placement:
         inner = rule(Seen(seen.model, seen.processor, seen.image_size, seen.inputs, seen.count - 1))

@@ -236,7 +236,11 @@ class Mllm:
         raw = encoded["input_ids"]
         chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
         ending = raw[chosen[0] :] if start >= 0 and chosen else []
-        closed = (added for added in range(len(ids) - len(ending) + 1) if ids[len(ids) - added - len(ending) :][: len(ending)] == ending)
+        closed = (
+            added
+            for added in range(len(ids) - len(ending) + 1)
+            if ids[len(ids) - added - len(ending) :][: len(ending)] == ending
+        )
         first = next((len(ids) - added - len(ending) for added in closed), None)
         if not ending or first is None:
             raise UnsupportedModelError(

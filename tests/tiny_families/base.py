@@ -80,8 +80,9 @@ def text(words: PreTrainedTokenizerFast, model_type: str = "llama", **more: obje
 def model(model_type: str, attending: str = "", **config: object) -> torch.nn.Module:
     """The family's random model.
 
-    Weights of the part that attends to visual states (`attending` or the Q-Former or decoder) are large, so that attention is far from uniform; those of the vision
-    encoder are small, so that its residual stream keeps tokens local, as training does.
+    Weights of the part that attends to visual states (`attending`, or the Q-Former or decoder) are large, so that attention
+    is far from uniform; those of the vision encoder are small, so that its residual stream keeps tokens local, as training
+    does.
     """
     torch.manual_seed(0)
     built = AutoModelForImageTextToText.from_config(AutoConfig.for_model(model_type, **config)).eval()
