@@ -184,6 +184,10 @@ def test_a_latent_changes_logits_from_the_image_on(family):
     plain = own_logits(mllm, prompt)
     assert torch.equal(own_logits(mllm, prompt, zero), plain)
     moved = (own_logits(mllm, prompt, torch.ones_like(zero)) - plain).abs().amax(-1)
+    if mllm.model.config.is_encoder_decoder:
+        # The logits are those of the decoder's tokens, which all come after the image.
+        assert moved.min() > 0
+        return
     start = prompt.inputs["input_ids"][0].tolist().index(mllm.image_token_id)
     # A kernel of experts rounds a token's result differently in another company of tokens.
     assert moved[:start].sum() < 1e-6

@@ -73,5 +73,6 @@ def generate(
         latent = latent.detach()
     with torch.no_grad(), undisturbed(model), latent_added(prompt.call, latent, rows):
         output = model.generate(**inputs, **options)
-    new = output[0, prompt.inputs["input_ids"].shape[1] :]
+    # An encoder's prompt is no part of what its decoder says.
+    new = output[0] if model.config.is_encoder_decoder else output[0, prompt.inputs["input_ids"].shape[1] :]
     return processor.tokenizer.decode(new, skip_special_tokens=True).strip()

@@ -368,7 +368,7 @@ def family_of(model: Any) -> Family:
     """The row for a loaded model.
 
     Raises:
-        UnsupportedModelError: for a family without a row, naming those that have one, or a setting that a row excludes.
+        UnsupportedModelError: for a family without a row, naming those that have one, or a setting a row excludes.
     """
     return family_for(getattr(model, "config", model))
 

@@ -204,7 +204,8 @@ def pixel_grid(seen: Seen) -> Placement:
             "it. Set processor.image_processor.do_image_splitting to False."
         )
     check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
-    right, bottom = np.array(seen.image_size) / (width, height) * grid[::-1] * patch
+    right = seen.image_size[0] * grid[1] * patch / width
+    bottom = seen.image_size[1] * grid[0] * patch / height
     return Placement(grid_boxes((0, 0, right, bottom), grid), "dynamic grid", grid)
 
 
@@ -242,7 +243,7 @@ def merged_rows(seen: Seen) -> Placement:
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:
-    """`rule` for states that begin with a CLS token."""
+    """`rule` for states that begin with a token for the whole image (CLS, or the mean)."""
 
     def place(seen: Seen) -> Placement:
         inner = rule(Seen(seen.model, seen.processor, seen.image_size, seen.inputs, seen.count - 1))

@@ -17,10 +17,13 @@ POSITIONS = 24
 # A band is changed in this many pieces, one after another: the smaller a piece, the less it moves tokens elsewhere.
 PIECES = 4
 SEED = 0
+# A code's place ends where so many bands and one more in a row move it little: far ones move it by chance.
+GAP = 2
 # Discrete codes are probed on this many images.
-CODE_IMAGES = 8
-# A token's box must hold this share of what moves it, beyond what the same share of the image would hold: one that does not
-# looks nowhere, and when half of them do not, probing fails.
+CODE_IMAGES = 16
+# A token's box must hold this share of what moves it, beyond what the same share of the image would hold, or it looks
+# nowhere; for half of the tokens it must be more, or probing fails.
+LEAST_LOCAL = 0.1
 LEAST_CONFIDENCE = 0.3
 
 
@@ -28,7 +31,7 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
     """Find the box of each visual token by changing one band of the image after another.
 
     A band across the image's height, moved from left to right, tells each token's extent in x; one across its width that in
-    y. It takes 48 * `pieces` runs of the vision encoder or, for more than 144 tokens, 4 * `pieces` * sqrt(tokens); eight
+    y. It takes 48 * `pieces` runs of the vision encoder or, for more than 144 tokens, 4 * `pieces` * sqrt(tokens); sixteen
     times as many for an encoder that gives discrete codes.
 
     Args:
@@ -47,7 +50,8 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
     """
     before, changes, edges = _changes(states, image_size, pieces, SEED)
     moved = before[changes[0].max((0, 1)) > 0]
-    if len(np.unique(moved, axis=0)) < len(moved):
+    codes = len(np.unique(moved, axis=0)) < len(moved)
+    if codes:
         # States that recur exactly are codes: one image says only whether a band was enough for them to jump.
         for seed in range(SEED + 1, SEED + CODE_IMAGES):
             more = _changes(states, image_size, pieces, seed)[1]
@@ -56,7 +60,7 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
     for axis in (0, 1):
         strongest = changes[axis].max(0).argmax(0)
         responses.append((np.take_along_axis(changes[axis], strongest[None, None], 1)[:, 0], edges[axis]))
-    return _placement(responses, before)
+    return _placement(responses, before, GAP if codes else None)
 
 
 def _changes(
@@ -101,19 +105,19 @@ def _probe_images(image_size: Size, seed: int) -> tuple[Image.Image, Image.Image
     return Image.fromarray(spread), Image.fromarray(255 - spread)
 
 
-def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarray) -> Placement:
+def _placement(responses: list[tuple[np.ndarray, np.ndarray]], before: np.ndarray, gap: int | None) -> Placement:
     scale = np.linalg.norm(before, axis=1).mean()
     strength = np.minimum(responses[0][0].max(0), responses[1][0].max(0))
     moved = strength > 1e-4 * scale
     spans, inside = [], []
     for changes, edges in responses:
-        low, high, held = _extent(changes, edges)
+        low, high, held = _extent(changes, edges, gap)
         spans.append((low, high))
         inside.append(held)
     (x0, x1), (y0, y1) = spans
     boxes = np.stack([x0, y0, x1, y1], 1)
     local = np.minimum(*inside)
-    boxes[~moved | (local < LEAST_CONFIDENCE)] = np.nan
+    boxes[~moved | (local < LEAST_LOCAL)] = np.nan
     # Tokens over padding see nothing of the image, and respond to all of it, weakly, through the encoder's attention.
     confidence = _weighted_median(local[moved], strength[moved]) if moved.any() else 0.0
     if confidence < LEAST_CONFIDENCE:
@@ -131,17 +135,30 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(counted, counted[-1] / 2)])
 
 
-def _extent(changes: np.ndarray, edges: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _run(strong: np.ndarray, peak: int, gap: int) -> tuple[int, int]:
+    """First and last of the strong bands around the peak, among which at most `gap` in a row are weak."""
+    breaks = np.flatnonzero(np.diff(strong) > gap + 1)
+    at = np.searchsorted(strong, peak)
+    before, after = breaks[breaks < at], breaks[breaks >= at]
+    return strong[before[-1] + 1 if len(before) else 0], strong[after[0] if len(after) else -1]
+
+
+def _extent(changes: np.ndarray, edges: np.ndarray, gap: int | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Ends of each token's box along one axis, and how much more of its response lies within than chance would have.
 
-    changes (band, token); edges (band + 1,). What a token responds to everywhere, through the encoder's own attention, is
-    taken off first; an end lies where the response falls to half of its highest, between bands by interpolation.
+    changes (band, token); edges (band + 1,); what lies beyond more than `gap` weak bands in a row does not count, all does
+    when None. What a token responds to everywhere, through the encoder's own attention, is taken off first; an end lies
+    where the response falls to half of its highest, between bands by interpolation.
     """
     floor = np.median(changes, 0)
     local = np.clip(changes - floor, 0, None)
     peak = np.maximum(local.max(0), 1e-30)
     strong = local > 0.5 * peak
+    strong[local.argmax(0), np.arange(changes.shape[1])] = True
     first, last = strong.argmax(0), len(strong) - 1 - strong[::-1].argmax(0)
+    if gap is not None:
+        runs = [_run(np.flatnonzero(column), at, gap) for column, at in zip(strong.T, local.argmax(0), strict=True)]
+        first, last = np.transpose(runs)
     token = np.arange(changes.shape[1])
     padded = np.concatenate([np.zeros((1, len(token))), local, np.zeros((1, len(token)))])
     width = np.diff(edges)

@@ -90,27 +90,22 @@ def mllama() -> Built:
     return built, transformers.MllamaProcessor(squared("MllamaImageProcessorPil", max_image_tiles=tiles), words)
 
 
-VQ = {
-    "embed_dim": 8,
-    "num_embeddings": 64,
-    "latent_channels": 8,
-    "resolution": 32,
-    "base_channels": 32,
-    "num_res_blocks": 1,
-}
+VQ = {"embed_dim": 8, "latent_channels": 8, "base_channels": 32, "num_res_blocks": 1, "channel_multiplier": [1, 1, 1, 1]}
 
 
-def local_codes(encoder: torch.nn.Module, codebook: torch.nn.Embedding) -> None:
-    """Makes a random VQ encoder's codes local, as training does, and all of them likely."""
+def local(encoder: torch.nn.Module) -> None:
+    """Makes random convolutions look at their own cell of the image, as training does."""
     for module in encoder.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (3, 3):
-            taps = torch.full((3, 3), 0.05)
-            if module.stride == (1, 1):
-                taps[1, 1] = 1
-            else:
-                # Padded on the right and below only.
-                taps[:2, :2] = 1
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d) and module.kernel_size[-1] > module.stride[-1]:
+            side, step = module.kernel_size[-1], module.stride[-1]
+            first = 0 if module.padding in (0, (0, 0)) else side // 2
+            taps = torch.full((side, side), 0.05)
+            taps[first : first + step, first : first + step] = 1
             module.weight.data.normal_().mul_(taps)
+
+
+def equal_codes(codebook: torch.nn.Embedding) -> None:
+    """Makes all codes of a random codebook likely."""
     codebook.weight.data = torch.nn.functional.normalize(torch.randn_like(codebook.weight))
 
 
@@ -122,12 +117,13 @@ def chameleon() -> Built:
         "chameleon",
         attending="model.layers",
         **{name: value for name, value in text(words).items() if name != "model_type"},
-        vq_config=VQ | {"channel_multiplier": [1, 1, 1]},
+        vq_config=VQ | {"num_embeddings": 64, "resolution": 32},
         vocabulary_map=words.get_vocab(),
     )
-    local_codes(built.model.vqmodel.encoder, built.model.vqmodel.quantize.embedding)
+    local(built.model.vqmodel.encoder)
+    equal_codes(built.model.vqmodel.quantize.embedding)
     seen = images("ChameleonImageProcessorPil", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    return built, transformers.ChameleonProcessor(seen, words, image_seq_length=64)
+    return built, transformers.ChameleonProcessor(seen, words, image_seq_length=16)
 
 
 @tiny("idefics")

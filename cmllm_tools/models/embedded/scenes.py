@@ -35,8 +35,8 @@ SIZES = {"shape": (48, 84), "digit": (68, 98)}
 TURNS = {"shape": 12, "digit": 8}
 DIGIT_SHEAR = 0.12
 DIGIT_PROBABILITY = 0.4
-OVERLAY_SCALE = 0.9
-OVERLAY_MIN_LINE = 4.0
+OVERLAY_SCALE = 0.7
+OVERLAY_MIN_LINE = 3.5
 LINE_ALPHA = (176, 255)
 MASK_ALPHA = (64, 112)
 # Scene pixels by which the mask overlay extends beyond the object, so that its tint shows against the background.
