@@ -242,10 +242,10 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     assert np.median(np.abs(error)) < 0.2
 
 
-def generates_without_cache(mllm, prompt):
+def generates_without_cache(mllm, prompt, decoding):
     """Whether transformers itself, without this package, does: it lengthens some families' inputs only with a cache."""
     try:
-        mllm.model.generate(**prompt.inputs, max_new_tokens=2, min_new_tokens=2, use_cache=False)
+        mllm.model.generate(**prompt.inputs, **decoding, use_cache=False)
     except IndexError:
         return False
     return True
@@ -260,7 +260,7 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
     # A random model may say an image token, which would ask for another image.
     decoding = {"max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": mllm.processor.tokenizer.all_special_ids}
     answer = mllm.generate(prompt, latent=trace.latent, **decoding)
-    if generates_without_cache(mllm, prompt):
+    if generates_without_cache(mllm, prompt, decoding):
         assert answer == mllm.generate(prompt, latent=trace.latent, use_cache=False, **decoding)
     assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
 
