@@ -7,15 +7,19 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import transformers
 from conftest import assert_same, snapshot
 from PIL import Image
-from tiny_families import TINY
+from tiny_families import TINY, at_hand
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
 from cmllm_tools.attention import capture
 from cmllm_tools.models import mllm as mllm_module
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.probe import probe
+from cmllm_tools.models.processors import VIDEO
 from cmllm_tools.models.replay import latent_added
 
 QUESTION = "describe the object ."
@@ -28,7 +32,7 @@ def picture(size):
     return Image.fromarray(rng.integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
-@pytest.fixture(scope="module", params=list(TINY))
+@pytest.fixture(scope="module", params=at_hand())
 def family(request, tmp_path_factory):
     """(mllm, prompt) of one family, saved and loaded back."""
     folder = tmp_path_factory.mktemp(request.param.replace("-", "_"))
@@ -43,6 +47,13 @@ def family(request, tmp_path_factory):
     before = snapshot(mllm)
     yield mllm, prompt
     assert_same(before, snapshot(mllm))
+
+
+def test_processor_is_on_torchvision_where_that_is_at_hand(family):
+    processor = family[0].processor
+    assert isinstance(getattr(processor, "image_processor", None), TorchvisionBackend) == is_torchvision_available()
+    if VIDEO in getattr(transformers, type(processor).__name__).get_attributes():
+        assert (getattr(processor, VIDEO, None) is not None) == is_torchvision_available()
 
 
 def box_of(prompt):
@@ -156,8 +167,11 @@ def test_a_latent_changes_logits_from_the_image_on(family):
     plain = own_logits(mllm, prompt)
     assert torch.equal(own_logits(mllm, prompt, zero), plain)
     moved = (own_logits(mllm, prompt, torch.ones_like(zero)) - plain).abs().amax(-1)
-    image_id = mllm.model.config.image_token_id
-    start = prompt.inputs["input_ids"][0].tolist().index(image_id)
+    ids = prompt.inputs["input_ids"]
+    image = ids == mllm.model.config.image_token_id
+    # Tokens of an image that attend to one another begin with its marks, where the processor counts these in.
+    image |= prompt.inputs.get("mm_token_type_ids", torch.zeros_like(ids)) == 1
+    start = image[0].tolist().index(True)
     assert moved[:start].sum() == 0
     assert moved[prompt.text_span[0] :].min() > 0
 
@@ -172,7 +186,8 @@ def test_gradient_equals_finite_differences(family):
 
     (gradient,) = torch.autograd.grad(energy(latent), latent)
     direction = gradient / gradient.norm()
-    step = 1e-4 * float(prompt.call.visual_states.std())
+    # Norms round to single precision in a double-precision model too: a step along all numbers must stand out from that.
+    step = 1e-3 * float(prompt.call.visual_states.std())
     difference = (energy(latent + step * direction) - energy(latent - step * direction)).item() / (2 * step)
     assert gradient.norm() > 1e-8
     assert difference == pytest.approx(gradient.norm().item(), rel=1e-3)
@@ -207,7 +222,11 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
     decoding = {"max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": mllm.processor.tokenizer.all_special_ids}
     answer = mllm.generate(prompt, latent=trace.latent, **decoding)
     assert answer == mllm.generate(prompt, latent=trace.latent, use_cache=False, **decoding)
-    assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
+    if "no beam search" in mllm.family.notes:
+        with pytest.raises(ValueError, match="do not match"):
+            mllm.model.generate(**prompt.inputs, num_beams=2, **decoding)
+    else:
+        assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
 
 
 def test_every_family_is_told_apart_by_whether_it_is_tested():

@@ -5,9 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from .geometry import LayoutRule, clip_grid, merged_grid, square_grid, with_cls
+from .geometry import LayoutRule, clip_grid, merged_grid, padded_grid, square_grid, with_cls
 from .replay import CallSite
-from .tiles import anyres_tiles
+from .tiles import (
+    anyres_tiles,
+    padded_tiles_then_whole,
+    pooled_views,
+    tiles_then_shaped,
+    tiles_then_whole,
+    whole_then_tiles,
+)
 
 IN_SEQUENCE = CallSite()
 SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
@@ -85,8 +92,55 @@ FAMILIES: dict[str, Family] = {
         ),
         # A grid of the image's own shape, patches merged.
         Family("qwen2_vl", PROJECTOR, merged_grid),
+        Family(
+            "kimi_k25",
+            PROJECTOR,
+            padded_grid,
+            template="<|im_user|>user<|im_middle|><|media_begin|>image<|media_content|><|media_pad|><|media_end|>"
+            "{question}<|im_end|><|im_assistant|>assistant<|im_middle|>",
+            notes="images only; needs torchvision",
+        ),
         # Tiles.
         Family("llava_next", TILES, anyres_tiles),
+        Family(
+            "cohere2_vision",
+            TILES,
+            tiles_then_whole,
+            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|><|IMG_PATCH|>{question}<|END_OF_TURN_TOKEN|>"
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+            notes="needs torchvision",
+        ),
+        Family(
+            "perception_lm",
+            TILES,
+            whole_then_tiles,
+            template="<|start_header_id|>user<|end_header_id|>\n\n<|image|>{question}<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+            notes="needs torchvision, and timm for real checkpoints' vision tower",
+        ),
+        Family(
+            "lfm2_vl",
+            TILES,
+            tiles_then_shaped,
+            template="<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
+            notes="convolution layers do not attend; needs torchvision",
+        ),
+        Family(
+            "llama4",
+            TILES,
+            padded_tiles_then_whole,
+            site=CallSite("language_model.model"),
+            template="<|header_start|>user<|header_end|>\n\n<|image|>{question}<|eot|>"
+            "<|header_start|>assistant<|header_end|>\n\n",
+            notes="needs torchvision; no beam search, for which transformers 5.23 repeats its text but not its images",
+        ),
+        Family(
+            "molmo2",
+            TILES,
+            pooled_views,
+            template="<|im_start|>user\n<|image|>{question}<|im_end|>\n<|im_start|>assistant\n",
+            notes="visual states are added to the placeholders' embeddings; images only; needs torchvision",
+        ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(
             "blip-2",

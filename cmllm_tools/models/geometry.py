@@ -109,6 +109,20 @@ def merged_grid(seen: Seen) -> Placement:
     return whole_image(seen, grid, f"dynamic grid, {merge} x {merge} patches a token")
 
 
+def padded_grid(seen: Seen) -> Placement:
+    """Merged patches of an image that was scaled down where it is too large, then padded on the right and below."""
+    from transformers.models.kimi_k25.image_processing_kimi_k25 import navit_resize
+
+    images, merge = seen.images, merge_size(seen)
+    (width, height), side = seen.image_size, images.size["max_height"]
+    scaled, padded = navit_resize(height, width, images.patch_size, merge, images.max_patches, side)
+    _, rows, columns = seen.inputs["image_grid_thw"][0].tolist()
+    grid = (rows // merge, columns // merge)
+    check_count(seen, grid, f"{rows} x {columns} patches merged by {merge}")
+    canvas = (0, 0, width * padded[1] / scaled[1], height * padded[0] / scaled[0])
+    return Placement(grid_boxes(canvas, grid), f"dynamic grid, {merge} x {merge} patches a token, padded", grid)
+
+
 def with_cls(rule: LayoutRule) -> LayoutRule:
     """`rule` for states that begin with a CLS token."""
 

@@ -1,10 +1,6 @@
 """Families with a grid of the image's own shape, whose patches are merged."""
 
-import transformers
-
-from cmllm_tools.models.processors import without_video
-
-from .base import Built, Words, images, model, text, tiny, tokenizer
+from .base import Built, Words, images, model, processor, text, tiny, tokenizer
 
 
 def qwen_tokens() -> Words:
@@ -36,8 +32,7 @@ def qwen_processor(name: str, words: Words, patch: int = 4) -> object:
     seen = images(
         "Qwen2VLImageProcessorPil", patch_size=patch, merge_size=2, size={"shortest_edge": 256, "longest_edge": 4096}
     )
-    cls = without_video(getattr(transformers, name))
-    return cls.from_args_and_dict([seen, words], {"chat_template": QWEN_TEMPLATE})
+    return processor(name, [seen, words], "Qwen2VLVideoProcessor", chat_template=QWEN_TEMPLATE)
 
 
 @tiny("qwen2_vl")
