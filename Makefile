@@ -2,8 +2,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# torchvision of the torch in constraints.txt, for the tests of families that need it; see tests/torchvision_wheel.py.
+TORCHVISION := 0.28.0
+WHEEL := $(VENV)/torchvision
 
-.PHONY: help venv demo lab check test notebooks train heldout picture families lock clean
+.PHONY: help venv torchvision demo lab check test notebooks train heldout picture families lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -21,6 +24,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
+# In a folder of its own, so that the package is tested without torchvision too. Without its dependencies, as it would bring a
+# torch of its own; what it has compiled need not fit the one at hand.
+torchvision: $(WHEEL)/.$(TORCHVISION)
+
+$(WHEEL)/.$(TORCHVISION): $(READY)
+	rm -rf $(WHEEL)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL) torchvision==$(TORCHVISION)
+	@touch $@
+
 demo: venv
 	$(BIN)/cmllm demo --out out
 
@@ -33,11 +45,12 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test: venv
+test: venv torchvision
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+	$(BIN)/python tests/torchvision_wheel.py $(WHEEL) tests/test_families.py
 
 train: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.train

@@ -10,14 +10,18 @@ from cmllm_tools.models.probe import probe
 
 
 def cells(image, rows=4, columns=6, size=(90, 60)):
-    """States of an ideal encoder: each token the mean color of its cell, one more that sees nothing."""
-    pixels = np.asarray(image.resize((columns, rows), Image.Resampling.BOX), float).reshape(-1, 3)
-    return np.concatenate([pixels, np.full((1, 3), 128.0)])
+    """States of an ideal encoder: each token a random projection of its cell's pixels, one more that sees nothing."""
+    side = 15
+    pixels = (
+        np.asarray(image, float).reshape(rows, side, columns, side, 3).transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1)
+    )
+    weights = np.random.default_rng(1).normal(size=(pixels.shape[1], 8))
+    return np.concatenate([pixels @ weights, np.full((1, 8), 128.0)])
 
 
 def test_an_ideal_encoder_is_laid_out_to_a_fraction_of_a_band():
     placement = probe(cells, (90, 60))
-    assert placement.placed.tolist() == [True] * 24 + [False]
+    assert placement.placed((90, 60)).tolist() == [True] * 24 + [False]
     layout = placement.layout((90, 60))
     x0, y0 = (corner.ravel() for corner in np.meshgrid(np.arange(6) * 15, np.arange(4) * 15))
     expected = np.stack([x0, y0, x0 + 15, y0 + 15], 1)

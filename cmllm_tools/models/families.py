@@ -15,6 +15,7 @@ from .geometry import (
     merged_grid,
     merged_rows,
     padded_corner,
+    padded_grid,
     padded_square,
     pixel_grid,
     pooled_positions,
@@ -24,7 +25,18 @@ from .geometry import (
 )
 from .probe import PROBE
 from .replay import CallSite
-from .tiles import anyres_tiles, convolved_tiles, refined_slices, split_tiles, stretched_tiles
+from .tiles import (
+    anyres_tiles,
+    convolved_tiles,
+    padded_tiles_then_whole,
+    pooled_views,
+    refined_slices,
+    split_tiles,
+    stretched_tiles,
+    tiles_then_shaped,
+    tiles_then_whole,
+    whole_then_tiles,
+)
 
 IN_SEQUENCE = CallSite()
 TEXT_MODEL = CallSite("model.text_model")
@@ -222,6 +234,14 @@ FAMILIES: dict[str, Family] = {
         ),
         Family("glmga", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
         Family("cosmos3_edge", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
+        Family(
+            "kimi_k25",
+            PROJECTOR,
+            padded_grid,
+            template="<|im_user|>user<|im_middle|><|media_begin|>image<|media_content|><|media_pad|><|media_end|>"
+            "{question}<|im_end|><|im_assistant|>assistant<|im_middle|>",
+            notes="images only; needs torchvision",
+        ),
         # Tiles.
         Family("ovis2", TILES, indicated_tiles, template=QWEN_TEXT.replace("<image>", "<image>\n")),
         Family("llava_next", TILES, anyres_tiles),
@@ -305,6 +325,44 @@ FAMILIES: dict[str, Family] = {
             crop_grid,
             site=CallSite("model", source="model.layers.0", replaces=("input_ids", "pixel_values")),
             template="<image>{question}",
+        Family(
+            "cohere2_vision",
+            TILES,
+            tiles_then_whole,
+            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|><|IMG_PATCH|>{question}<|END_OF_TURN_TOKEN|>"
+            "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
+            notes="needs torchvision",
+        ),
+        Family(
+            "perception_lm",
+            TILES,
+            whole_then_tiles,
+            template="<|start_header_id|>user<|end_header_id|>\n\n<|image|>{question}<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\n",
+            notes="needs torchvision, and timm for real checkpoints' vision tower",
+        ),
+        Family(
+            "lfm2_vl",
+            TILES,
+            tiles_then_shaped,
+            template="<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
+            notes="convolution layers do not attend; needs torchvision",
+        ),
+        Family(
+            "llama4",
+            TILES,
+            padded_tiles_then_whole,
+            site=CallSite("language_model.model"),
+            template="<|header_start|>user<|header_end|>\n\n<|image|>{question}<|eot|>"
+            "<|header_start|>assistant<|header_end|>\n\n",
+            notes="needs torchvision; no beam search, for which transformers 5.23 repeats its text but not its images",
+        ),
+        Family(
+            "molmo2",
+            TILES,
+            pooled_views,
+            template="<|im_start|>user\n<|image|>{question}<|im_end|>\n<|im_start|>assistant\n",
+            notes="visual states are added to the placeholders' embeddings; images only; needs torchvision",
         ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(

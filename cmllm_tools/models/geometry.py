@@ -53,15 +53,16 @@ class Placement:
     rule: str
     grid: Grid | None = None
 
-    @property
-    def placed(self) -> np.ndarray:
-        """(placeholder,) bool: which of them are visual tokens."""
-        return ~np.isnan(self.boxes).any(1)
+    def placed(self, image_size: Size) -> np.ndarray:
+        """(placeholder,) bool: which of them are visual tokens, as they see some of the image, not padding alone."""
+        clipped = np.clip(self.boxes, 0, [*image_size] * 2)
+        return ((clipped[:, 2:] - clipped[:, :2]) > 1e-6 * max(image_size)).all(1)
 
     def layout(self, image_size: Size) -> VisualTokenLayout:
         """The layout of the visual tokens."""
-        boxes = self.boxes[self.placed]
-        if self.grid is not None:
+        placed = self.placed(image_size)
+        boxes = self.boxes[placed]
+        if self.grid is not None and len(boxes) == self.grid[0] * self.grid[1]:
             return VisualTokenLayout(image_size, boxes, self.grid, self.rule)
         return VisualTokenLayout(image_size, boxes, _display_grid(boxes, image_size), self.rule, merged=True)
 
@@ -225,8 +226,6 @@ def canvas_tiles(seen: Seen) -> Placement:
     cells = grid_boxes(canvas, (rows * patches, columns * patches)).reshape(rows, patches, columns, patches, 4)
     boxes = np.full((vision.max_num_tiles, 1 + patches**2, 4), np.nan)
     boxes[: rows * columns, 1:] = cells.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1, 4)
-    # Cells of padding alone show nothing of the image.
-    boxes[(boxes[..., 0] > width - 1e-6) | (boxes[..., 1] > height - 1e-6)] = np.nan
     return Placement(boxes.reshape(-1, 4), f"{rows} x {columns} tiles on a padded canvas, CLS")
 
 
@@ -240,6 +239,20 @@ def merged_rows(seen: Seen) -> Placement:
     ended[:, :-1] = inner.boxes.reshape(*grid, 4)
     nowhere = np.full((1, 4), np.nan)
     return Placement(np.concatenate([nowhere, ended.reshape(-1, 4), nowhere]), f"{inner.rule}, row ends", grid)
+
+
+def padded_grid(seen: Seen) -> Placement:
+    """Merged patches of an image that was scaled down where it is too large, then padded on the right and below."""
+    from transformers.models.kimi_k25.image_processing_kimi_k25 import navit_resize
+
+    images, merge = seen.images, merge_size(seen)
+    (width, height), side = seen.image_size, images.size["max_height"]
+    scaled, padded = navit_resize(height, width, images.patch_size, merge, images.max_patches, side)
+    _, rows, columns = seen.inputs["image_grid_thw"][0].tolist()
+    grid = (rows // merge, columns // merge)
+    check_count(seen, grid, f"{rows} x {columns} patches merged by {merge}")
+    canvas = (0, 0, width * padded[1] / scaled[1], height * padded[0] / scaled[0])
+    return Placement(grid_boxes(canvas, grid), f"dynamic grid, {merge} x {merge} patches a token, padded", grid)
 
 
 def with_cls(rule: LayoutRule) -> LayoutRule:

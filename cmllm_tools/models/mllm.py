@@ -120,7 +120,7 @@ class Mllm:
         padding = self._padding(inputs)
         candidates, image_end = self._candidates(inputs)
         placement = self._placement(image, text, inputs, len(candidates), processor_options)
-        visual = candidates[torch.from_numpy(placement.placed)]
+        visual = candidates[torch.from_numpy(placement.placed(image.size))]
         return Prompt(
             image=image,
             question=question,

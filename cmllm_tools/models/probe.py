@@ -95,13 +95,13 @@ def _edges(length: int, parts: int) -> np.ndarray:
 
 
 def _probe_images(image_size: Size, seed: int) -> tuple[Image.Image, Image.Image]:
-    """A smooth dark random image and its negative: a band changes brightness and structure of all it covers."""
+    """A smooth random image and its negative: every place has structure, and a band changes all it covers."""
     rng = np.random.default_rng(seed)
     width, height = image_size
     noise = rng.integers(0, 256, (height, width, 3), np.uint8)
     grain = max(1.0, min(image_size) / 100)
     smooth = np.asarray(Image.fromarray(noise).filter(ImageFilter.GaussianBlur(grain)), float)
-    spread = np.clip((smooth - smooth.mean()) * (30 / max(smooth.std(), 1e-6)) + 80, 0, 255).astype(np.uint8)
+    spread = np.clip((smooth - smooth.mean()) * (60 / max(smooth.std(), 1e-6)) + 128, 0, 255).astype(np.uint8)
     return Image.fromarray(spread), Image.fromarray(255 - spread)
 
 

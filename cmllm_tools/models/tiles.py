@@ -4,6 +4,7 @@ from fractions import Fraction
 from math import isqrt
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ..layout import grid_boxes
@@ -126,3 +127,106 @@ def _row_ends(boxes: np.ndarray, grid: Grid) -> np.ndarray:
     """A grid's boxes with one placeholder that looks nowhere after each row."""
     rows = boxes.reshape(*grid, 4)
     return np.concatenate([rows, np.full((grid[0], 1, 4), np.nan)], 1).reshape(-1, 4)
+
+
+def tiles_then_whole(seen: Seen) -> Placement:
+    """Command A Vision: tiles of the image stretched onto them, then the whole image where there are several."""
+    from transformers.models.cohere2_vision.image_processing_cohere2_vision import get_optimal_tiled_canvas
+
+    images, (width, height) = seen.images, seen.image_size
+    tiles = (1, 1)
+    if images.crop_to_patches:
+        side = (images.size["height"], images.size["width"])
+        columns, rows = get_optimal_tiled_canvas((height, width), side, images.min_patches, images.max_patches)
+        tiles = (rows, columns)
+    whole = tiles != (1, 1)
+    grid = _tile_grid(seen, tiles[0] * tiles[1] + whole)
+    boxes = [_tiled((0, 0, width, height), tiles, grid)]
+    if whole:
+        boxes.append(grid_boxes((0, 0, width, height), grid))
+    return Placement(np.concatenate(boxes), f"{tiles[0]} x {tiles[1]} tiles and the whole image")
+
+
+def whole_then_tiles(seen: Seen) -> Placement:
+    """PerceptionLM: the whole image, then tiles of it stretched onto them."""
+    images, box = seen.images, (0, 0, *seen.image_size)
+    if images.vision_input_type != "thumb+tile":
+        return Placement(grid_boxes(box, _tile_grid(seen, 1)), "the whole image", _tile_grid(seen, 1))
+    empty = torch.empty(1, 3, *seen.image_size[::-1])
+    _, (columns, rows) = images.resize(empty, images.tile_size, images.max_num_tiles, resample=images.resample)
+    grid = _tile_grid(seen, 1 + rows * columns)
+    boxes = np.concatenate([grid_boxes(box, grid), _tiled(box, (rows, columns), grid)])
+    return Placement(boxes, f"the whole image and {rows} x {columns} tiles")
+
+
+def tiles_then_shaped(seen: Seen) -> Placement:
+    """LFM2-VL: tiles of a large image stretched onto them, then the whole image in a grid of its own shape."""
+    images, box = seen.images, (0, 0, *seen.image_size)
+    shapes = [tuple(side // images.downsample_factor for side in shape) for shape in seen.inputs["spatial_shapes"].tolist()]
+    empty = torch.empty(1, 3, *seen.image_size[::-1], dtype=torch.uint8)
+    cut = images(empty, return_row_col_info=True)
+    rows, columns = cut["image_rows"][0], cut["image_cols"][0]
+    tiles = rows * columns
+    # Without tiles the whole image stands alone; a processor may leave it out after several.
+    boxes = [_tiled(box, (rows, columns), shapes[0])] if tiles > 1 else []
+    boxes += [grid_boxes(box, shape) for shape in (shapes[tiles:] if tiles > 1 else shapes)]
+    found = np.concatenate(boxes)
+    check_count(seen, (1, len(found)), f"{rows} x {columns} tiles in {len(shapes)} views")
+    return Placement(found, f"{rows} x {columns} tiles and the whole image in its own shape")
+
+
+def padded_tiles_then_whole(seen: Seen) -> Placement:
+    """Llama 4: tiles of the image in the upper left of a canvas, then the whole image where there are several."""
+    from transformers.models.llama4.image_processing_llama4 import get_max_res_without_distortion
+
+    images, (width, height) = seen.images, seen.image_size
+    rows, columns = images(torch.empty(3, height, width, dtype=torch.uint8))["aspect_ratios"][0].tolist()
+    side = images.size["height"]
+    canvas = (rows * side, columns * side)
+    # Enlarged up to one tile's side, unless the processor is told to fill the canvas.
+    room = canvas if images.resize_to_max_canvas else (min(max(height, side), canvas[0]), min(max(width, side), canvas[1]))
+    filled = get_max_res_without_distortion((height, width), room)
+    whole = rows * columns > 1
+    grid = _tile_grid(seen, rows * columns + whole)
+    boxes = [_tiled((0, 0, width * canvas[1] / filled[1], height * canvas[0] / filled[0]), (rows, columns), grid)]
+    if whole:
+        boxes.append(grid_boxes((0, 0, width, height), grid))
+    return Placement(np.concatenate(boxes), f"{rows} x {columns} tiles, padded, and the whole image")
+
+
+def pooled_views(seen: Seen) -> Placement:
+    """Molmo 2: the whole image, then the whole of a larger one (put together from overlapping crops), patches pooled."""
+    from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
+
+    images, (width, height) = seen.images, seen.image_size
+    patch, side = images.patch_size, images.size["height"]
+    *_, tall, wide = compute_crop_geometry(height, width, images.max_crops, images.overlap_margins, side, patch)
+    views = [(side // patch, side // patch), (tall // patch, wide // patch)]
+    boxes = np.concatenate([_pooled(seen.image_size, view, images.pooling_size) for view in views])
+    check_count(seen, (1, len(boxes)), f"two views of {views} patches pooled by {images.pooling_size}")
+    return Placement(boxes, "the whole image twice, patches pooled")
+
+
+def _tile_grid(seen: Seen, tiles: int) -> Grid:
+    """The square grid of each of `tiles` tiles."""
+    side = isqrt(seen.count // tiles)
+    check_count(seen, (tiles * side, side), f"{tiles} tiles of square grids")
+    return side, side
+
+
+def _tiled(box: tuple[float, float, float, float], tiles: Grid, grid: Grid) -> np.ndarray:
+    """Boxes of a grid over each of the tiles that cover `box`, tile by tile."""
+    boxes = grid_boxes(box, (tiles[0] * grid[0], tiles[1] * grid[1]))
+    return boxes.reshape(tiles[0], grid[0], tiles[1], grid[1], 4).swapaxes(1, 2).reshape(-1, 4)
+
+
+def _pooled(image_size: Size, patches: Grid, pool: Grid) -> np.ndarray:
+    """Boxes of windows of `pool` patches, centred on a grid over the image: those at its ends may hold fewer."""
+    edges = []
+    for length, count, window in zip(image_size[::-1], patches, pool, strict=True):
+        windows = -(-count // window)
+        start = -((windows * window - count) // 2)
+        edges.append(np.clip(start + window * np.arange(windows + 1), 0, count) * length / count)
+    (top, left), (bottom, right) = [[e[:-1] for e in edges], [e[1:] for e in edges]]
+    corners = [np.broadcast_arrays(x[None], y[:, None]) for x, y in ((left, top), (right, bottom))]
+    return np.stack([axis for corner in corners for axis in corner], -1).reshape(-1, 4)

@@ -1,6 +1,23 @@
 """Tiny random models of every family; importing this fills `TINY`."""
 
-from . import crossing, merged, projector, tiles
-from .base import TINY
+import os
 
-__all__ = ["TINY", "crossing", "merged", "projector", "tiles"]
+from torchvision_wheel import VARIABLE
+from transformers.utils import is_torchvision_available
+
+from . import crossing, merged, projector, tiles, torchvision_only
+from .base import TINY, TORCHVISION_ONLY
+
+# Families that a process with the wheel of `make torchvision` runs again, one of them with a video part.
+AGAIN = ["llava", "qwen2_vl"]
+
+
+def at_hand() -> list[str]:
+    """The families to test in this process: all but those that need torchvision, or these and a few."""
+    if VARIABLE in os.environ:
+        assert is_torchvision_available()
+        return [*TORCHVISION_ONLY, *AGAIN]
+    return [family for family in TINY if family not in TORCHVISION_ONLY or is_torchvision_available()]
+
+
+__all__ = ["TINY", "at_hand", "crossing", "merged", "projector", "tiles", "torchvision_only"]

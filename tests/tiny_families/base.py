@@ -10,12 +10,16 @@ import torch
 import transformers
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
+from transformers.utils import is_torchvision_available
 
 from cmllm_tools.models.embedded.language import vocabulary
+from cmllm_tools.models.processors import VIDEO, without_video
 
 Words = PreTrainedTokenizerFast
 Built = tuple[torch.nn.Module, object]
 TINY: dict[str, Callable[[], Built]] = {}
+# Families whose image processor transformers has on torchvision only.
+TORCHVISION_ONLY: list[str] = []
 
 CLIP = {
     "model_type": "clip_vision_model",
@@ -30,11 +34,13 @@ SIGLIP = CLIP | {"model_type": "siglip_vision_model"}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 
 
-def tiny(family: str) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
+def tiny(family: str, torchvision_only: bool = False) -> Callable[[Callable[[], Built]], Callable[[], Built]]:
     """Registers the function below as the builder of a family's tiny model."""
 
     def register(build: Callable[[], Built]) -> Callable[[], Built]:
         TINY[family] = build
+        if torchvision_only:
+            TORCHVISION_ONLY.append(family)
         return build
 
     return register
@@ -98,8 +104,20 @@ def model(model_type: str, attending: str = "", **config: object) -> torch.nn.Mo
 
 
 def images(name: str, **settings: object) -> object:
-    """transformers' PIL image processor of that name."""
-    return getattr(transformers, name)(**settings)
+    """transformers' PIL image processor of that name, or the one on torchvision where that is at hand."""
+    return getattr(transformers, name.removesuffix("Pil") if is_torchvision_available() else name)(**settings)
+
+
+def processor(name: str, parts: list[object], video: str, **settings: object) -> object:
+    """transformers' processor of that name from its parts, and from its video part where torchvision is at hand."""
+    cls = getattr(transformers, name)
+    if VIDEO not in cls.get_attributes():
+        return cls(*parts, **settings)
+    if not is_torchvision_available():
+        return without_video(cls).from_args_and_dict(parts, settings)
+    whole = list(parts)
+    whole.insert(cls.get_attributes().index(VIDEO), getattr(transformers, video)())
+    return cls.from_args_and_dict(whole, settings)
 
 
 def squared(name: str, side: int = 32, **settings: object) -> object:

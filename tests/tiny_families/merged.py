@@ -3,11 +3,7 @@
 Processors here have no chat template, so that each family's own template is tested; qwen2_vl's is the exception.
 """
 
-import transformers
-
-from cmllm_tools.models.processors import without_video
-
-from .base import Built, Words, images, model, text, tiny, tokenizer
+from .base import Built, Words, images, model, processor, text, tiny, tokenizer
 
 VISION = {
     "depth": 2,
@@ -35,15 +31,12 @@ QWEN_TEMPLATE = (
 )
 
 
-def processor(
+def qwen_processor(
     name: str, words: Words, seen: str = "Qwen2VLImageProcessorPil", chat_template: str | None = None, **settings: object
 ) -> object:
     size = {"shortest_edge": 256, "longest_edge": 4096}
     part = images(seen, **{"patch_size": 4, "merge_size": 2, "size": size} | settings)
-    cls = getattr(transformers, name)
-    if "video_processor" in cls.get_attributes():
-        return without_video(cls).from_args_and_dict([part, words], {"chat_template": chat_template})
-    return cls(part, words, chat_template=chat_template)
+    return processor(name, [part, words], "Qwen2VLVideoProcessor", chat_template=chat_template)
 
 
 # Tokenizer classes of some families split every checkpoint's words into characters of these, in the way of GPT-2.
@@ -73,7 +66,7 @@ def qwen_ids(words: Words) -> dict:
 
 def qwen(family: str, words: Words, vision: dict, seen: str, **config: object) -> Built:
     built = model(family, text_config=text(words, f"{family}_text", **config), vision_config=vision, **qwen_ids(words))
-    return built, processor(seen, words)
+    return built, qwen_processor(seen, words)
 
 
 @tiny("qwen2_vl")
@@ -82,7 +75,7 @@ def qwen2_vl() -> Built:
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "num_heads": 2, "patch_size": 4, "mlp_ratio": 2}
     config = text(words, "qwen2_vl_text", rope_parameters=MROPE)
     built = model("qwen2_vl", text_config=config, vision_config=vision, **qwen_ids(words))
-    return built, processor("Qwen2VLProcessor", words, chat_template=QWEN_TEMPLATE)
+    return built, qwen_processor("Qwen2VLProcessor", words, chat_template=QWEN_TEMPLATE)
 
 
 @tiny("qwen2_5_vl")
@@ -152,7 +145,7 @@ def glm(family: str, seen: str, *parts: str, whole: str = "Glm4vProcessor", **co
         vision_config=VISION | {"model_type": parts[1], "image_size": 32},
         **numbers,
     )
-    return built, processor(whole, words, seen)
+    return built, qwen_processor(whole, words, seen)
 
 
 @tiny("glm4v")
@@ -188,7 +181,7 @@ def paddleocr_vl() -> Built:
     vision = SIGLIP_GRID | {"image_size": 32}
     config = text(words, "paddleocr_vl_text", head_dim=8, rope_parameters=MROPE)
     built = model("paddleocr_vl", text_config=config, vision_config=vision, **qwen_ids(words))
-    return built, processor("PaddleOCRVLProcessor", words, "PaddleOCRVLImageProcessorPil")
+    return built, qwen_processor("PaddleOCRVLProcessor", words, "PaddleOCRVLImageProcessorPil")
 
 
 @tiny("video_llama_3")
@@ -196,7 +189,7 @@ def video_llama_3() -> Built:
     words = qwen_tokens()
     numbers = {"image_token_id": words.image_token_id, "video_token_id": words.video_token_id}
     built = model("video_llama_3", text_config=text(words, "qwen2"), vision_config=SIGLIP_GRID, **numbers)
-    return built, processor("VideoLlama3Processor", words, "VideoLlama3ImageProcessorPil")
+    return built, qwen_processor("VideoLlama3Processor", words, "VideoLlama3ImageProcessorPil")
 
 
 @tiny("glmga")
@@ -216,7 +209,7 @@ def ernie4_5_vl_moe() -> Built:
     experts = {"moe_intermediate_size": [16, 16], "moe_k": 2, "moe_num_experts": 4, "moe_num_shared_experts": 1}
     config = text(words, "ernie4_5_vl_moe_text", rope_parameters=MROPE, **experts)
     built = model("ernie4_5_vl_moe", text_config=config, vision_config=VISION, **numbers)
-    return built, processor("Ernie4_5_VLMoeProcessor", words, "Ernie4_5_VLMoeImageProcessorPil")
+    return built, qwen_processor("Ernie4_5_VLMoeProcessor", words, "Ernie4_5_VLMoeImageProcessorPil")
 
 
 WINDOWED = VISION | {"window_size": 16, "fullatt_block_indexes": [1]}
@@ -229,7 +222,7 @@ def exaone4_5() -> Built:
     numbers = {"image_token_id": words.image_token_id, "video_token_id": words.video_token_id}
     vision = WINDOWED | {"num_key_value_heads": 1}
     built = model("exaone4_5", text_config=text(words, "exaone4", **window), vision_config=vision, **numbers)
-    return built, processor("Exaone4_5_Processor", words)
+    return built, qwen_processor("Exaone4_5_Processor", words)
 
 
 @tiny("lfm3_vl")
@@ -239,7 +232,7 @@ def lfm3_vl() -> Built:
     config = text(words, "lfm3", num_hidden_layers=3, layer_types=layers, sliding_window=12, head_dim=8)
     vision = SIGLIP_GRID | {"num_key_value_heads": 1, "layer_types": ["conv", "full_attention"]}
     built = model("lfm3_vl", text_config=config, vision_config=vision, projector_hidden_size=32, **qwen_ids(words))
-    return built, processor("Lfm3VlProcessor", words)
+    return built, qwen_processor("Lfm3VlProcessor", words)
 
 
 @tiny("hunyuan_vl")
@@ -260,7 +253,7 @@ def hunyuan_vl() -> Built:
         im_start_id=words.image_start_token_id,
         im_end_id=words.image_end_token_id,
     )
-    return built, processor("HunYuanVLProcessor", words, "HunYuanVLImageProcessorPil")
+    return built, qwen_processor("HunYuanVLProcessor", words, "HunYuanVLImageProcessorPil")
 
 
 @tiny("hyperclovax_vision_v2")
@@ -274,7 +267,7 @@ def hyperclovax_vision_v2() -> Built:
         vision_config=vision,
         **numbers,
     )
-    return built, processor("HyperCLOVAXVisionV2Processor", words)
+    return built, qwen_processor("HyperCLOVAXVisionV2Processor", words)
 
 
 @tiny("cosmos3_edge")
@@ -283,4 +276,4 @@ def cosmos3_edge() -> Built:
     config = text(words, "cosmos3_edge_text", head_dim=8, rope_parameters=MROPE)
     vision = SIGLIP_GRID | {"num_patches": 64}
     built = model("cosmos3_edge", text_config=config, vision_config=vision, projector_hidden_size=32, **qwen_ids(words))
-    return built, processor("Cosmos3EdgeProcessor", words, "Cosmos3EdgeImageProcessorPil")
+    return built, qwen_processor("Cosmos3EdgeProcessor", words, "Cosmos3EdgeImageProcessorPil")
