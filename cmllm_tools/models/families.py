@@ -1,13 +1,11 @@
-"""What differs between families of multimodal models, as data: one row each."""
+"""What differs between families of multimodal models: one row each."""
 
-import re
-from dataclasses import dataclass, replace
-from operator import attrgetter
+from dataclasses import replace
 from typing import Any
 
 from ..errors import UnsupportedModelError
+from .family import CODES, CONVOLUTION, CROSS_ATTENTION, NO_ENCODER, PROJECTOR, Q_FORMER, RESAMPLER, TILES, UNKNOWN, Family
 from .geometry import (
-    LayoutRule,
     canvas_tiles,
     clip_grid,
     crop_grid,
@@ -38,22 +36,10 @@ from .tiles import (
     whole_then_tiles,
 )
 
-IN_SEQUENCE = CallSite()
 TEXT_MODEL = CallSite("model.text_model")
-SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
 
 QWEN_TEXT = "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n"
 DEEPSEEK_TEXT = "User: <image_placeholder>{question}\n\nAssistant:"
-
-PROJECTOR = "projector in the sequence"
-TILES = "tiles"
-CODES = "discrete codes in the sequence"
-Q_FORMER = "Q-Former"
-RESAMPLER = "perceiver resampler"
-CROSS_ATTENTION = "gated cross-attention"
-NO_ENCODER = "no encoder"
-CONVOLUTION = "convolutional encoder"
-UNKNOWN = "not in the table"
 
 IDEFICS_TEMPLATE = "User:<image>{question}<end_of_utterance>\nAssistant:"
 RESOLUTION = "another resolution than the processor's own is not laid out"
@@ -61,76 +47,6 @@ QWEN_TEMPLATE = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{q
 DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
 HYBRID = "layers of linear attention hold no attention weights and are left out"
 GLM_TEMPLATE = "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>{question}<|assistant|>\n"
-
-
-@dataclass(frozen=True)
-class Family:
-    """One family of models.
-
-    Args:
-        name: `model_type` of the config.
-        way_in: how visual states reach the text.
-        layout: rule that finds each visual token's box; None stands for probing.
-        site: where the call is recorded and replayed, and which of its arguments holds the visual states.
-        attends: pattern of the paths, within the replayed module, of the attention modules that look at visual states;
-            its group is the layer's number.
-        heads: attribute of those modules' config that counts query heads.
-        learned: path in the model's config to the number of learned queries, where these look at the image in the text's
-            place (Q-Former, perceiver).
-        template: prompt for processors without a chat template, with `{question}`.
-        excluded: paths to settings in the model's config that rule a model out when on, with the reason.
-        notes: what a user should know.
-        tested: whether the conformance suite of this package's tests covers it.
-    """
-
-    name: str
-    way_in: str
-    layout: LayoutRule | None
-    site: CallSite = IN_SEQUENCE
-    attends: str = SELF_ATTENTION
-    heads: str = "num_attention_heads"
-    learned: str = ""
-    template: str = "USER: <image>\n{question} ASSISTANT:"
-    excluded: tuple[tuple[str, str], ...] = ()
-    notes: str = ""
-    tested: bool = True
-
-    def check(self, config: Any) -> None:
-        """Refuse a config with a setting that the row does not cover.
-
-        Raises:
-            UnsupportedModelError: naming the setting and the reason.
-        """
-        for setting, reason in self.excluded:
-            if attrgetter(setting)(config):
-                raise UnsupportedModelError(f"A {self.name} model must not have {setting} set: {reason}.")
-
-    def attention_modules(self, model: Any) -> dict[Any, int]:
-        """The attention modules that look at visual states, with their layers' numbers.
-
-        Raises:
-            UnsupportedModelError: when the model has none.
-        """
-        inner = model.get_submodule(self.site.call)
-        found = {
-            module: int(match.group(1))
-            for path, module in inner.named_modules()
-            if (match := re.fullmatch(self.attends, path))
-        }
-        if not found:
-            raise UnsupportedModelError(
-                f"A {self.name} model must have attention modules {self.attends!r} in {self.site.call!r}; "
-                f"{type(model).__name__} has none."
-            )
-        return found
-
-    def layer_modules(self, model: Any) -> list[Any]:
-        """The modules, in order, of which the replayed call runs one after another: layers that attend, and others."""
-        inner = model.get_submodule(self.site.call)
-        paths = (re.fullmatch(self.attends, path) for path, _ in inner.named_modules())
-        match = next(match for match in paths if match)
-        return list(inner.get_submodule(match.string[: match.start(1) - 1]))
-
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -318,13 +234,6 @@ FAMILIES: dict[str, Family] = {
             template=f"<|im_start|>{IDEFICS_TEMPLATE}",
             notes=f"{RESOLUTION}; its processor needs the package num2words",
         ),
-        # Discrete codes of the image, embedded like words.
-        Family(
-            "chameleon",
-            CODES,
-            crop_grid,
-            site=CallSite("model", source="model.layers.0", replaces=("input_ids", "pixel_values")),
-            template="<image>{question}",
         Family(
             "cohere2_vision",
             TILES,
@@ -363,6 +272,14 @@ FAMILIES: dict[str, Family] = {
             pooled_views,
             template="<|im_start|>user\n<|image|>{question}<|im_end|>\n<|im_start|>assistant\n",
             notes="visual states are added to the placeholders' embeddings; images only; needs torchvision",
+        ),
+        # Discrete codes of the image, embedded like words.
+        Family(
+            "chameleon",
+            CODES,
+            crop_grid,
+            site=CallSite("model", source="model.layers.0", replaces=("input_ids", "pixel_values")),
+            template="<image>{question}",
         ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(

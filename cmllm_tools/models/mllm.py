@@ -12,7 +12,8 @@ from PIL import Image
 from ..errors import PromptError, UnsupportedModelError
 from ..images import read_image
 from . import decoding
-from .families import Family, family_of, probed_family
+from .families import family_of, probed_family
+from .family import Family
 from .geometry import Placement, Seen
 from .probe import probe
 from .prompt import Prompt

@@ -1,0 +1,93 @@
+"""One family of multimodal models, as data: where text meets visual states, and where each of these looks."""
+
+import re
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
+
+from ..errors import UnsupportedModelError
+from .geometry import LayoutRule
+from .replay import CallSite
+
+IN_SEQUENCE = CallSite()
+SELF_ATTENTION = r"(?:.*\.)?layers\.(\d+)\.self_attn"
+
+# Ways in.
+PROJECTOR = "projector in the sequence"
+TILES = "tiles"
+CODES = "discrete codes in the sequence"
+Q_FORMER = "Q-Former"
+RESAMPLER = "perceiver resampler"
+CROSS_ATTENTION = "gated cross-attention"
+NO_ENCODER = "no encoder"
+CONVOLUTION = "convolutional encoder"
+UNKNOWN = "not in the table"
+
+
+@dataclass(frozen=True)
+class Family:
+    """One family of models.
+
+    Args:
+        name: `model_type` of the config.
+        way_in: how visual states reach the text.
+        layout: rule that finds each visual token's box; None stands for probing.
+        site: where the call is recorded and replayed, and which of its arguments holds the visual states.
+        attends: pattern of the paths, within the replayed module, of the attention modules that look at visual states;
+            its group is the layer's number.
+        heads: attribute of those modules' config that counts query heads.
+        learned: path in the model's config to the number of learned queries, where these look at the image in the text's
+            place (Q-Former, perceiver).
+        template: prompt for processors without a chat template, with `{question}`.
+        excluded: paths to settings in the model's config that rule a model out when on, with the reason.
+        notes: what a user should know.
+        tested: whether the conformance suite of this package's tests covers it.
+    """
+
+    name: str
+    way_in: str
+    layout: LayoutRule | None
+    site: CallSite = IN_SEQUENCE
+    attends: str = SELF_ATTENTION
+    heads: str = "num_attention_heads"
+    learned: str = ""
+    template: str = "USER: <image>\n{question} ASSISTANT:"
+    excluded: tuple[tuple[str, str], ...] = ()
+    notes: str = ""
+    tested: bool = True
+
+    def check(self, config: Any) -> None:
+        """Refuse a config with a setting that the row does not cover.
+
+        Raises:
+            UnsupportedModelError: naming the setting and the reason.
+        """
+        for setting, reason in self.excluded:
+            if attrgetter(setting)(config):
+                raise UnsupportedModelError(f"A {self.name} model must not have {setting} set: {reason}.")
+
+    def attention_modules(self, model: Any) -> dict[Any, int]:
+        """The attention modules that look at visual states, with their layers' numbers.
+
+        Raises:
+            UnsupportedModelError: when the model has none.
+        """
+        inner = model.get_submodule(self.site.call)
+        found = {
+            module: int(match.group(1))
+            for path, module in inner.named_modules()
+            if (match := re.fullmatch(self.attends, path))
+        }
+        if not found:
+            raise UnsupportedModelError(
+                f"A {self.name} model must have attention modules {self.attends!r} in {self.site.call!r}; "
+                f"{type(model).__name__} has none."
+            )
+        return found
+
+    def layer_modules(self, model: Any) -> list[Any]:
+        """The modules, in order, of which the replayed call runs one after another: layers that attend, and others."""
+        inner = model.get_submodule(self.site.call)
+        paths = (re.fullmatch(self.attends, path) for path, _ in inner.named_modules())
+        match = next(match for match in paths if match)
+        return list(inner.get_submodule(match.string[: match.start(1) - 1]))
