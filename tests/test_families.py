@@ -11,13 +11,14 @@ from conftest import assert_same, snapshot
 from PIL import Image
 from tiny_families import TINY, at_hand
 from torch.overrides import TorchFunctionMode
+from transformers import AutoConfig
 from transformers.image_processing_backends import TorchvisionBackend
 from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
 from cmllm_tools.attention import capture
 from cmllm_tools.models import mllm as mllm_module
-from cmllm_tools.models.families import FAMILIES
+from cmllm_tools.models.families import FAMILIES, family_for
 from cmllm_tools.models.probe import probe
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
@@ -293,4 +294,24 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
 
 
 def test_every_family_is_told_apart_by_whether_it_is_tested():
-    assert set(TINY) <= set(FAMILIES)
+    assert set(TINY) == {name for name, family in FAMILIES.items() if family.tested}
+
+
+def test_settings_that_a_row_does_not_cover_are_refused():
+    config = AutoConfig.for_model("idefics", use_resampler=True)
+    with pytest.raises(cm.UnsupportedModelError, match=r"idefics model must not have use_resampler set: its perceiver"):
+        family_for(config)
+    model, processor = TINY["idefics2"]()
+    processor.image_processor.do_image_splitting = True
+    with pytest.raises(cm.UnsupportedModelError, match="do_image_splitting to False"):
+        cm.load((model, processor)).prepare(picture((150, 60)), QUESTION)
+
+
+@pytest.mark.parametrize("name", ["llava_next", "qwen2_vl", "internvl", "paligemma", "mllama"])
+def test_a_processor_with_other_settings_than_the_rule_knows_is_refused(name, monkeypatch):
+    """Whatever went wrong, a number of boxes other than that of tokens is never shown as a map."""
+    mllm = cm.load(TINY[name]())
+    candidates, end = mllm._candidates(mllm._inputs(picture((80, 80)), mllm._prompt_text(QUESTION), {}))
+    monkeypatch.setattr(mllm, "_candidates", lambda inputs: (candidates[:-1], end))
+    with pytest.raises(cm.UnsupportedModelError, match="must"):
+        mllm.prepare(picture((80, 80)), QUESTION)

@@ -168,7 +168,14 @@ class Mllm:
         self, image: Image.Image, text: str, inputs: dict[str, Any], count: int, options: dict[str, Any]
     ) -> Placement:
         if self.family.layout is not None:
-            return self.family.layout(Seen(self.model, self.processor, image.size, inputs, count))
+            placement = self.family.layout(Seen(self.model, self.processor, image.size, inputs, count))
+            if len(placement.boxes) != count:
+                raise UnsupportedModelError(
+                    f"The layout rule of {self.family.name} must give a box for each of the {count} states that may be "
+                    f"visual; it gave {len(placement.boxes)} ({placement.rule}). Check that processor and model belong "
+                    "together, and that the processor has its own settings."
+                )
+            return placement
         key = (image.size, count, repr(options))
         if key not in self._probed:
 
