@@ -42,7 +42,10 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     figure.add_trace(_heat(percent, cmap.layout, percent.max()))
     _add_outlines(figure, as_regions(regions) if regions is not None else ())
     figure.update_layout(
-        title=f"Attention of {escape(' '.join(cmap.words))!r}", width=PANEL + 120, height=PANEL + 60, **_STYLE
+        title=f"Attention of {escape(' '.join(cmap.words))!r}",
+        width=PANEL + 120,
+        height=_panel_height(cmap.layout) + 100,
+        **_STYLE,
     )
     return figure
 
@@ -72,11 +75,11 @@ def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
             )
         )
     figure.update_layout(
-        title=f"{len(layout)} visual tokens: {escape(layout.rule)}",
+        title=f"{len(layout)} visual tokens<br><sub>{escape(layout.rule)}</sub>",
         width=PANEL + 120,
-        height=PANEL + 90,
-        legend={"orientation": "h", "y": -0.05},
-        **_STYLE,
+        height=_panel_height(layout) + 150,
+        legend={"orientation": "h", "y": 0, "yanchor": "top"},
+        **_STYLE | {"margin": {"t": 80, "b": 60, "l": 40, "r": 40}},
     )
     return figure
 
@@ -148,7 +151,7 @@ def before_after(trace: Trace) -> Figure:
     figure.update_layout(
         title=escape(trace.question),
         width=2 * PANEL + 40,
-        height=PANEL + 110,
+        height=_panel_height(trace.layout) + 150,
         **_STYLE | {"margin": {"t": 110, "b": 20, "l": 20, "r": 20}},
     )
     return figure
@@ -212,6 +215,12 @@ def _graph_objects() -> Any:
 
 def _figure() -> Figure:
     return _graph_objects().Figure()
+
+
+def _panel_height(layout: VisualTokenLayout) -> int:
+    """Height in pixels of an image drawn PANEL wide, or PANEL where it is taller than wide."""
+    width, height = layout.image_size
+    return round(PANEL * min(1.0, height / width))
 
 
 def _percent(values: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:

@@ -12,9 +12,11 @@ def test_capture_benchmark_measures_what_it_says(monkeypatch):
         "speedup_all_layers",
         "speedup_window",
         "memory_ratio_to_reference",
+        "memory_ratio_checkpointed",
+        "time_ratio_checkpointed",
         "memory_growth_exponent",
         "time_growth_exponent",
     }
     assert summary["grad_rel_diff"] < 1e-4
-    assert 0 < summary["memory_ratio_to_reference"] < 1
+    assert 0 < summary["memory_ratio_checkpointed"] < summary["memory_ratio_to_reference"] < 1
     assert details["peak_mb"]["ours, window"] < details["peak_mb"]["ours"] < details["peak_mb"]["reference"]

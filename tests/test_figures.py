@@ -2,9 +2,11 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools import figures
+from cmllm_tools.layout import grid_boxes
 from cmllm_tools.report import report_html, write_report
 
 
@@ -101,3 +103,15 @@ def test_report_is_one_offline_page(trace, tmp_path):
     assert len(page) < 7.5e6
     with pytest.raises(cm.TraceError, match="there is no"):
         write_report(trace, tmp_path / "no" / "page.html")
+
+
+def test_visual_tokens_outlines_every_token_by_size():
+    boxes = np.concatenate([grid_boxes((0, 0, 80, 40), (2, 2)), grid_boxes((0, 0, 40, 40), (4, 4))])
+    layout = cm.VisualTokenLayout((80, 40), boxes, (4, 8), "thumbnail & tile", merged=True)
+    figure = cm.figures.visual_tokens(layout, Image.new("RGB", (80, 40)))
+    assert [trace.name for trace in figure.data] == ["16 tokens of 10 x 10 px", "4 tokens of 40 x 20 px"]
+    # Five corners and a gap for each token.
+    assert [len(trace.x) for trace in figure.data] == [16 * 6, 4 * 6]
+    assert "20 visual tokens" in figure.layout.title.text
+    assert "thumbnail &amp; tile" in figure.layout.title.text
+    assert len(figure.layout.images) == 1

@@ -1,3 +1,4 @@
+import json
 import warnings
 
 import numpy as np
@@ -7,7 +8,7 @@ from tests_support import probe_boxes
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.layout import VisualTokenLayout, fixed_grid
+from cmllm_tools.layout import VisualTokenLayout, fixed_grid, grid_boxes
 from cmllm_tools.models.geometry import Seen, clip_grid
 
 SIZES = [(96, 96), (33, 32), (100, 64), (64, 100), (301, 40), (40, 303), (20, 20)]
@@ -133,3 +134,43 @@ def test_grid_that_does_not_fit_is_refused(llava):
     model, processor = llava
     with pytest.raises(cm.UnsupportedModelError, match="must have 16 visual tokens; the prompt has 9"):
         clip_grid(Seen(model, processor, (40, 40), {}, 9))
+
+
+@pytest.fixture
+def tiles():
+    """A thumbnail of 2 x 2 tokens and one tile of 4 x 4 over the left half of an image of 80 x 40 px."""
+    boxes = np.concatenate([grid_boxes((0, 0, 80, 40), (2, 2)), grid_boxes((0, 0, 40, 40), (4, 4))])
+    return cm.VisualTokenLayout((80, 40), boxes, (4, 8), "thumbnail and tile", merged=True)
+
+
+def test_a_map_over_tiles_is_merged_by_area(tiles):
+    values = np.zeros(20)
+    values[0] = 1.0  # the thumbnail's upper left token: a quarter of the image, 2 x 4 cells
+    values[4] = 2.0  # the tile's upper left token: one cell
+    shown = tiles.raster(values)
+    assert shown.shape == (4, 8)
+    assert shown.sum() == pytest.approx(3.0)
+    assert shown[0, 0] == pytest.approx(2.0 + 1 / 8)
+    assert shown[1, 3] == pytest.approx(1 / 8)
+    assert shown[2:].sum() == 0
+    assert tiles.cells[0, 0].tolist() == [0, 0, 10, 10]
+
+
+def test_a_region_weights_every_token_that_looks_at_it(tiles):
+    inside = tiles.inside(cm.Box(0, 0, 20, 20))
+    assert inside[0] == pytest.approx(0.5)
+    assert inside[4:].reshape(4, 4)[:2, :2].min() == 1
+    assert inside[4:].sum() == 4
+    assert "20 visual tokens shown on 4 x 8, merged by area" in repr(tiles)
+
+
+def test_what_a_token_sees_beyond_the_image_is_not_shown():
+    boxes = np.array([[-40.0, 0, 40, 40], [40, 0, 80, 40]])
+    layout = cm.VisualTokenLayout((80, 40), boxes, (1, 2), "padded", merged=True)
+    assert layout.raster(np.array([1.0, 3.0])).tolist() == [[1.0, 3.0]]
+
+
+def test_a_merged_layout_is_kept_in_a_trace(tiles):
+    again = cm.VisualTokenLayout.from_json(json.loads(json.dumps(tiles.to_json())))
+    assert again.merged
+    assert again.raster(np.ones(20)).tolist() == tiles.raster(np.ones(20)).tolist()
