@@ -56,9 +56,11 @@ def video_llava() -> Built:
 def paligemma() -> Built:
     words = tokenizer(image_token="<image>")
     vision = SIGLIP | {"projection_dim": 32}
+    # As PaliGemma 2: soft-capped logits, and a window in every other layer.
+    capped = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "sliding_window": 8}
     built = model(
         "paligemma",
-        text_config=text(words, "gemma", head_dim=8),
+        text_config=text(words, "gemma2", layer_types=["sliding_attention", "full_attention"], **capped),
         vision_config=vision,
         projection_dim=32,
         image_token_id=words.image_token_id,
