@@ -85,6 +85,21 @@ def capture_attention(
     return Attention(values, recorder.layers, recorder.heads or tuple(range(values.shape[1])), positions, prompt)
 
 
+def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, float]:
+    """For every layer, how far the computed rows are from the attention that the model's own kernel draws.
+
+    Returns:
+        `{layer: error}`: the largest difference between rows times values and the kernel's output, as a share of the
+        largest value.
+
+    Raises:
+        CaptureError: for attention that cannot be reproduced.
+    """
+    errors: dict[int, float] = {}
+    _replay(mllm, prompt, Recorder(mllm.attention_modules, None, rows, None, errors), None)
+    return errors
+
+
 def capture(
     mllm: Mllm,
     prompt: Prompt,
@@ -109,6 +124,18 @@ def capture(
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
     recorder = Recorder(modules, kept_heads, rows, columns)
+    _replay(mllm, prompt, recorder, latent)
+    missing = [layer for layer in numbers if layer not in recorder.captured]
+    if missing:
+        raise CaptureError(
+            f"Every layer asked for must call transformers' attention interface; layers {_ranges(missing)} of "
+            f"{type(mllm.decoder).__name__} did not."
+        )
+    return recorder
+
+
+def _replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
+    """Replay the prompt while the attention modules show what they do to `recorder`."""
     differentiable = latent is not None and latent.requires_grad
     with (
         torch.set_grad_enabled(differentiable),
@@ -118,13 +145,6 @@ def capture(
         suppress(_Enough),
     ):
         prompt.call.replay(latent)
-    missing = [layer for layer in numbers if layer not in recorder.captured]
-    if missing:
-        raise CaptureError(
-            f"Every layer asked for must call transformers' attention interface; layers {_ranges(missing)} of "
-            f"{type(mllm.decoder).__name__} did not."
-        )
-    return recorder
 
 
 class _Enough(Exception):
@@ -139,6 +159,8 @@ class Recorder:
         heads: head numbers; all when None.
         rows: query positions.
         columns: key positions; all when None.
+        errors: when given, filled with how far each layer's rows times its values are from what the model's own kernel
+            made of them: a share of the largest value.
     """
 
     def __init__(
@@ -147,7 +169,9 @@ class Recorder:
         heads: tuple[int, ...] | None,
         rows: Sequence[int],
         columns: Sequence[int] | None,
+        errors: dict[int, float] | None = None,
     ):
+        self.errors = errors
         self.modules = modules
         self.layers = tuple(sorted(modules.values()))
         self.heads, self.rows, self.columns = heads, list(rows), None if columns is None else list(columns)
@@ -163,6 +187,25 @@ class Recorder:
             )
             if len(self.captured) == len(self.layers):
                 raise _Enough
+
+    def compare(
+        self,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Any,
+        options: dict[str, Any],
+        output: torch.Tensor,
+    ) -> None:
+        """Hold the rows of a layer, multiplied with its values, against its kernel's output (1, token, head, width)."""
+        layer = self.modules.get(module)
+        if layer is None or self.errors is None:
+            return
+        rows = attention_rows(module, query, key, mask, range(query.shape[1]), self.rows, **options)
+        values = value[0].to(rows).repeat_interleave(query.shape[1] // value.shape[1], 0)
+        own = output[0].to(rows)[torch.tensor(self.rows, device=output.device)].transpose(0, 1)
+        self.errors[layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
 
 
 def attention_rows(
@@ -192,15 +235,19 @@ def attention_rows(
     """
     if len(query) != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {len(query)}.")
-    if position_bias is not None or not (mask is None or torch.is_tensor(mask)):
+    if position_bias is not None or not (mask is None or (torch.is_tensor(mask) and mask.dim() == 4)):
+        shape = f" of shape {tuple(mask.shape)}" if torch.is_tensor(mask) else ""
+        what = "a position bias" if position_bias is not None else f"a mask that is a {type(mask).__name__}{shape}"
         raise CaptureError(
-            f"{type(module).__name__} draws its attention with "
-            f"{'a position bias' if position_bias is not None else type(mask).__name__}, which cannot be reproduced row by "
-            "row. Load the model with attn_implementation='sdpa' or 'eager'."
+            f"{type(module).__name__} draws its attention with {what}, which cannot be reproduced row by row. "
+            "Load the model with attn_implementation='sdpa' or 'eager'."
         )
     group = query.shape[1] // key.shape[1]
     row_index = torch.tensor(list(rows), device=query.device)
     every_head = list(heads) == list(range(query.shape[1]))
+    # Kernels sum half-precision products in float32: so must rows that are to be what they used. float64 is kept.
+    wide = torch.promote_types(query.dtype, torch.float32)
+    query, key = query.to(wide) * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.to(wide)
     head_index = torch.tensor(list(heads), device=query.device)
     chosen = query[0, :, row_index] if every_head else query[0, head_index[:, None], row_index]
     if every_head:
@@ -209,10 +256,6 @@ def attention_rows(
         logits = (folded @ key[0].transpose(-1, -2)).reshape(len(head_index), len(row_index), -1)
     else:
         logits = chosen @ key[0, head_index // group].transpose(-1, -2)
-    # bfloat16 is widened; float64, as in a check by finite differences, is kept.
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) * (
-        query.shape[-1] ** -0.5 if scaling is None else scaling
-    )
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
@@ -306,12 +349,17 @@ def _observing(original: str | None) -> Callable:
     def attend(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        _ACTIVE.get().see(module, query, key, attention_mask, options)
         if original == "eager":
             own = sys.modules[type(module).__module__].eager_attention_forward
         else:
             own = ALL_ATTENTION_FUNCTIONS[original]
-        return own(module, query, key, value, attention_mask, **options)
+        recorder = _ACTIVE.get()
+        if recorder.errors is None:
+            recorder.see(module, query, key, attention_mask, options)
+            return own(module, query, key, value, attention_mask, **options)
+        result = own(module, query, key, value, attention_mask, **options)
+        recorder.compare(module, query, key, value, attention_mask, options, result[0])
+        return result
 
     return attend
 

@@ -98,6 +98,8 @@ def _step(mllm: Mllm, prompt: Prompt, layers: tuple[int, ...], queries: Queries)
 def peak_bytes(step: Callable[[], object], device: torch.device | str = "cpu") -> int:
     """Largest sum of torch's live allocations during `step`, above what was live before."""
     device = torch.device(device)
+    if device.type not in ("cuda", "cpu"):
+        raise CaptureError(f"Memory can be measured on cuda and cpu devices; got {device}.")
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -115,7 +117,9 @@ def peak_bytes(step: Callable[[], object], device: torch.device | str = "cpu") -
 def free_bytes(device: torch.device) -> int:
     """Memory that is free on a device."""
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        # torch keeps freed blocks for itself, and will use them first.
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + kept
     return psutil.virtual_memory().available
 
 

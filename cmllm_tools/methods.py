@@ -51,6 +51,8 @@ class Method:
         config = mllm.model.config
         width = int(config.get_text_config().hidden_size)
         defaults = method_defaults(type(self).__name__, config.model_type, mllm.layers, width)
+        if not mllm.family.contrast and "contrast" in defaults:
+            defaults["contrast"] = 0.0
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return replace(self, **missing).checked(mllm)
 

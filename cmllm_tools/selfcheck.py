@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .attention import capture
+from .attention import capture, kernel_errors
 from .errors import CmllmError, UnsupportedModelError
 from .models.mllm import Mllm
 from .models.prompt import Prompt
@@ -12,16 +12,17 @@ from .models.replay import latent_added, undisturbed
 
 IMAGE_SIZE = (160, 120)
 QUESTION = "what is this?"
-# Rows may miss 1 by this in half precision.
-TOLERANCE = 2e-2
+# Rows times values may miss the kernel's output by this share of the largest value in half precision.
+TOLERANCE = 3e-2
+LEAST_CHANGE = 1e-6
 
 
 def self_check(mllm: Mllm) -> None:
     """Prepare a small image and check what every step rests on, with four forwards of the model.
 
-    The visual tokens have places on the image; every layer that should look at them calls transformers' attention
-    interface, with a row for each query and a column for each key, and rows sum to one; a latent on the visual tokens
-    changes both the attention to them and the answer's logits.
+    Every layer that should look at visual tokens calls transformers' attention interface; the rows that are computed beside
+    its kernel, multiplied with the values, give what the kernel gave; a latent on the visual tokens changes both the
+    attention to them and the answer's logits.
 
     Raises:
         UnsupportedModelError: naming the assumption that does not hold.
@@ -30,6 +31,7 @@ def self_check(mllm: Mllm) -> None:
     try:
         prompt = mllm.prepare(Image.fromarray(noise), QUESTION)
         rows = prompt.positions("text")
+        errors = kernel_errors(mllm, prompt, rows)
         captured = capture(mllm, prompt, mllm.attention_layers, None, rows, None).captured
         states = prompt.call.visual_states
         latent = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states) * states.float().std()
@@ -44,12 +46,13 @@ def self_check(mllm: Mllm) -> None:
             f"layer {layer} must have weights of {mllm.heads} heads x {len(rows)} queries x more than {max(columns)} keys; "
             f"got {tuple(weights.shape)}",
         )
-        worst = (weights.sum(-1) - 1).abs().max().item()
         _must(
-            mllm, worst < TOLERANCE, f"attention of layer {layer} must sum to one over all keys; it is off by {worst:.3g}"
+            mllm,
+            errors[layer] < TOLERANCE,
+            f"attention of layer {layer} must give what the model's own kernel draws; it is off by {errors[layer]:.3g}",
         )
     change = max((moved[layer] - captured[layer])[..., columns].abs().max().item() for layer in captured)
-    _must(mllm, change > 0, "a latent on the visual tokens must change the attention to them; it does not")
+    _must(mllm, change > LEAST_CHANGE, "a latent on the visual tokens must change the attention to them; it does not")
     _must(mllm, _moves_logits(mllm, prompt, latent), "a latent on the visual tokens must change the logits; it does not")
 
 
@@ -58,7 +61,7 @@ def _moves_logits(mllm: Mllm, prompt: Prompt, latent: torch.Tensor) -> bool:
     for each in (None, latent.float()):
         with torch.no_grad(), undisturbed(mllm.model), latent_added(prompt.call, each):
             logits.append(mllm.model(**prompt.inputs, use_cache=False).logits[:, -1])
-    return not torch.equal(*logits)
+    return (logits[0] - logits[1]).abs().max().item() > LEAST_CHANGE * logits[0].abs().max().item()
 
 
 def _must(mllm: Mllm, holds: bool, assumption: str) -> None:

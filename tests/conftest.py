@@ -12,6 +12,8 @@ from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.embedded import HELDOUT
 
 torch.manual_seed(0)
+# The models are tiny: a second thread costs more than it brings, and much more on a busy machine.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

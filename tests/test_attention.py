@@ -142,7 +142,7 @@ def test_attention_that_cannot_be_reproduced_is_refused():
     query = torch.randn(1, 2, 4, 8)
     with pytest.raises(cm.CaptureError, match="position bias, which cannot be reproduced"):
         attention_rows(module, query, query, None, [0], [1], position_bias=torch.zeros(1, 2, 4, 4))
-    with pytest.raises(cm.CaptureError, match="draws its attention with dict"):
+    with pytest.raises(cm.CaptureError, match="draws its attention with a mask that is a dict"):
         attention_rows(module, query, query, {}, [0], [1])
     with pytest.raises(cm.CaptureError, match="got a batch of 2"):
         attention_rows(module, query.expand(2, -1, -1, -1), query.expand(2, -1, -1, -1), None, [0], [1])
@@ -239,3 +239,24 @@ def test_users_own_attention_function_is_observed(tiny):
         mllm.decoder.config._attn_implementation = "sdpa"
     assert torch.equal(values, expected)
     assert calls == [0, 1]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_rows_are_those_of_the_kernel(dtype):
+    """Large common offsets of queries and keys, as biases make them: products summed in half precision would be far off."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 12, 64, generator=generator) for _ in range(2))
+    query, key = (query + 6).to(dtype), (key + 6).to(dtype)
+    module = torch.nn.Module()
+    module.is_causal = False
+    rows = attention_rows(module, query, key, None, [0, 1], [3, 7])
+    exact = (query.double() @ key.double().transpose(-1, -2) * 64**-0.5).softmax(-1)[0][:, [3, 7]]
+    assert (rows - exact).abs().max() < 1e-4
+
+
+def test_a_mask_of_another_form_is_refused(tiny):
+    mllm, _ = tiny
+    module = next(iter(mllm.attention_modules))
+    query = torch.zeros(1, 4, 5, 8)
+    with pytest.raises(cm.CaptureError, match=r"a mask that is a Tensor of shape \(1, 5\)"):
+        attention_rows(module, query, query, torch.ones(1, 5), [0], [0])

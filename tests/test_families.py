@@ -16,9 +16,10 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
-from cmllm_tools.attention import capture
+from cmllm_tools.attention import capture, kernel_errors
 from cmllm_tools.models import mllm as mllm_module
 from cmllm_tools.models.families import FAMILIES, family_for
+from cmllm_tools.models.geometry import Seen, square_grid
 from cmllm_tools.models.probe import probe
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
@@ -160,7 +161,7 @@ def test_attention_equals_eager_attention_in_bfloat16(family):
     mllm = in_precision(family[0], torch.bfloat16)
     # Kernels round differently, and every layer multiplies that: both sides run the same one.
     with eager(mllm):
-        assert_equals_eager(mllm, mllm.prepare(family[1].image, QUESTION), 1e-2)
+        assert_equals_eager(mllm, mllm.prepare(family[1].image, QUESTION), 3e-2)
 
 
 def in_precision(mllm, dtype):
@@ -171,12 +172,39 @@ def in_precision(mllm, dtype):
     return cm.load((model, mllm.processor))
 
 
-def test_rows_over_all_keys_sum_to_one(family):
+def test_rows_give_what_the_models_kernel_draws(family):
+    """Rows over all keys, multiplied with the values, equal the kernel's output; without sinks they sum to one."""
     mllm, prompt = family
+    errors = kernel_errors(mllm, prompt, prompt.positions("text"))
+    assert tuple(sorted(errors)) == mllm.attention_layers
+    assert max(errors.values()) < 1e-5
     recorder = capture(mllm, prompt, mllm.attention_layers, None, prompt.positions("text"), None)
     for rows in recorder.captured.values():
         assert rows.shape[-1] > max(prompt.visual)
         torch.testing.assert_close(rows.sum(-1), torch.ones_like(rows.sum(-1)), atol=1e-5, rtol=0)
+
+
+def test_contrastive_decoding_compares_with_the_unsteered_model(family, monkeypatch):
+    """The second row of the batch gives the logits of the model without the latent, or the family is said not to."""
+    mllm, prompt = family
+    latent = 5 * torch.randn_like(prompt.zero_latent().detach()) * prompt.call.visual_states.float().std()
+    contrast = cm.Contrast(0.5)
+    if not mllm.family.contrast:
+        with pytest.raises(cm.SettingsError, match="does not keep apart"):
+            mllm.generate(prompt, latent, contrast)
+        return
+    seen = []
+
+    def combine(self, steered, plain):
+        seen.append((steered, plain))
+        return steered
+
+    monkeypatch.setattr(cm.Contrast, "combine", combine)
+    mllm.generate(prompt, latent, contrast, max_new_tokens=1)
+    steered, plain = seen[0]
+    torch.testing.assert_close(plain, own_logits(mllm, prompt)[-1].float(), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(steered, own_logits(mllm, prompt, latent)[-1].float(), atol=1e-4, rtol=1e-4)
+    assert (steered - plain).abs().max() > 1e-3
 
 
 def own_logits(mllm, prompt, latent=None):
@@ -271,7 +299,9 @@ def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     error = (np.stack([probed[position] for position in seen]) - shown) / np.tile(shown[:, 2:] - shown[:, :2], 2)
     centres = np.abs(error[:, :2] + error[:, 2:]) / 2
     assert (centres < 0.5).all(1).mean() > 0.95
-    assert np.median(np.abs(error)) < 0.2
+    # Each edge by itself: one median over all would hide an error along one axis.
+    assert np.median(np.abs(error), axis=0).max() < 0.25
+    assert np.abs(np.median(error[:, :2] + error[:, 2:], axis=0)).max() / 2 < 0.1
 
 
 def generates_without_cache(mllm, prompt, decoding):
@@ -292,9 +322,10 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
     # A random model may say an image token, which would ask for another image.
     decoding = {"max_new_tokens": 3, "min_new_tokens": 3, "suppress_tokens": mllm.processor.tokenizer.all_special_ids}
     answer = mllm.generate(prompt, latent=trace.latent, **decoding)
+    assert answer
     if generates_without_cache(mllm, prompt, decoding):
         assert answer == mllm.generate(prompt, latent=trace.latent, use_cache=False, **decoding)
-    if "no beam search" in mllm.family.notes:
+    if not mllm.family.beams:
         with pytest.raises(ValueError, match="do not match"):
             mllm.model.generate(**prompt.inputs, num_beams=2, **decoding)
     else:
@@ -303,6 +334,22 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
 
 def test_every_family_is_told_apart_by_whether_it_is_tested():
     assert set(TINY) == {name for name, family in FAMILIES.items() if family.tested}
+
+
+def test_image_settings_for_one_prompt_are_refused():
+    mllm = cm.load(TINY["llava"]())
+    for options in ({"do_center_crop": False}, {"images_kwargs": {"size": {"shortest_edge": 64}}}):
+        with pytest.raises(cm.PromptError, match="must be set on it, where the layout rule reads them"):
+            mllm.prepare(picture((80, 80)), QUESTION, **options)
+
+
+def test_pan_and_scan_is_refused():
+    mllm = cm.load(TINY["gemma3"]())
+    with pytest.raises(cm.PromptError, match="do_pan_and_scan"):
+        mllm.prepare(picture((240, 80)), QUESTION, do_pan_and_scan=True)
+    inputs = {"pixel_values": torch.zeros(4, 3, 32, 32)}
+    with pytest.raises(cm.UnsupportedModelError, match="pan and scan"):
+        square_grid(Seen(mllm.model, mllm.processor, (240, 80), inputs, 16))
 
 
 def test_settings_that_a_row_does_not_cover_are_refused():
@@ -319,7 +366,7 @@ def test_settings_that_a_row_does_not_cover_are_refused():
 def test_a_processor_with_other_settings_than_the_rule_knows_is_refused(name, monkeypatch):
     """Whatever went wrong, a number of boxes other than that of tokens is never shown as a map."""
     mllm = cm.load(TINY[name]())
-    candidates, end = mllm._candidates(mllm._inputs(picture((80, 80)), mllm._prompt_text(QUESTION), {}))
-    monkeypatch.setattr(mllm, "_candidates", lambda inputs: (candidates[:-1], end))
+    candidates, end, call = mllm._candidates(mllm._inputs(picture((80, 80)), mllm._prompt_text(QUESTION), {}))
+    monkeypatch.setattr(mllm, "_candidates", lambda inputs: (candidates[:-1], end, call))
     with pytest.raises(cm.UnsupportedModelError, match="must"):
         mllm.prepare(picture((80, 80)), QUESTION)

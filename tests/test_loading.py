@@ -215,3 +215,21 @@ def test_generate_leaves_the_model_as_found(prompt, mllm):
         mllm.generate(prompt, torch.zeros(3, 4))
     assert_same(before, snapshot(mllm))
     mllm.model.eval()
+
+
+def test_the_question_is_told_from_the_templates_own_words():
+    mllm = cm.load(tiny_llava())
+    prompt = mllm.prepare(Image.new("RGB", (40, 40)), "assistant")
+    assert prompt.positions("text")[0] < len(prompt.tokens) - 2
+    prompt = mllm.prepare(Image.new("RGB", (40, 40)), "user")
+    assert prompt.positions("text")[0] > prompt.visual[-1]
+
+
+def test_answers_do_not_depend_on_the_checkpoints_sampling():
+    model, processor = tiny_llava()
+    model.generation_config.update(do_sample=True, num_beams=3)
+    mllm = cm.load((model, processor))
+    prompt = mllm.prepare(Image.new("RGB", (40, 40)), "what is this ?")
+    assert len({mllm.generate(prompt, max_new_tokens=6) for _ in range(3)}) == 1
+    latent = torch.randn_like(prompt.zero_latent().detach())
+    assert isinstance(mllm.generate(prompt, latent, cm.Contrast(0.5), max_new_tokens=3), str)

@@ -55,3 +55,16 @@ def test_a_processor_of_another_model_fails_it():
     model, _ = tiny_llava()
     with pytest.raises(cm.UnsupportedModelError, match=r"fails the self-check: .*must have 16 visual tokens"):
         cm.load((model, build_processor(32, 16)), check=True)
+
+
+def test_rows_that_are_not_what_the_kernel_drew_are_reported(monkeypatch):
+    from cmllm_tools import attention
+
+    rows = attention.attention_rows
+
+    def without_mask(module, query, key, mask, *arguments, **options):
+        return rows(module, query, key, None, *arguments, **options | {"is_causal": False})
+
+    monkeypatch.setattr(attention, "attention_rows", without_mask)
+    with pytest.raises(cm.UnsupportedModelError, match="must give what the model's own kernel draws"):
+        cm.self_check(cm.load(tiny_llava()))

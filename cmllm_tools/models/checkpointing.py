@@ -19,13 +19,15 @@ def checkpointed(layers: Sequence[Any], again: Callable[[], AbstractContextManag
         again: makes the context in which a layer is computed again; it must do there just what it did the first time.
     """
     own = [vars(layer).get("forward") for layer in layers]
-    for layer in layers:
-        layer.forward = partial(checkpoint, layer.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), again()))
     try:
+        for layer in layers:
+            layer.forward = partial(
+                checkpoint, layer.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+            )
         yield
     finally:
         for layer, forward in zip(layers, own, strict=True):
             if forward is None:
-                del layer.forward
+                vars(layer).pop("forward", None)
             else:
                 layer.forward = forward

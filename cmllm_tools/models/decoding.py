@@ -61,13 +61,15 @@ def generate(
 ) -> str:
     """The model's answer to a prompt; see `Mllm.generate`."""
     inputs, rows = prompt.inputs, slice(None)
+    # Whatever the checkpoint's generation config says: answers before and after steering must be comparable.
+    options = {"do_sample": False, "num_beams": 1} | options
     if contrast is not None and contrast.alpha > 0 and latent is not None:
-        if options.get("num_beams", 1) != 1 or options.get("do_sample"):
+        if options["num_beams"] != 1 or options["do_sample"]:
             raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or the contrast.")
         # The pair is one batch, so that both branches share every step; repeating along the first axis serves both
         # processors with a batch axis and those that concatenate patches.
         inputs = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
-        options = options | {"logits_processor": LogitsProcessorList([_ContrastRows(contrast)]), "do_sample": False}
+        options = options | {"logits_processor": LogitsProcessorList([_ContrastRows(contrast)])}
         rows = slice(0, 1)
     if latent is not None:
         latent = latent.detach()

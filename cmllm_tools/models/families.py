@@ -61,7 +61,7 @@ FAMILIES: dict[str, Family] = {
             convolved_tiles,
             template=f"<|im_start|>user\n<img>{'<imgpad>' * 256}</img>\n{{question}}<|im_end|><|im_start|>assistant\n",
         ),
-        Family("paligemma", PROJECTOR, square_grid, template="<image>{question}\n"),
+        Family("paligemma", PROJECTOR, square_grid, template="<image>{question}"),
         Family(
             "gemma3",
             PROJECTOR,
@@ -83,7 +83,14 @@ FAMILIES: dict[str, Family] = {
             template="user\n<image_soft_token>{question}\nmodel\n",
             notes="its encoder needs timm",
         ),
-        Family("janus", PROJECTOR, padded_square, template="<|User|>: <image_placeholder>\n{question}\n\n<|Assistant|>:"),
+        Family(
+            "janus",
+            PROJECTOR,
+            padded_square,
+            template="<|User|>: <image_placeholder>\n{question}\n\n<|Assistant|>:",
+            contrast=False,
+            notes="no contrastive decoding: its generate takes no logits processor",
+        ),
         Family("deepseek_vl", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
         Family("deepseek_vl_hybrid", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
         # A grid of the image's own shape, patches merged or not.
@@ -141,6 +148,8 @@ FAMILIES: dict[str, Family] = {
                 "<\uff5chy_place\u2581holder\u2581no\u2581102\uff5c><\uff5chy_place\u2581holder\u2581no\u2581101\uff5c>"
                 "{question}<\uff5chy_User\uff5c>"
             ),
+            contrast=False,
+            notes="no contrastive decoding: transformers shifts the positions of a batch's second row",
         ),
         Family(
             "hyperclovax_vision_v2",
@@ -216,14 +225,16 @@ FAMILIES: dict[str, Family] = {
             TILES,
             refined_slices,
             template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
-            notes=RESOLUTION,
+            contrast=False,
+            notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
         ),
         Family(
             "minicpmv4_7",
             TILES,
             refined_slices,
             template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
-            notes=RESOLUTION,
+            contrast=False,
+            notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
         ),
         Family("idefics3", TILES, split_tiles, site=TEXT_MODEL, template=IDEFICS_TEMPLATE, notes=RESOLUTION),
         Family(
@@ -264,6 +275,7 @@ FAMILIES: dict[str, Family] = {
             site=CallSite("language_model.model"),
             template="<|header_start|>user<|header_end|>\n\n<|image|>{question}<|eot|>"
             "<|header_start|>assistant<|header_end|>\n\n",
+            beams=False,
             notes="needs torchvision; no beam search, for which transformers 5.23 repeats its text but not its images",
         ),
         Family(

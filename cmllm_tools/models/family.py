@@ -40,6 +40,8 @@ class Family:
             place (Q-Former, perceiver).
         template: prompt for processors without a chat template, with `{question}`.
         excluded: paths to settings in the model's config that rule a model out when on, with the reason.
+        contrast: whether two copies of a prompt run as one batch, as contrastive decoding needs.
+        beams: whether transformers can search with beams when there is an image.
         notes: what a user should know.
         tested: whether the conformance suite of this package's tests covers it.
     """
@@ -53,6 +55,8 @@ class Family:
     learned: str = ""
     template: str = "USER: <image>\n{question} ASSISTANT:"
     excluded: tuple[tuple[str, str], ...] = ()
+    contrast: bool = True
+    beams: bool = True
     notes: str = ""
     tested: bool = True
 

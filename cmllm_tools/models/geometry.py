@@ -81,7 +81,12 @@ def _display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
 
 
 def clip_grid(seen: Seen) -> Placement:
-    """CLIP-like processors (padding to a square, resize, centre crop; each optional) and an encoder with square patches."""
+    """CLIP-like processors (padding to a square, resize, centre crop; each optional) and an encoder with square patches.
+
+    An image that kept its own shape (`image_sizes`, as for Pixtral's encoder) is laid out by `sized_grid`.
+    """
+    if "image_sizes" in seen.inputs:
+        return sized_grid(seen)
     images = seen.images
     source, margins, padded = seen.image_size, (0, 0), ""
     if hasattr(images, "pad_to_square") and images.do_pad:
@@ -147,6 +152,12 @@ def square_grid(seen: Seen) -> Placement:
     """The whole image stretched onto a square grid of tokens, pooled or not."""
     side = isqrt(seen.count)
     check_count(seen, (side, side), "a square grid")
+    images = seen.inputs["pixel_values"].flatten(0, -4).shape[0]
+    if images != 1:
+        raise UnsupportedModelError(
+            f"A {seen.model.config.model_type} model must be given the image whole; its processor made {images} images of "
+            "it. Turn its cropping (pan and scan) off."
+        )
     return whole_image(seen, (side, side), "fixed grid")
 
 
@@ -161,12 +172,12 @@ def merged_grid(seen: Seen) -> Placement:
 def sized_grid(seen: Seen) -> Placement:
     """The whole image resized to a shape of its own (`image_sizes`), spatial_merge_size squared patches a token."""
     height, width = (int(side) for side in seen.inputs["image_sizes"][0])
-    config = seen.model.config
-    step = vision_config(seen.model).patch_size * config.spatial_merge_size
+    merge = getattr(seen.model.config, "spatial_merge_size", 1)
+    step = vision_config(seen.model).patch_size * merge
     grid = (height // step, width // step)
     check_count(seen, grid, f"tokens of {step} px on {width} x {height} px")
     area = (grid[1] * step * seen.image_size[0] / width, grid[0] * step * seen.image_size[1] / height)
-    return Placement(grid_boxes((0, 0, *area), grid), f"dynamic grid, {config.spatial_merge_size} patches a side", grid)
+    return Placement(grid_boxes((0, 0, *area), grid), f"dynamic grid, {merge} x {merge} patches a token", grid)
 
 
 def pooled_positions(seen: Seen) -> Placement:
@@ -307,4 +318,6 @@ def resized_size(size: Mapping[str, int], image_size: Size) -> Size:
         target = size["shortest_edge"]
         other = int(target * long / short)
         return (target, other) if width <= height else (other, target)
+    if not size.get("width"):
+        raise UnsupportedModelError(f"A processor must resize to a width and height, or a shortest edge; got {dict(size)}.")
     return size["width"], size["height"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import PromptError, UnsupportedModelError
+from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..images import read_image
 from . import decoding
 from .families import family_of, probed_family
@@ -17,7 +17,7 @@ from .family import Family
 from .geometry import Placement, Seen
 from .probe import probe
 from .prompt import Prompt
-from .replay import record
+from .replay import LanguageCall, record
 from .wrappers import unwrapped
 
 
@@ -99,7 +99,11 @@ class Mllm:
 
     @property
     def device(self) -> torch.device:
-        return self.model.get_input_embeddings().weight.device
+        """Where the model takes its inputs."""
+        embeddings = self.model.get_input_embeddings()
+        # Weights that accelerate brings in when they are needed are nowhere until then.
+        hook = getattr(embeddings, "_hf_hook", None) if embeddings.weight.is_meta else None
+        return embeddings.weight.device if hook is None else torch.device(hook.execution_device)
 
     def prepare(self, image: str | PathLike | Image.Image | np.ndarray, question: str, **processor_options: Any) -> Prompt:
         """Image and question as the model reads them; runs the vision encoder once.
@@ -107,11 +111,13 @@ class Mllm:
         Args:
             image: path, PIL image or uint8 array.
             question: the user's words, without the image placeholder or the template around them.
-            **processor_options: for the processor (a resolution, padding on the left, ...).
+            **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
+                `processor.image_processor`, where layout rules read them.
 
         Raises:
             ImageError: for an image that cannot be read.
-            PromptError: for an empty question, one that contains the image placeholder, or padding on the right.
+            PromptError: for an empty question, one that contains the image placeholder, padding on the right, or settings
+                of the image processor.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
         image = read_image(image)
@@ -119,9 +125,10 @@ class Mllm:
         inputs = self._inputs(image, text, processor_options)
         ids = inputs["input_ids"][0].tolist()
         padding = self._padding(inputs)
-        candidates, image_end = self._candidates(inputs)
+        candidates, image_end, call = self._candidates(inputs)
         placement = self._placement(image, text, inputs, len(candidates), processor_options)
         visual = candidates[torch.from_numpy(placement.placed(image.size))]
+        call = call.at(visual) if call is not None else record(self.model, self.family.site, inputs, visual)
         return Prompt(
             image=image,
             question=question,
@@ -132,11 +139,19 @@ class Mllm:
             image_end=image_end,
             text_span=tuple(padding + position for position in self._text_span(text, question, ids[padding:])),
             layout=placement.layout(image.size),
-            call=record(self.model, self.family.site, inputs, visual),
+            call=call,
             learned=int(attrgetter(self.family.learned)(self.model.config)) if self.family.learned else 0,
         )
 
     def _inputs(self, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
+        images = getattr(self.processor, "image_processor", None)
+        named = {**options, **options.get("images_kwargs", {})}
+        changed = [name for name, value in named.items() if hasattr(images, name) and getattr(images, name) != value]
+        if changed and self.family.layout is not None:
+            raise PromptError(
+                f"Settings of the image processor must be set on it, where the layout rule reads them "
+                f"(mllm.processor.image_processor.{changed[0]} = ...); got {sorted(changed)} for one prompt."
+            )
         if "mm_token_type_ids" in getattr(self.processor, "model_input_names", ()):
             # Not every processor whose model needs them returns them of its own accord.
             options = {"return_mm_token_type_ids": True} | options
@@ -148,21 +163,21 @@ class Mllm:
             for name, value in batch.items()
         }
 
-    def _candidates(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, int]:
-        """Positions that may hold visual tokens, and where the text goes on after the image's placeholders."""
+    def _candidates(self, inputs: dict[str, Any]) -> tuple[torch.Tensor, int, LanguageCall | None]:
+        """Positions that may hold visual tokens, where the text goes on after the image, and the call if known by then."""
         ids, site = inputs["input_ids"][0], self.family.site
         image_id = self.image_token_id
         placeholders = (ids == image_id).nonzero()[:, 0].cpu()
         image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
         if not site.in_sequence:
-            states = record(self.model, site, inputs, placeholders).states
-            return torch.arange(states.shape[:-1].numel()), image_end
+            call = record(self.model, site, inputs, placeholders)
+            return torch.arange(call.states.shape[:-1].numel()), image_end, call
         if not len(placeholders):
             raise UnsupportedModelError(
                 f"A prompt must hold visual tokens (token id {image_id}); {self.name} was given none. "
                 "Check that processor and model belong together."
             )
-        return placeholders, image_end
+        return placeholders, image_end, None
 
     def _placement(
         self, image: Image.Image, text: str, inputs: dict[str, Any], count: int, options: dict[str, Any]
@@ -181,8 +196,9 @@ class Mllm:
 
             def states(probe_image: Image.Image) -> np.ndarray:
                 probed = self._inputs(probe_image, text, options)
-                candidates, _ = self._candidates(probed)
-                return record(self.model, self.family.site, probed, candidates).visual_states.float().cpu().numpy()
+                candidates, _, call = self._candidates(probed)
+                call = call or record(self.model, self.family.site, probed, candidates)
+                return call.at(candidates).visual_states.float().cpu().numpy()
 
             self._probed[key] = probe(states, image.size)
         return self._probed[key]
@@ -217,6 +233,11 @@ class Mllm:
             CaptureError: for a latent of another prompt's shape.
             SettingsError: for a contrast together with beams or sampling.
         """
+        if contrast is not None and contrast.alpha > 0 and not self.family.contrast:
+            raise SettingsError(
+                f"Contrastive decoding needs two copies of a prompt in one batch, which {self.family.name} does not keep "
+                "apart (see `cmllm families`); leave out the contrast (contrast=0)."
+            )
         options = {"max_new_tokens": max_new_tokens} | options
         return decoding.generate(self.model, self.processor, prompt, latent, contrast, **options)
 
@@ -245,18 +266,27 @@ class Mllm:
                 f"{self.name} must have a fast tokenizer, to know which tokens are the question's; "
                 f"got {type(tokenizer).__name__}."
             )
-        encoded = tokenizer(text, return_offsets_mapping=True)
-        start = text.rfind(question.strip())
+        # The template's own words may be those of the question: the place of a mark says which are meant.
+        start = self._prompt_text(_MARK).find(_MARK)
+        start = text.find(question.strip(), start) if start >= 0 else -1
         end = start + len(question.strip())
+        encoded = tokenizer(text, return_offsets_mapping=True)
         raw = encoded["input_ids"]
         chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
-        tail = raw[chosen[0] :] if chosen else []
-        first = next((i for i in range(len(ids) - len(tail), -1, -1) if ids[i : i + len(tail)] == tail), -1)
-        if start < 0 or not chosen or first < 0:
+        asked = [raw[i] for i in chosen]
+        found = [i for i in range(len(ids) - len(asked) + 1) if ids[i : i + len(asked)] == asked]
+        if start < 0 or not chosen or not found:
             raise UnsupportedModelError(
                 f"The question must stand after the image and unchanged in the prompt of {self.name}; got {text!r}."
             )
-        return tuple(first + i - chosen[0] for i in chosen)
+        # What follows the question keeps its length, but for a token or two that a processor adds.
+        expected = len(ids) - len(raw) + chosen[0]
+        first = min(found, key=lambda i: abs(i - expected))
+        return tuple(range(first, first + len(asked)))
+
+
+# Stands for a question, in no template and no language.
+_MARK = "\ufffc"
 
 
 def _readable(token: str) -> str:

@@ -44,11 +44,14 @@ def processor_class(name: str) -> type[Any]:
             helper = import_module(module.replace(".processing_", ".image_processing_pil_"))
         except ImportError:
             return found
+        before = sys.modules.get(kept)
         sys.modules[kept] = helper
         try:
             import_module(module)
         finally:
             del sys.modules[kept]
+            if before is not None:
+                sys.modules[kept] = before
     return getattr(sys.modules[module], name)
 
 

@@ -198,7 +198,9 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None, rows: slice = 
     def change_output(module: nn.Module, arguments: tuple, output: Any) -> Any:
         if torch.is_tensor(output):
             return changed(output)
-        output[0 if isinstance(output, tuple) else "last_hidden_state"] = changed(_tensor(output))
+        if isinstance(output, tuple):
+            return (changed(output[0]), *output[1:])
+        output["last_hidden_state"] = changed(output["last_hidden_state"])
         return output
 
     if call.source is None:
@@ -230,11 +232,11 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
     """Evaluation mode without parameter gradients; each module's and parameter's own flag is restored afterwards."""
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     training = [module for module in model.modules() if module.training]
-    for parameter in trainable:
-        parameter.requires_grad_(False)
-    for module in training:
-        module.training = False
     try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        for module in training:
+            module.training = False
         yield
     finally:
         for parameter in trainable:
