@@ -2,11 +2,13 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# torchvision of the torch in constraints.txt, for the tests of families that need it; see tests/torchvision_wheel.py.
+# torchvision of the torch in constraints.txt, and timm, for the tests of families that need them; see
+# tests/torchvision_wheel.py.
 TORCHVISION := 0.28.0
-WHEEL := $(VENV)/torchvision
+TIMM := 1.0.31
+VISION := $(VENV)/vision
 
-.PHONY: help venv torchvision demo lab check test notebooks train heldout picture families lock clean
+.PHONY: help venv vision demo lab check test notebooks train heldout picture families lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -24,13 +26,13 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
-# In a folder of its own, so that the package is tested without torchvision too. Without its dependencies, as it would bring a
-# torch of its own; what it has compiled need not fit the one at hand.
-torchvision: $(WHEEL)/.$(TORCHVISION)
+# In a folder of its own, so that the package is tested without them too. Without their dependencies, as these would bring a
+# torch of their own; what torchvision has compiled need not fit the one at hand.
+vision: $(VISION)/.$(TORCHVISION)-$(TIMM)
 
-$(WHEEL)/.$(TORCHVISION): $(READY)
-	rm -rf $(WHEEL)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(WHEEL) torchvision==$(TORCHVISION)
+$(VISION)/.$(TORCHVISION)-$(TIMM): $(READY)
+	rm -rf $(VISION)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
 	@touch $@
 
 demo: venv
@@ -45,12 +47,12 @@ check: venv
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -m "not slow"
 
-test: venv torchvision
+test: venv vision
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
-	$(BIN)/python tests/torchvision_wheel.py $(WHEEL) tests/test_families.py
+	$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py
 
 train: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.train

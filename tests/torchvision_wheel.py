@@ -1,12 +1,13 @@
-"""Run pytest with torchvision's own image transforms, where torch is not the one that its wheel was compiled for.
+"""Run pytest with torchvision's image transforms and timm's encoders, where torch is not the one torchvision is made for.
 
     python tests/torchvision_wheel.py FOLDER PYTEST-ARGUMENTS
 
 transformers 5 has some image processors on torchvision alone. They use its transforms, which are Python on torch tensors,
 and none of its compiled operators; yet `import torchvision` describes two of these to torch, and stops where they did not
-load. Here the wheel in FOLDER (`make torchvision`) is put on the path of this one process, and those two operators are
-declared, so that the import goes through: who calls one still gets an error. It is no plugin or conftest, as pytest imports
-transformers before these, by way of the warning filters, and transformers asks for torchvision once.
+load. Here FOLDER (`make vision`) is put on the path of this one process, and those two operators are declared, so that the
+import goes through: who calls one still gets an error. In the same folder lies timm, which imports torchvision and has the
+encoders of some families. This is no plugin or conftest, as pytest imports transformers before these, by way of the warning
+filters, and transformers asks for torchvision once.
 """
 
 import importlib
@@ -29,13 +30,13 @@ _declared: list[torch.library.Library] = []
 
 
 def use(folder: Path) -> None:
-    """Puts a folder with torchvision on the path and imports it.
+    """Puts a folder with torchvision and timm on the path and imports the former.
 
     Raises:
-        SystemExit: when it is not there.
+        SystemExit: when they are not there.
     """
-    if not (folder / "torchvision").is_dir():
-        sys.exit(f"A folder with torchvision in it is needed; {folder} is none. Run `make torchvision`.")
+    if not all((folder / package).is_dir() for package in ("torchvision", "timm")):
+        sys.exit(f"A folder with torchvision and timm in it is needed; {folder} is none. Run `make vision`.")
     sys.path.append(str(folder))
     try:
         importlib.import_module("torchvision")

@@ -46,6 +46,10 @@ RESOLUTION = "another resolution than the processor's own is not laid out"
 QWEN_TEMPLATE = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
 DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
 HYBRID = "layers of linear attention hold no attention weights and are left out"
+OVERLAP = (
+    "boxes are the cells of its grid; its overlapping convolutions may look up to half a cell aside, which only probing a "
+    "checkpoint tells"
+)
 GLM_TEMPLATE = "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>{question}<|assistant|>\n"
 
 FAMILIES: dict[str, Family] = {
@@ -74,14 +78,14 @@ FAMILIES: dict[str, Family] = {
             CONVOLUTION,
             clip_grid,
             template=QWEN_TEXT.replace("<image>", "<image>\n"),
-            notes="its encoder needs timm",
+            notes=f"needs timm; {OVERLAP}",
         ),
         Family(
             "gemma3n",
             CONVOLUTION,
             square_grid,
             template="user\n<image_soft_token>{question}\nmodel\n",
-            notes="its encoder needs timm",
+            notes=f"needs timm; {OVERLAP}",
         ),
         Family(
             "janus",
@@ -259,7 +263,7 @@ FAMILIES: dict[str, Family] = {
             whole_then_tiles,
             template="<|start_header_id|>user<|end_header_id|>\n\n<|image|>{question}<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n",
-            notes="needs torchvision, and timm for real checkpoints' vision tower",
+            notes="needs torchvision and timm",
         ),
         Family(
             "lfm2_vl",

@@ -8,7 +8,7 @@ from transformers.utils import is_torchvision_available
 from . import crossing, merged, projector, tiles, torchvision_only
 from .base import TINY, TORCHVISION_ONLY
 
-# Families that a process with the wheel of `make torchvision` runs again, one of them with a video part.
+# Families that a process with the folder of `make vision` runs again, one of them with a video part.
 AGAIN = ["llava", "qwen2_vl"]
 
 

@@ -18,7 +18,7 @@ from cmllm_tools.models.processors import VIDEO, without_video
 Words = PreTrainedTokenizerFast
 Built = tuple[torch.nn.Module, object]
 TINY: dict[str, Callable[[], Built]] = {}
-# Families whose image processor transformers has on torchvision only.
+# Families that need torchvision: for their image processor, or for timm, which has their encoder and imports it.
 TORCHVISION_ONLY: list[str] = []
 
 CLIP = {

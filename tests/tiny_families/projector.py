@@ -2,8 +2,6 @@
 
 import torch
 import transformers
-from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
-from transformers.modeling_outputs import BaseModelOutput
 
 from cmllm_tools.models.processors import processor_class, without_video
 
@@ -85,50 +83,6 @@ def gemma3() -> Built:
     return built, processor
 
 
-class MapConfig(transformers.PreTrainedConfig):
-    """Config of a convolutional encoder that gives a map of features, in place of the published one, which needs timm."""
-
-    model_type = "tiny_map"
-    hidden_size: int = 32
-
-
-class MapModel(transformers.PreTrainedModel):
-    config_class = MapConfig
-    # As timm's wrapper, which need not have attention either, says of itself.
-    _supports_sdpa = True
-
-    def __init__(self, config: MapConfig):
-        super().__init__(config)
-        self.patches = torch.nn.Conv2d(3, config.hidden_size, 8, stride=8)
-        self.around = torch.nn.Conv2d(config.hidden_size, config.hidden_size, 3, padding=1)
-        self.post_init()
-
-    def forward(self, pixel_values: torch.Tensor, **options: object) -> BaseModelOutput:
-        states = self.patches(pixel_values)
-        return BaseModelOutput(last_hidden_state=states + self.around(states).relu())
-
-
-transformers.AutoConfig.register("tiny_map", MapConfig)
-transformers.AutoModel.register(MapConfig, MapModel)
-
-
-class Gemma3nMapModel(MapModel):
-    config_class = transformers.Gemma3nVisionConfig
-
-
-# Its config names no other encoder than the one of timm.
-transformers.AutoModel.register(transformers.Gemma3nVisionConfig, Gemma3nMapModel, exist_ok=True)
-
-
-@tiny("fast_vlm")
-def fast_vlm() -> Built:
-    words = tokenizer(image_token="<image>")
-    vision = {"model_type": "tiny_map"}
-    built = model("fast_vlm", text_config=text(words, "qwen2"), vision_config=vision, image_token_id=words.image_token_id)
-    seen = squared("LlavaImageProcessorPil", do_pad=True, do_center_crop=False)
-    return built, transformers.LlavaProcessor(seen, words, patch_size=8, vision_feature_select_strategy="full")
-
-
 @tiny("janus")
 def janus() -> Built:
     words = tokenizer(image_token="<image_placeholder>", boi_token="<begin_of_image>", eoi_token="<end_of_image>")
@@ -182,33 +136,6 @@ def deepseek_vl_hybrid() -> Built:
     )
     seen = squared("DeepseekVLHybridImageProcessorPil", min_size=4, high_res_size={"height": 64, "width": 64})
     return built, transformers.DeepseekVLHybridProcessor(seen, words, num_image_tokens=16)
-
-
-def patches(images: object, image: torch.Tensor, patch_size: object) -> torch.Tensor:
-    """(patch, values): what the torchvision version of Fuyu's image processor gives, and its PIL version fails to."""
-    height, width = patch_size.height, patch_size.width
-    cut = image.unfold(-2, height, height).unfold(-2, width, width)
-    return cut.permute(0, 2, 3, 4, 5, 1).flatten(1, 2).flatten(2)
-
-
-transformers.FuyuImageProcessorPil.patchify_image = patches
-
-
-@tiny("fuyu")
-def fuyu() -> Built:
-    words = tokenizer()
-    words.add_tokens(["|SPEAKER|", "|NEWLINE|", "<0x04>", "_"])
-    # As in the published one, a mark comes before the first token, and Fuyu's processor takes it off.
-    core = Tokenizer(models.WordLevel(words.get_vocab(), unk_token="<unk>"))
-    core.normalizer = normalizers.Prepend("_ ")
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(r"\|[A-Z]+\||<0x04>"), "isolated"), pre_tokenizers.WhitespaceSplit()]
-    )
-    words = Words(tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<unk>")
-    config = text(words, "persimmon", qk_layernorm=True, hidden_act="relu2")
-    built = model("fuyu", text_config=config, patch_size=8, image_token_id=words.convert_tokens_to_ids("|SPEAKER|"))
-    seen = images("FuyuImageProcessorPil", size={"height": 64, "width": 96}, patch_size={"height": 8, "width": 8})
-    return built, transformers.FuyuProcessor(seen, words)
 
 
 def pixtral_images(patch: int) -> object:
@@ -305,37 +232,3 @@ def gemma4() -> Built:
         words,
     ]
     return built, without_video(transformers.Gemma4Processor).from_args_and_dict(parts, {})
-
-
-@tiny("gemma3n")
-def gemma3n() -> Built:
-    ends = {"boi_token": "<start_of_image>", "eoi_token": "<end_of_image>"}
-    ends |= {"boa_token": "<start_of_audio>", "eoa_token": "<end_of_audio>"}
-    words = tokenizer(image_token="<image_soft_token>", audio_token="<audio_soft_token>", **ends)
-    config = text(
-        words,
-        "gemma3n_text",
-        num_hidden_layers=4,
-        head_dim=8,
-        sliding_window=12,
-        layer_types=["sliding_attention", "full_attention"] * 2,
-        num_kv_shared_layers=2,
-        hidden_size_per_layer_input=4,
-        vocab_size_per_layer_input=len(words),
-        laurel_rank=4,
-        altup_num_inputs=2,
-        activation_sparsity_pattern=[0.5, 0.0, 0.0, 0.0],
-    )
-    audio = {"hidden_size": 32, "conf_num_hidden_layers": 1, "conf_num_attention_heads": 2, "vocab_size": 4}
-    built = model(
-        "gemma3n",
-        text_config=config,
-        vision_config={"hidden_size": 32, "vocab_offset": len(words), "vocab_size": 4},
-        audio_config=audio | {"vocab_offset": len(words) + 4},
-        vision_soft_tokens_per_image=16,
-        **{f"{name}_id": words.convert_tokens_to_ids(token) for name, token in ends.items()},
-        image_token_id=words.image_token_id,
-        audio_token_id=words.audio_token_id,
-    )
-    listener = transformers.Gemma3nAudioFeatureExtractor()
-    return built, transformers.Gemma3nProcessor(listener, squared("SiglipImageProcessorPil"), words, image_seq_length=16)
