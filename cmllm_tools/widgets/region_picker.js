@@ -48,12 +48,12 @@ function render({ model, el }) {
   const tokensBox = add(tokensLabel, "input", { type: "checkbox", checked: true, onchange: drawTokens });
   tokensLabel.append("visual tokens");
   const painting = add(bar, "span", { className: "cmllm-painting" });
-  const size = add(painting, "label", { className: "cmllm-size", title: "Diameter of the brush in pixels of the image ([ ])" });
+  const size = add(painting, "label", { className: "cmllm-size", title: "Diameter in pixels of the image ([ and ])" });
   size.append("Brush");
   const slider = add(size, "input", { type: "range", min: 1, max: largest, ariaLabel: "Brush size in pixels" });
   slider.oninput = () => resizeBrush(Number(slider.value));
   const sizeText = add(size, "span", { className: "cmllm-number" });
-  const newMask = button(painting, "New mask", "The next stroke begins another mask (key n)", () => refresh((fresh = !fresh)));
+  const newMask = button(painting, "New mask", "The next stroke begins a mask (key n)", () => refresh((fresh = !fresh)));
 
   const stage = add(root, "div", { className: "cmllm-stage" });
   stage.style.width = `${across / dense}px`;

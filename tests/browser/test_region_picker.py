@@ -347,6 +347,33 @@ def test_narrow_cell_keeps_pixels_exact(show):
     assert np.abs(np.array([region.x0, region.y0, region.x1, region.y1]) - [*first, *last]).max() <= 2
 
 
+def test_dense_screen(show):
+    cell = show(cm.widgets.RegionPicker(scene(LARGE)), device_scale_factor=2)
+    assert cell.canvas.bounding_box()["width"] == 640
+    assert cell.canvas.get_attribute("width") == "1280"
+    cell.choose("Mask")
+    line = placed(cell, (0.25, 0.3), (0.55, 0.75))
+    (region,) = cell.drag(*line)
+    expected = disc_line(LARGE, line, brush(cell))
+    assert not ((region.pixels != expected) & ~rim(expected)).any()
+
+
+def test_stroke_on_a_large_photograph_is_taken_at_once(show):
+    cell = show(cm.widgets.RegionPicker(scene((4000, 3000))))
+    cell.choose("Mask")
+    cell.drag(*placed(cell, (0.2, 0.2), (0.8, 0.8), (0.2, 0.8)))
+    cell.page.evaluate(
+        "() => { const canvas = document.querySelector('.cmllm-drawing'); const { onpointerup } = canvas; window.took = 0;"
+        "canvas.onpointerup = (event) => { const start = performance.now(); onpointerup(event);"
+        "window.took = performance.now() - start; }; }"
+    )
+    cell.drag(*placed(cell, (0.2, 0.5), (0.8, 0.5)))
+    took = cell.page.evaluate("took")
+    print(f"a stroke of 2400 px joined a mask of 12 megapixels in {took:.0f} ms")
+    assert 0 < took < 500
+    assert isinstance(cell.picker.region, cm.Mask)
+
+
 def test_tokens_show_crop_and_tiles(show, pictures):
     crop = fixed_grid(LARGE, (448, 336), (336, 336), (24, 24))
     cell = show(cm.widgets.RegionPicker(scene(LARGE), layout=crop))
