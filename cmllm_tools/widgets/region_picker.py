@@ -70,6 +70,7 @@ class RegionPicker(anywidget.AnyWidget):
         sigma: float = 0.1,
     ):
         self._picture = read_image(image)
+        self._last: Any = None
         super().__init__(_image=_encoded(self._picture, SENT_PIXELS)[1], _size=list(self._picture.size))
         self.sigma = sigma
         self.token_layout = layout
@@ -160,18 +161,22 @@ class RegionPicker(anywidget.AnyWidget):
                 self._regions = stored
                 self._error = str(error)
 
-    @staticmethod
-    def _measured(regions: tuple[Region, ...], layout: VisualTokenLayout | None, sigma: float) -> tuple[np.ndarray, str]:
+    def _measured(
+        self, regions: tuple[Region, ...], layout: VisualTokenLayout | None, sigma: float
+    ) -> tuple[np.ndarray, str]:
         """Weight of each visual token, and what the layout warns of. Raises RegionError as the layout does."""
         if layout is None:
             return np.zeros(0, np.float32), ""
         if not regions:
             return np.zeros(len(layout), np.float32), ""
-        # Shown in the widget, where the person who draws looks, instead of printed below it.
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", RegionWarning)
-            weights = Target.of(layout, regions, sigma).weights().numpy()
-        return weights, " ".join(str(warning.message) for warning in caught)
+        # Asked for twice for each drawing, to check it and to show it; a second on a mask of twelve megapixels.
+        if self._last is None or self._last[0] is not regions or self._last[1:3] != (layout, sigma):
+            # Shown in the widget, where the person who draws looks, instead of printed below it.
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", RegionWarning)
+                weights = Target.of(layout, regions, sigma).weights().numpy()
+            self._last = (regions, layout, sigma, (weights, " ".join(str(warning.message) for warning in caught)))
+        return self._last[3]
 
     def __repr__(self) -> str:
         width, height = self._picture.size
