@@ -1,5 +1,7 @@
 """See where a multimodal language model looks, and steer its attention into a region, step by step."""
 
+from typing import TYPE_CHECKING, Any
+
 from . import figures
 from .attention import Attention, capture_attention
 from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
@@ -30,6 +32,9 @@ from .regions import Box, Mask, Point, Scribble
 from .selfcheck import self_check
 from .trace import Step, Trace
 from .version import VERSION
+
+if TYPE_CHECKING:
+    from . import widgets as widgets
 
 __version__ = VERSION
 
@@ -79,3 +84,12 @@ __all__ = [
     "self_check",
     "soft_energy",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the widgets at their first use: they need anywidget, which `import cmllm_tools` must not load."""
+    if name == "widgets":
+        from importlib import import_module
+
+        return import_module(".widgets", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -83,8 +83,8 @@ class Target:
             ]
         ).sum(0)
 
-    def share(self, values: torch.Tensor) -> torch.Tensor:
-        """Share of a map (..., visual token) that lies in the regions: 0..1.
+    def weights(self) -> torch.Tensor:
+        """Weight of each visual token: (visual token,) in 0..1.
 
         A token counts by its share inside a box or mask, by exp(-D^2 / 2 sigma^2) for a scribble or point, and by the
         largest of these for several regions.
@@ -93,7 +93,11 @@ class Target:
             torch.exp(-(measure**2) / (2 * self.sigma**2)) if soft else measure
             for measure, soft in zip(self.measures, self.soft, strict=True)
         ]
-        return _share(values, torch.stack(weights).amax(0))
+        return torch.stack(weights).amax(0)
+
+    def share(self, values: torch.Tensor) -> torch.Tensor:
+        """Share of a map (..., visual token) that lies in the regions, each token counted by its weight: 0..1."""
+        return _share(values, self.weights())
 
 
 def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> torch.Tensor:

@@ -249,6 +249,8 @@ def region_from_json(data: dict[str, Any]) -> Region:
                 return Scribble(data["points"])
             case "point":
                 return Point(*data["position"])
+    except RegionError:
+        raise  # it says more
     except (KeyError, TypeError, ValueError) as error:
         raise RegionError(f"A stored region needs a kind and its coordinates; got {data!r:.200}.") from error
     raise RegionError(f"A stored region's kind must be box, mask, scribble or point; got {data['kind']!r}.")

@@ -76,7 +76,7 @@ def test_run_lengths_round_trip(shape):
         (lambda: as_regions([3]), "got int"),
         (lambda: region_from_json({"kind": "star"}), "box, mask, scribble or point; got 'star'"),
         (lambda: region_from_json({"kind": "box"}), "kind and its coordinates"),
-        (lambda: region_from_json({"kind": "mask", "size": [2, 2], "counts": [1]}), "coordinates"),
+        (lambda: region_from_json({"kind": "mask", "size": [2, 2], "counts": [1]}), "must add up to 4 pixels; got 1"),
     ],
 )
 def test_malformed_regions(make, message):

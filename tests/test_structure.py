@@ -25,6 +25,7 @@ ORDER = [
     ["callbacks"],
     ["optimize"],
     ["figures"],
+    ["widgets"],
     ["report"],
     ["bench"],
     ["cli", "__init__"],
@@ -68,6 +69,12 @@ def test_import_is_light():
 def test_files_stay_readable():
     sizes = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in PACKAGE.rglob("*.py")}
     assert max(sizes.values()) <= 400, sizes
+
+
+def test_module_of_the_region_picker_stays_readable():
+    lines = (PACKAGE / "widgets" / "region_picker.js").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 400
+    assert max(map(len, lines)) <= 124
 
 
 def test_nothing_model_specific_outside_models_and_layout():

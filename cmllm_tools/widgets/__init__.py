@@ -1,0 +1,12 @@
+"""Widgets for notebooks. Loaded at the first use of `cm.widgets`, as they need anywidget and ipywidgets."""
+
+try:
+    import anywidget as anywidget
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "cmllm_tools.widgets needs anywidget, which is not installed here. Run: pip install 'cmllm_tools[notebook]'"
+    ) from error
+
+from .region_picker import RegionPicker
+
+__all__ = ["RegionPicker"]
