@@ -12,6 +12,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .display import Fact, card, one_line, picture
 from .errors import CaptureError
 from .models.checkpointing import checkpointed
 from .models.mllm import Mllm
@@ -44,13 +45,31 @@ class Attention:
         return self.prompt.words(self.queries)
 
     def __repr__(self) -> str:
-        on_image = self.values.detach().sum(-1).mean().item()
-        return (
-            f"Attention(layer, head, query, visual token = {tuple(self.values.shape)}, "
-            f"layers {_ranges(self.layers)}, heads {_ranges(self.heads)}, queries {' '.join(self.words)!r}, "
-            f"{on_image:.1%} of it on the image, {self.values.device}"
-            f"{', differentiable' if self.values.requires_grad else ''})"
+        return one_line("Attention", self._facts())
+
+    def _repr_html_(self) -> str:
+        layout = self.prompt.layout
+        heat = layout.raster(self.values.detach().float().mean((0, 1, 2)).cpu().numpy())
+        shown = picture(
+            layout.image_size,
+            self.prompt.image,
+            cells=layout.cells,
+            heat=heat / max(heat.max(), 1e-30),
+            caption="mean over layers, heads and queries",
         )
+        return card("Attention", self._facts(), shown)
+
+    def _facts(self) -> list[Fact]:
+        on_image = self.values.detach().sum(-1).mean().item()
+        facts = [
+            ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),
+            ("layers", _ranges(self.layers)),
+            ("heads", _ranges(self.heads)),
+            ("queries", repr(" ".join(self.words))),
+            ("", f"{on_image:.1%} of it on the image"),
+            ("", str(self.values.device)),
+        ]
+        return facts + [("", "differentiable")] * self.values.requires_grad
 
 
 def capture_attention(

@@ -10,7 +10,7 @@ import cmllm_tools
 PACKAGE = Path(cmllm_tools.__file__).parent
 # Each room may import from those before it, and from itself.
 ORDER = [
-    ["version", "errors"],
+    ["version", "errors", "display"],
     ["images", "regions"],
     ["layout"],
     ["baselines"],
@@ -26,6 +26,7 @@ ORDER = [
     ["optimize"],
     ["figures"],
     ["report"],
+    ["widgets"],
     ["bench"],
     ["cli", "__init__"],
 ]
