@@ -10,7 +10,8 @@ import cmllm_tools
 PACKAGE = Path(cmllm_tools.__file__).parent
 # Each room may import from those before it, and from itself.
 ORDER = [
-    ["version", "errors", "display"],
+    ["version", "errors"],
+    ["display"],
     ["images", "regions"],
     ["layout"],
     ["baselines"],
