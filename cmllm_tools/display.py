@@ -58,10 +58,10 @@ def card(title: str, facts: Iterable[Fact], *pictures: Html, below: Html | None 
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """A table with a row of headings; the last column is text, the others are numbers."""
+    """A table with a row of headings; the last column is text, the others are numbers, or bars."""
 
     def row(cells: Sequence[object], tag: str) -> str:
-        sides = [_RIGHT] * (len(cells) - 1) + [_LEFT]
+        sides = [_LEFT if isinstance(cell, Html) else _RIGHT for cell in cells[:-1]] + [_LEFT]
         return "".join(f"<{tag} {side}>{html(cell)}</{tag}>" for cell, side in zip(cells, sides, strict=True))
 
     body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)

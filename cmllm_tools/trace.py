@@ -305,7 +305,7 @@ def steps_table(steps: Sequence[Step]) -> Html:
         rows.append([step.number, *numbers, f"{step.seconds:.3f}", step.answer or ""])
     if left_out:
         rows.insert(ROWS // 2, [*["..."] * 7, f"{left_out} more steps"])
-    return table(["step", "energy", "share", "in region", "|latent|", "|gradient|", "seconds", "answer"], rows)
+    return table(["step", "energy", "share", Html("in region"), "|latent|", "|gradient|", "seconds", "answer"], rows)
 
 
 @cache

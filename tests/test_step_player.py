@@ -5,7 +5,8 @@ from copy import deepcopy
 
 import numpy as np
 import pytest
-import torch
+from nbconvert import HTMLExporter
+from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 from tiny_models import tiny_llava
 
@@ -159,6 +160,11 @@ def test_mime_bundle_has_the_widget_and_a_static_fallback(trace):
     assert type(data["text/html"]) is str
 
 
-def test_the_latent_does_not_travel(trace):
-    assert trace.latent.dtype == torch.float32
-    assert "latent" not in player_data(trace)
+def test_exported_without_a_kernel_the_fallback_shows(trace):
+    player = StepPlayer(trace)
+    output = new_output("display_data", data=player._repr_mimebundle_()[0])
+    notebook = new_notebook(cells=[new_code_cell("player", outputs=[output])])
+    page, _ = HTMLExporter().from_notebook_node(notebook)
+    assert "<b>Trace</b>" in page
+    assert page.count('src="data:image/') == trace._repr_html_().count('src="data:image/')
+    assert player.model_id not in page

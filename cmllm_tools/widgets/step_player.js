@@ -49,7 +49,7 @@ function mapsOf(data, raw, column) {
   return { maps, top: top || 1 };
 }
 
-function drawMap(canvas, data, image, colors, map, top) {
+function drawMap(canvas, data, image, outlines, colors, map, top) {
   const draw = canvas.getContext("2d");
   const scale = canvas.width / data.size[0];
   draw.clearRect(0, 0, canvas.width, canvas.height);
@@ -64,11 +64,13 @@ function drawMap(canvas, data, image, colors, map, top) {
     draw.fillStyle = colors[Math.min(255, Math.round((255 * value) / top))];
     draw.fillRect(xs[column], ys[row], xs[column + 1] - xs[column], ys[row + 1] - ys[row]);
   });
-  drawOutlines(draw, data.outlines, scale);
+  draw.drawImage(outlines, 0, 0);
 }
 
-// White with a dark rim: visible on any image and any color of the map.
-function drawOutlines(draw, outlines, scale) {
+// White with a dark rim: visible on any image and any color of the map. Drawn once, as a mask may have thousands of edges.
+function drawOutlines(canvas, { outlines, size }) {
+  const draw = canvas.getContext("2d");
+  const scale = canvas.width / size[0];
   draw.lineJoin = draw.lineCap = "round";
   for (const [color, extra] of [["#000", 4], ["#fff", 0]]) {
     draw.strokeStyle = draw.fillStyle = color;
@@ -138,11 +140,11 @@ function build(el) {
   const right = node(panels, "div", { class: "right" });
   const charts = node(right, "div", { class: "charts" });
   const facts = node(right, "div", { class: "facts" });
-  const answers = node(right, "dl", { class: "answers" });
-  node(answers, "dt", {}, "unsteered");
-  const before = node(answers, "dd", { class: "before" });
-  const when = node(answers, "dt");
-  const answer = node(answers, "dd", { class: "answer", "aria-live": "polite" });
+  const answers = node(right, "div", { class: "answers" });
+  node(answers, "span", { class: "when" }, "unsteered");
+  const before = node(answers, "div", { class: "before" });
+  const when = node(answers, "span", { class: "when" });
+  const answer = node(answers, "div", { class: "answer", "aria-live": "polite" });
   const controls = node(root, "div", { class: "controls" });
   const play = node(controls, "button", { type: "button", class: "play" });
   const slider = node(controls, "input", { type: "range", min: 0, step: 1, "aria-label": "step" });
@@ -155,6 +157,7 @@ function build(el) {
 function render({ model, el }) {
   const view = build(el);
   const image = new Image();
+  const outlines = document.createElement("canvas");
   let data, raw, colors, now, curves, timer;
 
   const step = () => Math.min(model.get("step"), data.steps.length - 1);
@@ -168,7 +171,7 @@ function render({ model, el }) {
     const at = step();
     const { number, answer, latent, gradient, seconds } = data.steps[at];
     const [energy, share] = [data.energy[at][column()], data.share[at][column()]];
-    drawMap(view.canvas, data, image, colors, now.maps[at], now.top);
+    drawMap(view.canvas, data, image, outlines, colors, now.maps[at], now.top);
     for (const curve of curves) curve.move(at);
     const spoken = `step ${number}: energy ${energy.toFixed(3)}, ${percent(share)} of the attention in the region`;
     view.canvas.setAttribute("aria-label", `map on the image, ${spoken}`);
@@ -185,7 +188,7 @@ function render({ model, el }) {
 
   function choose() {
     now = mapsOf(data, raw, column());
-    view.most.textContent = `${now.top.toFixed(1)} % of the attention on the image`;
+    view.most.textContent = `${now.top.toPrecision(3)} % of the attention on the image`;
     view.layers.value = String(model.get("layer") ?? "all");
     const [energies, shares] = [data.energy, data.share].map((rows) => rows.map((row) => row[column()]));
     const digits = (value, exact) => value.toFixed(exact ? 4 : 2);
@@ -214,6 +217,8 @@ function render({ model, el }) {
     const [width, height] = data.size;
     view.canvas.width = Math.round(CANVAS * Math.min(1, width / height));
     view.canvas.height = Math.max(1, Math.round(CANVAS * Math.min(1, height / width)));
+    [outlines.width, outlines.height] = [view.canvas.width, view.canvas.height];
+    drawOutlines(outlines, data);
     view.question.textContent = data.question;
     view.before.textContent = data.steps[0].answer ?? "not asked for";
     view.slider.max = data.steps.length - 1;

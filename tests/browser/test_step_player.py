@@ -1,5 +1,6 @@
 """The player's page in a real browser: opened from disk, without a network, moved with mouse and keyboard."""
 
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -166,3 +167,18 @@ def test_a_step_takes_under_50_ms(page):
     print(f"drawn: median {drawn[20]:.1f}, largest {drawn[-1]:.1f} ms; with the frame: median {painted[20]:.1f} ms")
     assert drawn[-2] < 50
     assert painted[20] < 50
+
+
+def test_hostile_text_stays_text(browser, trace, tmp_path):
+    from cmllm_tools.widgets.step_player import StepPlayer
+
+    hostile = deepcopy(trace)
+    hostile.question = "</script><script>document.title = 'taken'</script>"
+    hostile.steps[0].answer = "<img src=x onerror=\"document.title = 'taken'\">"
+    page = browser.new_page(offline=True)
+    page.goto(StepPlayer(hostile).write_html(tmp_path / "hostile.html").as_uri())
+    page.wait_for_function("document.querySelector('.cmllm-player .answer')?.textContent")
+    assert page.locator(".question").text_content() == page.title() == hostile.question
+    assert page.locator(".answer").text_content() == hostile.steps[0].answer
+    assert page.locator("img").count() == 0
+    page.close()
