@@ -63,7 +63,7 @@ def test_maps_of_tiles_are_rastered(trace):
 
 def test_all_kinds_of_regions_and_a_crop():
     mllm = cm.load(tiny_llava())
-    prompt = mllm.prepare(Image.effect_noise((700, 500), 90), "what is the red object ?")
+    prompt = mllm.prepare(Image.new("RGB", (700, 500), "teal"), "what is the red object ?")
     pixels = np.zeros((500, 700))
     pixels[50:490, 60:640] = np.tri(440, 580)
     several = [cm.Box(112, 105, 330, 300), cm.Mask(pixels), cm.Scribble([(300, 300), (310, 400)]), cm.Point(300, 40)]
