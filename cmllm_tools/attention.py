@@ -12,11 +12,13 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from .display import Fact, card, one_line, picture
 from .errors import CaptureError
 from .models.checkpointing import checkpointed
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
 from .models.replay import implementation, undisturbed
+from .rows import attention_rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,13 +46,31 @@ class Attention:
         return self.prompt.words(self.queries)
 
     def __repr__(self) -> str:
-        on_image = self.values.detach().sum(-1).mean().item()
-        return (
-            f"Attention(layer, head, query, visual token = {tuple(self.values.shape)}, "
-            f"layers {_ranges(self.layers)}, heads {_ranges(self.heads)}, queries {' '.join(self.words)!r}, "
-            f"{on_image:.1%} of it on the image, {self.values.device}"
-            f"{', differentiable' if self.values.requires_grad else ''})"
+        return one_line("Attention", self._facts())
+
+    def _repr_html_(self) -> str:
+        layout = self.prompt.layout
+        heat = layout.raster(self.values.detach().float().mean((0, 1, 2)).cpu().numpy())
+        shown = picture(
+            layout.image_size,
+            self.prompt.image,
+            cells=layout.cells,
+            heat=heat / max(heat.max(), 1e-30),
+            caption="mean over layers, heads and queries",
         )
+        return card("Attention", self._facts(), shown)
+
+    def _facts(self) -> list[Fact]:
+        on_image = self.values.detach().sum(-1).mean().item()
+        facts = [
+            ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),
+            ("layers", _ranges(self.layers)),
+            ("heads", _ranges(self.heads)),
+            ("queries", repr(" ".join(self.words))),
+            ("", f"{on_image:.1%} of it on the image"),
+            ("", str(self.values.device)),
+        ]
+        return facts + [("", "differentiable")] * self.values.requires_grad
 
 
 def capture_attention(
@@ -206,85 +226,6 @@ class Recorder:
         values = value[0].to(rows).repeat_interleave(query.shape[1] // value.shape[1], 0)
         own = output[0].to(rows)[torch.tensor(self.rows, device=output.device)].transpose(0, 1)
         self.errors[layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
-
-
-def attention_rows(
-    module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    mask: torch.Tensor | None,
-    heads: Sequence[int],
-    rows: Sequence[int],
-    *,
-    scaling: float | None = None,
-    softcap: float | None = None,
-    s_aux: torch.Tensor | None = None,
-    is_causal: bool | None = None,
-    sliding_window: int | None = None,
-    position_bias: torch.Tensor | None = None,
-    **_: Any,
-) -> torch.Tensor:
-    """Attention weights of some rows and heads over all keys: (head, row, key), float32 or wider.
-
-    Arguments are those of transformers' attention functions: query (1, head, token, width), key (1, key head, token,
-    width), mask boolean or additive (1, 1 or head, token, key) or None for causal attention; `softcap` bounds the
-    logits, `s_aux` holds attention sinks.
-
-    Raises:
-        CaptureError: for a batch, or a mask or bias of a form that is not understood.
-    """
-    if len(query) != 1:
-        raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {len(query)}.")
-    if position_bias is not None or not (mask is None or (torch.is_tensor(mask) and mask.dim() == 4)):
-        shape = f" of shape {tuple(mask.shape)}" if torch.is_tensor(mask) else ""
-        what = "a position bias" if position_bias is not None else f"a mask that is a {type(mask).__name__}{shape}"
-        raise CaptureError(
-            f"{type(module).__name__} draws its attention with {what}, which cannot be reproduced row by row. "
-            "Load the model with attn_implementation='sdpa' or 'eager'."
-        )
-    group = query.shape[1] // key.shape[1]
-    row_index = torch.tensor(list(rows), device=query.device)
-    every_head = list(heads) == list(range(query.shape[1]))
-    # Kernels sum half-precision products in float32: so must rows that are to be what they used. float64 is kept.
-    wide = torch.promote_types(query.dtype, torch.float32)
-    query, key = query.to(wide) * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.to(wide)
-    head_index = torch.tensor(list(heads), device=query.device)
-    chosen = query[0, :, row_index] if every_head else query[0, head_index[:, None], row_index]
-    if every_head:
-        # Query heads that share a key head are folded into rows, so that keys are never repeated.
-        folded = chosen.reshape(key.shape[1], group * len(row_index), -1)
-        logits = (folded @ key[0].transpose(-1, -2)).reshape(len(head_index), len(row_index), -1)
-    else:
-        logits = chosen @ key[0, head_index // group].transpose(-1, -2)
-    if softcap is not None:
-        logits = softcap * torch.tanh(logits / softcap)
-    causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    logits = _masked(logits, mask, row_index, head_index, causal and query.shape[2] > 1, sliding_window)
-    if s_aux is not None:
-        sinks = s_aux.to(logits)[head_index, None, None].expand(-1, logits.shape[1], 1)
-        return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
-    return logits.softmax(-1)
-
-
-def _masked(
-    logits: torch.Tensor,
-    mask: torch.Tensor | None,
-    rows: torch.Tensor,
-    heads: torch.Tensor,
-    causal: bool,
-    window: int | None,
-) -> torch.Tensor:
-    if mask is None:
-        if not causal:
-            return logits
-        distance = rows[:, None] - torch.arange(logits.shape[-1], device=logits.device)
-        hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
-        return logits.masked_fill(hidden, float("-inf"))
-    shared = mask.shape[1] == 1
-    chosen = (mask[0, 0][rows] if shared else mask[0, heads[:, None], rows])[..., : logits.shape[-1]]
-    if chosen.dtype == torch.bool:
-        return logits.masked_fill(~chosen, float("-inf"))
-    return logits + chosen.to(logits)
 
 
 _ACTIVE: ContextVar[Recorder] = ContextVar("cmllm_recorder")

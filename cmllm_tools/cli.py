@@ -14,7 +14,7 @@ from .images import read_image
 from .loading import load
 from .methods import ControlMLLM, ControlMLLMPlus, Method
 from .models.embedded import DEMO_SCENE, HELDOUT
-from .models.families import family_rows
+from .models.lookup import family_rows
 from .optimize import optimize
 from .regions import Box, Mask, Point, Region, Scribble
 from .report import write_report

@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from PIL import Image
 
 from .attention import Attention
+from .display import Fact, card, one_line, picture
 from .errors import CaptureError
 from .layout import VisualTokenLayout
 from .models.prompt import Queries
@@ -20,20 +22,35 @@ class ContextMap:
         values: (visual token,) mean attention weight; it carries the attention's gradient.
         layout: where each visual token looks.
         words: the query tokens it is the mean of.
+        image: what the visual tokens look at, for showing the map on it.
     """
 
     values: torch.Tensor
     layout: VisualTokenLayout = field(repr=False)
     words: tuple[str, ...]
+    image: Image.Image | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
+        return one_line("ContextMap", self._facts())
+
+    def _repr_html_(self) -> str:
+        heat = self.grid / max(self.grid.max(), 1e-30)
+        return card(
+            "ContextMap",
+            self._facts(),
+            picture(self.layout.image_size, self.image, cells=self.layout.cells, heat=heat),
+        )
+
+    def _facts(self) -> list[Fact]:
         rows, columns = self.layout.grid
         peak = int(self.values.argmax())
         x0, y0, x1, y1 = self.layout.boxes[peak]
-        return (
-            f"ContextMap({len(self.layout)} visual tokens on {rows} x {columns}, mean over {' '.join(self.words)!r}, "
-            f"{self.values.sum().item():.1%} of it on the image, highest at x {x0:.0f}..{x1:.0f} y {y0:.0f}..{y1:.0f})"
-        )
+        return [
+            ("", f"{len(self.layout)} visual tokens on {rows} x {columns}"),
+            ("mean over", repr(" ".join(self.words))),
+            ("", f"{self.values.sum().item():.1%} of it on the image"),
+            ("highest at", f"x {x0:.0f}..{x1:.0f} y {y0:.0f}..{y1:.0f}"),
+        ]
 
     @property
     def grid(self) -> np.ndarray:
@@ -74,7 +91,7 @@ def context_map(
             if index != list(range(len(captured))):
                 values = values.index_select(axis, torch.tensor(index, device=values.device))
     words = prompt.words(positions)
-    return ContextMap(values.mean((0, 1, 2)), prompt.layout, words)
+    return ContextMap(values.mean((0, 1, 2)), prompt.layout, words, prompt.image)
 
 
 def _index(wanted: Sequence[int], captured: Sequence[int], what: str) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
+from .display import Fact, card, one_line, picture
 from .errors import RegionError, UnsupportedModelError
 from .regions import Region
 
@@ -57,13 +58,21 @@ class VisualTokenLayout:
         return len(self.boxes)
 
     def __repr__(self) -> str:
+        return one_line("VisualTokenLayout", self._facts())
+
+    def _repr_html_(self) -> str:
+        return card("VisualTokenLayout", self._facts(), picture(self.image_size, boxes=self.boxes))
+
+    def _facts(self) -> list[Fact]:
         width, height = self.image_size
         x0, y0, x1, y1 = self.seen
         shown = f"shown on {_by(self.grid)}, merged by area" if self.merged else f"as {_by(self.grid)}"
-        return (
-            f"VisualTokenLayout({len(self)} visual tokens {shown}, image {width} x {height} px, "
-            f"seen x {x0:.0f}..{x1:.0f} y {y0:.0f}..{y1:.0f}, rule {self.rule})"
-        )
+        return [
+            ("", f"{len(self)} visual tokens {shown}"),
+            ("image", f"{width} x {height} px"),
+            ("seen", f"x {x0:.0f}..{x1:.0f} y {y0:.0f}..{y1:.0f}"),
+            ("rule", self.rule),
+        ]
 
     @cached_property
     def cells(self) -> np.ndarray:

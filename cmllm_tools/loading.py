@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 from .errors import UnsupportedModelError
 from .models.embedded import EMBEDDED_MODEL
-from .models.families import family_for
+from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
 from .selfcheck import self_check

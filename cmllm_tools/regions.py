@@ -1,7 +1,7 @@
 """Regions the user refers to: box, mask, scribble, point; in pixels of the image, origin top left."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from math import isfinite
 from typing import Any, ClassVar
@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .display import Fact, Outline, card, one_line, picture
 from .errors import RegionError
 
 
@@ -33,6 +34,24 @@ class Region:
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `region_from_json` makes an equal region."""
         raise NotImplementedError
+
+    @property
+    def drawing(self) -> Outline:
+        """The outline, and whether its points are to be marked, as `display.picture` takes it."""
+        return self.outline(), self.soft
+
+    def _facts(self) -> list[Fact]:
+        return [(field.name, repr(getattr(self, field.name))) for field in fields(self)]
+
+    def _canvas(self) -> tuple[int, int]:
+        """Size of a picture of the region alone: from the image's corner to a little beyond the region."""
+        points = [point for line in self.outline() for point in line]
+        width, height = (max(1.15 * max(point[axis] for point in points), 1) for axis in (0, 1))
+        # A region along an edge of the image would make a strip; the shorter side is at least a third.
+        return round(max(width, height / 3)), round(max(height, width / 3))
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self._facts(), picture(self._canvas(), outlines=[self.drawing]))
 
 
 @dataclass(frozen=True)
@@ -110,8 +129,15 @@ class Mask(Region):
         return hash(self.pixels.tobytes())
 
     def __repr__(self) -> str:
+        return one_line("Mask", self._facts())
+
+    def _facts(self) -> list[Fact]:
         height, width = self.pixels.shape
-        return f"Mask({int(self.pixels.sum())} of {width} x {height} px)"
+        return [("", f"{int(self.pixels.sum())} of {width} x {height} px")]
+
+    def _canvas(self) -> tuple[int, int]:
+        height, width = self.pixels.shape
+        return width, height
 
     def check(self, width: int, height: int) -> None:
         if self.pixels.shape != (height, width):

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from .display import Fact, Html, bar, card, picture, table
 from .energy import Target
 from .errors import CmllmError, TraceError
 from .layout import VisualTokenLayout
@@ -27,6 +29,8 @@ from .version import VERSION
 FORMAT = "1"
 # Longest side of the image's copy in a trace, in pixels.
 COPY_SIZE = 512
+# A longer run shows this many of its steps in a notebook.
+ROWS = 40
 LIBRARIES = ("torch", "transformers", "numpy")
 
 
@@ -61,6 +65,9 @@ class Step:
             f"Step({self.number}: energy {self.energy:.4f}, share in region {self.share:.1%}, "
             f"latent {self.latent_norm:.3g}{gradient}, {self.seconds:.3f} s{answer})"
         )
+
+    def _repr_html_(self) -> str:
+        return card(f"Step {self.number}", [], below=steps_table([self]))
 
 
 @dataclass(eq=False)
@@ -151,6 +158,47 @@ class Trace:
             f"share in region {first.share:.1%} -> {last.share:.1%}\n"
             f"  maps {len(self.layers)} layers x {len(self.layout)} visual tokens, queries {words!r}\n"
             f"  answers {first.answer!r} -> {last.answer!r})"
+        )
+
+    def _repr_html_(self) -> str:
+        facts: list[Fact] = [
+            ("model", str(self.model["name"])),
+            ("question", repr(self.question)),
+            ("method", type(self.method).__name__),
+            ("regions", ", ".join(repr(region) for region in self.regions)),
+            ("steps", f"{len(self)} steps, {self.stopped}" if self.steps else f"no steps, {self.stopped}"),
+        ]
+        if not self.steps:
+            return card("Trace", facts, self._picture(None, ""))
+        first, last = self.steps[0], self.steps[-1]
+        words = " ".join(self.tokens[position] for position in self.queries)
+        facts += [
+            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
+            ("share in region", f"{first.share:.1%} -> {last.share:.1%}"),
+            ("maps", f"{len(self.layers)} layers x {len(self.layout)} visual tokens, queries {words!r}"),
+            ("answers", f"{first.answer!r} -> {last.answer!r}"),
+        ]
+        grids = [self._grid(step) for step in (first, last)]
+        top = max(*(float(grid.max()) for grid in grids), 1e-30)
+        pictures = [
+            self._picture(grid / top, f"step {step.number}: {step.share:.0%} in the region")
+            for grid, step in zip(grids, (first, last), strict=True)
+        ]
+        return card("Trace", facts, *pictures, below=steps_table(self.steps))
+
+    def _grid(self, step: Step) -> np.ndarray:
+        """A step's mean map as (row, column), as a share of the attention on the image."""
+        values = step.maps.mean(0).numpy()
+        return self.layout.raster(values / max(float(values.sum()), 1e-30))
+
+    def _picture(self, heat: np.ndarray | None, caption: str) -> Html:
+        return picture(
+            self.layout.image_size,
+            self.image,
+            cells=self.layout.cells,
+            heat=heat,
+            outlines=[region.drawing for region in self.regions],
+            caption=caption,
         )
 
     @property
@@ -245,6 +293,19 @@ class Trace:
             raise TraceError(f"There is no trace at {path}.") from None
         except (OSError, SafetensorError, CmllmError, KeyError, TypeError, ValueError) as error:
             raise TraceError(f"{path} cannot be read as a trace, it is damaged or another kind of file: {error}") from error
+
+
+def steps_table(steps: Sequence[Step]) -> Html:
+    """What `Trace.table` says, as HTML with bars for the share; the middle of a long run is left out."""
+    left_out = max(len(steps) - ROWS, 0)
+    rows: list[list[object]] = []
+    for step in [*steps[: ROWS // 2], *steps[ROWS // 2 + left_out :]]:
+        gradient = "-" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
+        numbers = [f"{step.energy:.4f}", f"{step.share:.1%}", bar(step.share), f"{step.latent_norm:.3g}", gradient]
+        rows.append([step.number, *numbers, f"{step.seconds:.3f}", step.answer or ""])
+    if left_out:
+        rows.insert(ROWS // 2, [*["..."] * 7, f"{left_out} more steps"])
+    return table(["step", "energy", "share", Html("in region"), "|latent|", "|gradient|", "seconds", "answer"], rows)
 
 
 @cache

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from cmllm_tools.cli import families_markdown
-from cmllm_tools.models.families import family_rows
+from cmllm_tools.models.lookup import family_rows
 
 ROOT = Path(__file__).parents[1]
 HEAD = """# Families of models
@@ -25,7 +25,7 @@ def page() -> str:
 def readme(text: str) -> str:
     """The README's text with its table made anew."""
     rows = family_rows()
-    ways = sorted({str(row["way_in"]) for row in rows}, key=lambda way: -sum(row["way_in"] == way for row in rows))
+    ways = sorted({str(row["way_in"]) for row in rows}, key=lambda way: (-sum(row["way_in"] == way for row in rows), way))
     table = ["| way in | families |", "|---|---|"]
     table += [f"| {way} | {', '.join(str(row['family']) for row in rows if row['way_in'] == way)} |" for way in ways]
     return re.sub(

@@ -6,7 +6,7 @@ from tiny_models import tiny_llava
 from transformers import AttentionInterface
 
 import cmllm_tools as cm
-from cmllm_tools.attention import attention_rows
+from cmllm_tools.rows import attention_rows
 
 
 def eager_attention(mllm, prompt, latent=None):

@@ -18,8 +18,9 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.attention import capture, kernel_errors
 from cmllm_tools.models import mllm as mllm_module
-from cmllm_tools.models.families import FAMILIES, family_for
+from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.geometry import Seen, square_grid
+from cmllm_tools.models.lookup import family_for
 from cmllm_tools.models.probe import probe
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added

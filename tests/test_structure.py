@@ -11,10 +11,12 @@ PACKAGE = Path(cmllm_tools.__file__).parent
 # Each room may import from those before it, and from itself.
 ORDER = [
     ["version", "errors"],
+    ["display"],
     ["images", "regions"],
     ["layout"],
     ["baselines"],
     ["models"],
+    ["rows"],
     ["attention"],
     ["selfcheck", "memory"],
     ["loading"],
@@ -27,6 +29,7 @@ ORDER = [
     ["figures"],
     ["widgets"],
     ["report"],
+    ["widgets"],
     ["bench"],
     ["cli", "__init__"],
 ]

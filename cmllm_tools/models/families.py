@@ -1,10 +1,6 @@
 """What differs between families of multimodal models: one row each."""
 
-from dataclasses import replace
-from typing import Any
-
-from ..errors import UnsupportedModelError
-from .family import CODES, CONVOLUTION, CROSS_ATTENTION, NO_ENCODER, PROJECTOR, Q_FORMER, RESAMPLER, TILES, UNKNOWN, Family
+from .family import CODES, CONVOLUTION, CROSS_ATTENTION, NO_ENCODER, PROJECTOR, Q_FORMER, RESAMPLER, TILES, Family
 from .geometry import (
     canvas_tiles,
     clip_grid,
@@ -21,7 +17,6 @@ from .geometry import (
     square_grid,
     with_cls,
 )
-from .probe import PROBE
 from .replay import CallSite
 from .tiles import (
     anyres_tiles,
@@ -353,57 +348,3 @@ FAMILIES: dict[str, Family] = {
         ),
     )
 }
-
-
-def family_of(model: Any) -> Family:
-    """The row for a loaded model.
-
-    Raises:
-        UnsupportedModelError: for a family without a row, naming those that have one, or a setting a row excludes.
-    """
-    return family_for(getattr(model, "config", model))
-
-
-def family_for(config: Any) -> Family:
-    """The row for a model's config; raises like `family_of`."""
-    model_type = getattr(config, "model_type", type(config).__name__)
-    if model_type not in FAMILIES:
-        raise UnsupportedModelError(
-            f"A model must belong to a supported family ({', '.join(FAMILIES)}); got model_type {model_type!r}. "
-            "Load it with layout='probe' to find out where its visual tokens look."
-        )
-    FAMILIES[model_type].check(config)
-    return FAMILIES[model_type]
-
-
-def family_rows() -> list[dict[str, Any]]:
-    """The table as plain data: `{"family", "way_in", "layout", "tested", "notes"}`, by name."""
-    return [
-        {
-            "family": family.name,
-            "way_in": family.way_in,
-            "layout": family.layout.__name__.replace("_", " ") if family.layout else PROBE,
-            "tested": family.tested,
-            "notes": family.notes,
-        }
-        for family in sorted(FAMILIES.values(), key=lambda family: family.name)
-    ]
-
-
-def probed_family(model: Any) -> Family:
-    """The model's row, or a guess for a family without one, with the layout left to probing.
-
-    Raises:
-        UnsupportedModelError: when the model does not say which part of it is the language model.
-    """
-    model_type = model.config.model_type
-    if model_type in FAMILIES:
-        return replace(family_of(model), layout=None)
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
-    path = next((path for path, module in model.named_modules() if module is decoder), "")
-    if not path:
-        raise UnsupportedModelError(
-            f"A model without a row in the family table must name its language model (get_decoder); {type(model).__name__} "
-            "does not."
-        )
-    return Family(model_type, UNKNOWN, None, site=CallSite(path), notes="laid out by probing", tested=False)

@@ -12,9 +12,9 @@ from PIL import Image
 from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..images import read_image
 from . import decoding
-from .families import family_of, probed_family
 from .family import Family
 from .geometry import Placement, Seen
+from .lookup import family_of, probed_family
 from .probe import probe
 from .prompt import Prompt
 from .replay import LanguageCall, record

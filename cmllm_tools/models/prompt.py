@@ -7,6 +7,7 @@ from typing import Literal
 import torch
 from PIL import Image
 
+from ..display import Fact, card, picture
 from ..errors import PromptError
 from ..layout import VisualTokenLayout
 from .replay import LanguageCall
@@ -46,16 +47,23 @@ class Prompt:
     learned: int = 0
 
     def __repr__(self) -> str:
+        facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
+        return f"Prompt({self.question!r}\n{facts})"
+
+    def _repr_html_(self) -> str:
+        shown = picture(self.image.size, self.image, boxes=self.layout.boxes, caption="what each visual token sees")
+        return card(f"Prompt {self.question!r}", self._facts(), shown)
+
+    def _facts(self) -> list[Fact]:
         words = " ".join(self.tokens[position] for position in self.text_span)
         where = "" if self.call.site.in_sequence else f" of {self.call.site.states}"
         queries = f", seen by {self.learned} learned queries" if self.learned else ""
-        return (
-            f"Prompt({self.question!r}\n"
-            f"  text    {self.text!r}\n"
-            f"  tokens  {len(self.tokens)}, question at {self.text_span[0]}..{self.text_span[-1]}: {words}\n"
-            f"  visual  {len(self.visual)} at {self.visual[0]}..{self.visual[-1]}{where}{queries}\n"
-            f"  layout  {self.layout!r})"
-        )
+        return [
+            ("text", repr(self.text)),
+            ("tokens", f"{len(self.tokens)}, question at {self.text_span[0]}..{self.text_span[-1]}: {words}"),
+            ("visual", f"{len(self.visual)} at {self.visual[0]}..{self.visual[-1]}{where}{queries}"),
+            ("layout", repr(self.layout)),
+        ]
 
     def zero_latent(self) -> torch.Tensor:
         """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""

@@ -8,5 +8,6 @@ except ModuleNotFoundError as error:
     ) from error
 
 from .region_picker import RegionPicker
+from .step_player import StepPlayer
 
-__all__ = ["RegionPicker"]
+__all__ = ["RegionPicker", "StepPlayer"]
