@@ -26,11 +26,11 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
             "step_size": 1000.0,
             "ema": 0.5,
             "early_stop": 0.65,
-            "layers": (0, 4),
+            "layers": (0, 3),
             "queries": "last",
             "sigma": 0.4,
         },
-        "ControlMLLMPlus": {"steps": 10, "step_size": 0.2, "layers": (0, 3), "contrast": 0.0},
+        "ControlMLLMPlus": {"steps": 10, "step_size": 0.3, "layers": (0, 3), "contrast": 0.0},
     },
 }
 
