@@ -15,6 +15,8 @@ from ..regions import Mask, Point, Region, Scribble
 PLACEHOLDER = "path/to/your/image.png"
 # What `load()` calls the model that ships with the package.
 EMBEDDED = "embedded"
+# Settings that are always written; the others where they are not the method's own.
+WRITTEN = ("steps", "step_size", "layers", "queries", "sigma")
 
 
 def code(
@@ -26,14 +28,14 @@ def code(
 ) -> str:
     """A script with these arguments; where the image came from no file, the script has a placeholder.
 
-    All settings are written out, so that it does the same when a later version has other defaults.
+    Settings are written out, also where they are the model's defaults, which a later version may have changed.
     """
     path = source(image)
     model = "" if mllm.name == EMBEDDED else repr(mllm.name)
     given = ", ".join(
         f"{field.name}={getattr(method, field.name)!r}"
         for field in fields(method)
-        if getattr(method, field.name) != field.default
+        if field.name in WRITTEN or getattr(method, field.name) != field.default
     )
     lines = ["import cmllm_tools as cm"]
     if any(isinstance(region, Mask) for region in regions):

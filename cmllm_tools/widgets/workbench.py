@@ -94,8 +94,6 @@ class Workbench(ipw.VBox):
         super().__init__(
             [
                 ipw.HBox([self._picker_box, self._side], layout=ipw.Layout(flex_flow="row wrap", grid_gap="16px")),
-                self._message,
-                self._answers,
                 self._player_box,
                 self._below,
                 self._code,
@@ -125,6 +123,8 @@ class Workbench(ipw.VBox):
                 ipw.HBox([self._steer, self._stop]),
                 self._progress,
                 self._status,
+                self._message,
+                self._answers,
             ],
             layout=ipw.Layout(min_width="340px", flex="1 1 340px"),
         )
