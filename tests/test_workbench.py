@@ -350,3 +350,33 @@ def test_repr_and_static_fallback(bench):
     assert data["text/html"] == bench._prompt._repr_html_()
     bench.run()
     assert bench._repr_mimebundle_()["text/html"] == bench.trace._repr_html_()
+
+
+def test_saved_while_it_runs(bench, expected, tmp_path):
+    async def steer():
+        task = bench.steer()
+        await until(lambda: steps_so_far(bench) == 2)
+        bench._path.value = str(tmp_path)
+        bench._save.click()
+        assert "must name a file" in message(bench)
+        assert (bench.running, bench.trace.stopped) == (True, "running")
+        bench._path.value = str(tmp_path / "run.safetensors")
+        bench._save.click()
+        await task
+
+    asyncio.run(steer())
+    assert energies(cm.Trace.load(tmp_path / "run.safetensors")) == energies(expected)[:2]
+    assert (bench.trace.stopped, energies(bench.trace)) == ("finished", energies(expected))
+
+
+def test_cancelled_task_leaves_the_panel_free(bench):
+    async def steer():
+        task = bench.steer()
+        await until(lambda: steps_so_far(bench) == 2)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(steer())
+    assert not bench.running
+    assert bench.run().stopped == "finished"

@@ -222,7 +222,7 @@ class Workbench(ipw.VBox):
                 for _ in self._turns():
                     pass
         except (Exception, KeyboardInterrupt) as error:
-            self._failed(error)
+            self._broke_off(error)
             raise
         finally:
             self._end()
@@ -295,7 +295,7 @@ class Workbench(ipw.VBox):
             await take_turns(self._turns(), self._turn, lambda: self.stop(INTERRUPTED))
         except (Exception, KeyboardInterrupt) as error:
             # Shown, and not raised: nobody may await the task, and an interrupt that left it would end the kernel's loop.
-            self._failed(error)
+            self._broke_off(error)
         finally:
             self._end()
         return self.trace
@@ -365,12 +365,16 @@ class Workbench(ipw.VBox):
         except Exception as error:
             self._failed(error)
 
+    def _broke_off(self, error: BaseException) -> None:
+        """A run has failed: its trace, which stays, and the panel say so."""
+        reason = INTERRUPTED if isinstance(error, KeyboardInterrupt) else "failed"
+        if self._run is not None and self._run.trace.stopped == "running":
+            self._run.trace.stopped = reason
+        self._status.value = reason if self._run is None else self._run.trace.stopped
+        self._failed(error)
+
     def _failed(self, error: BaseException) -> None:
         self.error = error
-        if self._run is not None and self._run.trace.stopped == "running" and self._busy:
-            self._run.trace.stopped = INTERRUPTED if isinstance(error, KeyboardInterrupt) else "failed"
-        if self._busy:
-            self._status.value = "failed" if self._run is None else self._run.trace.stopped
         told = "".join(traceback.format_exception(error))
         self._say(
             str(error) or type(error).__name__,
