@@ -9,5 +9,6 @@ except ModuleNotFoundError as error:
 
 from .region_picker import RegionPicker
 from .step_player import StepPlayer
+from .workbench import Workbench
 
-__all__ = ["RegionPicker", "StepPlayer"]
+__all__ = ["RegionPicker", "StepPlayer", "Workbench"]

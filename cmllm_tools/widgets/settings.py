@@ -1,0 +1,114 @@
+"""The fields of a method: which one, and the settings that are changed most."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import ipywidgets as ipw
+
+from ..errors import SettingsError
+from ..methods import ControlMLLM, ControlMLLMPlus, Method
+from ..models.mllm import Mllm
+
+NAMED = ("text", "after_image", "last")
+
+
+class Settings(ipw.VBox):
+    """Fields for a method, filled in for a model. What has no field stays as it was given.
+
+    Args:
+        mllm: the model.
+        method: to start with; ControlMLLM when None.
+
+    Raises:
+        SettingsError: for a setting out of range.
+    """
+
+    def __init__(self, mllm: Mllm, method: Method | None = None):
+        self._mllm = mllm
+        self._known: dict[type[Method], Method] = {kind: kind().resolve(mllm) for kind in (ControlMLLM, ControlMLLMPlus)}
+        common: dict[str, Any] = {
+            "layout": ipw.Layout(width="auto"),
+            "style": {"description_width": "70px"},
+        }
+        kinds = [("ControlMLLM", ControlMLLM), ("ControlMLLM++", ControlMLLMPlus)]
+        self.kind = ipw.Dropdown(options=kinds, description="method", **common)
+        self.steps = ipw.IntText(description="steps", **common)
+        self.step_size = ipw.FloatText(description="step size", **common)
+        self.layers = ipw.IntRangeSlider(
+            min=0, max=mllm.layers, description="layers", tooltip="from the first up to, not including, the last", **common
+        )
+        self.queries = ipw.Combobox(
+            options=NAMED, description="queries", tooltip="text, after_image, last, or words of the question", **common
+        )
+        self.sigma = ipw.FloatText(description="sigma", tooltip="width of scribbles and points", **common)
+        self._fields = (self.steps, self.step_size, self.layers, self.queries, self.sigma)
+        self.method = method or ControlMLLM()
+        self.kind.observe(self._switch, "value")
+        super().__init__([self.kind, *self._fields])
+
+    @property
+    def method(self) -> Method:
+        """The method as its fields say, every setting filled in; it may be set.
+
+        Raises:
+            SettingsError: for a setting out of range.
+        """
+        return self._read(self.kind.value)
+
+    @method.setter
+    def method(self, method: Method) -> None:
+        kind = type(method)
+        if kind not in self._known:
+            raise SettingsError(f"A method must be a ControlMLLM or a ControlMLLMPlus; got {kind.__name__}.")
+        resolved = method.resolve(self._mllm)
+        self.kind.value = kind
+        self._known[kind] = resolved
+        self._fill(resolved)
+
+    def listen(self, listener: Callable[[Any], None]) -> None:
+        """Have the listener called after each change of a field."""
+        for field in (self.kind, *self._fields):
+            field.observe(listener, "value")
+
+    def _switch(self, change: Any) -> None:
+        # So that what was set is there again when the method is chosen again.
+        with suppress(SettingsError):
+            self._known[change["old"]] = self._read(change["old"])
+        self._fill(self._known[change["new"]])
+
+    def _fill(self, method: Method) -> None:
+        self.steps.value, self.step_size.value, self.sigma.value = method.steps, method.step_size, method.sigma
+        self.layers.value = self._window(method)
+        self.queries.value = _as_text(method.queries)
+
+    def _window(self, method: Method) -> tuple[int, int]:
+        low, high = method.layers or (0, self._mllm.layers)
+        return low, high
+
+    def _read(self, kind: type[Method]) -> Method:
+        given = self._known[kind]
+        window, queries = tuple(self.layers.value), self.queries.value.strip()
+        method = replace(
+            given,
+            steps=self.steps.value,
+            step_size=self.step_size.value,
+            layers=given.layers if window == self._window(given) else window,
+            queries=given.queries if queries == _as_text(given.queries) else _as_queries(queries),
+            sigma=self.sigma.value,
+        )
+        return method.resolve(self._mllm)
+
+
+def _as_text(queries: Any) -> str:
+    return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
+
+
+def _as_queries(text: str) -> Any:
+    """A name, a word, a position, or several words and positions."""
+    words = text.replace(",", " ").split()
+    if not words:
+        raise SettingsError(f"queries must be one of {', '.join(NAMED)}, or words of the question; got nothing.")
+    several = tuple(int(word) if word.lstrip("-").isdigit() else word for word in words)
+    return several[0] if len(several) == 1 else several
