@@ -45,7 +45,7 @@ def test_a_trained_encoder_is_laid_out_by_probing(mllm):
         boxes = probed.prepare(image, "describe the object .").layout.boxes
         expected = mllm.prepare(image, "describe the object .").layout.boxes
         token = expected[0, 2] - expected[0, 0]
-        assert np.median(np.abs(boxes - expected)) < 0.15 * token
+        assert np.median(np.abs(boxes - expected)) < 0.2 * token
         centre = (boxes[:, :2] + boxes[:, 2:] - expected[:, :2] - expected[:, 2:]) / 2
         assert (np.abs(centre) < 0.5 * token).all(1).mean() > 0.85
 
