@@ -9,7 +9,8 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 SITE = "http://widget.test"
 
 
-@pytest.fixture(scope="session")
+# Playwright keeps an event loop running: it must be gone before other tests start one.
+@pytest.fixture(scope="package")
 def browser():
     from playwright.sync_api import sync_playwright
 

@@ -9,7 +9,6 @@ import cmllm_tools as cm
 
 pytestmark = pytest.mark.slow
 
-CHROMIUM = "/usr/bin/chromium"
 OUTPUT = Path(__file__).parents[2] / "test-output"
 
 
@@ -26,16 +25,6 @@ def file(trace, tmp_path_factory):
     from cmllm_tools.widgets.step_player import StepPlayer
 
     return StepPlayer(trace).write_html(tmp_path_factory.mktemp("player") / "player.html")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=["light", "dark"])
