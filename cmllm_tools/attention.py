@@ -134,12 +134,6 @@ def capture(
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
     """
-    attention = implementation(mllm.model, mllm.family.site)
-    if prompt.call.attention != attention:
-        raise CaptureError(
-            f"A prompt's masks fit the attention implementation it was prepared for, {prompt.call.attention!r}; "
-            f"the model now has {attention!r}. Prepare the prompt again."
-        )
     numbers = _checked(layers, mllm.attention_layers, "Layers")
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
@@ -155,7 +149,17 @@ def capture(
 
 
 def _replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
-    """Replay the prompt while the attention modules show what they do to `recorder`."""
+    """Replay the prompt while the attention modules show what they do to `recorder`.
+
+    Raises:
+        CaptureError: for a prompt that was prepared for another attention implementation.
+    """
+    attention = implementation(mllm.model, mllm.family.site)
+    if prompt.call.attention != attention:
+        raise CaptureError(
+            f"A prompt's masks fit the attention implementation it was prepared for, {prompt.call.attention!r}; "
+            f"the model now has {attention!r}. Prepare the prompt again."
+        )
     differentiable = latent is not None and latent.requires_grad
     with (
         torch.set_grad_enabled(differentiable),

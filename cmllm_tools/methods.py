@@ -1,5 +1,6 @@
 """The methods as settings of one optimisation: ControlMLLM and ControlMLLM++."""
 
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields, replace
 from math import isfinite
 from typing import Any
@@ -18,7 +19,7 @@ MODEL_DEFAULT: Any = None
 
 
 @dataclass(frozen=True)
-class Method:
+class Method(ABC):
     """Settings shared by all methods. What is None is filled in for the model by `resolve`.
 
     Args:
@@ -86,9 +87,9 @@ class Method:
         """How the answer is decoded against the unsteered one; None decodes plainly."""
         return None
 
+    @abstractmethod
     def start(self, latent: torch.Tensor) -> "Updates":
         """The state of a run of this method."""
-        raise NotImplementedError
 
     def to_json(self) -> dict[str, Any]:
         return {"name": type(self).__name__, **asdict(self)}
@@ -155,13 +156,14 @@ class ControlMLLMPlus(Method):
         return _AdamSteps(self, latent)
 
 
-class Updates:
+class Updates(ABC):
     """State of one run: `latent` is what the next forward uses, `update` moves it along a gradient."""
 
     latent: torch.Tensor
 
+    @abstractmethod
     def update(self, gradient: torch.Tensor) -> None:
-        raise NotImplementedError
+        """Move the latent along the energy's gradient."""
 
 
 class _GradientSteps(Updates):

@@ -1,5 +1,6 @@
 """Regions the user refers to: box, mask, scribble, point; in pixels of the image, origin top left."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -14,26 +15,26 @@ from .errors import RegionError
 
 
 @dataclass(frozen=True)
-class Region:
+class Region(ABC):
     """What the user drew. `soft` regions attract by distance (scribble, point), the others by area (box, mask)."""
 
     soft: ClassVar[bool] = False
 
+    @abstractmethod
     def check(self, width: int, height: int) -> None:
         """Raise RegionError unless the region lies on an image of `width` x `height` px."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cover(self, width: int, height: int) -> np.ndarray:
         """Share of each pixel that is drawn on: float32 (height, width) in 0..1."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outline(self) -> list[list[tuple[float, float]]]:
         """Polylines (x, y) that show the region on the image."""
-        raise NotImplementedError
 
+    @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `region_from_json` makes an equal region."""
-        raise NotImplementedError
 
     @property
     def drawing(self) -> Outline:

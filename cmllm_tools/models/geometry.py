@@ -93,14 +93,11 @@ def clip_grid(seen: Seen) -> Placement:
         side = max(seen.image_size)
         source, margins = (side, side), ((side - seen.image_size[0]) // 2, (side - seen.image_size[1]) // 2)
         padded = "padded to a square, "
-    resized = resized_size(images.size, source) if images.do_resize else source
-    crop = None
-    if getattr(images, "do_center_crop", False):
-        crop = (images.crop_size["width"], images.crop_size["height"])
-    view = crop or resized
+    resized, crop = _view(images, source)
+    width, height = crop or resized
     patch = _patch_size(seen)
-    grid = (view[1] // patch, view[0] // patch)
-    check_count(seen, grid, f"patches of {patch} px on {view[0]} x {view[1]} px")
+    grid = (height // patch, width // patch)
+    check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
     layout = fixed_grid(source, resized, crop, grid)
     return Placement(layout.boxes - np.tile(margins, 2), padded + layout.rule, grid)
 
@@ -136,14 +133,13 @@ def crop_grid(seen: Seen) -> Placement:
     """CLIP-like processors before an encoder that makes a square grid of a square."""
     side = isqrt(seen.count)
     check_count(seen, (side, side), "a square grid")
-    layout = fixed_grid(seen.image_size, *view(seen), (side, side))
+    layout = fixed_grid(seen.image_size, *_view(seen.images, seen.image_size), (side, side))
     return Placement(layout.boxes, layout.rule, (side, side))
 
 
-def view(seen: Seen) -> tuple[Size, Size | None]:
+def _view(images: Any, image_size: Size) -> tuple[Size, Size | None]:
     """(width, height) after a CLIP-like processor's resize, and of its centre crop, if it crops."""
-    images = seen.images
-    resized = resized_size(images.size, seen.image_size) if images.do_resize else seen.image_size
+    resized = resized_size(images.size, image_size) if images.do_resize else image_size
     crop = images.crop_size if getattr(images, "do_center_crop", False) else None
     return resized, crop and (crop["width"], crop["height"])
 
@@ -246,10 +242,14 @@ def merged_rows(seen: Seen) -> Placement:
     grid = (rows // merge, columns // merge)
     marks = grid[0] + 2
     inner = merged_grid(replace(seen, count=seen.count - marks))
-    ended = np.full((grid[0], grid[1] + 1, 4), np.nan)
-    ended[:, :-1] = inner.boxes.reshape(*grid, 4)
     nowhere = np.full((1, 4), np.nan)
-    return Placement(np.concatenate([nowhere, ended.reshape(-1, 4), nowhere]), f"{inner.rule}, row ends", grid)
+    return Placement(np.concatenate([nowhere, row_ends(inner.boxes, grid), nowhere]), f"{inner.rule}, row ends", grid)
+
+
+def row_ends(boxes: np.ndarray, grid: Grid) -> np.ndarray:
+    """A grid's boxes with one placeholder that looks nowhere after each row."""
+    rows = boxes.reshape(*grid, 4)
+    return np.concatenate([rows, np.full((grid[0], 1, 4), np.nan)], 1).reshape(-1, 4)
 
 
 def padded_grid(seen: Seen) -> Placement:

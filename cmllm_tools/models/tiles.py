@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ..layout import grid_boxes
-from .geometry import Grid, Placement, Seen, Size, check_boxes, check_count
+from .geometry import Grid, Placement, Seen, Size, check_boxes, check_count, row_ends
 
 
 def stretched_tiles(seen: Seen, before: float = 0.0) -> Placement:
@@ -92,7 +92,7 @@ def anyres_tiles(seen: Seen) -> Placement:
     rows, columns = tiles[0] * patches, tiles[1] * patches
     area, kept = _unpadded(seen.image_size, (rows, columns))
     kept = _shrunk(kept, patches, getattr(config, "vision_aspect_ratio", ""))
-    boxes = _row_ends(grid_boxes(area, kept), kept)
+    boxes = row_ends(grid_boxes(area, kept), kept)
     whole = grid_boxes((0, 0, *seen.image_size), (patches, patches))
     rule = f"the whole image, and {tiles[0]} x {tiles[1]} tiles without padding, with row ends"
     boxes = np.concatenate([whole, boxes])
@@ -121,12 +121,6 @@ def _shrunk(grid: Grid, patches: int, aspect: str) -> Grid:
         return grid
     ratio = (grid[0] * grid[1] / (int(aspect.removeprefix("anyres_max_")) * patches**2)) ** 0.5
     return (int(grid[0] // ratio), int(grid[1] // ratio)) if ratio > 1.1 else grid
-
-
-def _row_ends(boxes: np.ndarray, grid: Grid) -> np.ndarray:
-    """A grid's boxes with one placeholder that looks nowhere after each row."""
-    rows = boxes.reshape(*grid, 4)
-    return np.concatenate([rows, np.full((grid[0], 1, 4), np.nan)], 1).reshape(-1, 4)
 
 
 def tiles_then_whole(seen: Seen) -> Placement:
