@@ -148,12 +148,7 @@ def square_grid(seen: Seen) -> Placement:
     """The whole image stretched onto a square grid of tokens, pooled or not."""
     side = isqrt(seen.count)
     check_count(seen, (side, side), "a square grid")
-    images = seen.inputs["pixel_values"].flatten(0, -4).shape[0]
-    if images != 1:
-        raise UnsupportedModelError(
-            f"A {seen.model.config.model_type} model must be given the image whole; its processor made {images} images of "
-            "it. Turn its cropping (pan and scan) off."
-        )
+    _check_whole(seen, "Turn its cropping (pan and scan) off.")
     return whole_image(seen, (side, side), "fixed grid")
 
 
@@ -203,14 +198,10 @@ def indicated_tiles(seen: Seen) -> Placement:
 
 def pixel_grid(seen: Seen) -> Placement:
     """The whole image in patches of its own resolution, as `pixel_values` has it; what fills no patch is left out."""
-    images, _, height, width = seen.inputs["pixel_values"].flatten(0, -4).shape
+    height, width = seen.inputs["pixel_values"].shape[-2:]
     patch = vision_config(seen.model).patch_size
     grid = (height // patch, width // patch)
-    if images != 1:
-        raise UnsupportedModelError(
-            f"A {seen.model.config.model_type} model must be given the image whole; its processor made {images} images of "
-            "it. Set processor.image_processor.do_image_splitting to False."
-        )
+    _check_whole(seen, "Set processor.image_processor.do_image_splitting to False.")
     check_count(seen, grid, f"patches of {patch} px on {width} x {height} px")
     right = seen.image_size[0] * grid[1] * patch / width
     bottom = seen.image_size[1] * grid[0] * patch / height
@@ -294,6 +285,19 @@ def _check(seen: Seen, expected: int, what: str) -> None:
         raise UnsupportedModelError(
             f"A {seen.model.config.model_type} model with {what} must have {expected} visual tokens; the prompt "
             f"has {seen.count}. Check that processor and model belong together."
+        )
+
+
+def pictures(seen: Seen) -> int:
+    """Number of tiles and whole images that the processor made."""
+    return int(seen.inputs["pixel_values"].shape[:-3].numel())
+
+
+def _check_whole(seen: Seen, remedy: str) -> None:
+    if pictures(seen) != 1:
+        raise UnsupportedModelError(
+            f"A {seen.model.config.model_type} model must be given the image whole; its processor made {pictures(seen)} "
+            f"images of it. {remedy}"
         )
 
 

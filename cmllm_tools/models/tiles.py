@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ..layout import grid_boxes
-from .geometry import Grid, Placement, Seen, Size, check_boxes, check_count, row_ends
+from .geometry import Grid, Placement, Seen, Size, check_boxes, check_count, pictures, row_ends
 
 
 def stretched_tiles(seen: Seen, before: float = 0.0) -> Placement:
@@ -16,7 +16,7 @@ def stretched_tiles(seen: Seen, before: float = 0.0) -> Placement:
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
     # Of how many tiles is for the processor to say, whatever its settings; of these, the arrangement follows.
-    count, tile = max(1, _pictures(seen) - 1), seen.inputs["pixel_values"].shape[-2:]
+    count, tile = max(1, pictures(seen) - 1), seen.inputs["pixel_values"].shape[-2:]
     columns, rows = get_optimal_tiled_canvas(seen.image_size[::-1], tuple(tile), count, count)
     return _tiles_and_whole(seen, (rows, columns), before)
 
@@ -31,7 +31,7 @@ def convolved_tiles(seen: Seen) -> Placement:
 
 def split_tiles(seen: Seen) -> Placement:
     """Idefics3: tiles of the image stretched to a multiple of the tile's size, then the whole image."""
-    if _pictures(seen) == 1:
+    if pictures(seen) == 1:
         return _tiles_and_whole(seen, (1, 1))
     # The processor does not hand on into how many rows and columns it split: a blank picture of that size tells.
     split = seen.images(Image.new("RGB", seen.image_size), return_row_col_info=True)
@@ -61,7 +61,7 @@ def _tiles_and_whole(seen: Seen, tiles: Grid, before: float = 0.0) -> Placement:
     parts = grid_boxes(_corners(seen), tiles)
     if len(parts) > 1:
         parts = np.concatenate([parts, [_corners(seen)]])
-    side = isqrt(seen.count // _pictures(seen))
+    side = isqrt(seen.count // pictures(seen))
     cells = [grid_boxes(part, (side, side)) for part in parts]
     for boxes in cells:
         boxes[:, :2] = np.maximum(boxes[:, :2] - before * (boxes[0, 2:] - boxes[0, :2]), boxes[0, :2])
@@ -69,11 +69,6 @@ def _tiles_and_whole(seen: Seen, tiles: Grid, before: float = 0.0) -> Placement:
     what = f"{tiles[0]} x {tiles[1]} tiles of {side} x {side} tokens"
     check_boxes(seen, boxes, what)
     return Placement(boxes, what, (side, side)) if len(parts) == 1 else Placement(boxes, f"{what}, and the whole image")
-
-
-def _pictures(seen: Seen) -> int:
-    """Number of tiles and whole images that the processor made."""
-    return int(seen.inputs["pixel_values"].shape[:-3].numel())
 
 
 def _corners(seen: Seen) -> np.ndarray:
