@@ -97,11 +97,13 @@ def capture_attention(
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
         PromptError: for queries that are not in the prompt.
     """
+    if prompt.call.copies != 1:
+        raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
     positions = prompt.positions(queries)
     chosen = mllm.attention_layers if layers is None else layers
     recorder = capture(mllm, prompt, chosen, heads, positions, prompt.visual, latent)
     device = prompt.call.states.device
-    values = torch.stack([recorder.captured[layer].to(device) for layer in recorder.layers])
+    values = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
     return Attention(values, recorder.layers, recorder.heads or tuple(range(values.shape[1])), positions, prompt)
 
 
@@ -130,6 +132,8 @@ def capture(
     latent: torch.Tensor | None = None,
 ) -> "Recorder":
     """Replay the prompt with a recorder that keeps these rows and columns (all keys when None) of these layers.
+
+    The prompt may be several copies in one batch (`models.batch.copies`), each with its own latent.
 
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
@@ -185,6 +189,9 @@ class Recorder:
         columns: key positions; all when None.
         errors: when given, filled with how far each layer's rows times its values are from what the model's own kernel
             made of them: a share of the largest value.
+
+    Attributes:
+        captured: (prompt, head, row, column) of each layer.
     """
 
     def __init__(
@@ -226,7 +233,7 @@ class Recorder:
         layer = self.modules.get(module)
         if layer is None or self.errors is None:
             return
-        rows = attention_rows(module, query, key, mask, range(query.shape[1]), self.rows, **options)
+        rows = attention_rows(module, query, key, mask, range(query.shape[1]), self.rows, **options)[0]
         values = value[0].to(rows).repeat_interleave(query.shape[1] // value.shape[1], 0)
         own = output[0].to(rows)[torch.tensor(self.rows, device=output.device)].transpose(0, 1)
         self.errors[layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()

@@ -24,17 +24,15 @@ def attention_rows(
     position_bias: torch.Tensor | None = None,
     **_: Any,
 ) -> torch.Tensor:
-    """Attention weights of some rows and heads over all keys: (head, row, key), float32 or wider.
+    """Attention weights of some rows and heads over all keys: (prompt, head, row, key), float32 or wider.
 
-    Arguments are those of transformers' attention functions: query (1, head, token, width), key (1, key head, token,
-    width), mask boolean or additive (1, 1 or head, token, key) or None for causal attention; `softcap` bounds the
-    logits, `s_aux` holds attention sinks.
+    Arguments are those of transformers' attention functions: query (prompt, head, token, width), key (prompt, key head,
+    token, width), mask boolean or additive (1 or prompt, 1 or head, token, key) or None for causal attention; `softcap`
+    bounds the logits, `s_aux` holds attention sinks.
 
     Raises:
-        CaptureError: for a batch, or a mask or bias of a form that is not understood.
+        CaptureError: for a mask or bias of a form that is not understood.
     """
-    if len(query) != 1:
-        raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {len(query)}.")
     if position_bias is not None or not (mask is None or (torch.is_tensor(mask) and mask.dim() == 4)):
         shape = f" of shape {tuple(mask.shape)}" if torch.is_tensor(mask) else ""
         what = "a position bias" if position_bias is not None else f"a mask that is a {type(mask).__name__}{shape}"
@@ -49,19 +47,19 @@ def attention_rows(
     wide = torch.promote_types(query.dtype, torch.float32)
     query, key = query.to(wide) * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.to(wide)
     head_index = torch.tensor(list(heads), device=query.device)
-    chosen = query[0, :, row_index] if every_head else query[0, head_index[:, None], row_index]
+    chosen = query[:, :, row_index] if every_head else query[:, head_index[:, None], row_index]
     if every_head:
         # Query heads that share a key head are folded into rows, so that keys are never repeated.
-        folded = chosen.reshape(key.shape[1], group * len(row_index), -1)
-        logits = (folded @ key[0].transpose(-1, -2)).reshape(len(head_index), len(row_index), -1)
+        folded = chosen.reshape(*key.shape[:2], group * len(row_index), -1)
+        logits = (folded @ key.transpose(-1, -2)).reshape(*chosen.shape[:3], -1)
     else:
-        logits = chosen @ key[0, head_index // group].transpose(-1, -2)
+        logits = chosen @ key[:, head_index // group].transpose(-1, -2)
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     logits = _masked(logits, mask, row_index, head_index, causal and query.shape[2] > 1, sliding_window)
     if s_aux is not None:
-        sinks = s_aux.to(logits)[head_index, None, None].expand(-1, logits.shape[1], 1)
+        sinks = s_aux.to(logits)[head_index, None, None].expand(*logits.shape[:3], 1)
         return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
     return logits.softmax(-1)
 
@@ -81,7 +79,7 @@ def _masked(
         hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
         return logits.masked_fill(hidden, float("-inf"))
     shared = mask.shape[1] == 1
-    chosen = (mask[0, 0][rows] if shared else mask[0, heads[:, None], rows])[..., : logits.shape[-1]]
+    chosen = (mask[:, :, rows] if shared else mask[:, heads[:, None], rows])[..., : logits.shape[-1]]
     if chosen.dtype == torch.bool:
         return logits.masked_fill(~chosen, float("-inf"))
     return logits + chosen.to(logits)

@@ -42,7 +42,7 @@ def self_check(mllm: Mllm) -> None:
     for layer, weights in captured.items():
         _must(
             mllm,
-            tuple(weights.shape[:2]) == (mllm.heads, len(rows)) and weights.shape[2] > max(columns),
+            tuple(weights.shape[:3]) == (1, mllm.heads, len(rows)) and weights.shape[3] > max(columns),
             f"layer {layer} must have weights of {mllm.heads} heads x {len(rows)} queries x more than {max(columns)} keys; "
             f"got {tuple(weights.shape)}",
         )

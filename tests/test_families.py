@@ -9,6 +9,7 @@ import pytest
 import torch
 from conftest import assert_same, snapshot
 from PIL import Image
+from test_scoring import latents, said
 from tiny_families import TINY, at_hand
 from torch.overrides import TorchFunctionMode
 from transformers import AutoConfig
@@ -18,12 +19,14 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.attention import capture, kernel_errors
 from cmllm_tools.models import mllm as mllm_module
+from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.geometry import Seen, square_grid
 from cmllm_tools.models.lookup import family_for
 from cmllm_tools.models.probe import probe
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
+from cmllm_tools.models.scoring import AnswerScore
 
 QUESTION = "describe the object ."
 SIZES = {"square": (80, 80), "wide": (150, 60), "tall": (50, 130)}
@@ -206,6 +209,39 @@ def test_contrastive_decoding_compares_with_the_unsteered_model(family, monkeypa
     torch.testing.assert_close(plain, own_logits(mllm, prompt)[-1].float(), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(steered, own_logits(mllm, prompt, latent)[-1].float(), atol=1e-4, rtol=1e-4)
     assert (steered - plain).abs().max() > 1e-3
+
+
+def test_each_copy_of_a_batch_attends_as_it_does_alone(family):
+    mllm, prompt = family
+    if not mllm.family.batch:
+        with pytest.raises(cm.SettingsError, match="not kept apart"):
+            copies(mllm, prompt, 2)
+        return
+    batch, rows = latents(prompt, 2), prompt.positions("text")
+    together = capture(mllm, copies(mllm, prompt, 2), mllm.attention_layers, None, rows, prompt.visual, batch)
+    for number, latent in enumerate(batch):
+        alone = cm.capture_attention(mllm, prompt, latent=latent).values
+        for layer, values in zip(together.layers, alone, strict=True):
+            torch.testing.assert_close(together.captured[layer][number], values, atol=1e-5, rtol=1e-3)
+
+
+def test_an_answers_score_is_what_generation_finds(family):
+    mllm, prompt = family
+    score = AnswerScore(mllm, prompt, "red cross at")
+    batch = latents(prompt, 2 if mllm.family.batch else 1)
+    found = score.tokens(batch.requires_grad_())
+    (gradient,) = torch.autograd.grad(found.sum(), batch)
+    assert gradient.flatten(1).norm(dim=1).min() > 0
+    for number, latent in enumerate(batch.detach()):
+        # Where generation takes no processor of logits, the model's own forward on the lengthened inputs says it.
+        generates = mllm.family.contrast or not mllm.family.batch
+        expected = (said if generates else forwarded)(mllm, prompt, score.ids, latent)
+        torch.testing.assert_close(found[number].detach(), expected, atol=1e-3, rtol=1e-3)
+
+
+def forwarded(mllm, prompt, ids, latent):
+    logits = own_logits(mllm, followed_by(mllm, prompt, ids), latent)[-len(ids) - 1 : -1]
+    return logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]
 
 
 def own_logits(mllm, prompt, latent=None):

@@ -60,20 +60,18 @@ def generate(
     **options: Any,
 ) -> str:
     """The model's answer to a prompt; see `Mllm.generate`."""
-    inputs, rows = prompt.inputs, slice(None)
+    inputs = prompt.inputs
     # Whatever the checkpoint's generation config says: answers before and after steering must be comparable.
     options = {"do_sample": False, "num_beams": 1} | options
     if contrast is not None and contrast.alpha > 0 and latent is not None:
         if options["num_beams"] != 1 or options["do_sample"]:
             raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or the contrast.")
-        # The pair is one batch, so that both branches share every step; repeating along the first axis serves both
-        # processors with a batch axis and those that concatenate patches.
-        inputs = {name: torch.cat([tensor, tensor]) for name, tensor in inputs.items()}
+        # The pair is one batch, so that both branches share every step.
+        inputs, latent = prompt.repeated(2), torch.stack([latent, torch.zeros_like(latent)])
         options = options | {"logits_processor": LogitsProcessorList([_ContrastRows(contrast)])}
-        rows = slice(0, 1)
     if latent is not None:
         latent = latent.detach()
-    with torch.no_grad(), undisturbed(model), latent_added(prompt.call, latent, rows):
+    with torch.no_grad(), undisturbed(model), latent_added(prompt.call, latent):
         output = model.generate(**inputs, **options)
     # An encoder's prompt is no part of what its decoder says.
     new = output[0] if model.config.is_encoder_decoder else output[0, prompt.inputs["input_ids"].shape[1] :]

@@ -60,7 +60,7 @@ FAMILIES: dict[str, Family] = {
             convolved_tiles,
             template=f"<|im_start|>user\n<img>{'<imgpad>' * 256}</img>\n{{question}}<|im_end|><|im_start|>assistant\n",
         ),
-        Family("paligemma", PROJECTOR, square_grid, template="<image>{question}"),
+        Family("paligemma", PROJECTOR, square_grid, template="<image>{question}", answer_type=1),
         Family(
             "gemma3",
             PROJECTOR,
@@ -147,6 +147,7 @@ FAMILIES: dict[str, Family] = {
                 "<\uff5chy_place\u2581holder\u2581no\u2581102\uff5c><\uff5chy_place\u2581holder\u2581no\u2581101\uff5c>"
                 "{question}<\uff5chy_User\uff5c>"
             ),
+            batch=False,
             contrast=False,
             notes="no contrastive decoding: transformers shifts the positions of a batch's second row",
         ),
@@ -224,6 +225,7 @@ FAMILIES: dict[str, Family] = {
             TILES,
             refined_slices,
             template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            batch=False,
             contrast=False,
             notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
         ),
@@ -232,6 +234,7 @@ FAMILIES: dict[str, Family] = {
             TILES,
             refined_slices,
             template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            batch=False,
             contrast=False,
             notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
         ),
@@ -339,7 +342,7 @@ FAMILIES: dict[str, Family] = {
                 source="model.vision_model",
                 side="output",
                 replaces=("pixel_values",),
-                lift=1,
+                lifted=True,
             ),
             attends=r"gated_cross_attn_layers\.(\d+)\.cross_attn",
             template="User: {question}\nAssistant:",

@@ -40,8 +40,10 @@ class Family:
             place (Q-Former, perceiver).
         template: prompt for processors without a chat template, with `{question}`.
         excluded: paths to settings in the model's config that rule a model out when on, with the reason.
-        contrast: whether two copies of a prompt run as one batch, as contrastive decoding needs.
+        batch: whether several copies of a prompt run as one batch.
+        contrast: whether contrastive decoding, which needs such a batch, is possible.
         beams: whether transformers can search with beams when there is an image.
+        answer_type: token type of an answer's tokens, where prompts have token types.
         notes: what a user should know.
         tested: whether the conformance suite of this package's tests covers it.
     """
@@ -55,8 +57,10 @@ class Family:
     learned: str = ""
     template: str = "USER: <image>\n{question} ASSISTANT:"
     excluded: tuple[tuple[str, str], ...] = ()
+    batch: bool = True
     contrast: bool = True
     beams: bool = True
+    answer_type: int = 0
     notes: str = ""
     tested: bool = True
 

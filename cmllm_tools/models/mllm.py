@@ -134,7 +134,7 @@ class Mllm:
             question=question,
             text=text,
             inputs=inputs,
-            tokens=tuple(_readable(token) for token in self.processor.tokenizer.convert_ids_to_tokens(ids)),
+            tokens=self.words(ids),
             visual=tuple(visual.tolist()),
             image_end=image_end,
             text_span=tuple(padding + position for position in self._text_span(text, question, ids[padding:])),
@@ -142,6 +142,10 @@ class Mllm:
             call=call,
             learned=int(attrgetter(self.family.learned)(self.model.config)) if self.family.learned else 0,
         )
+
+    def words(self, ids: list[int]) -> tuple[str, ...]:
+        """Token ids as strings, without the tokenizer's marks for spaces and line breaks."""
+        return tuple(_readable(token) for token in self.processor.tokenizer.convert_ids_to_tokens(ids))
 
     def _inputs(self, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
         images = getattr(self.processor, "image_processor", None)

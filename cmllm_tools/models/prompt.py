@@ -70,6 +70,13 @@ class Prompt:
         states = self.call.states
         return torch.zeros(len(self.visual), states.shape[-1], device=states.device, requires_grad=True)
 
+    def repeated(self, count: int) -> dict[str, torch.Tensor]:
+        """The inputs of `count` copies of the prompt as one batch.
+
+        Repeating along the first axis serves both processors with a batch axis and those that concatenate patches.
+        """
+        return {name: torch.cat([tensor] * count) for name, tensor in self.inputs.items()}
+
     def words(self, positions: Sequence[int]) -> tuple[str, ...]:
         """Query tokens as strings."""
         return tuple(f"query {position}" if self.learned else self.tokens[position] for position in positions)

@@ -1,9 +1,10 @@
 """Record the call in which text meets the visual states once, and replay it with a latent on those states."""
 
 import inspect
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,7 @@ class CallSite:
             them to `call` itself; "" where it does.
         side: whether the states are the first input or the output of `source`.
         replaces: arguments of `call` that the states stand for in a replay.
-        lift: leading axes that `states` has more than what `source` shows.
+        lifted: whether `states` has an axis of prompts before the first axis of what `source` shows.
     """
 
     call: str = "model.language_model"
@@ -43,7 +44,7 @@ class CallSite:
     source: str = ""
     side: Literal["input", "output"] = "input"
     replaces: tuple[str, ...] = ()
-    lift: int = 0
+    lifted: bool = False
 
     @property
     def in_sequence(self) -> bool:
@@ -65,8 +66,10 @@ class LanguageCall:
         source: the module that reads or makes the states, where it is another one.
         states: what `site.states` held, (..., width); the axes before the last are counted as one, row-major.
         arguments: the other keyword arguments (masks, position ids, whatever the family passes).
-        visual: (visual token,), positions in `states` where the latent is added.
+        visual: (visual token,), positions in one prompt's part of `states` where the latent is added.
         attention: the model's attention implementation then; its masks are made for it.
+        copies: how many copies of the prompt the call was recorded with, as one batch.
+        before: the modules that ran before it, outermost ones only, with what they gave, call by call; kept when asked for.
     """
 
     site: CallSite
@@ -76,6 +79,8 @@ class LanguageCall:
     arguments: dict[str, Any]
     visual: torch.Tensor
     attention: str | None
+    copies: int = 1
+    before: Mapping[nn.Module, list[Any]] = field(default_factory=dict)
 
     def at(self, visual: torch.Tensor) -> "LanguageCall":
         """The same call with the visual tokens at other positions of its states."""
@@ -84,21 +89,74 @@ class LanguageCall:
     @property
     def visual_states(self) -> torch.Tensor:
         """(visual token, width): the states at the visual positions."""
-        return self.states.flatten(0, -2)[self.visual]
+        return self.states[: self.rows].flatten(0, -2)[self.visual]
+
+    @property
+    def rows(self) -> int:
+        """Length of the first axis of `states` that belongs to one prompt."""
+        return len(self.states) // self.copies
 
     def replay(self, latent: torch.Tensor | None = None) -> Any:
-        """Call the module again, with `latent` (visual token, width) added to the visual states."""
+        """Call the module again, with `latent` added to the visual states: one for all copies, or one each.
+
+        Args:
+            latent: (visual token, width) or (copy, visual token, width).
+        """
+        with latent_added(self, latent) if not self.site.states else nullcontext():
+            return self.module(**self._given(latent))
+
+    def _given(self, latent: torch.Tensor | None) -> dict[str, Any]:
+        """The call's arguments, with the latent on the states where these are one of them."""
         switches = {"use_cache": False} if "use_cache" in inspect.signature(self.module.forward).parameters else {}
         if not self.site.states:
-            with latent_added(self, latent):
-                return self.module(**switches, **self.arguments)
-        states = self.states if latent is None else add_latent(self.states, latent, self.visual)
-        lifted = states[(None,) * self.site.lift]
-        return self.module(**{self.site.states: lifted}, **switches, **self.arguments)
+            return {**switches, **self.arguments}
+        states = self.states if latent is None else add_latent(self.states, latent, self.visual, self.rows)
+        if self.site.lifted:
+            states = states.unflatten(0, (self.copies, self.rows))
+        return {self.site.states: states, **switches, **self.arguments}
+
+    @contextmanager
+    def resumed(self, latent: torch.Tensor | None) -> Iterator[None]:
+        """While open, the model's own forward makes this call, with the latent, and does not run again what came before it."""
+        left = {module: list(outputs) for module, outputs in self.before.items()}
+        own = {module: vars(module).get("forward") for module in left}
+
+        def again(module: nn.Module) -> Callable[..., Any]:
+            forward = module.forward
+            return lambda *values, **named: copy(left[module].pop(0)) if left[module] else forward(*values, **named)
+
+        def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+            return (), self._given(latent)
+
+        handle = self.module.register_forward_pre_hook(change_call, with_kwargs=True)
+        try:
+            for module in left:
+                module.forward = again(module)
+            with latent_added(self, latent) if not self.site.states else nullcontext():
+                yield
+        finally:
+            handle.remove()
+            for module, forward in own.items():
+                if forward is None:
+                    vars(module).pop("forward", None)
+                else:
+                    module.forward = forward
 
 
-def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: torch.Tensor) -> LanguageCall:
+def record(
+    model: Any,
+    site: CallSite,
+    inputs: dict[str, torch.Tensor],
+    visual: torch.Tensor,
+    copies: int = 1,
+    keep_before: bool = False,
+) -> LanguageCall:
     """Run the model's own forward up to the call at `site`, and keep that call.
+
+    Args:
+        inputs: of one prompt, or of `copies` of it as one batch.
+        visual: positions of the visual tokens in one prompt's part of the states.
+        keep_before: keep what the modules before the call gave, for `LanguageCall.resumed`.
 
     Raises:
         UnsupportedModelError: when the forward makes no such call.
@@ -107,6 +165,11 @@ def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: 
     source = model.get_submodule(site.source) if site.source else None
     seen: dict[str, Any] = {}
     states: list[torch.Tensor] = []
+    before: dict[nn.Module, list[Any]] = {}
+
+    def keep_output_before(module: nn.Module, arguments: tuple, output: Any) -> None:
+        # A copy, as some models write into what they were given.
+        before.setdefault(module, []).append(copy(output))
 
     def keep_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
         seen.update(_named(module, arguments, keywords))
@@ -122,6 +185,8 @@ def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: 
         raise _Recorded
 
     handles = [module.register_forward_pre_hook(keep_call, with_kwargs=True)]
+    if keep_before:
+        handles += [each.register_forward_hook(keep_output_before) for each in _beside(model, site.call)]
     if source is not None and site.side == "input":
         handles.append(source.register_forward_pre_hook(keep_input, with_kwargs=True))
     elif source is not None:
@@ -142,7 +207,17 @@ def record(model: Any, site: CallSite, inputs: dict[str, torch.Tensor], visual: 
     left_out = {*_NOT_REPLAYED, *site.replaces, site.states}
     arguments = {name: value for name, value in seen.items() if name not in left_out}
     attention = implementation(model, site)
-    return LanguageCall(site, module, source, found.detach(), arguments, visual.to(found.device), attention)
+    visual = visual.to(found.device)
+    return LanguageCall(site, module, source, found.detach(), arguments, visual, attention, copies, before)
+
+
+def _beside(model: nn.Module, path: str) -> list[nn.Module]:
+    """The outermost modules that are neither on the way to the one at `path` nor within it."""
+    inner, found = model, []
+    for name in path.split("."):
+        found += [child for other, child in inner.named_children() if other != name]
+        inner = inner.get_submodule(name)
+    return found
 
 
 def implementation(model: Any, site: CallSite) -> str | None:
@@ -151,24 +226,31 @@ def implementation(model: Any, site: CallSite) -> str | None:
     return config._attn_implementation
 
 
-def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor) -> torch.Tensor:
-    """`states` (..., width) with `latent` (visual token, width) added at the positions `visual` of the flattened axes.
+def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor, rows: int) -> torch.Tensor:
+    """States with a latent at the visual positions of every prompt.
+
+    Args:
+        states: (prompt x rows, ..., width).
+        latent: (visual token, width) for every prompt, or (prompt, visual token, width).
+        visual: (visual token,), positions in the flattened states of one prompt.
+        rows: length of the first axis that belongs to one prompt.
 
     Raises:
         CaptureError: when the latent has another shape.
     """
+    prompts = states.reshape(len(states) // rows, -1, states.shape[-1])
     expected = (len(visual), states.shape[-1])
-    if tuple(latent.shape) != expected:
+    if tuple(latent.shape) not in (expected, (len(prompts), *expected)):
         raise CaptureError(
-            f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}. "
-            "It belongs to one prompt: optimise again for another image or model."
+            f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
+            f"{len(prompts)}. It belongs to one prompt: optimise again for another image or model."
         )
-    return states.flatten(0, -2).index_add(0, visual, latent.to(states)).view_as(states)
+    return prompts.index_add(1, visual, latent.to(states).expand(len(prompts), -1, -1)).view_as(states)
 
 
 @contextmanager
-def latent_added(call: LanguageCall, latent: torch.Tensor | None, rows: slice = slice(None)) -> Iterator[None]:
-    """While open, the model's own forward gets the latent on the visual tokens of batch `rows`."""
+def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[None]:
+    """While open, the model's own forward gets the latent on its visual tokens: one for all prompts of a batch, or each its own."""
     if latent is None:
         yield
         return
@@ -179,11 +261,7 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None, rows: slice = 
         same = states.shape[1:] == call.states.shape[1:]
         if not same and not (call.site.in_sequence and states.shape[1] >= call.states.shape[1]):
             return states
-        samples = list(states.split(len(call.states)))
-        visual = call.visual.to(states.device)
-        for index in range(*rows.indices(len(samples))):
-            samples[index] = add_latent(samples[index], latent, visual)
-        return torch.cat(samples)
+        return add_latent(states, latent, call.visual.to(states.device), call.rows)
 
     def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = _named(module, arguments, keywords)

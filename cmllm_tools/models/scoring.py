@@ -1,0 +1,60 @@
+"""How likely a model finds an answer, as a function of the latent on the visual tokens."""
+
+import inspect
+
+import torch
+
+from .batch import answer_tokens, copies, followed_by
+from .mllm import Mllm
+from .prompt import Prompt
+from .replay import undisturbed
+
+
+class AnswerScore:
+    """Log-probability of an answer to a prompt, differentiable in the latent; the vision encoder is not run again.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
+        answer: the text whose tokens are scored, one after another, each given those before it.
+
+    Raises:
+        PromptError: for an empty answer.
+    """
+
+    def __init__(self, mllm: Mllm, prompt: Prompt, answer: str):
+        self.mllm, self.answer = mllm, answer
+        self.ids = answer_tokens(mllm, answer)
+        self._answered = followed_by(mllm, prompt, self.ids)
+
+    def __repr__(self) -> str:
+        return f"AnswerScore({self.answer!r}: {len(self.ids)} tokens)"
+
+    def __call__(self, latent: torch.Tensor) -> torch.Tensor:
+        """(copy,): log-probability of the whole answer, for latents (copy, visual token, width)."""
+        return self.tokens(latent).sum(-1)
+
+    def tokens(self, latent: torch.Tensor) -> torch.Tensor:
+        """(copy, answer token): log-probability of each token of the answer, for latents (copy, visual token, width).
+
+        Raises:
+            SettingsError: for several copies with a family whose batches are not kept apart.
+            CaptureError: for a latent of another shape.
+        """
+        if len(latent) != self._answered.call.copies or not self._answered.call.before:
+            self._answered = copies(self.mllm, self._answered, len(latent), keep_before=True)
+        model, answered, length = self.mllm.model, self._answered, len(self.ids)
+        encoder_decoder = model.config.is_encoder_decoder
+        # The logits of a whole prompt of a large vocabulary would be most of the memory.
+        fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters
+        options = {"logits_to_keep": length + 1} if fewer else {}
+        with (
+            torch.set_grad_enabled(latent.requires_grad and torch.is_grad_enabled()),
+            undisturbed(model),
+            answered.call.resumed(latent),
+        ):
+            logits = model(**answered.inputs, use_cache=False, **options).logits
+        logits = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
+        ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
+        wide = torch.promote_types(logits.dtype, torch.float32)
+        return logits.to(wide).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
