@@ -26,6 +26,7 @@ ORDER = [
     ["trace"],
     ["callbacks"],
     ["optimize"],
+    ["analysis"],
     ["figures"],
     ["widgets"],
     ["report"],
