@@ -16,7 +16,7 @@ ORDER = [
     ["layout"],
     ["baselines"],
     ["models"],
-    ["rows"],
+    ["rows", "heads"],
     ["attention"],
     ["selfcheck", "memory"],
     ["loading"],
