@@ -34,6 +34,7 @@ from .trace import Step, Trace
 from .version import VERSION
 
 if TYPE_CHECKING:
+    from . import analysis as analysis
     from . import widgets as widgets
 
 __version__ = VERSION
@@ -87,9 +88,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the widgets at their first use: they need anywidget, which `import cmllm_tools` must not load."""
-    if name == "widgets":
+    """Load these rooms at their first use: `import cmllm_tools` must load neither anywidget nor captum."""
+    if name in ("analysis", "widgets"):
         from importlib import import_module
 
-        return import_module(".widgets", __name__)
+        return import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .display import Fact, card, one_line, picture
 from .errors import CaptureError
+from .heads import Heads, pairs_within
 from .models.checkpointing import checkpointed
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
@@ -32,6 +33,7 @@ class Attention:
         heads: head number of each entry of the second.
         queries: position of each query token in the prompt.
         prompt: what was captured.
+        pairs: the (layer, head) pairs that were asked for, where they were pairs: what `context_map` averages.
     """
 
     values: torch.Tensor
@@ -39,6 +41,7 @@ class Attention:
     heads: tuple[int, ...]
     queries: tuple[int, ...]
     prompt: Prompt = field(repr=False)
+    pairs: tuple[tuple[int, int], ...] | None = None
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -65,7 +68,7 @@ class Attention:
         facts = [
             ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),
             ("layers", _ranges(self.layers)),
-            ("heads", _ranges(self.heads)),
+            ("heads", _ranges(self.heads) if self.pairs is None else f"of {len(self.pairs)} (layer, head) pairs"),
             ("queries", repr(" ".join(self.words))),
             ("", f"{on_image:.1%} of it on the image"),
             ("", str(self.values.device)),
@@ -77,7 +80,7 @@ def capture_attention(
     mllm: Mllm,
     prompt: Prompt,
     layers: Iterable[int] | None = None,
-    heads: Iterable[int] | None = None,
+    heads: Heads | None = None,
     queries: Queries = "text",
     latent: torch.Tensor | None = None,
 ) -> Attention:
@@ -89,7 +92,8 @@ def capture_attention(
     Args:
         mllm: the model that prepared the prompt.
         layers: layer numbers, ascending in the result; when None, all that look at visual states.
-        heads: head numbers; all when None.
+        heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count. For pairs, every layer
+            named is captured with every head named; a map of it takes just the pairs.
         queries: which text tokens; see `Prompt.positions`.
         latent: (visual token, width) added to the visual tokens. The result carries gradient to it if it requires one.
 
@@ -100,11 +104,15 @@ def capture_attention(
     if prompt.call.copies != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
     positions = prompt.positions(queries)
+    pairs, numbers = pairs_within(heads, layers)
+    if pairs is not None:
+        layers, numbers = {layer for layer, _ in pairs}, [head for _, head in pairs]
     chosen = mllm.attention_layers if layers is None else layers
-    recorder = capture(mllm, prompt, chosen, heads, positions, prompt.visual, latent)
+    recorder = capture(mllm, prompt, chosen, numbers, positions, prompt.visual, latent)
     device = prompt.call.states.device
     values = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
-    return Attention(values, recorder.layers, recorder.heads or tuple(range(values.shape[1])), positions, prompt)
+    captured = recorder.heads or tuple(range(values.shape[1]))
+    return Attention(values, recorder.layers, captured, positions, prompt, pairs)
 
 
 def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, float]:

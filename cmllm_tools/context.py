@@ -10,6 +10,7 @@ from PIL import Image
 from .attention import Attention
 from .display import Fact, card, one_line, picture
 from .errors import CaptureError
+from .heads import Heads, pairs_within
 from .layout import VisualTokenLayout
 from .models.prompt import Queries
 
@@ -62,7 +63,8 @@ def context_map(
     attention: Attention,
     queries: Queries | None = None,
     layers: Iterable[int] | None = None,
-    heads: Iterable[int] | None = None,
+    heads: Heads | None = None,
+    without: Iterable[int] = (),
 ) -> ContextMap:
     """Average captured attention over queries, layers and heads.
 
@@ -70,28 +72,72 @@ def context_map(
         attention: from `capture_attention`.
         queries: which of the captured queries, in the words of `Prompt.positions`; all when None.
         layers: which of the captured layers; all when None.
-        heads: which of the captured heads; all when None.
+        heads: which of the captured heads: numbers, or (layer, head) pairs, of which those in `layers` count; when None,
+            the pairs it was captured with, or all.
+        without: numbers of visual tokens to leave out: they weigh 0 in the map, and in the sum that an energy divides by.
+            See `analysis.sinks`.
 
     Raises:
-        CaptureError: for queries, layers or heads that were not captured.
+        CaptureError: for queries, layers or heads that were not captured, or visual tokens that do not exist.
         PromptError: for queries that are not in the prompt.
     """
     prompt = attention.prompt
-    positions = attention.queries if queries is None else prompt.positions(queries)
+    values = layer_maps(attention, queries, layers, heads, without).mean(0)
+    words = prompt.words(attention.queries if queries is None else prompt.positions(queries))
+    return ContextMap(values, prompt.layout, words, prompt.image)
+
+
+def layer_maps(
+    attention: Attention,
+    queries: Queries | None = None,
+    layers: Iterable[int] | None = None,
+    heads: Heads | None = None,
+    without: Iterable[int] = (),
+) -> torch.Tensor:
+    """Each layer's part in the context-token map: (layer, visual token), of which the map is the mean.
+
+    Mean over queries and heads; where (layer, head) pairs are chosen, a layer with more of them has the larger part.
+
+    Args and errors are those of `context_map`.
+    """
+    layers = None if layers is None else list(layers)
+    pairs, numbers = pairs_within(attention.pairs if heads is None else heads, layers)
+    if pairs is not None:
+        layers = sorted({layer for layer, _ in pairs})
+    positions = None if queries is None else attention.prompt.positions(queries)
     values = attention.values
     for axis, (wanted, captured, what) in enumerate(
         (
             (layers, attention.layers, "layers"),
-            (heads, attention.heads, "heads"),
+            (numbers, attention.heads, "heads"),
             (positions, attention.queries, "query positions"),
         )
     ):
         if wanted is not None:
-            index = _index(list(wanted), captured, what)
+            index = _index(wanted, captured, what)
             if index != list(range(len(captured))):
                 values = values.index_select(axis, torch.tensor(index, device=values.device))
-    words = prompt.words(positions)
-    return ContextMap(values.mean((0, 1, 2)), prompt.layout, words, prompt.image)
+    maps = values.mean(2)
+    if pairs is None:
+        maps = maps.mean(1)
+    else:
+        counted = maps.new_zeros(maps.shape[:2])
+        named = _index([head for _, head in pairs], attention.heads, "heads")
+        counted[_index([layer for layer, _ in pairs], layers or (), "layers"), named] = len(maps) / len(pairs)
+        maps = (counted[..., None] * maps).sum(1)
+    return maps * _kept(without, maps) if (without := tuple(without)) else maps
+
+
+def _kept(without: Sequence[int], maps: torch.Tensor) -> torch.Tensor:
+    """1 for each visual token but 0 for those to leave out."""
+    count = maps.shape[-1]
+    if not set(without) < set(range(count)):
+        raise CaptureError(
+            f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; got {list(without)}."
+        )
+    kept = maps.new_ones(count)
+    kept[list(without)] = 0
+    return kept
 
 
 def _index(wanted: Sequence[int], captured: Sequence[int], what: str) -> list[int]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .errors import SettingsError
+from .heads import pairs_within
 from .layout import Rule
 from .models.decoding import Contrast
 from .models.defaults import method_defaults
@@ -27,33 +28,39 @@ class Method(ABC):
         step_size: how far an update goes: the factor on the gradient (alpha) for gradient steps, the learning rate for
             Adam.
         layers: window [a, b) of decoder layers whose attention is averaged, or () for all.
-        heads: head numbers, all when None.
+        heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count (all layers, where that
+            is left open).
         queries: which tokens make up the context token; see `Prompt.positions`. The paper takes "text".
         sigma: width of the Gaussian of scribbles and points.
         rule: how regions become token weights, "area" or "reference".
         early_stop: stop once the energy has changed by this fraction of the first; 0 never stops.
+        without: numbers of visual tokens to leave out of map and energy; see `analysis.sinks`.
     """
 
     steps: int = MODEL_DEFAULT
     step_size: float = MODEL_DEFAULT
     layers: tuple[int, ...] = MODEL_DEFAULT
-    heads: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | tuple[tuple[int, int], ...] | None = None
     queries: Queries = MODEL_DEFAULT
     sigma: float = MODEL_DEFAULT
     rule: Rule = "area"
     early_stop: float = MODEL_DEFAULT
+    without: tuple[int, ...] = ()
 
     def resolve(self, mllm: Mllm) -> "Method":
         """The same method with every setting filled in for a model.
 
         Raises:
             SettingsError: for a setting out of range.
+            CaptureError: for (layer, head) pairs none of which is in the window of layers.
         """
         config = mllm.model.config
         width = int(config.get_text_config().hidden_size)
         defaults = method_defaults(type(self).__name__, config.model_type, mllm.layers, width)
         if not mllm.family.contrast and "contrast" in defaults:
             defaults["contrast"] = 0.0
+        if pairs_within(self.heads, None)[0] is not None:
+            defaults["layers"] = ()
         missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
         return replace(self, **missing).checked(mllm)
 
@@ -64,6 +71,13 @@ class Method(ABC):
             value = getattr(self, name)
             if not (isfinite(value) and value > 0):
                 raise SettingsError(f"{name} must be a finite number above 0; got {value!r}.")
+        pairs, _ = pairs_within(self.heads, None)
+        unknown = [pair for pair in pairs or () if pair[0] not in mllm.attention_layers or not 0 <= pair[1] < mllm.heads]
+        if unknown:
+            raise SettingsError(
+                f"(layer, head) pairs must name layers of {list(mllm.attention_layers)} and heads in 0..{mllm.heads - 1}; "
+                f"got {unknown}."
+            )
         if self.layers:
             window = tuple(self.layers)
             if len(window) != 2 or not 0 <= window[0] < window[1] <= mllm.layers:
@@ -78,9 +92,11 @@ class Method(ABC):
         return self
 
     def layers_of(self, mllm: Mllm) -> tuple[int, ...]:
-        """The window's layers that look at visual states."""
+        """The window's layers that look at visual states and have one of the heads."""
         low, high = self.layers or (0, mllm.layers)
-        return tuple(layer for layer in mllm.attention_layers if low <= layer < high)
+        window = [layer for layer in mllm.attention_layers if low <= layer < high]
+        pairs, _ = pairs_within(self.heads, window)
+        return tuple(window) if pairs is None else tuple(sorted({layer for layer, _ in pairs}))
 
     @property
     def contrast_decoding(self) -> Contrast | None:
@@ -210,5 +226,8 @@ def method_from_json(data: dict[str, Any]) -> Method:
     known = {field.name for field in fields(METHODS[name])}
     if unknown := set(settings) - known:
         raise SettingsError(f"{name} has the settings {sorted(known)}; got {sorted(unknown)} too.")
-    as_tuples: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    return METHODS[name](**as_tuples)
+    return METHODS[name](**{key: _as_tuple(value) for key, value in settings.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value

@@ -7,7 +7,7 @@ import torch
 
 from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
-from .context import context_map
+from .context import layer_maps
 from .energy import Target
 from .errors import OptimizationError
 from .methods import ControlMLLM, Method
@@ -83,7 +83,8 @@ class Steering:
             queries=method.queries,
             latent=latent.requires_grad_(needs_gradient),
         )
-        values = context_map(attention).values
+        maps = layer_maps(attention, without=method.without)
+        values = maps.mean(0)
         target = self.target.to(values)
         energy = target.energy(values)
         gradient = torch.autograd.grad(energy, latent)[0] if needs_gradient else None
@@ -95,7 +96,7 @@ class Steering:
             number=number,
             energy=energy.item(),
             share=target.share(values).item(),
-            maps=attention.values.detach().mean((1, 2)).cpu(),
+            maps=maps.detach().cpu(),
             latent_norm=latent.norm().item(),
             gradient_norm=None if gradient is None else gradient.norm().item(),
             seconds=time.perf_counter() - started,

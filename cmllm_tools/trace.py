@@ -42,7 +42,7 @@ class Step:
         number: how many updates the latent has had.
         energy: of the context-token map.
         share: of the map that lies in the regions, 0..1.
-        maps: (layer, visual token), mean over queries and heads.
+        maps: (layer, visual token), mean over queries and heads; see `layer_maps`. Their mean is the map that was scored.
         latent_norm: Euclidean norm of the latent.
         gradient_norm: of the energy's gradient at the latent; None for the last step, which needs none.
         seconds: for forward and backward.

@@ -271,3 +271,32 @@ def test_trace_holds_cpu_tensors_without_graph(tiny):
         assert tensor.device.type == "cpu"
         assert not tensor.requires_grad
         assert tensor.grad_fn is None
+
+
+def test_pairs_of_heads_and_tokens_left_out_decide_the_energy(tiny, tmp_path):
+    mllm, prompt = tiny
+    method = cm.ControlMLLM(steps=2, step_size=2.0, early_stop=0.0, heads=((0, 3), (2, 1), (2, 2)), without=(0, 7))
+    trace = cm.optimize(mllm, prompt, REGION, method)
+    assert trace.layers == (0, 2)
+    full = cm.capture_attention(mllm, prompt, latent=prompt.zero_latent().detach()).values.mean(2)
+    values = torch.stack([full[0, 3], full[2, 1], full[2, 2]]).mean(0)
+    values[[0, 7]] = 0
+    inside = torch.from_numpy(prompt.layout.inside(REGION))
+    assert trace.steps[0].energy == pytest.approx(((1 - (values * inside).sum() / values.sum()) ** 2).item(), rel=1e-5)
+    assert torch.allclose(trace.steps[0].maps.mean(0), values, atol=1e-7)
+    assert trace.steps[2].energy < trace.steps[0].energy
+    again = cm.Trace.load(trace.save(tmp_path / "run.safetensors"))
+    assert again.method == trace.method
+    assert cm.optimize(mllm, prompt, REGION, again.method).steps[2].energy == trace.steps[2].energy
+
+
+def test_pairs_are_taken_from_all_layers_unless_a_window_is_given(mllm, prompt, box):
+    pairs = ((1, 0), (5, 2))
+    assert cm.ControlMLLMPlus(heads=pairs).resolve(mllm).layers_of(mllm) == (1, 5)
+    assert cm.ControlMLLMPlus(heads=pairs, layers=(0, 3)).resolve(mllm).layers_of(mllm) == (1,)
+    with pytest.raises(cm.CaptureError, match=r"pair must be in layers \[2, 3\]"):
+        cm.ControlMLLMPlus(heads=pairs, layers=(2, 4)).resolve(mllm)
+    with pytest.raises(cm.SettingsError, match=r"heads in 0\.\.5; got \[\(9, 0\), \(0, 6\)\]"):
+        cm.ControlMLLMPlus(heads=((9, 0), (1, 2), (0, 6))).resolve(mllm)
+    with pytest.raises(cm.CaptureError, match="and not all of them"):
+        cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(without=(64,)))

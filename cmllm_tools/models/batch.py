@@ -45,7 +45,7 @@ def answer_tokens(mllm: Mllm, answer: str) -> list[int]:
 
 
 def followed_by(mllm: Mllm, prompt: Prompt, ids: Sequence[int]) -> Prompt:
-    """The prompt with an answer's tokens after it; where a decoder of its own answers (encoder-decoder), it is given them."""
+    """The prompt with an answer's tokens after it; an encoder-decoder's decoder is given them."""
     tokens = prompt.inputs["input_ids"]
     answer = torch.tensor([list(ids)], device=tokens.device)
     if mllm.model.config.is_encoder_decoder:
@@ -60,7 +60,7 @@ def followed_by(mllm: Mllm, prompt: Prompt, ids: Sequence[int]) -> Prompt:
 
 
 def _longer(name: str, value: torch.Tensor, added: dict[str, torch.Tensor], shape: torch.Size) -> torch.Tensor:
-    """An input that has a value for each of the sequence's tokens, with those of the answer; its last one again by default."""
+    """An input with a value for each of the sequence's tokens, lengthened: by what is added, or its last value."""
     if value.shape[:2] != shape or name.startswith("qformer_"):
         return value
     last = value[:, -1:].expand(-1, added["input_ids"].shape[1], *value.shape[2:])

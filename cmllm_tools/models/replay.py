@@ -117,7 +117,7 @@ class LanguageCall:
 
     @contextmanager
     def resumed(self, latent: torch.Tensor | None) -> Iterator[None]:
-        """While open, the model's own forward makes this call, with the latent, and does not run again what came before it."""
+        """While open, the model's own forward makes this call, with the latent, and skips what came before it."""
         left = {module: list(outputs) for module, outputs in self.before.items()}
         own = {module: vars(module).get("forward") for module in left}
 
@@ -250,7 +250,7 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
 
 @contextmanager
 def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[None]:
-    """While open, the model's own forward gets the latent on its visual tokens: one for all prompts of a batch, or each its own."""
+    """While open, the model's own forward gets the latent on its visual tokens: one for all of a batch, or each its own."""
     if latent is None:
         yield
         return

@@ -1,0 +1,47 @@
+"""What is measured over a set: an image, a question and the region that it asks about."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from os import PathLike
+
+import numpy as np
+from PIL import Image
+
+from ..errors import DataError
+from ..regions import Regions
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One question about one region of an image.
+
+    Args:
+        image: PIL image, path, or RGB array (height, width, 3), as `Mllm.prepare` takes it.
+        question: the user's words.
+        region: one or several, in pixels of the image: what the question refers to.
+        answer: the right answer, where it is known.
+        alternatives: wrong answers, to compare the right one with.
+    """
+
+    image: Image.Image | np.ndarray | str | PathLike
+    question: str
+    region: Regions
+    answer: str | None = None
+    alternatives: tuple[str, ...] = ()
+
+
+def as_examples(examples: Iterable[Example]) -> list[Example]:
+    """The examples as a list.
+
+    Raises:
+        DataError: for none, or for something that is not an example.
+    """
+    several = list(examples)
+    if not several:
+        raise DataError("At least one example is needed; got none.")
+    for example in several:
+        if not isinstance(example, Example):
+            raise DataError(
+                f"An example must be an analysis.Example(image, question, region); got {type(example).__name__}."
+            )
+    return several

@@ -1,0 +1,112 @@
+"""What the figures share: the image below, a map on it, outlines above, one style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+from ..layout import VisualTokenLayout
+from ..regions import Region
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+PANEL = 460
+STYLE: dict[str, Any] = {
+    "template": "plotly_white",
+    "margin": {"t": 60, "b": 40, "l": 40, "r": 20},
+    "font": {"size": 13},
+    "modebar": {"orientation": "v"},
+}
+
+
+def graph_objects() -> Any:
+    import plotly.graph_objects
+
+    return plotly.graph_objects
+
+
+def new_figure() -> Figure:
+    return graph_objects().Figure()
+
+
+def panel_height(layout: VisualTokenLayout) -> int:
+    """Height in pixels of an image drawn PANEL wide, or PANEL where it is taller than wide."""
+    width, height = layout.image_size
+    return round(PANEL * min(1.0, height / width))
+
+
+def percent_grid(values: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:
+    """A map (visual token,) as (row, column), percent of the attention on the image."""
+    return layout.raster(100 * values / max(float(values.sum()), 1e-30))
+
+
+def heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, bar_x: float = 1.0) -> Any:
+    boxes = layout.cells
+    return graph_objects().Heatmap(
+        z=percent,
+        x=[*boxes[0, :, 0], boxes[0, -1, 2]],
+        y=[*boxes[:, 0, 1], boxes[-1, 0, 3]],
+        zmin=0,
+        zmax=top,
+        colorscale=_transparent_scale(),
+        colorbar={"title": "% of the<br>attention<br>on the image", "x": bar_x, "len": 0.8, "thickness": 14},
+        hovertemplate="%{z:.2f} % of the attention on the image<extra></extra>",
+    )
+
+
+def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1) -> None:
+    width, height = layout.image_size
+    number = "" if panel == 1 else str(panel)
+    x, y = f"x{number}", f"y{number}"
+    figure.add_layout_image(
+        source=image, xref=x, yref=y, x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
+    )
+    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
+    figure.update_layout(
+        {
+            f"xaxis{number}": {"range": [0, width], **axis},
+            f"yaxis{number}": {"range": [height, 0], "scaleanchor": x, "scaleratio": 1, **axis},
+        }
+    )
+
+
+def add_outlines(figure: Figure, regions: Sequence[Region], panel: int = 1) -> None:
+    """White lines with a dark rim: visible on any image and any color of the scale."""
+    go = graph_objects()
+    for region in regions:
+        xs: list[float | None] = []
+        ys: list[float | None] = []
+        for line in region.outline():
+            xs += [*(x for x, _ in line), None]
+            ys += [*(y for _, y in line), None]
+        for color, extra in (("black", 3), ("white", 0)):
+            figure.add_trace(
+                go.Scatter(
+                    x=xs,
+                    y=ys,
+                    mode="markers+lines" if region.soft else "lines",
+                    line={"color": color, "width": 2 + extra},
+                    marker={"color": color, "size": 7 + extra},
+                    hoverinfo="skip",
+                    showlegend=False,
+                    xaxis="x" if panel == 1 else f"x{panel}",
+                    yaxis="y" if panel == 1 else f"y{panel}",
+                )
+            )
+
+
+def _transparent_scale() -> list[list[Any]]:
+    """Viridis that starts transparent, so that the image stays visible where there is little attention."""
+    from plotly.colors import sample_colorscale
+
+    positions = np.linspace(0, 1, 12)
+    colors = sample_colorscale("Viridis", positions)
+    opacity = 0.75 * positions**0.7
+    return [
+        [float(at), color.replace("rgb(", "rgba(").replace(")", f", {alpha:.2f})")]
+        for at, color, alpha in zip(positions, colors, opacity, strict=True)
+    ]
