@@ -66,6 +66,19 @@ def test_the_score_is_what_generation_finds(mllm, prompt):
     assert_same(before, snapshot(mllm))
 
 
+def test_a_score_may_be_asked_for_batches_of_any_size(mllm, prompt):
+    score, batch = AnswerScore(mllm, prompt, "red cross"), latents(prompt, 3)
+    expected = torch.cat([score(latent[None]) for latent in batch])
+    assert expected.std() > 1e-3
+    torch.testing.assert_close(score(batch), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(score(batch[:2]), expected[:2], atol=1e-4, rtol=1e-4)
+
+
+def test_copies_are_made_of_one_prompt(mllm, prompt):
+    with pytest.raises(cm.PromptError, match="got 2 copies already"):
+        copies(mllm, copies(mllm, prompt, 2), 3)
+
+
 def test_the_score_is_differentiable(mllm, prompt):
     score = AnswerScore(mllm, prompt, "red cross")
     latent = latents(prompt, 1).requires_grad_()

@@ -21,7 +21,10 @@ def copies(mllm: Mllm, prompt: Prompt, count: int, keep_before: bool = False) ->
 
     Raises:
         SettingsError: for a family whose batches are not kept apart.
+        PromptError: for a prompt that is several copies already.
     """
+    if prompt.call.copies != 1:
+        raise PromptError(f"Copies are made of one prompt; got {prompt.call.copies} copies already.")
     if count > 1 and not mllm.family.batch:
         raise SettingsError(
             f"Several copies of a prompt in one batch are not kept apart by {mllm.family.name} (see `cmllm families`); "

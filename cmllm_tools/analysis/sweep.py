@@ -1,0 +1,300 @@
+"""What a sweep over windows of layers and context tokens found, and what it recommends."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..display import Fact, card, html, one_line, table
+from ..errors import DataError
+from ..methods import Method, method_from_json
+from ..models.prompt import Queries
+from ..trace import check_writable
+
+# Rows of the figures, in the order that a run gives them.
+FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run averages attention over.
+
+    Args:
+        layers: window [a, b).
+        queries: which tokens make up the context token.
+    """
+
+    layers: tuple[int, int]
+    queries: Queries
+
+    def __str__(self) -> str:
+        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {self.queries}"
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """The choice that a sweep proposes.
+
+    Args:
+        choice: to steer with.
+        by: the figure it was chosen by.
+        mean: of that figure.
+        against: the best choice that takes all layers.
+        gain: mean difference of the figure to `against`, positive where the choice is better.
+        interval: of the gain, 95 %, from resampled examples.
+        reason: in words.
+    """
+
+    choice: Choice
+    by: str
+    mean: float
+    against: Choice
+    gain: float
+    interval: tuple[float, float]
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Figures of every choice on every example.
+
+    Args:
+        model: its name.
+        method: the settings that all choices share.
+        choices: in order of the second axis of `values`.
+        examples: digest of each example, in order of the third axis.
+        values: (figure, choice, example), nan where an example was not run, or has no answer to measure. The figures are
+            `energy before`, `energy`, `share before`, `share` (of the first and the last step), `moved` (log-probability
+            of the right answer, steered less unsteered), `damage` (log-probability of any answer that makes sense: the
+            right one, the alternatives, the model's own; unsteered less steered), `right` (1 where the right answer is the
+            likeliest of these) and `seconds`.
+    """
+
+    model: str
+    method: Method
+    choices: tuple[Choice, ...]
+    examples: tuple[str, ...]
+    values: np.ndarray = field(repr=False)
+
+    @classmethod
+    def empty(cls, model: str, method: Method, choices: Sequence[Choice], examples: Sequence[str]) -> "Sweep":
+        """A sweep that has yet to run."""
+        values = np.full((len(FIGURES), len(choices), len(examples)), np.nan)
+        return cls(model, method, tuple(choices), tuple(examples), values)
+
+    def __repr__(self) -> str:
+        return one_line("Sweep", self._facts())
+
+    def _repr_html_(self) -> str:
+        head = ["choice", *FIGURES[1:]]
+        rows = [[str(row["choice"]), *(_short(row[name]) for name in FIGURES[1:])] for row in self.rows()]
+        return card("Sweep", self._facts(), below=table(head, [[html(cell) for cell in row] for row in rows]))
+
+    def _facts(self) -> list[Fact]:
+        return [
+            ("model", self.model),
+            ("method", type(self.method).__name__),
+            ("", f"{len(self.choices)} choices of layers and context token"),
+            ("", f"{self.done} of {len(self.examples)} examples"),
+        ]
+
+    @property
+    def done(self) -> int:
+        """Number of examples that were run."""
+        return int(self._ran().sum())
+
+    def missing(self) -> Iterator[int]:
+        """Numbers of the examples that were not run."""
+        return iter(np.flatnonzero(~self._ran()).tolist())
+
+    def figure(self, name: str) -> np.ndarray:
+        """(choice, example): one figure of the examples that were run.
+
+        Raises:
+            DataError: for a name that is not one of the figures.
+        """
+        if name not in FIGURES:
+            raise DataError(f"A sweep's figure must be one of {', '.join(FIGURES)}; got {name!r}.")
+        return self.values[FIGURES.index(name)][:, self._ran()]
+
+    def grid(self, name: str, queries: Queries) -> np.ndarray:
+        """(a, b - 1): mean of a figure for each window [a, b) with one context token; nan where there is none."""
+        ends = max(choice.layers[1] for choice in self.choices)
+        grid = np.full((ends, ends), np.nan)
+        for choice, mean in zip(self.choices, self.figure(name).mean(1), strict=True):
+            if choice.queries == queries:
+                grid[choice.layers[0], choice.layers[1] - 1] = mean
+        return grid
+
+    def rows(self, by: str = "moved") -> list[dict[str, Any]]:
+        """Means over the examples, a row to each choice, the best by one figure first."""
+        means = {name: self.figure(name).mean(1) for name in FIGURES}
+        sign = -1 if by in ("energy", "damage", "seconds") else 1
+        order = np.argsort(-sign * np.nan_to_num(means[by], nan=-sign * np.inf), kind="stable")
+        return [
+            {"choice": self.choices[index], **{name: float(values[index]) for name, values in means.items()}}
+            for index in order
+        ]
+
+    def with_example(self, number: int, values: np.ndarray) -> "Sweep":
+        """The sweep with the figures (figure, choice) of one more example."""
+        filled = self.values.copy()
+        filled[:, :, number] = values
+        return replace(self, values=filled)
+
+    def resumed(self, before: "Sweep") -> "Sweep":
+        """This sweep with what another has found already.
+
+        Raises:
+            DataError: for a sweep of another model, method or choices.
+        """
+        for what in ("model", "method", "choices"):
+            if getattr(self, what) != getattr(before, what):
+                raise DataError(
+                    f"A sweep is resumed from a file of the same {what}; got {getattr(before, what)!r}, and now "
+                    f"{getattr(self, what)!r}. Give another path."
+                )
+        found = {example: number for number, example in enumerate(before.examples) if number not in set(before.missing())}
+        sweep = self
+        for number, example in enumerate(self.examples):
+            if example in found:
+                sweep = sweep.with_example(number, before.values[:, :, found[example]])
+        return sweep
+
+    def subset(self, numbers: Sequence[int]) -> "Sweep":
+        """The sweep over some of its examples."""
+        chosen = list(numbers)
+        return replace(self, examples=tuple(self.examples[n] for n in chosen), values=self.values[:, :, chosen])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `from_json` makes an equal sweep."""
+        return {
+            "model": self.model,
+            "method": self.method.to_json(),
+            "choices": [{"layers": list(choice.layers), "queries": choice.queries} for choice in self.choices],
+            "examples": list(self.examples),
+            "figures": list(FIGURES),
+            "values": [[[None if np.isnan(x) else x for x in row] for row in rows] for rows in self.values.tolist()],
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "Sweep":
+        """The sweep that `to_json` described.
+
+        Raises:
+            DataError: for other data.
+        """
+        try:
+            if tuple(data["figures"]) != FIGURES:
+                raise ValueError(f"its figures are {data['figures']}")
+            choices = [
+                Choice((int(each["layers"][0]), int(each["layers"][1])), _queries(each["queries"]))
+                for each in data["choices"]
+            ]
+            values = np.array(data["values"], float).reshape(len(FIGURES), len(choices), len(data["examples"]))
+            return cls(
+                str(data["model"]), method_from_json(data["method"]), tuple(choices), tuple(data["examples"]), values
+            )
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise DataError(f"The data must be those of a sweep's to_json; they are not: {error!r}.") from error
+
+    def save(self, path: str | PathLike) -> Path:
+        """Write the sweep to a JSON file, whole or not at all.
+
+        Raises:
+            TraceError: when the file cannot be written.
+        """
+        path = check_writable(path)
+        part = path.with_name(path.name + ".part")
+        part.write_text(json.dumps(self.to_json()), encoding="utf-8")
+        part.replace(path)
+        return path
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> "Sweep":
+        """Read a saved sweep.
+
+        Raises:
+            DataError: for a file that is missing, or is not one.
+        """
+        try:
+            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            raise DataError(f"A sweep must be read from its own JSON file; {path} is none: {error}") from error
+
+    def _ran(self) -> np.ndarray:
+        return np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
+
+
+def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
+    """The choice to steer with, by the one-standard-error rule (Breiman et al. 1984, section 3.4.3).
+
+    Of all choices whose figure is, by the examples, within one standard error of the best one's, that whose window ends
+    first, as the forward ends with it; of these the one with the best figure.
+
+    Args:
+        sweep: of at least two examples.
+        by: "moved" (log-probability of the right answer) where examples have answers, else "share"; or another figure.
+
+    Raises:
+        DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
+    """
+    by = by or ("moved" if np.isfinite(sweep.figure("moved")).any() else "share")
+    values = sweep.figure(by) * (-1 if by in ("energy", "damage", "seconds") else 1)
+    if values.shape[1] < 2 or not np.isfinite(values).all(1).any():
+        raise DataError(
+            f"A recommendation needs at least two examples on which {by!r} was measured; the sweep has {values.shape[1]} "
+            "examples. Give more, with answers where `by` is about these."
+        )
+    means = np.where(np.isfinite(values).all(1), values.mean(1), -np.inf)
+    best = int(means.argmax())
+    # Paired: what examples have in common does not count as noise.
+    away = values[best] - values
+    errors = away.std(1, ddof=1) / np.sqrt(values.shape[1])
+    close = [
+        int(index)
+        for index in np.flatnonzero(np.isfinite(means))
+        if index == best or means[best] - means[index] <= errors[index]
+    ]
+    chosen = min(close, key=lambda index: (sweep.choices[index].layers[1], -means[index]))
+    low, high = min(c.layers[0] for c in sweep.choices), max(c.layers[1] for c in sweep.choices)
+    whole = [
+        index for index, choice in enumerate(sweep.choices) if choice.layers == (low, high) and np.isfinite(means[index])
+    ]
+    if not whole:
+        raise DataError(f"A recommendation needs the window of all layers, ({low}, {high}), among the choices.")
+    against = max(whole, key=lambda index: means[index])
+    gains = values[chosen] - values[against]
+    reason = (
+        f"{sweep.choices[best]} has the best {by!r} of {len(sweep.choices)} choices; {len(close) - 1} more are within one "
+        f"standard error of it on {values.shape[1]} examples, and of these {sweep.choices[chosen]} ends the forward first"
+    )
+    return Recommendation(
+        sweep.choices[chosen],
+        by,
+        float(sweep.figure(by)[chosen].mean()),
+        sweep.choices[against],
+        float(gains.mean()),
+        interval(gains),
+        reason,
+    )
+
+
+def interval(values: np.ndarray, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the mean of `values` (example,), from resampled examples (Efron 1979)."""
+    picks = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def _queries(data: Any) -> Queries:
+    return tuple(data) if isinstance(data, list) else data
+
+
+def _short(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.3g}"

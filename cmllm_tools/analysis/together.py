@@ -1,0 +1,91 @@
+"""Runs of one prompt that differ in their layers and context token, optimised together in one batch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..attention import capture
+from ..energy import Target
+from ..heads import pairs_within
+from ..methods import Method
+from ..models.batch import copies
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class Ends:
+    """First and last step of several runs.
+
+    Args:
+        latent: (run, visual token, width) of the last step.
+        energy: (2, run).
+        share: (2, run), of the map in the regions.
+    """
+
+    latent: torch.Tensor
+    energy: torch.Tensor
+    share: torch.Tensor
+
+
+def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[Method]) -> Ends:
+    """Optimise one latent for each method, all in one batch; each ends as `optimize` would end it alone.
+
+    A run whose energy is no longer finite ends there, with nan for its energy and share.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
+        target: the regions, as `Steering` measures them.
+        methods: resolved, and equal but for `layers`, `heads` and `queries`.
+
+    Raises:
+        SettingsError: for several methods with a family whose batches are not kept apart.
+    """
+    batch = copies(mllm, prompt, len(methods))
+    method, zero = methods[0], prompt.zero_latent().detach()
+    layers = sorted({layer for each in methods for layer in each.layers_of(mllm)})
+    rows = sorted({row for each in methods for row in prompt.positions(each.queries)})
+    weights = torch.stack([_weights(mllm, prompt, each, layers, rows) for each in methods]).to(zero.device)
+    updates = method.start(zero.expand(len(methods), *zero.shape).clone())
+    going = torch.ones(len(methods), dtype=torch.bool, device=zero.device)
+    final, first, last = updates.latent.detach().clone(), torch.empty(0), torch.empty(0)
+    for number in range(method.steps + 1):
+        latent = updates.latent.detach().clone().requires_grad_(number < method.steps)
+        recorder = capture(mllm, batch, layers, None, rows, prompt.visual, latent)
+        parts = [
+            torch.einsum("rhqv,rhq->rv", recorder.captured[layer].to(zero.device), weights[:, index])
+            for index, layer in enumerate(layers)
+        ]
+        maps = _left_out(torch.stack(parts).sum(0), method.without)
+        energy = target.to(maps).energy(maps)
+        now = torch.stack([energy, target.to(maps).share(maps)]).detach()
+        first, last = (now, now) if number == 0 else (first, torch.where(going, now, last))
+        finite = torch.isfinite(now[0])
+        final = torch.where((going & finite)[:, None, None], latent.detach(), final)
+        going = going & finite
+        if method.early_stop and number > 0:
+            going = going & ((now[0] - first[0]).abs() < method.early_stop * first[0])
+        if number == method.steps or not going.any():
+            break
+        updates.update(torch.autograd.grad(energy.sum(), latent)[0])
+    return Ends(final, torch.stack([first[0], last[0]]).cpu(), torch.stack([first[1], last[1]]).cpu())
+
+
+def _weights(mllm: Mllm, prompt: Prompt, method: Method, layers: list[int], rows: list[int]) -> torch.Tensor:
+    """(layer, head, query): how much each counts in the context-token map of a method."""
+    weights = torch.zeros(len(layers), mllm.heads, len(rows))
+    positions = [rows.index(row) for row in prompt.positions(method.queries)]
+    chosen = method.layers_of(mllm)
+    pairs, heads = pairs_within(method.heads, chosen)
+    numbers = range(mllm.heads) if heads is None else heads
+    for layer, head in pairs if pairs is not None else [(layer, head) for layer in chosen for head in numbers]:
+        weights[layers.index(layer), head, positions] = 1
+    return weights / weights.sum()
+
+
+def _left_out(maps: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
+    if not tokens:
+        return maps
+    return maps.index_fill(-1, torch.tensor(list(tokens), device=maps.device), 0.0)

@@ -1,0 +1,169 @@
+"""Which window of layers, and which context token, to steer with: each choice tried on a set of examples."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from ..energy import Target
+from ..errors import SettingsError
+from ..images import read_image
+from ..memory import estimate
+from ..methods import ControlMLLMPlus, Method
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt, Queries
+from ..models.scoring import AnswerScore
+from ..regions import as_regions
+from .examples import Example, as_examples
+from .sweep import FIGURES, Choice, Sweep
+from .together import steer_together
+
+# Beyond this many copies a batch is no faster on any machine tried, and its memory grows.
+COPIES = 16
+# Share of the free memory that a batch may take.
+MEMORY = 0.5
+
+Window = tuple[int, int]
+
+
+def sweep_windows(
+    mllm: Mllm,
+    examples: Iterable[Example],
+    windows: Sequence[Window] | Literal["all"] = "all",
+    contexts: Sequence[Queries] = ("text", "last"),
+    method: Method | None = None,
+    copies: int | None = None,
+    path: str | PathLike | None = None,
+    progress: bool = True,
+) -> Sweep:
+    """Optimise with each window of layers and each context token on every example, and measure what comes of it.
+
+    Choices run together, one to a copy of the prompt in a batch, with the results of runs one by one. An interrupt returns
+    what is known of the examples that are done.
+
+    Args:
+        mllm: the model.
+        examples: with `answer`, where the answers' figures are wanted; with `alternatives`, where it is to be known which
+            one the model prefers.
+        windows: of layers [a, b), or "all" of them.
+        contexts: which tokens make up the context token; see `Prompt.positions`.
+        method: its other settings; `ControlMLLMPlus()` when None.
+        copies: most runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
+            family's batches are not kept apart.
+        path: JSON file to save to after each example; examples that it holds already are not run again.
+        progress: show a bar.
+
+    Raises:
+        SettingsError: for a window or a setting out of range.
+        DataError: for no examples, or a file of another sweep.
+        RegionError: for a region that the model does not see.
+    """
+    several = as_examples(examples)
+    method = (method or ControlMLLMPlus()).resolve(mllm)
+    choices = [Choice(window, context) for context in contexts for window in _windows(mllm, windows)]
+    sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
+    if path is not None and Path(path).exists():
+        sweep = sweep.resumed(Sweep.load(path))
+    bar = _bar(len(several) - sweep.done, progress)
+    try:
+        for number in sweep.missing():
+            prompt = mllm.prepare(several[number].image, several[number].question)
+            copies = copies or _copies_that_fit(mllm, prompt)
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, copies))
+            if path is not None:
+                sweep.save(path)
+            bar.update()
+    except KeyboardInterrupt:
+        if not sweep.done:
+            raise
+    finally:
+        bar.close()
+    return sweep
+
+
+def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
+    layers = mllm.attention_layers
+    if isinstance(windows, str):
+        if windows != "all":
+            raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {windows!r}.")
+        # Where not every layer looks at visual states, windows that take in the same ones are one.
+        return [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
+    several = [(int(low), int(high)) for low, high in windows]
+    if not several:
+        raise SettingsError("At least one window of layers is needed; got none.")
+    for window in several:
+        ControlMLLMPlus(layers=window).resolve(mllm)
+    return several
+
+
+def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, copies: int) -> np.ndarray:
+    """(figure, choice) of one example."""
+    method = sweep.method
+    target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
+    scores, plain = _candidates(mllm, prompt, example)
+    figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
+    # Windows that end together stop the forward together.
+    order = sorted(range(len(sweep.choices)), key=lambda index: sweep.choices[index].layers[1])
+    for start in range(0, len(order), copies):
+        part, started = order[start : start + copies], time.perf_counter()
+        methods = [
+            replace(method, layers=sweep.choices[index].layers, queries=sweep.choices[index].queries) for index in part
+        ]
+        ends = steer_together(mllm, prompt, target, methods)
+        answers = _answer_figures(scores, plain, ends.latent)
+        seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
+        figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()
+    return figures
+
+
+def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[AnswerScore], torch.Tensor]:
+    """Scores of the answers that make sense, the right one first, and what each of them is unsteered."""
+    if example.answer is None:
+        return [], torch.empty(0)
+    own = mllm.generate(prompt)
+    texts = [example.answer, *example.alternatives]
+    # The model's own answer is one that makes sense, unless it is one of these with more words.
+    if own and not any(own.startswith(text) for text in texts):
+        texts.append(own)
+    scores = [AnswerScore(mllm, prompt, text) for text in dict.fromkeys(texts)]
+    zero = prompt.zero_latent().detach()[None]
+    return scores, torch.cat([score(zero).cpu() for score in scores])
+
+
+def _answer_figures(scores: list[AnswerScore], plain: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+    """(moved, damage, right) x run."""
+    if not scores:
+        return torch.full((3, len(latents)), torch.nan)
+    steered = torch.stack([score(latents).cpu() for score in scores])
+    moved = steered[0] - plain[0]
+    damage = plain.logsumexp(0) - steered.logsumexp(0)
+    right = (steered[0] >= steered.amax(0)).float() if len(scores) > 1 else torch.full_like(moved, torch.nan)
+    return torch.stack([moved, damage, right])
+
+
+def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> int:
+    if not mllm.family.batch:
+        return 1
+    need = estimate(mllm, prompt)
+    step = need.checkpointed if need.checkpointing else need.step
+    return int(min(max(MEMORY * need.free // max(step, 1), 1), COPIES))
+
+
+def _digest(example: Example) -> str:
+    """What tells an example from others, for resuming."""
+    regions = [region.to_json() for region in as_regions(example.region)]
+    told = repr([example.question, example.answer, example.alternatives, regions])
+    return hashlib.sha256(read_image(example.image).tobytes() + told.encode()).hexdigest()[:16]
+
+
+def _bar(total: int, progress: bool) -> Any:
+    # Imported here: in a notebook tqdm.auto loads ipywidgets.
+    from tqdm.auto import tqdm
+
+    return tqdm(total=total, desc="sweep", unit="example", disable=not progress)
