@@ -1,0 +1,218 @@
+"""Sweeps over windows: batched runs against `optimize`, and what is made of their figures."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same, snapshot
+
+import cmllm_tools as cm
+from cmllm_tools.analysis import Example
+from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, interval, recommend
+from cmllm_tools.analysis.together import steer_together
+from cmllm_tools.analysis.windows import sweep_windows
+from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.energy import Target
+from cmllm_tools.models.embedded import HELDOUT
+from cmllm_tools.models.scoring import AnswerScore
+
+CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("object",))]
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [
+        Example(line.image, line.question, line.region("box"), line.names[0], tuple(set(line.objects) - set(line.names)))
+        for line in read_roc(HELDOUT)[:3]
+    ]
+
+
+def methods(mllm, base, **settings):
+    return [replace(base, layers=layers, queries=queries, **settings).resolve(mllm) for layers, queries in CHOICES]
+
+
+def assert_as_alone(mllm, prompt, region, several):
+    target = Target.of(prompt.layout, [region], several[0].sigma, several[0].rule)
+    ends = steer_together(mllm, prompt, target, several)
+    for number, method in enumerate(several):
+        trace = cm.optimize(mllm, prompt, region, method)
+        alone = trace.steps[0], trace.steps[-1]
+        torch.testing.assert_close(ends.energy[:, number], torch.tensor([step.energy for step in alone]), rtol=1e-4, atol=0)
+        torch.testing.assert_close(ends.share[:, number], torch.tensor([step.share for step in alone]), rtol=1e-4, atol=0)
+        assert (ends.latent[number] - trace.latent).norm() <= 1e-4 * trace.latent.norm()
+        yield trace
+
+
+@pytest.mark.parametrize(
+    "base",
+    [
+        cm.ControlMLLMPlus(steps=3),
+        cm.ControlMLLM(steps=3, early_stop=0.0),
+        cm.ControlMLLM.reference(steps=3, rule="area", early_stop=0.0),
+        cm.ControlMLLMPlus(steps=2, heads=(1, 3), without=(5, 20)),
+    ],
+    ids=["++", "gradient", "accumulating", "heads and tokens left out"],
+)
+def test_runs_together_end_as_runs_alone(mllm, prompt, box, base):
+    before = snapshot(mllm)
+    assert len(list(assert_as_alone(mllm, prompt, box, methods(mllm, base)))) == len(CHOICES)
+    assert_same(before, snapshot(mllm))
+
+
+def test_runs_that_stop_early_keep_the_latent_they_stopped_at(mllm, prompt, example):
+    several = methods(mllm, cm.ControlMLLM(steps=6, early_stop=0.2))
+    traces = list(assert_as_alone(mllm, prompt, example.region("point"), several))
+    # Some stop before others, or the test would say little.
+    assert len({len(trace) for trace in traces}) > 1
+
+
+def test_single_heads_of_layers_count_as_they_do_alone(mllm, prompt, box):
+    several = methods(mllm, cm.ControlMLLMPlus(steps=2), heads=((0, 1), (1, 0), (1, 3), (5, 2)))
+    assert len(list(assert_as_alone(mllm, prompt, box, several))) == len(CHOICES)
+
+
+def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
+    wild = cm.ControlMLLM(steps=3, early_stop=0.0, step_size=1e60, layers=(0, 6), queries="text").resolve(mllm)
+    target = Target.of(prompt.layout, [box], wild.sigma, wild.rule)
+    ends = steer_together(mllm, prompt, target, [wild, replace(wild, layers=(0, 3))])
+    assert torch.isnan(ends.energy[1]).all()
+    assert torch.isfinite(ends.energy[0]).all()
+    assert torch.isfinite(ends.latent).all()
+
+
+def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
+    before = snapshot(mllm)
+    method = cm.ControlMLLMPlus(steps=3)
+    sweep = sweep_windows(mllm, examples[:1], [(0, 3), (2, 6)], ["last"], method, copies=2, progress=False)
+    assert_same(before, snapshot(mllm))
+    example = examples[0]
+    prompt = mllm.prepare(example.image, example.question)
+    trace = cm.optimize(mllm, prompt, example.region, replace(method, layers=(2, 6), queries="last"))
+    assert sweep.figure("energy")[1, 0] == pytest.approx(trace.steps[-1].energy, rel=1e-4)
+    assert sweep.figure("share before")[1, 0] == pytest.approx(trace.steps[0].share, rel=1e-4)
+    texts = [example.answer, *example.alternatives]
+    assert any(mllm.generate(prompt).startswith(text) for text in texts)
+    scores = [AnswerScore(mllm, prompt, text) for text in texts]
+    plain = torch.stack([score(torch.zeros_like(trace.latent)[None])[0] for score in scores])
+    steered = torch.stack([score(trace.latent[None])[0] for score in scores])
+    assert sweep.figure("moved")[1, 0] == pytest.approx((steered[0] - plain[0]).item(), abs=1e-3)
+    assert sweep.figure("damage")[1, 0] == pytest.approx(
+        (plain.exp().sum().log() - steered.exp().sum().log()).item(), abs=1e-3
+    )
+    assert sweep.figure("right")[1, 0] == float(steered.argmax() == 0)
+
+
+def test_copies_change_nothing_but_time(mllm, examples):
+    settings = {"windows": "all", "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
+    together = sweep_windows(mllm, examples[:1], copies=8, **settings)
+    alone = sweep_windows(mllm, examples[:1], copies=1, **settings)
+    assert len(together.choices) == 21
+    for name in FIGURES[:-1]:
+        np.testing.assert_allclose(together.figure(name), alone.figure(name), rtol=1e-4, atol=1e-4)
+
+
+def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monkeypatch):
+    from cmllm_tools.analysis import windows
+
+    path = tmp_path / "sweep.json"
+    settings = {"windows": [(0, 3), (0, 6)], "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
+    measured, runs = windows._measured, []
+
+    def interrupted(*arguments):
+        if len(runs) == 2:
+            raise KeyboardInterrupt
+        runs.append(arguments)
+        return measured(*arguments)
+
+    monkeypatch.setattr(windows, "_measured", interrupted)
+    partial = sweep_windows(mllm, examples, path=path, **settings)
+    assert partial.done == 2
+    assert "2 of 3 examples" in repr(partial)
+    assert len(partial.rows()) == 2
+    monkeypatch.setattr(windows, "_measured", measured)
+    monkeypatch.setattr(windows, "_candidates", lambda *arguments: runs.append("once") or ([], torch.empty(0)))
+    whole = sweep_windows(mllm, examples, path=path, **settings)
+    assert whole.done == 3
+    assert runs.count("once") == 1
+    np.testing.assert_array_equal(whole.values[:, :, :2], partial.values[:, :, :2])
+    with pytest.raises(cm.DataError, match="resumed from a file of the same method"):
+        sweep_windows(mllm, examples, path=path, **settings | {"method": cm.ControlMLLMPlus(steps=2)})
+
+
+def made(moved, choices=None):
+    """A sweep with the given figures `moved` (choice, example)."""
+    moved = np.asarray(moved, float)
+    choices = choices or [Choice((0, 2), "last"), Choice((1, 6), "last"), Choice((0, 6), "last"), Choice((0, 6), "text")]
+    sweep = Sweep.empty("m", cm.ControlMLLMPlus(), choices, [str(number) for number in range(moved.shape[1])])
+    sweep.values[:] = 1.0
+    sweep.values[FIGURES.index("moved")] = moved
+    return sweep
+
+
+def test_the_recommended_window_is_the_cheapest_within_one_standard_error():
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=50)
+    noise = rng.normal(size=(4, 50))
+    # Differences are paired: what examples share is no noise, so that 0.1 is far.
+    sweep = made([shared + 1.0 + 0.01 * noise[0], shared + 1.1, shared + 0.5 + 0.1 * noise[2], shared])
+    chosen = recommend(sweep)
+    assert chosen.choice == Choice((1, 6), "last")
+    assert chosen.against == Choice((0, 6), "last")
+    gain = 0.6 - 0.1 * noise[2].mean()
+    assert chosen.gain == pytest.approx(gain)
+    error = 0.1 * noise[2].std(ddof=1) / 50**0.5
+    assert chosen.interval == pytest.approx((gain - 1.96 * error, gain + 1.96 * error), abs=0.5 * error)
+    assert "0 more are within one standard error" in chosen.reason
+    near = made([shared + 1.1 + noise[0], shared + 1.1 + noise[0].mean(), shared, shared])
+    assert recommend(near).choice == Choice((0, 2), "last")
+
+
+def test_a_choice_that_failed_is_not_recommended():
+    sweep = made([[np.nan, 9], [1, 2], [0, 1], [0, 0]])
+    assert recommend(sweep).choice == Choice((1, 6), "last")
+    assert sweep.rows()[-1]["choice"] == Choice((0, 2), "last")
+
+
+def test_recommendations_need_figures():
+    with pytest.raises(cm.DataError, match="at least two examples"):
+        recommend(made([[1], [1], [1], [1]]))
+    with pytest.raises(cm.DataError, match=r"window of all layers, \(0, 6\)"):
+        recommend(made([[1, 2], [1, 3]], [Choice((0, 2), "last"), Choice((1, 6), "last")]))
+    with pytest.raises(cm.DataError, match="must be one of energy before"):
+        recommend(made([[1, 2]] * 4), by="speed")
+
+
+def test_the_interval_covers_the_mean_as_often_as_it_says():
+    rng = np.random.default_rng(1)
+    hits = [low <= 0 <= high for low, high in (interval(rng.normal(size=60)) for _ in range(300))]
+    assert 0.9 <= np.mean(hits) <= 0.98
+
+
+def test_a_sweep_is_read_back_as_it_was(tmp_path):
+    sweep = made([[np.nan, 9], [1, 2], [0, 1], [0, 0]])
+    again = Sweep.load(sweep.save(tmp_path / "sweep.json"))
+    np.testing.assert_array_equal(again.values, sweep.values)
+    assert (again.choices, again.examples, again.method) == (sweep.choices, sweep.examples, sweep.method)
+    (tmp_path / "other.json").write_text('{"figures": []}')
+    with pytest.raises(cm.DataError, match="those of a sweep's to_json"):
+        Sweep.load(tmp_path / "other.json")
+
+
+def test_the_grid_holds_each_window_once():
+    sweep = made([[1, 2], [3, 3], [0, 1], [0, 4]])
+    grid = sweep.grid("moved", "last")
+    assert grid.shape == (6, 6)
+    assert (grid[0, 1], grid[1, 5], grid[0, 5]) == (1.5, 3, 0.5)
+    assert np.isfinite(grid).sum() == 3
+
+
+def test_what_cannot_be_swept_is_refused(mllm, examples):
+    with pytest.raises(cm.SettingsError, match="'all' or a sequence"):
+        sweep_windows(mllm, examples, windows="some")
+    with pytest.raises(cm.SettingsError, match="At least one window"):
+        sweep_windows(mllm, examples, windows=[])
+    with pytest.raises(cm.SettingsError, match="0 <= a < b <= 6"):
+        sweep_windows(mllm, examples, windows=[(3, 9)])
+    with pytest.raises(cm.DataError, match="At least one example"):
+        sweep_windows(mllm, [])
