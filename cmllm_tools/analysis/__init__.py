@@ -1,13 +1,16 @@
 """Which layers and heads look at what, and whether that says anything about the answer."""
 
 from .examples import Example
+from .gradients import GradientProfile, gradient_profile
 from .heads import HeadRanking, named, rank_heads
 from .layers import HeadGrid, region_share
 
 __all__ = [
     "Example",
+    "GradientProfile",
     "HeadGrid",
     "HeadRanking",
+    "gradient_profile",
     "named",
     "rank_heads",
     "region_share",
