@@ -4,6 +4,7 @@ from .examples import Example
 from .gradients import GradientProfile, gradient_profile
 from .heads import HeadRanking, named, rank_heads
 from .layers import HeadGrid, region_share
+from .maps import relevancy, rollout
 
 __all__ = [
     "Example",
@@ -14,4 +15,6 @@ __all__ = [
     "named",
     "rank_heads",
     "region_share",
+    "relevancy",
+    "rollout",
 ]
