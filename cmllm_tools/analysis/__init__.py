@@ -5,16 +5,20 @@ from .gradients import GradientProfile, gradient_profile
 from .heads import HeadRanking, named, rank_heads
 from .layers import HeadGrid, region_share
 from .maps import relevancy, rollout
+from .sinks import Sinks, sinks, sinks_in
 
 __all__ = [
     "Example",
     "GradientProfile",
     "HeadGrid",
     "HeadRanking",
+    "Sinks",
     "gradient_profile",
     "named",
     "rank_heads",
     "region_share",
     "relevancy",
     "rollout",
+    "sinks",
+    "sinks_in",
 ]
