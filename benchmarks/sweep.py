@@ -21,7 +21,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
-from cmllm_tools.bench.roc import as_examples, read_roc
+from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 
@@ -57,7 +57,7 @@ def measure(compare: int, count: int, method: cm.Method | None = None) -> dict[s
     """`{"max_rel_diff", "speedup", "all_windows_seconds"}`."""
     mllm = cm.load()
     method = method or cm.ControlMLLMPlus()
-    examples = as_examples(read_roc(HELDOUT)[: max(compare, count)])
+    examples = [line.example("box") for line in read_roc(HELDOUT)[: max(compare, count)]]
     # Both have run once, so that neither pays for what the first run sets up.
     choices = sweep_windows(mllm, examples[:1], contexts=CONTEXTS, method=method, progress=False).choices
     one_by_one(mllm, examples[0], choices[:1], method)

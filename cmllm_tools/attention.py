@@ -126,7 +126,7 @@ def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, 
         CaptureError: for attention that cannot be reproduced.
     """
     errors: dict[int, float] = {}
-    _replay(mllm, prompt, Recorder(mllm.attention_modules, None, rows, None, errors), None)
+    replay(mllm, prompt, Recorder(mllm.attention_modules, None, rows, None, errors), None)
     return errors
 
 
@@ -150,7 +150,7 @@ def capture(
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
     recorder = Recorder(modules, kept_heads, rows, columns)
-    _replay(mllm, prompt, recorder, latent)
+    replay(mllm, prompt, recorder, latent)
     missing = [layer for layer in numbers if layer not in recorder.captured]
     if missing:
         raise CaptureError(
@@ -160,7 +160,7 @@ def capture(
     return recorder
 
 
-def _replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
+def replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
     """Replay the prompt while the attention modules show what they do to `recorder`.
 
     Raises:
@@ -176,7 +176,7 @@ def _replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tens
     with (
         torch.set_grad_enabled(differentiable),
         undisturbed(mllm.model),
-        _attention_shown(mllm, recorder),
+        attention_shown(mllm, recorder),
         _kept_small(mllm, recorder) if differentiable and mllm.gradient_checkpointing else nullcontext(),
         suppress(_Enough),
     ):
@@ -251,7 +251,7 @@ _ACTIVE: ContextVar[Recorder] = ContextVar("cmllm_recorder")
 
 
 @contextmanager
-def _attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
+def attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
     """While open, the attention modules that look at visual states show their queries and keys to `recorder`."""
     top = [mllm.decoder.config] if hasattr(mllm.decoder, "config") else []
     configs = {id(config): config for config in [*top, *(module.config for module in mllm.attention_modules)]}
@@ -276,7 +276,7 @@ def _kept_small(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
     def again() -> Iterator[None]:
         # The same rows are computed, as autograd counts on it, and dropped: those of the first pass carry the gradient.
         second = Recorder(recorder.modules, recorder.heads, recorder.rows, recorder.columns)
-        with undisturbed(mllm.model), _attention_shown(mllm, second):
+        with undisturbed(mllm.model), attention_shown(mllm, second):
             yield
 
     with checkpointed(mllm.family.layer_modules(mllm.model)[: recorder.layers[-1]], again):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.ndimage import shift
 
 from .display import Fact, Outline, card, one_line, picture
 from .errors import RegionError
@@ -35,6 +36,10 @@ class Region(ABC):
     @abstractmethod
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `region_from_json` makes an equal region."""
+
+    @abstractmethod
+    def moved(self, right: float, down: float) -> "Region":
+        """The same shape elsewhere; of a mask, whole pixels, and what leaves the image is lost."""
 
     @property
     def drawing(self) -> Outline:
@@ -93,6 +98,9 @@ class Box(Region):
     def outline(self) -> list[list[tuple[float, float]]]:
         x0, y0, x1, y1 = self.x0, self.y0, self.x1, self.y1
         return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]]
+
+    def moved(self, right: float, down: float) -> "Box":
+        return Box(self.x0 + right, self.y0 + down, self.x1 + right, self.y1 + down)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "box", "corners": [float(value) for value in (self.x0, self.y0, self.x1, self.y1)]}
@@ -164,6 +172,9 @@ class Mask(Region):
                     lines.append([(y, x) if flip else (x, y) for x, y in ends])
         return lines
 
+    def moved(self, right: float, down: float) -> "Mask":
+        return Mask(shift(self.pixels, (round(down), round(right)), order=0))
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "mask", "size": list(self.pixels.shape), "counts": run_lengths(self.pixels)}
 
@@ -207,6 +218,9 @@ class Scribble(Region):
     def outline(self) -> list[list[tuple[float, float]]]:
         return [list(self.points)]
 
+    def moved(self, right: float, down: float) -> "Scribble":
+        return Scribble([(x + right, y + down) for x, y in self.points])
+
     def to_json(self) -> dict[str, Any]:
         return {"kind": "scribble", "points": [list(point) for point in self.points]}
 
@@ -237,6 +251,9 @@ class Point(Region):
 
     def outline(self) -> list[list[tuple[float, float]]]:
         return [[(self.x, self.y)]]
+
+    def moved(self, right: float, down: float) -> "Point":
+        return Point(self.x + right, self.y + down)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "point", "position": [float(self.x), float(self.y)]}

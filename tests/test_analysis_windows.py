@@ -8,7 +8,6 @@ import torch
 from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import Example
 from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, interval, recommend
 from cmllm_tools.analysis.together import steer_together
 from cmllm_tools.analysis.windows import sweep_windows
@@ -22,10 +21,7 @@ CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("obje
 
 @pytest.fixture(scope="module")
 def examples():
-    return [
-        Example(line.image, line.question, line.region("box"), line.names[0], tuple(set(line.objects) - set(line.names)))
-        for line in read_roc(HELDOUT)[:3]
-    ]
+    return [line.example("box") for line in read_roc(HELDOUT)[:3]]
 
 
 def methods(mllm, base, **settings):
@@ -116,7 +112,12 @@ def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monk
     from cmllm_tools.analysis import windows
 
     path = tmp_path / "sweep.json"
-    settings = {"windows": [(0, 3), (0, 6)], "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
+    settings = {
+        "windows": [(0, 3), (0, 6)],
+        "contexts": ("last",),
+        "method": cm.ControlMLLMPlus(steps=1),
+        "progress": False,
+    }
     measured, runs = windows._measured, []
 
     def interrupted(*arguments):

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ..analysis.examples import Example
 from ..errors import DataError
 from ..regions import Box, Mask, Point, Region, Scribble
 
@@ -66,6 +67,17 @@ class ReferringExample:
             case "point":
                 return Point(*self.data["center_point"])
         raise DataError(f"A region's kind must be box, mask, scribble or point; got {kind!r}.")
+
+    def example(self, kind: str = "box") -> Example:
+        """As the analyses take it: the answer is the object's name as the question has it.
+
+        Raises:
+            DataError: for another kind of region.
+        """
+        text = self.question.lower()
+        answer = next((name for name in self.names if name.lower() in text), self.names[0])
+        others = tuple(name for name in self.objects if name not in self.names and name.lower() in text)
+        return Example(self.image, self.question, self.region(kind), answer, others)
 
 
 FIELDS = ("id", "image_path", "text", "name", "synonyms", "bbox", "seg_mask", "center_point", "scribble")

@@ -8,6 +8,20 @@ from typing import Any
 from torch.utils.checkpoint import checkpoint
 
 
+class _Renewed(AbstractContextManager):
+    """A context made anew each time it is entered, as a graph that is kept is computed again in every backward pass."""
+
+    def __init__(self, make: Callable[[], AbstractContextManager]):
+        self.make = make
+
+    def __enter__(self) -> None:
+        self.context = self.make()
+        self.context.__enter__()
+
+    def __exit__(self, *raised: Any) -> bool | None:
+        return self.context.__exit__(*raised)
+
+
 @contextmanager
 def checkpointed(layers: Sequence[Any], again: Callable[[], AbstractContextManager]) -> Iterator[None]:
     """While open, the layers' forward calls keep their inputs only.
@@ -22,7 +36,7 @@ def checkpointed(layers: Sequence[Any], again: Callable[[], AbstractContextManag
     try:
         for layer in layers:
             layer.forward = partial(
-                checkpoint, layer.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), again())
+                checkpoint, layer.forward, use_reentrant=False, context_fn=lambda: (nullcontext(), _Renewed(again))
             )
         yield
     finally:

@@ -1,0 +1,118 @@
+"""Which layers pull the latent towards a region, and which pull against each other."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..attention import capture_attention
+from ..context import layer_maps
+from ..display import Fact, Html, bar, card, one_line, table
+from ..energy import Target
+from ..heads import Heads
+from ..layout import Rule
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt, Queries
+from ..regions import Regions
+
+
+@dataclass(frozen=True, eq=False)
+class GradientProfile:
+    """Each layer's own pull on the latent: the gradient of the energy of that layer's map alone.
+
+    Args:
+        layers: layer numbers.
+        energies: (layer,) of each layer's map.
+        norms: (layer,) Euclidean norm of the gradient at the latent.
+        cosines: (layer, layer) between the layers' gradients, -1..1: below 0, a step for one is a step against the other.
+        together: (layer,) cosine of each with the gradient of the mean map's energy, along which a method steps.
+    """
+
+    layers: tuple[int, ...]
+    energies: np.ndarray
+    norms: np.ndarray
+    cosines: np.ndarray
+    together: np.ndarray
+
+    def __repr__(self) -> str:
+        return one_line("GradientProfile", self._facts())
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [
+                self.layers[index],
+                f"{self.energies[index]:.4f}",
+                f"{self.norms[index]:.3g}",
+                bar(self.norms[index] / max(self.norms.max(), 1e-30)),
+                f"{self.together[index]:+.2f}",
+                f"layer {self.layers[self.cosines[index].argmin()]}: {self.cosines[index].min():+.2f}",
+            ]
+            for index in range(len(self.layers))
+        ]
+        head = ["layer", "energy", "|gradient|", Html("of the largest"), "cosine with all", "least cosine"]
+        return card("GradientProfile", self._facts(), below=table(head, rows))
+
+    def _facts(self) -> list[Fact]:
+        one, other = np.unravel_index(self.cosines.argmin(), self.cosines.shape)
+        strongest = int(self.norms.argmax())
+        return [
+            ("", f"{len(self.layers)} layers"),
+            ("strongest pull", f"layer {self.layers[strongest]}, |gradient| {self.norms[strongest]:.3g}"),
+            ("least cosine", f"{self.cosines[one, other]:+.2f}, layers {self.layers[one]} and {self.layers[other]}"),
+        ]
+
+
+def gradient_profile(
+    mllm: Mllm,
+    prompt: Prompt,
+    region: Regions,
+    *,
+    layers: Iterable[int] | None = None,
+    heads: Heads | None = None,
+    queries: Queries = "text",
+    sigma: float = 0.1,
+    rule: Rule = "area",
+    latent: torch.Tensor | None = None,
+) -> GradientProfile:
+    """Measure how much each layer's attention pulls the latent, and how far the layers' pulls agree.
+
+    One forward, and one backward pass for each layer. Memory is that of a step over these layers (`estimate`), and a
+    gradient of the latent's size for each.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
+        region: one or several, in pixels of the image.
+        layers, heads, queries: as in `capture_attention`.
+        sigma, rule: as in `energy`.
+        latent: (visual token, width) where the gradients are taken; zeros when None.
+
+    Raises:
+        RegionError: for a region the model does not see.
+        CaptureError: for layers or heads out of range.
+        PromptError: for queries that are not in the prompt.
+    """
+    from tqdm.auto import tqdm
+
+    start = prompt.zero_latent() if latent is None else latent.detach().clone().requires_grad_()
+    attention = capture_attention(mllm, prompt, layers, heads, queries, start)
+    maps = layer_maps(attention)
+    target = Target.of(prompt.layout, region, sigma, rule).to(maps)
+    energies = [*target.energy(maps), target.energy(maps.mean(0))]
+    gradients = torch.stack(
+        [
+            torch.autograd.grad(energy, start, retain_graph=energy is not energies[-1])[0].flatten()
+            for energy in tqdm(energies, "gradients", unit="layer")
+        ]
+    )
+    norms = gradients.norm(dim=1)
+    directions = gradients / norms.clamp_min(torch.finfo(norms.dtype).tiny)[:, None]
+    cosines = (directions @ directions.T).cpu().numpy()
+    return GradientProfile(
+        layers=attention.layers,
+        energies=torch.stack(energies[:-1]).detach().cpu().numpy(),
+        norms=norms[:-1].cpu().numpy(),
+        cosines=cosines[:-1, :-1],
+        together=cosines[-1, :-1],
+    )

@@ -1,0 +1,155 @@
+"""Layers and heads as a grid: how much of each one's attention lies in a region, against chance and other places."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from ..attention import Attention
+from ..display import Fact, Html, bar, card, one_line, picture, table
+from ..energy import Target
+from ..errors import RegionError
+from ..layout import Rule, VisualTokenLayout
+from ..regions import Region, Regions, as_regions
+
+# At most this many other places are compared with.
+PLACES = 24
+# Heads that a notebook lists.
+ROWS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class HeadGrid:
+    """Share of each head's attention on the image that lies in a region.
+
+    Args:
+        values: (layer, head), 0..1.
+        chance: the share that a uniform map would have: the mean weight of the visual tokens.
+        layers: layer numbers of the first axis.
+        heads: head numbers of the second.
+        elsewhere: (place, layer, head), share over chance of other regions of the image.
+    """
+
+    values: np.ndarray
+    chance: float
+    layers: tuple[int, ...]
+    heads: tuple[int, ...]
+    elsewhere: np.ndarray
+
+    @property
+    def over_chance(self) -> np.ndarray:
+        """(layer, head): share as a multiple of what area alone would give."""
+        return self.values / self.chance
+
+    @property
+    def rank(self) -> np.ndarray:
+        """(layer, head): fraction of the other places that the head looks at less, by share over chance; 0..1.
+
+        Raises:
+            RegionError: when there are no other places.
+        """
+        if not len(self.elsewhere):
+            raise RegionError(
+                "A rank needs other places to compare with; there are none. Give others=, or a region that leaves room."
+            )
+        return (self.elsewhere < self.over_chance).mean(0)
+
+    def __repr__(self) -> str:
+        return one_line("HeadGrid", self._facts())
+
+    def _repr_html_(self) -> str:
+        ranked = np.dstack(np.unravel_index(np.argsort(-self.values, axis=None), self.values.shape))[0][:ROWS]
+        rows = [
+            [
+                self.layers[layer],
+                self.heads[head],
+                f"{self.values[layer, head]:.1%}",
+                bar(self.values[layer, head]),
+                f"{self.over_chance[layer, head]:.2f}",
+                f"{self.rank[layer, head]:.0%}" if len(self.elsewhere) else "-",
+            ]
+            for layer, head in ranked
+        ]
+        listed = table(["layer", "head", "share", Html("in region"), "over chance", "above other places"], rows)
+        return card("HeadGrid", self._facts(), grid_picture(self.values, "layer (down) x head"), below=listed)
+
+    def _facts(self) -> list[Fact]:
+        layer, head = np.unravel_index(self.values.argmax(), self.values.shape)
+        return [
+            ("", f"{len(self.layers)} layers x {len(self.heads)} heads"),
+            ("share in region", f"{self.values.min():.1%}..{self.values.max():.1%}, mean {self.values.mean():.1%}"),
+            ("by area alone", f"{self.chance:.1%}"),
+            ("highest", f"layer {self.layers[layer]}, head {self.heads[head]}"),
+            ("other places", str(len(self.elsewhere))),
+        ]
+
+
+def region_share(
+    attention: Attention,
+    region: Regions,
+    *,
+    others: Iterable[Regions] | None = None,
+    sigma: float = 0.1,
+    rule: Rule = "area",
+) -> HeadGrid:
+    """Measure what share of each head's attention on the image lies in a region.
+
+    A share by itself says little: a head that looks there whatever is asked, or at everything, has one too. So it comes
+    with the share that area alone would give, and with that of other regions.
+
+    Args:
+        attention: from `capture_attention`; averaged over its queries.
+        region: one or several, in pixels of the image.
+        others: regions to compare with; when None, the same shape moved over the image, to at most PLACES places that do
+            not overlap it.
+        sigma: width of the Gaussian of scribbles and points.
+        rule: how regions become token weights; see `VisualTokenLayout.inside`.
+
+    Raises:
+        RegionError: for a region the model does not see.
+    """
+    layout = attention.prompt.layout
+    values = attention.values.detach().mean(2)
+    places = moved_over(layout, region) if others is None else list(others)
+    weights = torch.stack([Target.of(layout, place, sigma, rule).weights() for place in [region, *places]]).to(values)
+    shares = torch.einsum("lht,pt->plh", values, weights) / values.sum(-1)
+    chance = weights.mean(1)
+    return HeadGrid(
+        values=shares[0].cpu().numpy(),
+        chance=chance[0].item(),
+        layers=attention.layers,
+        heads=attention.heads,
+        elsewhere=(shares[1:] / chance[1:, None, None]).cpu().numpy(),
+    )
+
+
+def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region, ...]]:
+    """The same shape at places of the image where the model sees it whole and its bounding box is not overlapped.
+
+    Places are a half of the shape (at least one visual token) apart; at most PLACES of them, evenly chosen.
+    """
+    several = as_regions(region)
+    points = np.array([point for one in several for line in one.outline() for point in line])
+    low, high = points.min(0), points.max(0)
+    x0, y0, x1, y1 = layout.seen
+    token = np.median(layout.boxes[:, 2:] - layout.boxes[:, :2], axis=0)
+    steps = np.maximum(np.maximum((high - low) / 2, token).round(), 1)
+    first, last = np.ceil((np.array([x0, y0]) - low) / steps), np.floor((np.array([x1, y1]) - high) / steps)
+    clear = np.maximum(high - low, token)
+    offsets = [
+        (column * steps[0], row * steps[1])
+        for row in np.arange(first[1], last[1] + 1)
+        for column in np.arange(first[0], last[0] + 1)
+        if abs(column) * steps[0] >= clear[0] or abs(row) * steps[1] >= clear[1]
+    ]
+    chosen = np.unique(np.linspace(0, len(offsets) - 1, min(len(offsets), PLACES)).round().astype(int))
+    return [tuple(one.moved(*offsets[index]) for one in several) for index in chosen]
+
+
+def grid_picture(values: np.ndarray, caption: str) -> Html:
+    """A small picture of (layer, head) values: layers from the top, heads from the left; the highest is brightest."""
+    rows, columns = values.shape
+    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
+    cells = np.stack([x, y, x + 1, y + 1], -1).astype(float)
+    return picture((columns, rows), cells=cells, heat=values / max(float(values.max()), 1e-30), caption=caption)

@@ -1,0 +1,195 @@
+"""Maps that follow attention through all layers: rollout, and gradient-weighted relevancy.
+
+Both start from the row of a query token and multiply it by one (token, token) matrix for each layer, from the last to the
+first, so that what a token heard from others counts for where these had looked themselves.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..attention import Recorder, attention_shown, replay
+from ..context import ContextMap
+from ..errors import CaptureError, PromptError, SettingsError
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt, Queries
+from ..models.replay import latent_added, undisturbed
+from ..rows import attention_rows
+
+
+def rollout(
+    mllm: Mllm,
+    prompt: Prompt,
+    queries: Queries = "text",
+    *,
+    residual: float = 0.5,
+    latent: torch.Tensor | None = None,
+) -> ContextMap:
+    """Follow attention through all layers, as if heads were averaged and tokens mixed by their weights alone.
+
+    The product over layers of `residual I + (1 - residual) A`, A being the mean over heads, rows summing to one (Abnar and
+    Zuidema, arXiv 2005.00928, where residual = 0.5). Layers that mix tokens otherwise (convolutions, linear attention)
+    count as passing them on.
+
+    One replay. Memory is heads x tokens squared, for one layer at a time, beside the queries and keys of all.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
+        queries: which tokens' rows are averaged; see `Prompt.positions`.
+        residual: weight of the residual connection, in [0, 1).
+        latent: (visual token, width) added to the visual tokens.
+
+    Returns:
+        The map (visual token,): the share of the queries that comes from each; 1 minus their sum is from the other tokens.
+
+    Raises:
+        CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
+            reproduced.
+        PromptError: for queries that are not in the prompt.
+        SettingsError: for a residual out of range.
+    """
+    if not 0 <= residual < 1:
+        raise SettingsError(f"residual must be at least 0 and below 1; got {residual!r}.")
+    _check_in_sequence(mllm, prompt)
+    calls = _Calls(mllm, prompt)
+    positions = prompt.positions(queries)
+    with torch.no_grad():
+        replay(mllm, prompt, calls, None if latent is None else latent.detach())
+        rows = _rows(positions, prompt).mean(0)
+        for call in calls.last_to_first():
+            weights = call.weights().mean(0)
+            mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True))
+            rows = residual * rows.to(mixed) + (1 - residual) * mixed
+    return _map(rows, prompt, prompt.words(positions))
+
+
+def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: torch.Tensor | None = None) -> ContextMap:
+    """Follow attention through all layers, weighted by what it does for one token of the answer.
+
+    `R <- R + mean over heads of (A * dy/dA)^+ R` over the layers, y being the logit of the answer's first token (Chefer et
+    al., arXiv 2103.15679, equations 5 and 6); the row of the prompt's last token, its own relevance left out, as shares of
+    its sum. The gradient at the attention weights is that at the kernel's output times the values, so that no eager
+    attention is needed.
+
+    One forward of the whole model and one backward pass. Memory is that of all layers' activations, and heads x tokens
+    squared twice, for one layer at a time.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
+        answer: whose first token is explained; the model's most likely one when None.
+        latent: (visual token, width) added to the visual tokens.
+
+    Returns:
+        The map (visual token,): each one's share of the relevance of all tokens; its words are the token explained.
+
+    Raises:
+        CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
+            reproduced.
+        PromptError: for an answer without a token.
+    """
+    _check_in_sequence(mllm, prompt)
+    calls = _Calls(mllm, prompt)
+    # Something has to require a gradient for a graph to be kept, as the model's own weights do not.
+    start = prompt.zero_latent() if latent is None else latent.detach().clone().requires_grad_()
+    with (
+        torch.enable_grad(),
+        undisturbed(mllm.model),
+        attention_shown(mllm, calls),
+        latent_added(prompt.call, start),
+    ):
+        logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
+    token = int(logits.argmax()) if answer is None else _first_token(mllm, answer)
+    kept = list(calls.last_to_first())
+    gradients = torch.autograd.grad(logits[token], [call.output for call in kept])
+    rows = _rows([len(prompt.tokens) - 1], prompt)[0]
+    total = torch.zeros_like(rows)
+    with torch.no_grad():
+        for call, gradient in zip(kept, gradients, strict=True):
+            weights = call.weights()
+            pulls = (gradient[0].transpose(0, 1).to(weights) @ call.values(weights).transpose(-1, -2) * weights).clamp_min(
+                0
+            )
+            heard = (rows + total).to(weights) @ pulls.mean(0)
+            total = total.to(heard) + heard
+    total = total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)
+    return _map(total, prompt, (mllm.processor.tokenizer.decode([token]).strip(),))
+
+
+@dataclass(frozen=True, eq=False)
+class _Call:
+    """What one layer's attention function was given and gave back."""
+
+    module: Any
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: Any
+    options: dict[str, Any]
+    output: torch.Tensor
+
+    def weights(self) -> torch.Tensor:
+        """(head, token, token)."""
+        heads, tokens = range(self.query.shape[1]), range(self.query.shape[2])
+        rows = attention_rows(self.module, self.query, self.key, self.mask, heads, tokens, **self.options)
+        return rows.flatten(0, -3)
+
+    def values(self, like: torch.Tensor) -> torch.Tensor:
+        """(head, token, width), in the precision of `like`."""
+        return self.value[0].to(like).repeat_interleave(self.query.shape[1] // self.value.shape[1], 0)
+
+
+class _Calls(Recorder):
+    """Keeps the calls of all layers instead of rows, which are computed from them one layer at a time."""
+
+    def __init__(self, mllm: Mllm, prompt: Prompt):
+        super().__init__(mllm.attention_modules, None, [], None, errors={})
+        self.calls: dict[int, _Call] = {}
+
+    def compare(
+        self,
+        module: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        mask: Any,
+        options: dict[str, Any],
+        output: torch.Tensor,
+    ) -> None:
+        layer = self.modules.get(module)
+        if layer is not None:
+            self.calls[layer] = _Call(module, query, key, value, mask, options, output)
+
+    def last_to_first(self) -> Iterator[_Call]:
+        missing = [layer for layer in self.layers if layer not in self.calls]
+        if missing:
+            raise CaptureError(f"Every layer must call transformers' attention interface; layers {missing} did not.")
+        return (self.calls[layer] for layer in reversed(self.layers))
+
+
+def _check_in_sequence(mllm: Mllm, prompt: Prompt) -> None:
+    if not mllm.family.site.in_sequence or prompt.learned:
+        raise CaptureError(
+            "Following attention through layers needs visual tokens in the text's own sequence; those of "
+            f"{mllm.family.name} are seen by {mllm.family.way_in}. Use context_map, whose attention is of single layers."
+        )
+
+
+def _rows(positions: Any, prompt: Prompt) -> torch.Tensor:
+    """(position, token): 1 at each position."""
+    device = prompt.call.states.device
+    return torch.eye(len(prompt.tokens), device=device)[torch.tensor(list(positions), device=device)]
+
+
+def _map(rows: torch.Tensor, prompt: Prompt, words: tuple[str, ...]) -> ContextMap:
+    return ContextMap(rows[torch.tensor(prompt.visual, device=rows.device)], prompt.layout, words, prompt.image)
+
+
+def _first_token(mllm: Mllm, answer: str) -> int:
+    tokens = mllm.processor.tokenizer.encode(answer, add_special_tokens=False)
+    if not tokens:
+        raise PromptError(f"An answer must have at least one token; got {answer!r}.")
+    return int(tokens[0])

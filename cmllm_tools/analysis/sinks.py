@@ -1,0 +1,139 @@
+"""Attention sinks: visual tokens that are looked at whatever is asked."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from os import PathLike
+
+import numpy as np
+from PIL import Image
+
+from ..attention import capture_attention
+from ..context import ContextMap, context_map
+from ..display import Fact, card, one_line, picture, table
+from ..errors import SettingsError
+from ..heads import Heads, pairs_within
+from ..layout import VisualTokenLayout
+from ..models.mllm import Mllm
+from ..models.prompt import Queries
+
+
+@dataclass(frozen=True, eq=False)
+class Sinks:
+    """Visual tokens that attract attention regardless of the question; iterated, their numbers.
+
+    Leave them out with `context_map(attention, without=sinks)`, or `ControlMLLM(without=sinks.tokens)`.
+
+    Args:
+        tokens: numbers of the sinks, the strongest first.
+        excess: (question, visual token), each token's attention as a multiple of the median token's.
+        factor: the excess that a sink has for every question.
+        layout: where each visual token looks.
+        questions: what was asked, in the order of `excess`.
+        image: what the visual tokens look at.
+    """
+
+    tokens: tuple[int, ...]
+    excess: np.ndarray
+    factor: float
+    layout: VisualTokenLayout = field(repr=False)
+    questions: tuple[str, ...]
+    image: Image.Image | None = field(default=None, repr=False)
+
+    @property
+    def least(self) -> np.ndarray:
+        """(visual token,): the excess over all questions at its least, which makes a sink."""
+        return self.excess.min(0)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return one_line("Sinks", self._facts())
+
+    def _repr_html_(self) -> str:
+        heat = self.layout.raster(self.least)
+        shown = picture(
+            self.layout.image_size,
+            self.image,
+            cells=self.layout.cells,
+            heat=heat / max(float(heat.max()), 1e-30),
+            boxes=self.layout.boxes[list(self.tokens)],
+            caption="least attention over all questions, sinks outlined",
+        )
+        rows = [[token, *(f"{value:.1f}" for value in self.excess[:, token]), ""] for token in self.tokens]
+        listed = table(["token", *(repr(question) for question in self.questions), ""], rows) if rows else None
+        return card("Sinks", self._facts(), shown, below=listed)
+
+    def _facts(self) -> list[Fact]:
+        share = (self.excess / self.excess.sum(1, keepdims=True))[:, list(self.tokens)].sum(1).mean()
+        return [
+            ("", f"{len(self)} of {len(self.layout)} visual tokens, with {share:.1%} of the attention on the image"),
+            ("above", f"{self.factor:g} x the median token for each of {len(self.questions)} questions"),
+            ("highest", f"{self.least.max():.1f} x"),
+        ]
+
+
+def sinks(
+    mllm: Mllm,
+    image: str | PathLike | Image.Image | np.ndarray,
+    questions: Sequence[str],
+    *,
+    blank: str = ".",
+    queries: Queries = "text",
+    layers: Iterable[int] | None = None,
+    heads: Heads | None = None,
+    factor: float = 5.0,
+) -> Sinks:
+    """Find the visual tokens of an image that attract attention whatever is asked.
+
+    Language models park attention on tokens that mean little (attention sinks, Xiao et al., arXiv 2309.17453), and on
+    visual tokens too (Kang et al., arXiv 2503.03321). The latter are found there by massive activations of their hidden
+    states; here, for any model, by attention alone: a token is a sink when it gets more than `factor` times the attention
+    of the median token for every one of several questions, one of which asks nothing. Ask about different things: what
+    every question means is no sink.
+
+    Args:
+        mllm: the model.
+        image: path, PIL image or array.
+        questions: about different parts of the image, at least one.
+        blank: a question that asks nothing, compared with too; "" for none.
+        queries, layers, heads: as in `capture_attention`.
+        factor: above 1.
+
+    Raises:
+        SettingsError: for fewer than two questions with the blank one, or a factor that is not above 1.
+        PromptError: for queries that are not in every question.
+    """
+    pairs, numbers = pairs_within(heads, layers := None if layers is None else list(layers))
+    asked = [*questions, *([blank] if blank else [])]
+    maps = []
+    for question in asked:
+        prompt = mllm.prepare(image, question)
+        maps.append(context_map(capture_attention(mllm, prompt, layers, pairs or numbers, queries)))
+    return sinks_in(maps, factor, asked)
+
+
+def sinks_in(maps: Sequence[ContextMap], factor: float = 5.0, questions: Sequence[str] | None = None) -> Sinks:
+    """The visual tokens above `factor` times the median in every one of several maps of one image; see `sinks`.
+
+    Args:
+        maps: from `context_map`, for different questions.
+        factor: above 1.
+        questions: names of the maps; their query tokens when None.
+
+    Raises:
+        SettingsError: for fewer than two maps, maps of several images, or a factor that is not above 1.
+    """
+    if len(maps) < 2 or any(not np.array_equal(cmap.layout.boxes, maps[0].layout.boxes) for cmap in maps):
+        raise SettingsError(f"Sinks need the maps of at least two questions about one image; got {len(maps)}.")
+    if not factor > 1:
+        raise SettingsError(f"factor must be above 1; got {factor!r}.")
+    values = np.stack([cmap.values.detach().float().cpu().numpy() for cmap in maps])
+    excess = values / np.maximum(np.median(values, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    least = excess.min(0)
+    found = [int(token) for token in np.argsort(-least) if least[token] > factor]
+    names = [" ".join(cmap.words) for cmap in maps] if questions is None else questions
+    return Sinks(tuple(found), excess, factor, maps[0].layout, tuple(names), maps[0].image)

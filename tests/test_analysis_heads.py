@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_same, snapshot
+from scipy.stats import binomtest
+
+import cmllm_tools as cm
+from cmllm_tools.analysis import HeadRanking, heads, named, rank_heads
+from cmllm_tools.analysis.heads import bootstrap
+from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.models.embedded import HELDOUT
+
+
+@pytest.fixture(scope="module")
+def examples():
+    return [example.example() for example in read_roc(HELDOUT)[:48]]
+
+
+@pytest.fixture(scope="module")
+def ranking(mllm, examples):
+    return rank_heads(mllm, examples[:6], "last", layers=[1, 4])
+
+
+def test_top_tenth_of_heads_localises_on_other_scenes(mllm, examples):
+    """Chosen on one half, they point at the object on the other half at least 1.5 times as often as the mean of all."""
+    chosen = rank_heads(mllm, examples[::2], named).top(0.1)
+    other = rank_heads(mllm, examples[1::2], named)
+    pointing = np.mean([row["pointing"] for row in other.rows(chosen)])
+    assert len(chosen) == 4
+    assert pointing > 0.9
+    assert pointing >= 1.5 * other.pointing.mean()
+    # What that is worth: a token drawn at random.
+    assert other.pointing.mean() > 3 * other.pointing_chance
+
+
+def test_figures_are_those_of_the_formula(mllm, examples, ranking):
+    hits, lifts = np.zeros((2, 6)), np.zeros((2, 6))
+    for example in examples[:6]:
+        prompt = mllm.prepare(example.image, example.question)
+        rows = cm.capture_attention(mllm, prompt, queries="last").values[[1, 4], :, 0].numpy()
+        inside = prompt.layout.inside(example.region)
+        lifts += (rows * inside).sum(-1) / rows.sum(-1) / inside.mean() / 6
+        hits += inside[rows.argmax(-1)] >= 0.5 * inside.max()
+    assert np.array_equal(ranking.hits, hits)
+    assert np.allclose(ranking.lift, lifts, rtol=1e-4)
+    assert (ranking.layers, ranking.heads, ranking.examples) == ((1, 4), (0, 1, 2, 3, 4, 5), 6)
+    low, high = ranking.lift_interval
+    assert (low <= ranking.lift).all()
+    assert (ranking.lift <= high).all()
+
+
+def test_order_and_top(ranking):
+    keys = [(row["pointing"], row["over_chance"]) for row in ranking.rows(ranking.order)]
+    assert keys == sorted(keys, reverse=True)
+    assert len(set(ranking.order)) == 12
+    assert ranking.top(0.1) == ranking.order[:1] == ranking.top(1)
+    assert ranking.top(0.5) == ranking.order[:6]
+    for amount in (0, 13, 1.0, 0.0, -0.5, 2.5):
+        with pytest.raises(cm.SettingsError, match=r"a fraction in \(0, 1\) or a whole number in 1\.\.12"):
+            ranking.top(amount)
+
+
+def test_intervals_against_scipy(ranking):
+    for row in ranking.rows(ranking.order):
+        exact = binomtest(round(6 * row["pointing"]), 6).proportion_ci(method="wilson")
+        assert row["pointing_ci"] == pytest.approx([exact.low, exact.high], abs=1e-4)
+    values = np.random.default_rng(0).normal(3, 2, (400, 2))
+    low, high = bootstrap(values, seed=1)
+    half = 1.96 * values.std(0) / 20
+    assert np.allclose([values.mean(0) - half, values.mean(0) + half], [low, high], atol=0.03)
+
+
+def test_saved_and_reopened(ranking, tmp_path):
+    again = HeadRanking.load(ranking.save(tmp_path / "heads.json"))
+    assert again.order == ranking.order
+    assert again.table() == ranking.table()
+    assert repr(again) == repr(ranking)
+    damaged = tmp_path / "damaged.json"
+    for text in ("", "[]", "{}", json.dumps({"cmllm_heads": 99}), (tmp_path / "heads.json").read_text()[:-40]):
+        damaged.write_text(text)
+        with pytest.raises(cm.DataError, match=r"written by HeadRanking\.save"):
+            HeadRanking.load(damaged)
+    with pytest.raises(cm.DataError, match="cannot be written"):
+        ranking.save(tmp_path / "no" / "heads.json")
+
+
+def test_ranking_chooses_the_heads_of_capture_and_steering(mllm, examples, ranking):
+    prompt = mllm.prepare(examples[0].image, examples[0].question)
+    best = ranking.top(2)
+    values = torch.stack([cm.capture_attention(mllm, prompt).values[pair].mean(0) for pair in best])
+    cmap = cm.context_map(cm.capture_attention(mllm, prompt, heads=best))
+    assert torch.allclose(cmap.values, values.mean(0), atol=1e-7)
+    trace = cm.optimize(mllm, prompt, examples[0].region, cm.ControlMLLMPlus(steps=3, heads=best))
+    assert trace.layers == tuple(sorted({layer for layer, _ in best}))
+    assert trace.steps[-1].share > trace.steps[0].share
+
+
+def test_an_interrupt_leaves_the_ranking_so_far_and_the_model_as_found(mllm, examples, monkeypatch):
+    before, left = snapshot(mllm), [3]
+
+    def interrupted(*arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return cm.capture_attention(*arguments)
+
+    monkeypatch.setattr(heads, "capture_attention", interrupted)
+    assert rank_heads(mllm, examples, "last", layers=[0]).examples == 3
+    with pytest.raises(KeyboardInterrupt):
+        rank_heads(mllm, examples, "last", layers=[0])
+    assert_same(before, snapshot(mllm))
+
+
+def test_bad_queries_and_examples_are_refused(mllm, examples):
+    with pytest.raises(cm.PromptError, match="'zebra'"):
+        rank_heads(mllm, examples[:2], "zebra")
+    with pytest.raises(cm.DataError, match="At least one example"):
+        rank_heads(mllm, [])
+    nameless = cm.analysis.Example(examples[0].image, examples[0].question, examples[0].region)
+    with pytest.raises(cm.DataError, match="need examples with an answer"):
+        rank_heads(mllm, [nameless], named)
+
+
+def test_ranking_shows_itself(ranking):
+    assert "2 layers x 6 heads over 6 examples" in repr(ranking)
+    assert ranking.table(3).count("\n") == 3
+    page = ranking._repr_html_()
+    assert "95 % interval" in page
+    assert page.count("<tr>") > 8
