@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from transformers.image_processing_backends import TorchvisionBackend
 from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
+from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention import capture, kernel_errors
 from cmllm_tools.models import mllm as mllm_module
 from cmllm_tools.models.batch import copies, followed_by
@@ -237,6 +239,20 @@ def test_an_answers_score_is_what_generation_finds(family):
         generates = mllm.family.contrast or not mllm.family.batch
         expected = (said if generates else forwarded)(mllm, prompt, score.ids, latent)
         torch.testing.assert_close(found[number].detach(), expected, atol=1e-3, rtol=1e-3)
+
+
+def test_windows_are_swept(family):
+    mllm, prompt = family
+    example = Example(prompt.image, QUESTION, box_of(prompt), "red cross", ("blue seven",))
+    method = cm.ControlMLLMPlus(steps=2, step_size=0.05, contrast=0.0)
+    sweep = sweep_windows(mllm, [example], contexts=["text"], method=method, progress=False)
+    count = len(mllm.attention_layers)
+    assert len(sweep.choices) == count * (count + 1) // 2
+    assert np.isfinite(sweep.values).all()
+    whole = cm.optimize(mllm, prompt, example.region, replace(method, layers=(0, mllm.layers), queries="text"))
+    index = next(number for number, choice in enumerate(sweep.choices) if choice.layers[1] - choice.layers[0] >= count)
+    assert sweep.figure("energy")[index, 0] == pytest.approx(whole.steps[-1].energy, rel=1e-3)
+    assert sweep.figure("energy")[index, 0] < sweep.figure("energy before")[index, 0]
 
 
 def forwarded(mllm, prompt, ids, latent):

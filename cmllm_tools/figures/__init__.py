@@ -6,5 +6,6 @@ Text that comes from a model or a user is escaped: plotly renders a subset of HT
 from .grids import layer_head_grid
 from .maps import map_on_image, visual_tokens
 from .runs import before_after, energy_curve, step_player
+from .windows import window_grid
 
-__all__ = ["before_after", "energy_curve", "layer_head_grid", "map_on_image", "step_player", "visual_tokens"]
+__all__ = ["before_after", "energy_curve", "layer_head_grid", "map_on_image", "step_player", "visual_tokens", "window_grid"]

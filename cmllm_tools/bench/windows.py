@@ -1,0 +1,123 @@
+"""Choose a window of layers on one half of a set, and see on the other half whether steering with it answers better."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from os import PathLike
+from typing import Any
+
+import numpy as np
+
+from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
+from ..analysis.sweep import FIGURES, interval
+from ..analysis.together import steer_together
+from ..energy import Target
+from ..errors import DataError
+from ..methods import Method
+from ..models.mllm import Mllm
+from ..models.prompt import Queries
+from .matching import strict_match
+from .roc import ReferringExample
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Share of right answers on examples that the window was not chosen on.
+
+    Args:
+        n: number of examples.
+        recommended: with the recommended choice.
+        all_layers: with the best choice of all layers.
+        margin: the first less the second.
+        margin_ci: 95 % interval of the margin, from resampled examples.
+    """
+
+    n: int
+    recommended: float
+    all_layers: float
+    margin: float
+    margin_ci: tuple[float, float]
+
+
+def sweep_and_test(
+    mllm: Mllm,
+    lines: Sequence[ReferringExample],
+    kind: str = "box",
+    method: Method | None = None,
+    contexts: Sequence[Queries] = ("text", "last"),
+    n: int | None = None,
+    held_out: int | None = None,
+    path: str | PathLike | None = None,
+) -> tuple[Sweep, Recommendation, HeldOut | None]:
+    """Sweep the first half of a set, recommend, and test on the second half.
+
+    Args:
+        lines: of a set whose questions name what to choose from.
+        kind: of region: box, mask, scribble or point.
+        method: settings that all choices share; `ControlMLLMPlus()` when None.
+        n: sweep this many lines of the first half; all when None.
+        held_out: test on this many of the second half; all when None, 0 for no test.
+        path: JSON file of the sweep, to resume from.
+
+    Raises:
+        DataError: for a set of fewer than four lines.
+    """
+    half = len(lines) // 2
+    if half < 2:
+        raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")
+    sweep = sweep_windows(
+        mllm, [line.example(kind) for line in lines[:half][:n]], contexts=contexts, method=method, path=path
+    )
+    chosen = recommend(sweep)
+    rest = lines[half:][:held_out]
+    return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+
+
+def _tested(mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation) -> HeldOut:
+    from tqdm.auto import tqdm
+
+    choices = [chosen.choice, chosen.against]
+    bar = tqdm(lines, desc="held out", unit="example")
+    right = np.array([_answers_right(mllm, line, kind, method, choices) for line in bar], float).T
+    margin = right[0] - right[1]
+    means = right.mean(1)
+    return HeldOut(len(lines), float(means[0]), float(means[1]), float(margin.mean()), interval(margin))
+
+
+def _answers_right(mllm: Mllm, line: ReferringExample, kind: str, method: Method, choices: Sequence[Choice]) -> list[bool]:
+    """Whether the answer with each choice names the region's object, and no other."""
+    prompt = mllm.prepare(line.image, line.question)
+    target = Target.of(prompt.layout, line.region(kind), method.sigma, method.rule)
+    right = []
+    for group in [choices] if mllm.family.batch else [[choice] for choice in choices]:
+        runs = [replace(method, layers=choice.layers, queries=choice.queries) for choice in group]
+        for latent in steer_together(mllm, prompt, target, runs).latent:
+            answer = mllm.generate(prompt, latent, method.contrast_decoding)
+            right.append(strict_match(answer, line.names, set(line.objects) - set(line.names)))
+    return right
+
+
+def as_json(sweep: Sweep, chosen: Recommendation | None, tested: HeldOut | None) -> dict[str, Any]:
+    """`{"recommended": {"layers", "context", ...}, "held_out": {...}, "windows": [...]}`; null for what there is not."""
+    recommended = chosen and {
+        "layers": list(chosen.choice.layers),
+        "context": chosen.choice.queries,
+        "by": chosen.by,
+        "gain": chosen.gain,
+        "gain_ci": list(chosen.interval),
+        "against": {"layers": list(chosen.against.layers), "context": chosen.against.queries},
+        "reason": chosen.reason,
+    }
+    windows = [
+        {
+            "layers": list(row["choice"].layers),
+            "context": row["choice"].queries,
+            **{name.replace(" ", "_"): None if np.isnan(row[name]) else row[name] for name in FIGURES},
+        }
+        for row in sweep.rows()
+    ]
+    return {
+        "recommended": recommended,
+        "held_out": tested and asdict(tested),
+        "examples": sweep.done,
+        "windows": windows,
+    }
