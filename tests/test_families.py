@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -331,6 +332,30 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
             mllm.model.generate(**prompt.inputs, num_beams=2, **decoding)
     else:
         assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
+
+
+def test_layers_and_heads_are_measured(family):
+    """Share grid, gradients and ranking on every family, against what the step-by-step functions say."""
+    mllm, prompt = family
+    region = box_of(prompt)
+    attention = cm.capture_attention(mllm, prompt)
+    grid = cm.analysis.region_share(attention, region)
+    layer, head = attention.layers[-1], mllm.heads - 1
+    one = cm.context_map(attention, heads=[(layer, head)])
+    assert grid.values.shape == (len(mllm.attention_layers), mllm.heads)
+    assert grid.values[-1, -1] == pytest.approx(cm.region_share(one, region), abs=1e-5)
+    assert grid.chance == pytest.approx(prompt.layout.inside(region).mean(), rel=1e-5)
+    latent = prompt.zero_latent()
+    alone = cm.capture_attention(mllm, prompt, layers=[layer], latent=latent)
+    (gradient,) = torch.autograd.grad(cm.energy(cm.context_map(alone), region), latent)
+    profile = cm.analysis.gradient_profile(mllm, prompt, region)
+    assert profile.layers == mllm.attention_layers
+    assert profile.norms[-1] == pytest.approx(gradient.norm().item(), rel=1e-3)
+    ranking = cm.analysis.rank_heads(mllm, [cm.analysis.Example(prompt.image, QUESTION, region)])
+    hit = prompt.layout.inside(region)[int(one.values.argmax())] >= 0.5
+    assert ranking.hits[-1, -1] == hit
+    steered = cm.optimize(mllm, prompt, region, replace(METHOD, heads=ranking.top(2)))
+    assert steered.steps[-1].energy < steered.steps[0].energy
 
 
 def test_every_family_is_told_apart_by_whether_it_is_tested():
