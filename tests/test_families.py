@@ -358,6 +358,39 @@ def test_layers_and_heads_are_measured(family):
     assert steered.steps[-1].energy < steered.steps[0].energy
 
 
+def test_maps_through_all_layers_equal_those_of_eager_attention(family):
+    """Rollout and relevancy written out with the weights that transformers' own eager attention returns, in their graph."""
+    mllm, prompt = family
+    if not mllm.family.site.in_sequence or prompt.learned:
+        for follow in (cm.analysis.rollout, cm.analysis.relevancy):
+            with pytest.raises(cm.CaptureError, match="in the text's own sequence"):
+                follow(mllm, prompt)
+        return
+    weights = {}
+    handles = [
+        module.register_forward_hook(lambda module, _, output: weights.update({mllm.attention_modules[module]: output[1]}))
+        for module in mllm.attention_modules
+    ]
+    try:
+        with eager(mllm), latent_added(prompt.call, prompt.zero_latent()):
+            logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    ascending = [weights[layer] for layer in sorted(weights)]
+    gradients = torch.autograd.grad(logits.max(), ascending)
+    product = relevance = identity = torch.eye(len(prompt.tokens))
+    for each, gradient in zip(ascending, gradients, strict=True):
+        mean = each.detach()[0].mean(0)
+        product = (identity + mean / mean.sum(-1, keepdim=True)) / 2 @ product
+        relevance = relevance + (each.detach() * gradient)[0].clamp_min(0).mean(0) @ relevance
+    visual = list(prompt.visual)
+    expected = product[list(prompt.text_span)].mean(0)[visual]
+    torch.testing.assert_close(cm.analysis.rollout(mllm, prompt).values, expected, atol=1e-5, rtol=1e-3)
+    row = (relevance - identity)[-1]
+    torch.testing.assert_close(cm.analysis.relevancy(mllm, prompt).values, (row / row.sum())[visual], atol=1e-4, rtol=1e-3)
+
+
 def test_every_family_is_told_apart_by_whether_it_is_tested():
     assert set(TINY) == {name for name, family in FAMILIES.items() if family.tested}
 
