@@ -1,4 +1,4 @@
-"""The command line: `cmllm demo`, `cmllm steer`, `cmllm eval`, `cmllm families`."""
+"""The command line: `cmllm demo`, `cmllm steer`, `cmllm eval`, `cmllm heads`, `cmllm families`."""
 
 import argparse
 import json
@@ -17,10 +17,13 @@ from .models.embedded import DEMO_SCENE, HELDOUT
 from .models.lookup import family_rows
 from .optimize import optimize
 from .regions import Box, Mask, Point, Region, Scribble
-from .report import write_report
+from .report import write_page, write_report
 from .trace import Trace, check_writable
 from .version import VERSION
 
+EMBEDDED = "embedded"
+# Queries that differ from example to example: the words that name the object.
+BY_NAME = "name"
 METHODS: dict[str, Callable[..., Method]] = {
     "controlmllm": ControlMLLM,
     "reference": ControlMLLM.reference,
@@ -61,18 +64,13 @@ def _parser() -> argparse.ArgumentParser:
     region.add_argument("--mask", type=Path, metavar="FILE", help="image of the same size; non-black marks the region")
     region.add_argument("--scribble", type=_pair, nargs="+", metavar="X,Y", help="points of a line")
     region.add_argument("--point", type=float, nargs=2, metavar=("X", "Y"))
-    steer.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
-    steer.add_argument("--revision", help="of a hub model")
     steer.add_argument("--method", choices=METHODS, default="controlmllm++")
     steer.add_argument("--steps", type=int, metavar="N", help="updates of the latent")
     steer.add_argument("--step-size", type=float, metavar="X", help="alpha, or Adam's learning rate")
     steer.add_argument("--layers", type=_window, metavar="A:B", help="window of decoder layers, B excluded")
     steer.add_argument("--queries", help="text, after_image, last, or a word of the question")
     steer.add_argument("--sigma", type=float, help="width of the Gaussian around scribbles and points")
-    steer.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
-    steer.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
-    steer.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
-    steer.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+    _add_model(steer)
     steer.add_argument("--out", type=Path, metavar="FILE", help="save the trace, e.g. run.safetensors")
     steer.add_argument("--html", type=Path, metavar="FILE", help="write a page with the step player")
     steer.set_defaults(run=_steer)
@@ -84,12 +82,37 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
 
+    heads = commands.add_parser("heads", help="rank heads by how well their attention finds what is referred to")
+    heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
+    heads.add_argument("--n", type=int, metavar="N", help="number of examples (default: all)")
+    heads.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N examples")
+    heads.add_argument("--region", choices=["box", "mask", "scribble", "point"], default="box")
+    heads.add_argument(
+        "--queries",
+        default=BY_NAME,
+        help="name (of the object, as the question has it), text, after_image, last, or a word",
+    )
+    _add_model(heads)
+    heads.add_argument("--json", action="store_true", help="print one JSON object with all heads")
+    heads.add_argument("--out", type=Path, metavar="FILE", help="save the ranking, for HeadRanking.load")
+    heads.add_argument("--html", type=Path, metavar="FILE", help="write a page with the grid")
+    heads.set_defaults(run=_heads)
+
     families = commands.add_parser("families", help="list the supported families of models")
     form = families.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON list")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table, as in docs/families.md")
     families.set_defaults(run=_families)
     return parser
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
+    parser.add_argument("--revision", help="of a hub model")
+    parser.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
+    parser.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
+    parser.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -110,17 +133,9 @@ def _steer(options: argparse.Namespace) -> int:
     image = read_image(options.image)
     given = {name: getattr(options, name) for name in ("steps", "step_size", "layers", "queries", "sigma")}
     method = METHODS[options.method](**{name: value for name, value in given.items() if value is not None})
-    loading = {
-        "model": options.model,
-        "revision": options.revision,
-        "dtype": options.dtype,
-        "device_map": options.device_map,
-        "quantization_config": _four_bit() if options.load_in_4bit else None,
-        "trust_remote_code": options.trust_remote_code,
-    }
     region = _region(options)
     region.check(*image.size)
-    return _run(image, options.question, region, method, _given(loading), options.out, options.html)
+    return _run(image, options.question, region, method, _loading(options), options.out, options.html)
 
 
 def _run(
@@ -132,10 +147,7 @@ def _run(
     out: Path | None,
     html: Path | None,
 ) -> int:
-    # Outputs are checked before the run: nothing that was computed may be lost to a mistyped path.
-    for path in (out, html):
-        if path is not None:
-            check_writable(path)
+    _check_outputs(out, html)
     mllm = load(**loading)
     prompt = mllm.prepare(image, question)
     callbacks: list[Callback] = [ProgressBar(), Answers("ends")]
@@ -162,11 +174,46 @@ def _summary(trace: Trace) -> str:
 def _evaluate(options: argparse.Namespace) -> int:
     from .bench.embedded import evaluate
 
-    if options.skip < 0 or (options.n is not None and options.n < 1):
-        raise SettingsError(f"--n must be at least 1 and --skip at least 0; got {options.n} and {options.skip}.")
+    _check_count(options)
     result = evaluate(options.n, skip=options.skip)
     print(json.dumps(result) if options.json else json.dumps(result, indent=2))
     return 0
+
+
+def _heads(options: argparse.Namespace) -> int:
+    from .analysis import named, rank_heads
+    from .bench.roc import read_roc
+    from .figures import head_ranking
+
+    _check_count(options)
+    _check_outputs(options.out, options.html)
+    lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
+    examples = [line.example(options.region) for line in lines]
+    ranking = rank_heads(load(**_loading(options)), examples, named if options.queries == BY_NAME else options.queries)
+    top = ranking.top(0.1)
+    if options.out is not None:
+        ranking.save(options.out)
+    if options.html is not None:
+        title = f"Heads that find the object, {ranking.examples} examples"
+        write_page(title, [ranking._repr_html_(), head_ranking(ranking)], options.html)
+    if options.json:
+        summary = {
+            "model": ranking.model,
+            "examples": ranking.examples,
+            "queries": options.queries,
+            "pointing_chance": ranking.pointing_chance,
+            "pointing_mean": float(ranking.pointing.mean()),
+            "top": ranking.rows(top),
+            "heads": ranking.rows(ranking.order),
+        }
+        print(json.dumps(summary))
+    else:
+        print(ranking.table(len(top)))
+        print(
+            f"mean of all {len(ranking.order)} heads: pointing {ranking.pointing.mean():.1%}, share over chance "
+            f"{ranking.lift.mean():.2f}; by chance {ranking.pointing_chance:.1%} and 1; {ranking.examples} examples"
+        )
+    return 130 if ranking.examples < len(examples) else 0
 
 
 def _families(options: argparse.Namespace) -> int:
@@ -208,15 +255,36 @@ def _region(options: argparse.Namespace) -> Region:
     return Point(*options.point)
 
 
+def _check_count(options: argparse.Namespace) -> None:
+    if options.skip < 0 or (options.n is not None and options.n < 1):
+        raise SettingsError(f"--n must be at least 1 and --skip at least 0; got {options.n} and {options.skip}.")
+
+
+def _check_outputs(*paths: Path | None) -> None:
+    """Before the run: nothing that was computed may be lost to a mistyped path."""
+    for path in paths:
+        if path is not None:
+            check_writable(path)
+
+
+def _loading(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `_add_model`, for `load`."""
+    loading = {
+        "model": options.model,
+        "revision": options.revision,
+        "dtype": options.dtype,
+        "device_map": options.device_map,
+        "quantization_config": _four_bit() if options.load_in_4bit else None,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    return {name: value for name, value in loading.items() if value is not None}
+
+
 def _four_bit() -> Any:
     import torch
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
-
-
-def _given(options: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _pair(text: str) -> tuple[float, float]:

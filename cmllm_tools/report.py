@@ -1,15 +1,17 @@
-"""One HTML page about a run: answers, player, steps, settings; opens from disk without a network."""
+"""HTML pages that open from disk without a network: about a run (answers, player, steps, settings), or of any results."""
 
 import json
+from collections.abc import Sequence
 from html import escape
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
 from . import figures
 from .errors import TraceError
 from .trace import Step, Trace, check_writable
 
-_PAGE = """<!doctype html>
+_HEAD = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <style>
 body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
@@ -19,7 +21,8 @@ td:last-child, th:last-child {{ text-align: left }}
 .answers td, .answers th {{ text-align: left }}
 pre {{ background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }}
 </style></head><body>
-<h1>{title}</h1>
+"""
+_PAGE = """<h1>{title}</h1>
 <table class="answers"><tr><th>before steering</th><td>{before}</td></tr><tr><th>after</th><td>{after}</td></tr></table>
 {player}
 <h2>Steps</h2>
@@ -51,7 +54,7 @@ def report_html(trace: Trace) -> str:
         "seed": trace.seed,
         "versions": trace.versions,
     }
-    return _PAGE.format(
+    return (_HEAD + _PAGE).format(
         title=escape(trace.question),
         before=_answer(trace.steps[0]),
         after=_answer(trace.steps[-1]),
@@ -70,6 +73,28 @@ def write_report(trace: Trace, path: str | PathLike) -> Path:
     """
     path = check_writable(path)
     path.write_text(report_html(trace), encoding="utf-8")
+    return path
+
+
+def write_page(title: str, parts: Sequence[Any], path: str | PathLike) -> Path:
+    """Write a page of static HTML and plotly figures; plotly.js is inlined once.
+
+    Args:
+        title: of the page.
+        parts: each a result's `_repr_html_()`, or a figure.
+        path: of the file.
+
+    Raises:
+        TraceError: when the file cannot be written.
+    """
+    path = check_writable(path)
+    drawn = [part for part in parts if not isinstance(part, str)]
+    body = [
+        part if isinstance(part, str) else part.to_html(full_html=False, include_plotlyjs=part is drawn[0])
+        for part in parts
+    ]
+    page = "\n".join([_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", *body, "</body></html>\n"])
+    path.write_text(page, encoding="utf-8")
     return path
 
 

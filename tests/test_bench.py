@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -99,3 +100,13 @@ def test_matchers(answer, reference, strict):
     names, others = ["cat", "house_cat"], ["dog"]
     assert reference_match(answer, names) is reference
     assert strict_match(answer, names, others) is strict
+
+
+def test_an_example_for_the_analyses_is_named_as_the_question_names_it(example):
+    given = example.example("point")
+    assert given.region == example.region("point")
+    assert given.answer in given.question
+    assert len(given.alternatives) == 1
+    assert given.alternatives[0] in given.question
+    synonym = dataclasses.replace(example, data=example.data | {"name": "gem_stone", "synonyms": [example.names[0]]})
+    assert synonym.example().answer == example.names[0]

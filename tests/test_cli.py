@@ -195,6 +195,48 @@ def test_control_box_touches_no_object():
             assert apart
 
 
+def test_heads_ranks_and_writes(tmp_path, capsys):
+    saved, page = tmp_path / "heads.json", tmp_path / "heads.html"
+    arguments = ["heads", "embedded", "--n", "12", "--out", str(saved), "--html", str(page)]
+    assert main([*arguments, "--json"]) == 0
+    result = json.loads(capsys.readouterr().out)
+    ranking = cm.analysis.HeadRanking.load(saved)
+    assert (result["model"], result["examples"], result["queries"]) == ("embedded", 12, "name")
+    assert [(row["layer"], row["head"]) for row in result["heads"]] == list(ranking.order)
+    assert result["top"] == result["heads"][:4]
+    assert result["top"][0]["pointing"] > 0.9 > result["pointing_mean"] > result["pointing_chance"]
+    text = page.read_text(encoding="utf-8")
+    assert text.count("plotly.js v") == 1
+    assert "<title>Heads that find the object, 12 examples</title>" in text
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) == 6
+    assert printed[-1].startswith("mean of all 36 heads: pointing")
+
+
+def test_heads_of_a_folder_by_other_queries(capsys):
+    from cmllm_tools.models.embedded import HELDOUT
+
+    arguments = ["heads", str(HELDOUT), "--n", "3", "--skip", "2", "--queries", "last", "--region", "point", "--json"]
+    assert main(arguments) == 0
+    assert json.loads(capsys.readouterr().out)["examples"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["no/such/folder"], "there is no"),
+        (["embedded", "--n", "0"], "--n must be at least 1"),
+        (["embedded", "--skip", "500"], "At least one example is needed"),
+        (["embedded", "--n", "2", "--queries", "zebra"], "'zebra'"),
+        (["embedded", "--out", "no/such/dir/x"], "there is no"),
+    ],
+)
+def test_heads_refuses_what_it_cannot_use(arguments, message, capsys):
+    assert main(["heads", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_families_lists_the_table(capsys):
     assert main(["families", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)

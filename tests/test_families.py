@@ -385,6 +385,63 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
         assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
 
 
+def test_layers_and_heads_are_measured(family):
+    """Share grid, gradients and ranking on every family, against what the step-by-step functions say."""
+    mllm, prompt = family
+    region = box_of(prompt)
+    attention = cm.capture_attention(mllm, prompt)
+    grid = cm.analysis.region_share(attention, region)
+    layer, head = attention.layers[-1], mllm.heads - 1
+    one = cm.context_map(attention, heads=[(layer, head)])
+    assert grid.values.shape == (len(mllm.attention_layers), mllm.heads)
+    assert grid.values[-1, -1] == pytest.approx(cm.region_share(one, region), abs=1e-5)
+    assert grid.chance == pytest.approx(prompt.layout.inside(region).mean(), rel=1e-5)
+    latent = prompt.zero_latent()
+    alone = cm.capture_attention(mllm, prompt, layers=[layer], latent=latent)
+    (gradient,) = torch.autograd.grad(cm.energy(cm.context_map(alone), region), latent)
+    profile = cm.analysis.gradient_profile(mllm, prompt, region)
+    assert profile.layers == mllm.attention_layers
+    assert profile.norms[-1] == pytest.approx(gradient.norm().item(), rel=1e-3)
+    ranking = cm.analysis.rank_heads(mllm, [cm.analysis.Example(prompt.image, QUESTION, region)])
+    hit = prompt.layout.inside(region)[int(one.values.argmax())] >= 0.5
+    assert ranking.hits[-1, -1] == hit
+    steered = cm.optimize(mllm, prompt, region, replace(METHOD, heads=ranking.top(2)))
+    assert steered.steps[-1].energy < steered.steps[0].energy
+
+
+def test_maps_through_all_layers_equal_those_of_eager_attention(family):
+    """Rollout and relevancy written out with the weights that transformers' own eager attention returns, in their graph."""
+    mllm, prompt = family
+    if not mllm.family.site.in_sequence or prompt.learned:
+        for follow in (cm.analysis.rollout, cm.analysis.relevancy):
+            with pytest.raises(cm.CaptureError, match="in the text's own sequence"):
+                follow(mllm, prompt)
+        return
+    weights = {}
+    handles = [
+        module.register_forward_hook(lambda module, _, output: weights.update({mllm.attention_modules[module]: output[1]}))
+        for module in mllm.attention_modules
+    ]
+    try:
+        with eager(mllm), latent_added(prompt.call, prompt.zero_latent()):
+            logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
+    finally:
+        for handle in handles:
+            handle.remove()
+    ascending = [weights[layer] for layer in sorted(weights)]
+    gradients = torch.autograd.grad(logits.max(), ascending)
+    product = relevance = identity = torch.eye(len(prompt.tokens))
+    for each, gradient in zip(ascending, gradients, strict=True):
+        mean = each.detach()[0].mean(0)
+        product = (identity + mean / mean.sum(-1, keepdim=True)) / 2 @ product
+        relevance = relevance + (each.detach() * gradient)[0].clamp_min(0).mean(0) @ relevance
+    visual = list(prompt.visual)
+    expected = product[list(prompt.text_span)].mean(0)[visual]
+    torch.testing.assert_close(cm.analysis.rollout(mllm, prompt).values, expected, atol=1e-5, rtol=1e-3)
+    row = (relevance - identity)[-1]
+    torch.testing.assert_close(cm.analysis.relevancy(mllm, prompt).values, (row / row.sum())[visual], atol=1e-4, rtol=1e-3)
+
+
 def test_every_family_is_told_apart_by_whether_it_is_tested():
     assert set(TINY) == {name for name, family in FAMILIES.items() if family.tested}
 

@@ -44,6 +44,11 @@ class Sinks:
         """(visual token,): the excess over all questions at its least, which makes a sink."""
         return self.excess.min(0)
 
+    @property
+    def grid(self) -> np.ndarray:
+        """`least` as (row, column): the mean over the tokens that look at a cell, as multiples are not to be summed."""
+        return self.layout.raster(self.least) / np.maximum(self.layout.raster(np.ones(len(self.layout))), 1e-12)
+
     def __iter__(self) -> Iterator[int]:
         return iter(self.tokens)
 
@@ -54,12 +59,11 @@ class Sinks:
         return one_line("Sinks", self._facts())
 
     def _repr_html_(self) -> str:
-        heat = self.layout.raster(self.least)
         shown = picture(
             self.layout.image_size,
             self.image,
             cells=self.layout.cells,
-            heat=heat / max(float(heat.max()), 1e-30),
+            heat=self.grid / max(float(self.grid.max()), 1e-30),
             boxes=self.layout.boxes[list(self.tokens)],
             caption="least attention over all questions, sinks outlined",
         )

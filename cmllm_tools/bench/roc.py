@@ -46,9 +46,13 @@ class ReferringExample:
         """Names of all objects of the scene; an extension of generated sets, empty elsewhere."""
         return tuple(thing["name"] for thing in self.data.get("objects", ()))
 
+    @property
+    def image_file(self) -> Path:
+        return self.root / "image" / Path(*Path(self.data["image_path"]).parts[-2:])
+
     @cached_property
     def image(self) -> Image.Image:
-        return Image.open(self.root / "image" / Path(*Path(self.data["image_path"]).parts[-2:])).convert("RGB")
+        return Image.open(self.image_file).convert("RGB")
 
     def region(self, kind: str) -> Region:
         """The object as "box", "mask", "scribble" or "point".
@@ -69,7 +73,7 @@ class ReferringExample:
         raise DataError(f"A region's kind must be box, mask, scribble or point; got {kind!r}.")
 
     def example(self, kind: str = "box") -> Example:
-        """As the analyses take it: the answer is the object's name as the question has it.
+        """As the analyses take it: the answer is the object's name as the question has it; the image stays in its file.
 
         Raises:
             DataError: for another kind of region.
@@ -77,7 +81,7 @@ class ReferringExample:
         text = self.question.lower()
         answer = next((name for name in self.names if name.lower() in text), self.names[0])
         others = tuple(name for name in self.objects if name not in self.names and name.lower() in text)
-        return Example(self.image, self.question, self.region(kind), answer, others)
+        return Example(self.image_file, self.question, self.region(kind), answer, others)
 
 
 FIELDS = ("id", "image_path", "text", "name", "synonyms", "bbox", "seg_mask", "center_point", "scribble")

@@ -3,9 +3,21 @@
 Text that comes from a model or a user is escaped: plotly renders a subset of HTML.
 """
 
-from .grids import layer_head_grid
-from .maps import map_on_image, visual_tokens
+from .grids import head_grid, head_ranking, layer_head_grid
+from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
 from .runs import before_after, energy_curve, step_player
 from .windows import window_grid
 
-__all__ = ["before_after", "energy_curve", "layer_head_grid", "map_on_image", "step_player", "visual_tokens", "window_grid"]
+__all__ = [
+    "before_after",
+    "energy_curve",
+    "head_grid",
+    "head_ranking",
+    "layer_head_grid",
+    "map_on_image",
+    "maps_on_image",
+    "sinks_on_image",
+    "step_player",
+    "visual_tokens",
+    "window_grid",
+]

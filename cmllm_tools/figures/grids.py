@@ -2,43 +2,89 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from ..attention import Attention
-from ..energy import Target
 from ..regions import Regions
 from .parts import STYLE, graph_objects, new_figure
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from ..analysis.heads import HeadRanking
+    from ..analysis.layers import HeadGrid
+
 
 def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.1) -> Figure:
-    """Share of each layer's and head's attention that lies in the regions, as a grid.
+    """Share of each layer's and head's attention that lies in the regions; `head_grid` of what `region_share` measures."""
+    from ..analysis.layers import region_share
 
-    The share is taken of the attention on the image, averaged over the captured queries; a uniform head would have the
-    share of area, which the title gives.
+    return head_grid(region_share(attention, regions, sigma=sigma))
+
+
+def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "share") -> Figure:
+    """What each layer's and head's attention has in the region, as a grid; all three figures at the pointer.
+
+    Args:
+        grid: from `analysis.region_share`.
+        show: which figure is coloured: the share of the attention on the image; the same as a multiple of the share of
+            area; or the fraction of other places that the head looks at less.
+
+    Raises:
+        RegionError: for the rank where there are no other places.
     """
-    target = Target.of(attention.prompt.layout, regions, sigma).to(attention.values)
-    shares = target.share(attention.values.detach().mean(2)).cpu().numpy()
-    uniform = target.share(attention.values.new_ones(len(attention.prompt.layout))).item()
-    go = graph_objects()
+    ranks = grid.rank if len(grid.elsewhere) or show == "rank" else np.full(grid.values.shape, np.nan)
+    shown, title, form = {
+        "share": (grid.values, f"Share of attention in the region (uniform attention: {grid.chance:.1%})", ".0%"),
+        "over_chance": (grid.over_chance, f"Share of attention in the region over chance ({grid.chance:.1%})", ".1f"),
+        "rank": (ranks, "Fraction of other places that the head looks at less", ".0%"),
+    }[show]
+    hover = "%{customdata[0]:.1%} in the region<br>%{customdata[1]:.2f} x chance"
+    if len(grid.elsewhere):
+        hover += "<br>above %{customdata[2]:.0%} of other places"
+    return _grid(shown, grid.layers, grid.heads, np.dstack([grid.values, grid.over_chance, ranks]), hover, title, form)
+
+
+def head_ranking(ranking: HeadRanking) -> Figure:
+    """How often each layer's and head's attention points at the referred object, with its interval at the pointer."""
+    figures = [ranking.pointing, *ranking.pointing_interval, ranking.lift]
+    hover = (
+        "points at the object in %{customdata[0]:.1%}<br>(%{customdata[1]:.1%} .. %{customdata[2]:.1%})<br>"
+        "share %{customdata[3]:.2f} x chance"
+    )
+    title = f"Pointing at the object, {ranking.examples} examples (by chance: {ranking.pointing_chance:.1%})"
+    return _grid(ranking.pointing, ranking.layers, ranking.heads, np.dstack(figures), hover, title, ".0%")
+
+
+def _grid(
+    values: np.ndarray,
+    layers: Sequence[int],
+    heads: Sequence[int],
+    details: np.ndarray,
+    hover: str,
+    title: str,
+    form: str,
+) -> Figure:
+    """A layer x head heat map. `details` (layer, head, figure) are for `hover`."""
     figure = new_figure()
+    bar: dict[str, Any] = {"tickformat": form, "thickness": 14}
     figure.add_trace(
-        go.Heatmap(
-            z=shares,
-            x=[str(head) for head in attention.heads],
-            y=[str(layer) for layer in attention.layers],
+        graph_objects().Heatmap(
+            z=values,
+            x=[str(head) for head in heads],
+            y=[str(layer) for layer in layers],
+            customdata=details,
             colorscale="Cividis",
             zmin=0,
-            zmax=max(float(shares.max()), 1e-6),
-            colorbar={"title": "share", "tickformat": ".0%"},
-            hovertemplate="layer %{y}, head %{x}: %{z:.1%}<extra></extra>",
+            zmax=max(float(values.max()), 1e-6),
+            colorbar=bar,
+            hovertemplate=f"layer %{{y}}, head %{{x}}<br>{hover}<extra></extra>",
         )
     )
     figure.update_xaxes(title="head", type="category")
     figure.update_yaxes(title="layer", type="category", autorange="reversed")
-    figure.update_layout(
-        title=f"Share of attention in the region (uniform attention: {uniform:.1%})", width=560, height=460, **STYLE
-    )
+    figure.update_layout(title=title, width=560, height=460, **STYLE)
     return figure

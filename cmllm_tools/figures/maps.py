@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 
 from ..context import ContextMap
+from ..errors import ImageError
 from ..layout import VisualTokenLayout
-from ..regions import Regions, as_regions
+from ..regions import Box, Regions, as_regions
 from .parts import PANEL, STYLE, add_image, add_outlines, graph_objects, heat, new_figure, panel_height, percent_grid
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+    from ..analysis.sinks import Sinks
+
+# Maps side by side in one row.
+COLUMNS = 3
 _TOKEN_COLORS = ("#D55E00", "#56B4E9", "#009E73", "#F0E442")
 
 
@@ -27,7 +34,7 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
         image: the prompt's image (`prompt.image`).
         regions: to outline.
     """
-    percent = percent_grid(cmap.values.detach().float().cpu().numpy(), cmap.layout)
+    percent = percent_grid(_values(cmap), cmap.layout)
     figure = new_figure()
     add_image(figure, image, cmap.layout)
     figure.add_trace(heat(percent, cmap.layout, percent.max()))
@@ -39,6 +46,84 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
         **STYLE,
     )
     return figure
+
+
+def maps_on_image(
+    maps: Sequence[tuple[str, ContextMap | torch.Tensor | np.ndarray]],
+    image: Image.Image,
+    layout: VisualTokenLayout,
+    regions: Regions | None = None,
+    what: str = "map",
+) -> Figure:
+    """Maps side by side on the image and on one scale: each in percent of its own sum (of sizes, where some are negative).
+
+    Args:
+        maps: title and values (visual token,) of each.
+        image: the prompt's image.
+        layout: where each visual token looks.
+        regions: to outline in each.
+        what: what the maps are made of, for the scale: "attention", "attribution".
+    """
+    from plotly.subplots import make_subplots
+
+    percents = [percent_grid(_values(values), layout) for _, values in maps]
+    top = max(float(np.abs(percent).max()) for percent in percents)
+    signed = any(float(percent.min()) < 0 for percent in percents)
+    columns = min(len(maps), COLUMNS)
+    rows = -(-len(maps) // columns)
+    titles = [escape(title) for title, _ in maps]
+    figure = make_subplots(rows, columns, horizontal_spacing=0.04, vertical_spacing=0.12 / rows, subplot_titles=titles)
+    outlined = as_regions(regions) if regions is not None else ()
+    for index, percent in enumerate(percents):
+        add_image(figure, image, layout, index + 1)
+        drawn = heat(percent, layout, top, what=escape(what), signed=signed)
+        drawn.showscale = index == 0
+        figure.add_trace(drawn, index // columns + 1, index % columns + 1)
+        add_outlines(figure, outlined, index + 1)
+    figure.update_layout(
+        width=columns * PANEL * 0.8 + 120,
+        height=rows * panel_height(layout) * 0.8 + 90,
+        **STYLE | {"margin": {"t": 50, "b": 20, "l": 20, "r": 20}},
+    )
+    return figure
+
+
+def sinks_on_image(found: Sinks, image: Image.Image | None = None) -> Figure:
+    """Each visual token's attention at its least over the questions, as a multiple of the median's; sinks are outlined.
+
+    Args:
+        found: from `analysis.sinks`.
+        image: the prompt's image; that of the maps when None.
+
+    Raises:
+        ImageError: when neither has an image.
+    """
+    image = found.image if image is None else image
+    if image is None:
+        raise ImageError("Sinks are shown on the image, which their maps do not have; give it as image=.")
+    layout = found.layout
+    figure = new_figure()
+    add_image(figure, image, layout)
+    drawn = heat(found.grid, layout, max(float(found.grid.max()), found.factor))
+    drawn.colorbar.title.text = "x the<br>median<br>token"
+    drawn.hovertemplate = "%{z:.1f} x the median token<extra></extra>"
+    figure.add_trace(drawn)
+    width, height = layout.image_size
+    boxes = np.clip(layout.boxes[list(found)], 0, [width, height] * 2)
+    add_outlines(figure, [Box(*box) for box in boxes.tolist()])
+    figure.update_layout(
+        title=f"Sinks ({len(found)} of {len(layout)} tokens): above {found.factor:g} x the median for each question",
+        width=PANEL + 120,
+        height=panel_height(layout) + 100,
+        **STYLE,
+    )
+    return figure
+
+
+def _values(values: ContextMap | torch.Tensor | np.ndarray) -> np.ndarray:
+    if isinstance(values, ContextMap):
+        values = values.values
+    return values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
 def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:

@@ -23,6 +23,10 @@ STYLE: dict[str, Any] = {
 }
 
 
+# Okabe and Ito's blue for less and vermilion for more, clear at 0.
+_SIGNED_SCALE = [[0, "rgba(0, 114, 178, 0.85)"], [0.5, "rgba(255, 255, 255, 0)"], [1, "rgba(213, 94, 0, 0.85)"]]
+
+
 def graph_objects() -> Any:
     import plotly.graph_objects
 
@@ -40,21 +44,29 @@ def panel_height(layout: VisualTokenLayout) -> int:
 
 
 def percent_grid(values: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:
-    """A map (visual token,) as (row, column), percent of the attention on the image."""
-    return layout.raster(100 * values / max(float(values.sum()), 1e-30))
+    """A map (visual token,) as (row, column), percent of its sum; of the sum of its sizes where some are negative."""
+    return layout.raster(100 * values / max(float(np.abs(values).sum()), 1e-30))
 
 
-def heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, bar_x: float = 1.0) -> Any:
+def heat(
+    percent: np.ndarray,
+    layout: VisualTokenLayout,
+    top: float,
+    bar_x: float = 1.0,
+    what: str = "attention",
+    signed: bool = False,
+) -> Any:
+    """A map on its image, on a scale from 0 to `top`, or from -`top` when signed."""
     boxes = layout.cells
     return graph_objects().Heatmap(
         z=percent,
         x=[*boxes[0, :, 0], boxes[0, -1, 2]],
         y=[*boxes[:, 0, 1], boxes[-1, 0, 3]],
-        zmin=0,
+        zmin=-top if signed else 0,
         zmax=top,
-        colorscale=_transparent_scale(),
-        colorbar={"title": "% of the<br>attention<br>on the image", "x": bar_x, "len": 0.8, "thickness": 14},
-        hovertemplate="%{z:.2f} % of the attention on the image<extra></extra>",
+        colorscale=_SIGNED_SCALE if signed else _transparent_scale(),
+        colorbar={"title": f"% of the<br>{what}<br>on the image", "x": bar_x, "len": 0.8, "thickness": 14},
+        hovertemplate=f"%{{z:.2f}} % of the {what} on the image<extra></extra>",
     )
 
 
