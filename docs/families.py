@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from cmllm_tools.cli import families_markdown
+from cmllm_tools.cli.families import families_markdown
 from cmllm_tools.models.lookup import family_rows
 
 ROOT = Path(__file__).parents[1]

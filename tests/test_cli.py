@@ -118,7 +118,7 @@ def test_output_path_is_checked_before_the_model_is_loaded(picture, monkeypatch,
     def never(**_):
         raise AssertionError("loaded before the path was checked")
 
-    monkeypatch.setattr("cmllm_tools.cli.load", never)
+    monkeypatch.setattr("cmllm_tools.cli.steer.load", never)
     assert main(["steer", picture, "what ?", "--point", "1", "1", "--out", "no/such/dir/x"]) == 2
 
 

@@ -58,6 +58,13 @@ class Recommendation:
     interval: tuple[float, float]
     reason: str
 
+    def __str__(self) -> str:
+        low, high = self.interval
+        return (
+            f"recommended: {self.choice}\n{self.reason}\n"
+            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
+        )
+
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
@@ -140,6 +147,14 @@ class Sweep:
             {"choice": self.choices[index], **{name: float(values[index]) for name, values in means.items()}}
             for index in order
         ]
+
+    def table(self, top: int | None = None, by: str = "moved") -> str:
+        """The first rows as text, all when `top` is None."""
+        rows = self.rows(by)[:top]
+        width = max(len(str(row["choice"])) for row in rows)
+        head = f"{'':{width}}  " + "  ".join(f"{name:>12}" for name in FIGURES)
+        lines = [f"{row['choice']!s:{width}}  " + "  ".join(f"{row[name]:12.3f}" for name in FIGURES) for row in rows]
+        return "\n".join([head, *lines])
 
     def with_example(self, number: int, values: np.ndarray) -> "Sweep":
         """The sweep with the figures (figure, choice) of one more example."""

@@ -37,6 +37,13 @@ class HeldOut:
     margin: float
     margin_ci: tuple[float, float]
 
+    def __str__(self) -> str:
+        low, high = self.margin_ci
+        return (
+            f"on {self.n} other examples, right answers: {self.recommended:.1%} with the recommended window, "
+            f"{self.all_layers:.1%} with all layers, margin {self.margin:+.1%} (95 %: {low:+.1%} to {high:+.1%})"
+        )
+
 
 def sweep_and_test(
     mllm: Mllm,

@@ -1,0 +1,43 @@
+"""`cmllm families`: the table of models."""
+
+import argparse
+import json
+from typing import Any
+
+from ..models.lookup import family_rows
+
+
+def add(commands: Any) -> None:
+    """Add the command to the parser."""
+    families = commands.add_parser("families", help="list the supported families of models")
+    form = families.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print a JSON list")
+    form.add_argument("--markdown", action="store_true", help="print a Markdown table, as in docs/families.md")
+    families.set_defaults(run=_families)
+
+
+def _families(options: argparse.Namespace) -> int:
+    rows = family_rows()
+    if options.json:
+        print(json.dumps(rows, indent=1))
+        return 0
+    if options.markdown:
+        print(families_markdown())
+        return 0
+    table = _table(rows)
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        print("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
+    return 0
+
+
+def families_markdown() -> str:
+    """The table of families in Markdown."""
+    head, *lines = _table(family_rows())
+    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+
+
+def _table(rows: list[dict[str, Any]]) -> list[list[str]]:
+    """Names, then values, as text."""
+    cells = [[{True: "yes", False: "no"}.get(value, str(value)) for value in row.values()] for row in rows]
+    return [list(rows[0]), *cells]

@@ -1,0 +1,188 @@
+"""`cmllm eval`, `cmllm heads`, `cmllm sweep`: what is measured over sets of examples."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SettingsError
+from ..images import read_image
+from ..loading import load
+from ..models.embedded import HELDOUT
+from ..report import write_page
+from .options import (
+    KINDS,
+    add_count,
+    add_method,
+    add_model,
+    add_region,
+    check_count,
+    check_outputs,
+    loading_of,
+    method_of,
+    region_given,
+    region_of,
+)
+
+if TYPE_CHECKING:
+    from ..analysis import Recommendation, Sweep
+    from ..bench.windows import HeldOut
+
+EMBEDDED = "embedded"
+# Queries that differ from example to example: the words that name the object.
+BY_NAME = "name"
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    evaluate = commands.add_parser("eval", help="measure accuracies on a held-out set")
+    evaluate.add_argument("set", choices=[EMBEDDED])
+    add_count(evaluate)
+    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
+    evaluate.set_defaults(run=_evaluate)
+    _add_heads(commands)
+    _add_sweep(commands)
+
+
+def _add_heads(commands: Any) -> None:
+    heads = commands.add_parser("heads", help="rank heads by how well their attention finds what is referred to")
+    heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
+    add_count(heads)
+    heads.add_argument("--region", choices=KINDS, default="box")
+    heads.add_argument(
+        "--queries",
+        default=BY_NAME,
+        help="name (of the object, as the question has it), text, after_image, last, or a word",
+    )
+    add_model(heads)
+    heads.add_argument("--json", action="store_true", help="print one JSON object with all heads")
+    heads.add_argument("--out", type=Path, metavar="FILE", help="save the ranking, for HeadRanking.load")
+    heads.add_argument("--html", type=Path, metavar="FILE", help="write a page with the grid")
+    heads.set_defaults(run=_heads)
+
+
+def _add_sweep(commands: Any) -> None:
+    sweep = commands.add_parser(
+        "sweep",
+        help="steer with every window of layers and context token, and recommend one; tested on the set's other half",
+    )
+    sweep.add_argument(
+        "what", metavar="IMAGE_OR_SET", help="embedded (its held-out scenes), a folder in the format of ROC, or an image"
+    )
+    sweep.add_argument("question", nargs="?", metavar="QUESTION", help="about an image")
+    add_region(sweep, required=False)
+    sweep.add_argument("--answer", help="the right one, about an image")
+    sweep.add_argument("--alternatives", nargs="+", default=[], metavar="ANSWER", help="wrong ones, about an image")
+    sweep.add_argument("--region", choices=KINDS, default="box", help="which of a set's regions")
+    sweep.add_argument("--n", type=int, default=40, metavar="N", help="examples of the first half to sweep (default: 40)")
+    sweep.add_argument("--held-out", type=int, metavar="N", help="examples of the other half to test on (default: all)")
+    sweep.add_argument(
+        "--contexts", nargs="+", default=["text", "last"], metavar="QUERIES", help="context tokens (default: text last)"
+    )
+    add_method(sweep)
+    add_model(sweep)
+    sweep.add_argument(
+        "--resume", type=Path, metavar="FILE", help="save the sweep here after each example, and go on from it"
+    )
+    sweep.add_argument("--json", action="store_true", help="print one JSON object")
+    sweep.add_argument("--html", type=Path, metavar="FILE", help="write a page with the heat maps")
+    sweep.set_defaults(run=_sweep)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from ..bench.embedded import evaluate
+
+    check_count(options)
+    result = evaluate(options.n, skip=options.skip)
+    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    return 0
+
+
+def _heads(options: argparse.Namespace) -> int:
+    from ..analysis import named, rank_heads
+    from ..bench.roc import read_roc
+    from ..figures import head_ranking
+
+    check_count(options)
+    check_outputs(options.out, options.html)
+    lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
+    examples = [line.example(options.region) for line in lines]
+    ranking = rank_heads(load(**loading_of(options)), examples, named if options.queries == BY_NAME else options.queries)
+    top = ranking.top(0.1)
+    if options.out is not None:
+        ranking.save(options.out)
+    if options.html is not None:
+        title = f"Heads that find the object, {ranking.examples} examples"
+        write_page(title, [ranking._repr_html_(), head_ranking(ranking)], options.html)
+    if options.json:
+        summary = {
+            "model": ranking.model,
+            "examples": ranking.examples,
+            "queries": options.queries,
+            "pointing_chance": ranking.pointing_chance,
+            "pointing_mean": float(ranking.pointing.mean()),
+            "top": ranking.rows(top),
+            "heads": ranking.rows(ranking.order),
+        }
+        print(json.dumps(summary))
+    else:
+        print(ranking.table(len(top)))
+        print(
+            f"mean of all {len(ranking.order)} heads: pointing {ranking.pointing.mean():.1%}, share over chance "
+            f"{ranking.lift.mean():.2f}; by chance {ranking.pointing_chance:.1%} and 1; {ranking.examples} examples"
+        )
+    return 130 if ranking.examples < len(examples) else 0
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    from ..bench.windows import as_json
+    from ..figures import window_grid
+
+    check_outputs(options.resume, options.html)
+    of_a_set = options.what == EMBEDDED or Path(options.what).is_dir()
+    sweep, chosen, tested = (_sweep_set if of_a_set else _sweep_image)(options)
+    if options.html is not None:
+        figures = ["moved", "damage", "right", "share", "energy"] if options.answer or of_a_set else ["share", "energy"]
+        grids = [window_grid(sweep, name, chosen) for name in figures]
+        write_page(f"Windows of layers, {sweep.model}", [*grids, sweep._repr_html_()], options.html)
+    if options.json:
+        print(json.dumps(as_json(sweep, chosen, tested)))
+    else:
+        print("\n\n".join(str(part) for part in (sweep.table(10), chosen, tested) if part is not None))
+    return 130 if sweep.done < len(sweep.examples) else 0
+
+
+def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
+    from ..bench.roc import read_roc
+    from ..bench.windows import sweep_and_test
+
+    if options.n < 2 or (options.held_out is not None and options.held_out < 0):
+        raise SettingsError(f"--n must be at least 2 and --held-out at least 0; got {options.n} and {options.held_out}.")
+    if options.question is not None or region_given(options) or options.answer is not None or options.alternatives:
+        raise SettingsError("A set has questions, regions and answers of its own; leave out yours, or give an image.")
+    lines = read_roc(HELDOUT if options.what == EMBEDDED else options.what)
+    return sweep_and_test(
+        load(**loading_of(options)),
+        lines,
+        options.region,
+        method_of(options),
+        options.contexts,
+        options.n,
+        options.held_out,
+        options.resume,
+    )
+
+
+def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
+    from ..analysis import Example, sweep_windows
+
+    if options.question is None:
+        raise SettingsError(f"An image needs a QUESTION and a region; got {options.what!r} alone.")
+    image, region = read_image(options.what), region_of(options)
+    region.check(*image.size)
+    example = Example(image, options.question, region, options.answer, tuple(options.alternatives))
+    mllm = load(**loading_of(options))
+    sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=method_of(options), path=options.resume)
+    return sweep, None, None

@@ -1,0 +1,132 @@
+"""Options that several commands share, and what they stand for."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..errors import SettingsError
+from ..images import read_image
+from ..methods import ControlMLLM, ControlMLLMPlus, Method
+from ..regions import Box, Mask, Point, Region, Scribble
+from ..trace import check_writable
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "controlmllm": ControlMLLM,
+    "reference": ControlMLLM.reference,
+    "controlmllm++": ControlMLLMPlus,
+}
+KINDS = ("box", "mask", "scribble", "point")
+
+
+def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """A region, drawn in pixels."""
+    region = parser.add_mutually_exclusive_group(required=required)
+    region.add_argument("--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="corners in pixels")
+    region.add_argument("--mask", type=Path, metavar="FILE", help="image of the same size; non-black marks the region")
+    region.add_argument("--scribble", type=_pair, nargs="+", metavar="X,Y", help="points of a line")
+    region.add_argument("--point", type=float, nargs=2, metavar=("X", "Y"))
+
+
+def region_given(options: argparse.Namespace) -> bool:
+    """Whether there is one of `add_region`."""
+    return any(value is not None for value in (options.box, options.mask, options.scribble, options.point))
+
+
+def region_of(options: argparse.Namespace) -> Region:
+    """The region of `add_region`.
+
+    Raises:
+        SettingsError: when there is none.
+    """
+    if options.box:
+        return Box(*options.box)
+    if options.mask:
+        import numpy as np
+
+        return Mask(np.asarray(read_image(options.mask).convert("L")) > 0)
+    if options.scribble:
+        return Scribble(options.scribble)
+    if options.point:
+        return Point(*options.point)
+    raise SettingsError("A region is needed: --box, --mask, --scribble or --point.")
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """A method and its settings, but for the layers."""
+    parser.add_argument("--method", choices=METHODS, default="controlmllm++")
+    parser.add_argument("--steps", type=int, metavar="N", help="updates of the latent")
+    parser.add_argument("--step-size", type=float, metavar="X", help="alpha, or Adam's learning rate")
+    parser.add_argument("--sigma", type=float, help="width of the Gaussian around scribbles and points")
+
+
+def method_of(options: argparse.Namespace, *others: str) -> Method:
+    """The method of `add_method`, with settings of other options of these names."""
+    given = {name: getattr(options, name) for name in ("steps", "step_size", "sigma", *others)}
+    return METHODS[options.method](**{name: value for name, value in given.items() if value is not None})
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """A model, and how it is loaded."""
+    parser.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
+    parser.add_argument("--revision", help="of a hub model")
+    parser.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
+    parser.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
+    parser.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
+    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+
+
+def loading_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What was given of `add_model`, for `load`."""
+    loading = {
+        "model": options.model,
+        "revision": options.revision,
+        "dtype": options.dtype,
+        "device_map": options.device_map,
+        "quantization_config": _four_bit() if options.load_in_4bit else None,
+        "trust_remote_code": options.trust_remote_code,
+    }
+    return {name: value for name, value in loading.items() if value is not None}
+
+
+def _four_bit() -> Any:
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
+
+
+def add_count(parser: argparse.ArgumentParser) -> None:
+    """Which of a set's examples."""
+    parser.add_argument("--n", type=int, metavar="N", help="number of examples (default: all)")
+    parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N examples")
+
+
+def check_count(options: argparse.Namespace) -> None:
+    """Raises SettingsError for counts that make no sense."""
+    if options.skip < 0 or (options.n is not None and options.n < 1):
+        raise SettingsError(f"--n must be at least 1 and --skip at least 0; got {options.n} and {options.skip}.")
+
+
+def check_outputs(*paths: Path | None) -> None:
+    """Before the run: nothing that was computed may be lost to a mistyped path."""
+    for path in paths:
+        if path is not None:
+            check_writable(path)
+
+
+def _pair(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a point must be X,Y; got {text!r}") from None
+    return x, y
+
+
+def window(text: str) -> tuple[int, int]:
+    """A window of layers, written A:B."""
+    try:
+        low, high = (int(part) for part in text.split(":"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a window of layers must be A:B; got {text!r}") from None
+    return low, high

@@ -1,0 +1,91 @@
+"""`cmllm demo` and `cmllm steer`: one image, one question, one region."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..callbacks import Answers, Callback, Checkpoint, ProgressBar
+from ..images import read_image
+from ..loading import load
+from ..methods import ControlMLLMPlus, Method
+from ..models.embedded import DEMO_SCENE, HELDOUT
+from ..optimize import optimize
+from ..regions import Region
+from ..report import write_report
+from ..trace import Trace
+from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of, window
+
+
+def add(commands: Any) -> None:
+    """Add the commands to the parser."""
+    demo = commands.add_parser("demo", help="steer the embedded model on one of its held-out scenes")
+    demo.add_argument(
+        "--out", type=Path, default=Path("out"), metavar="DIR", help="folder of trace and page (default: out)"
+    )
+    demo.set_defaults(run=_demo)
+
+    steer = commands.add_parser("steer", help="ask about a region of an image")
+    steer.add_argument("image", type=Path, metavar="IMAGE")
+    steer.add_argument("question", metavar="QUESTION")
+    add_region(steer)
+    add_method(steer)
+    steer.add_argument("--layers", type=window, metavar="A:B", help="window of decoder layers, B excluded")
+    steer.add_argument("--queries", help="text, after_image, last, or a word of the question")
+    add_model(steer)
+    steer.add_argument("--out", type=Path, metavar="FILE", help="save the trace, e.g. run.safetensors")
+    steer.add_argument("--html", type=Path, metavar="FILE", help="write a page with the step player")
+    steer.set_defaults(run=_steer)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from ..bench.roc import read_roc
+
+    example = read_roc(HELDOUT, "question_describe.json")[DEMO_SCENE]
+    options.out.mkdir(parents=True, exist_ok=True)
+    image = options.out / "scene.png"
+    example.image.save(image)
+    region = example.region("box")
+    print(f"image     {image}, region {region}")
+    return _run(
+        image, example.question, region, ControlMLLMPlus(), {}, options.out / "demo.safetensors", options.out / "demo.html"
+    )
+
+
+def _steer(options: argparse.Namespace) -> int:
+    image = read_image(options.image)
+    method, region = method_of(options, "layers", "queries"), region_of(options)
+    region.check(*image.size)
+    return _run(image, options.question, region, method, loading_of(options), options.out, options.html)
+
+
+def _run(
+    image: Any,
+    question: str,
+    region: Region,
+    method: Method,
+    loading: dict[str, Any],
+    out: Path | None,
+    html: Path | None,
+) -> int:
+    check_outputs(out, html)
+    mllm = load(**loading)
+    prompt = mllm.prepare(image, question)
+    callbacks: list[Callback] = [ProgressBar(), Answers("ends")]
+    if out is not None:
+        callbacks.append(Checkpoint(out))
+    trace = optimize(mllm, prompt, region, method, callbacks)
+    print(_summary(trace))
+    if out is not None:
+        print(f"trace     {out}")
+    if html is not None:
+        print(f"page      {write_report(trace, html)}")
+    return 130 if trace.stopped == "interrupted" else 0
+
+
+def _summary(trace: Trace) -> str:
+    return (
+        f"question  {trace.question}\n"
+        f"before    {trace.steps[0].answer}\n"
+        f"after     {trace.steps[-1].answer}\n"
+        f"ended     {trace.stopped}\n\n{trace.table()}\n"
+    )
