@@ -81,14 +81,14 @@ class VisualTokenLayout:
         return boxes.reshape(*self.grid, 4)
 
     def raster(self, values: np.ndarray) -> np.ndarray:
-        """A map (visual token,) as (row, column), its sum kept: each token's value is spread evenly over its box.
+        """Maps (..., visual token) as (..., row, column), sums kept: each token's value is spread evenly over its box.
 
         What a token sees beyond the image (padding) counts for the part that lies on it.
         """
         values = np.asarray(values)
         if not self.merged:
-            return values.reshape(self.grid)
-        return (self._spread @ values).reshape(self.grid).astype(values.dtype)
+            return values.reshape(*values.shape[:-1], *self.grid)
+        return (values @ self._spread.T).reshape(*values.shape[:-1], *self.grid).astype(values.dtype)
 
     @cached_property
     def _spread(self) -> np.ndarray:

@@ -255,6 +255,22 @@ def test_windows_are_swept(family):
     assert sweep.figure("energy")[index, 0] < sweep.figure("energy before")[index, 0]
 
 
+def test_where_an_answers_tokens_look_equals_eager_attention(family, monkeypatch):
+    mllm, prompt = family
+    monkeypatch.setattr(mllm, "generate", lambda prompt: "red cross at")
+    explorer = cm.widgets.AttentionExplorer(mllm, prompt)
+    assert bool(explorer.answer) == (not prompt.learned)
+    assert bool(explorer.data["note"]) == bool(prompt.learned)
+    assert explorer.data["presets"][0][0] == ("all" if prompt.learned else "question")
+    rows = [position for position in explorer.attention.queries if prompt.learned or position >= len(prompt.tokens)]
+    assert len(rows) >= 3
+    explorer.queries = rows
+    expected = eager_weights(mllm, explorer.attention.prompt)
+    for values, layer in zip(explorer.attention.values, explorer.attention.layers, strict=True):
+        own = expected[layer][:, rows][..., list(prompt.visual)]
+        assert (values[:, -len(rows) :] - own).abs().max() < 1e-5
+
+
 def forwarded(mllm, prompt, ids, latent):
     logits = own_logits(mllm, followed_by(mllm, prompt, ids), latent)[-len(ids) - 1 : -1]
     return logits.log_softmax(-1).gather(-1, torch.tensor(ids)[:, None])[:, 0]

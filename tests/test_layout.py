@@ -148,6 +148,7 @@ def test_a_map_over_tiles_is_merged_by_area(tiles):
     values[0] = 1.0  # the thumbnail's upper left token: a quarter of the image, 2 x 4 cells
     values[4] = 2.0  # the tile's upper left token: one cell
     shown = tiles.raster(values)
+    assert np.array_equal(tiles.raster(np.stack([values, 2 * values])), np.stack([shown, 2 * shown]))
     assert shown.shape == (4, 8)
     assert shown.sum() == pytest.approx(3.0)
     assert shown[0, 0] == pytest.approx(2.0 + 1 / 8)

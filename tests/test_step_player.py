@@ -132,7 +132,7 @@ def test_page_is_small_and_needs_nothing_else(mllm, prompt, box, tmp_path):
     assert state["data"] == player_data(trace)
     # The module's own export is the page's name for it.
     assert "export default" not in page
-    assert page.count("const player = { render };") == 1
+    assert page.count("const widget = { render };") == 1
     path = StepPlayer(trace).write_html(tmp_path / "player.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(cm.TraceError, match="there is no"):

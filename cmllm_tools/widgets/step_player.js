@@ -1,26 +1,8 @@
 // Plays a trace: slider over steps, linked to the map on the image, energy and share with a cursor, and the answer.
 // Everything arrives once in `data` (see player_data in step_player.py); a step is drawn here, without the kernel.
-// Text from models and users enters by textContent only.
 
-const CANVAS = 880; // longest side of the drawing, in pixels; shown at half of it or less
 const CHART = { width: 420, height: 132, left: 48, right: 14, top: 24, bottom: 20 };
 const PLAY_MS = 700;
-const SVG = "http://www.w3.org/2000/svg";
-
-function node(parent, tag, attributes = {}, text) {
-  const svg = parent.namespaceURI === SVG || tag === "svg";
-  const element = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  if (text !== undefined) element.textContent = text;
-  parent.append(element);
-  return element;
-}
-
-const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
-
-function bytes(base64) {
-  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
-}
 
 // For each step a Float32Array over cells, in percent of the attention on the image, and the highest of all steps.
 // `column` 0 is the mean over layers, 1.. one layer each: as in the rows of `energy` and `share`.
@@ -47,47 +29,6 @@ function mapsOf(data, raw, column) {
     return map;
   });
   return { maps, top: top || 1 };
-}
-
-function drawMap(canvas, data, image, outlines, colors, map, top) {
-  const draw = canvas.getContext("2d");
-  const scale = canvas.width / data.size[0];
-  draw.clearRect(0, 0, canvas.width, canvas.height);
-  if (image.complete && image.naturalWidth) draw.drawImage(image, 0, 0, canvas.width, canvas.height);
-  // Edges fall on whole pixels, so that no seams show between transparent cells.
-  const xs = data.xs.map((x) => Math.round(x * scale));
-  const ys = data.ys.map((y) => Math.round(y * scale));
-  const columns = xs.length - 1;
-  map.forEach((value, cell) => {
-    const column = cell % columns;
-    const row = (cell - column) / columns;
-    draw.fillStyle = colors[Math.min(255, Math.round((255 * value) / top))];
-    draw.fillRect(xs[column], ys[row], xs[column + 1] - xs[column], ys[row + 1] - ys[row]);
-  });
-  draw.drawImage(outlines, 0, 0);
-}
-
-// White with a dark rim: visible on any image and any color of the map. Drawn once, as a mask may have thousands of edges.
-function drawOutlines(canvas, { outlines, size }) {
-  const draw = canvas.getContext("2d");
-  const scale = canvas.width / size[0];
-  draw.lineJoin = draw.lineCap = "round";
-  for (const [color, extra] of [["#000", 4], ["#fff", 0]]) {
-    draw.strokeStyle = draw.fillStyle = color;
-    draw.lineWidth = 4 + extra;
-    draw.beginPath();
-    for (const { lines } of outlines) {
-      for (const line of lines) {
-        line.forEach(([x, y], at) => (at ? draw.lineTo(x * scale, y * scale) : draw.moveTo(x * scale, y * scale)));
-      }
-    }
-    draw.stroke();
-    for (const [x, y] of outlines.filter(({ marked }) => marked).flatMap(({ lines }) => lines.flat())) {
-      draw.beginPath();
-      draw.arc(x * scale, y * scale, 6 + extra / 2, 0, 2 * Math.PI);
-      draw.fill();
-    }
-  }
 }
 
 // A small line chart over steps; returns how to move its cursor.
@@ -127,16 +68,10 @@ function chart(parent, name, title, values, highest, format, last) {
 
 function build(el) {
   // JupyterLab must not take the arrow keys for moving between cells.
-  const root = node(el, "div", { class: "cmllm-player", "data-lm-suppress-shortcuts": "true" });
+  const root = node(el, "div", { class: "cmllm-view cmllm-player", "data-lm-suppress-shortcuts": "true" });
   const question = node(root, "div", { class: "question" });
   const panels = node(root, "div", { class: "panels" });
-  const left = node(panels, "div", { class: "left" });
-  const canvas = node(left, "canvas", { role: "img" });
-  const scale = node(left, "div", { class: "scale" });
-  node(scale, "span", {}, "0");
-  const ramp = node(scale, "span", { class: "ramp" });
-  const most = node(scale, "span");
-  const reading = node(left, "div", { class: "reading" });
+  const picture = mapOnImage(node(panels, "div", { class: "left" }));
   const right = node(panels, "div", { class: "right" });
   const charts = node(right, "div", { class: "charts" });
   const facts = node(right, "div", { class: "facts" });
@@ -151,14 +86,12 @@ function build(el) {
   const label = node(controls, "output", { class: "label" });
   const choice = node(controls, "label", { class: "choice" }, "layers ");
   const layers = node(choice, "select");
-  return { root, question, canvas, ramp, most, reading, charts, facts, before, when, answer, play, slider, label, layers };
+  return { root, question, picture, charts, facts, before, when, answer, play, slider, label, layers };
 }
 
 function render({ model, el }) {
   const view = build(el);
-  const image = new Image();
-  const outlines = document.createElement("canvas");
-  let data, raw, colors, now, curves, timer;
+  let data, raw, now, curves, timer;
 
   const step = () => Math.min(model.get("step"), data.steps.length - 1);
   const column = () => data.layers.indexOf(model.get("layer")) + 1;
@@ -171,10 +104,9 @@ function render({ model, el }) {
     const at = step();
     const { number, answer, latent, gradient, seconds } = data.steps[at];
     const [energy, share] = [data.energy[at][column()], data.share[at][column()]];
-    drawMap(view.canvas, data, image, outlines, colors, now.maps[at], now.top);
     for (const curve of curves) curve.move(at);
     const spoken = `step ${number}: energy ${energy.toFixed(3)}, ${percent(share)} of the attention in the region`;
-    view.canvas.setAttribute("aria-label", `map on the image, ${spoken}`);
+    view.picture.show(now.maps[at], now.top, spoken);
     view.slider.value = at;
     view.slider.setAttribute("aria-valuetext", spoken);
     view.label.textContent = `step ${number} of ${data.steps.at(-1).number}`;
@@ -188,7 +120,6 @@ function render({ model, el }) {
 
   function choose() {
     now = mapsOf(data, raw, column());
-    view.most.textContent = `${now.top.toPrecision(3)} % of the attention on the image`;
     view.layers.value = String(model.get("layer") ?? "all");
     const [energies, shares] = [data.energy, data.share].map((rows) => rows.map((row) => row[column()]));
     const digits = (value, exact) => value.toFixed(exact ? 4 : 2);
@@ -208,25 +139,13 @@ function render({ model, el }) {
   function load() {
     data = model.get("data");
     raw = new Uint16Array(bytes(data.maps).buffer);
-    const rgba = bytes(data.palette);
-    colors = Array.from({ length: 256 }, (_, at) => {
-      const [r, g, b, a] = rgba.subarray(4 * at, 4 * at + 4);
-      return `rgba(${r},${g},${b},${(a / 255).toFixed(3)})`;
-    });
-    view.ramp.style.background = `linear-gradient(to right, ${colors.filter((_, at) => at % 15 === 0).join(", ")})`;
-    const [width, height] = data.size;
-    view.canvas.width = Math.round(CANVAS * Math.min(1, width / height));
-    view.canvas.height = Math.max(1, Math.round(CANVAS * Math.min(1, height / width)));
-    [outlines.width, outlines.height] = [view.canvas.width, view.canvas.height];
-    drawOutlines(outlines, data);
+    view.picture.load(data);
     view.question.textContent = data.question;
     view.before.textContent = data.steps[0].answer ?? "not asked for";
     view.slider.max = data.steps.length - 1;
     view.layers.replaceChildren();
     node(view.layers, "option", { value: "all" }, `all ${data.layers.length}`);
     for (const layer of data.layers) node(view.layers, "option", { value: layer }, layer);
-    image.onload = show;
-    image.src = data.image;
     choose();
   }
 
@@ -257,17 +176,6 @@ function render({ model, el }) {
     event.stopPropagation();
   }
 
-  function read(event) {
-    const box = view.canvas.getBoundingClientRect();
-    const x = ((event.clientX - box.left) / box.width) * data.size[0];
-    const y = ((event.clientY - box.top) / box.height) * data.size[1];
-    const column = data.xs.findLastIndex((edge) => edge <= x);
-    const row = data.ys.findLastIndex((edge) => edge <= y);
-    const inside = column >= 0 && row >= 0 && column < data.xs.length - 1 && row < data.ys.length - 1;
-    const value = inside ? now.maps[step()][row * (data.xs.length - 1) + column] : 0;
-    view.reading.textContent = `x ${x.toFixed(0)} y ${y.toFixed(0)}: ${value.toFixed(2)} % of the attention on the image`;
-  }
-
   view.slider.addEventListener("input", () => go(Number(view.slider.value)));
   view.play.addEventListener("click", toggle);
   view.layers.addEventListener("change", () => {
@@ -275,8 +183,6 @@ function render({ model, el }) {
     model.save_changes();
   });
   view.root.addEventListener("keydown", press);
-  view.canvas.addEventListener("pointermove", read);
-  view.canvas.addEventListener("pointerleave", () => (view.reading.textContent = ""));
   model.on("change:step", show);
   model.on("change:layer", choose);
   model.on("change:data", load);

@@ -1,8 +1,5 @@
 """The picker's module in Chromium with mouse, touch and keys; the other end of its model is a real `RegionPicker`."""
 
-from base64 import b64encode
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -10,14 +7,9 @@ from PIL import Image
 import cmllm_tools as cm
 from cmllm_tools.layout import VisualTokenLayout, fixed_grid, grid_boxes
 
-from .conftest import SITE
+from .cell import Cell
 
 pytestmark = pytest.mark.slow
-FILES = {
-    "/": Path(__file__).with_name("picker.html"),
-    "/region_picker.js": Path(cm.widgets.__file__).with_name("region_picker.js"),
-    "/region_picker.css": Path(cm.widgets.__file__).with_name("region_picker.css"),
-}
 # Of what the browser asks Python for: large photograph, small image shown magnified.
 LARGE, SMALL = (1600, 1200), (192, 192)
 
@@ -32,48 +24,17 @@ def scene(size):
     return Image.fromarray(pixels)
 
 
-class Cell:
-    """A picker in a page, its model's two ends joined."""
+class PickerCell(Cell):
+    """A picker in a page."""
 
     def __init__(self, page, picker):
-        self.page, self.picker = page, picker
-        self.problems, self.requests = [], []
-        page.on("console", lambda message: self.problems.append(message.text) if message.type != "log" else None)
-        page.on("pageerror", lambda error: self.problems.append(str(error)))
-        page.route("**/*", self._answer)
-        page.expose_function("toPython", self._receive)
-        page.set_default_timeout(10_000)
-        page.goto(f"{SITE}/")
-        page.wait_for_selector("body[data-loaded]", state="attached")
-        state = self._state() | {"_image": b64encode(picker._image).decode()}
-        page.evaluate("state => show(state)", state)
+        super().__init__(page, picker)
+        self.picker = picker
         page.wait_for_selector("[data-ready]")
         self.canvas = page.locator(".cmllm-drawing")
 
-    def _answer(self, route):
-        path = route.request.url.removeprefix(SITE)
-        if path in FILES:
-            return route.fulfill(path=FILES[path])
-        self.requests.append(route.request.url)
-        return route.abort()
-
-    def _state(self):
-        names = ("_size", "_regions", "_boxes", "_weights", "_error", "_note")
-        return {name: value for name, value in self.picker.get_state().items() if name in names}
-
-    def _receive(self, changed):
-        """As ipywidgets: take what the browser sent, answer with what differs from it."""
-        before = self._state() | changed
-        self.picker.set_state(changed)
-        return {name: value for name, value in self._state().items() if value != before[name]}
-
-    def push(self):
-        """Send the state after Python has set something."""
-        self.page.evaluate("state => model.receive(state)", self._state())
-
     def settled(self):
-        self.page.wait_for_function("pending === 0")
-        self.page.wait_for_timeout(40)  # one frame is drawn
+        super().settled()
         return self.picker.regions
 
     def at(self, x, y):
@@ -94,14 +55,6 @@ class Cell:
         mouse.up()
         return self.settled()
 
-    def text(self, part):
-        return self.page.locator(f".cmllm-{part}").inner_text()
-
-    def keys(self, *names):
-        for name in names:
-            self.page.keyboard.press(name)
-        return self.settled()
-
     def tokens_drawn(self):
         """Of what is laid over the image for the tokens: the sum of its opacity, and the share that is dark."""
         return self.page.evaluate("opacity(document.querySelector('.cmllm-tokens'))")
@@ -114,7 +67,7 @@ def show(browser):
 
     def cell(picker, **options):
         context = browser.new_context(viewport={"width": 800, "height": 760}, **options)
-        cells.append(Cell(context.new_page(), picker))
+        cells.append(PickerCell(context.new_page(), picker))
         return cells[-1]
 
     yield cell

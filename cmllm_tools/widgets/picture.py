@@ -1,0 +1,137 @@
+"""What the widgets that show a map on an image share: its data, its drawing (`picture.js`), and a page without a kernel."""
+
+import base64
+import json
+from collections.abc import Iterable
+from html import escape
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+from PIL import Image
+
+from ..display import data_uri, palette
+from ..layout import VisualTokenLayout
+from ..regions import Region
+from ..trace import check_writable
+
+_HERE = Path(__file__).parent
+_EXPORT = "export default"
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark"><title>{title}</title>
+<style>
+{style}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 980px; margin: 1.5em auto; padding: 0 1em }}
+</style></head><body>
+<noscript>{static}</noscript>
+<div id="widget"></div>
+<script type="application/json" id="state">{state}</script>
+<script type="module">
+{module}
+// Stands in for the widget's model, as there is no kernel to tell.
+const state = JSON.parse(document.getElementById("state").textContent);
+const listeners = {{}};
+const model = {{
+  get: (name) => state[name],
+  set: (name, value) => {{
+    if (state[name] === value) return;
+    state[name] = value;
+    for (const listener of listeners["change:" + name] ?? []) listener();
+  }},
+  on: (event, listener) => (listeners[event] ??= []).push(listener),
+  off: () => {{}},
+  save_changes: () => {{}},
+}};
+widget.render({{ model, el: document.getElementById("widget") }});
+</script></body></html>
+"""
+
+
+class MapWidget(anywidget.AnyWidget):
+    """A widget with a page of its own, and with static HTML for fronts and exports that have no widget."""
+
+    def to_html(self) -> str:
+        """One page that opens from disk without a network, at what is shown now."""
+        raise NotImplementedError
+
+    def _static(self) -> str:
+        raise NotImplementedError
+
+    def write_html(self, path: str | PathLike) -> Path:
+        """Write the page of `to_html` to a file.
+
+        Raises:
+            TraceError: when the file cannot be written.
+        """
+        path = check_writable(path)
+        path.write_text(self.to_html(), encoding="utf-8")
+        return path
+
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The widget, and beside it the static HTML."""
+        bundle = super()._repr_mimebundle_(**options)
+        if bundle is not None:
+            bundle[0]["text/html"] = str(self._static())
+        return bundle
+
+
+def module(name: str) -> str:
+    """ES module of a widget, after what all of them draw with."""
+    return _read("picture.js") + _read(f"{name}.js")
+
+
+def style(name: str) -> str:
+    """Style sheet of a widget, after the common one."""
+    return _read("picture.css") + _read(f"{name}.css")
+
+
+def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
+    """One page that shows a widget in this state, from disk and without a network; `static` where scripts are off."""
+    return _PAGE.format(
+        title=escape(title),
+        style=style(name),
+        static=static,
+        # A page's own module cannot import itself, so that its export becomes a name.
+        module=module(name).replace(_EXPORT, "const widget ="),
+        # "<" is escaped so that no text can end the script element.
+        state=json.dumps(state).replace("<", "\\u003c"),
+    )
+
+
+def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterable[Region]) -> dict[str, Any]:
+    """What `picture.js` needs to draw maps of this layout, as plain JSON data.
+
+    Args:
+        image: the user's, or a copy of it of any size.
+        layout: where each visual token looks.
+        regions: to outline.
+    """
+    cells = layout.cells
+    return {
+        "image": data_uri(image),
+        "size": list(layout.image_size),
+        "xs": _rounded([*cells[0, :, 0], cells[0, -1, 2]]),
+        "ys": _rounded([*cells[:, 0, 1], cells[-1, 0, 3]]),
+        "outlines": [
+            {"marked": region.soft, "lines": [[_rounded(point) for point in line] for line in region.outline()]}
+            for region in regions
+        ],
+        "palette": base64_of(palette()),
+    }
+
+
+def base64_of(values: np.ndarray) -> str:
+    """The array's bytes as text."""
+    return base64.b64encode(values.tobytes()).decode()
+
+
+def _rounded(values: Any) -> list[float]:
+    return [round(float(value), 2) for value in values]
+
+
+def _read(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")
