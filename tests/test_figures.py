@@ -115,3 +115,32 @@ def test_visual_tokens_outlines_every_token_by_size():
     assert "20 visual tokens" in figure.layout.title.text
     assert "thumbnail &amp; tile" in figure.layout.title.text
     assert len(figure.layout.images) == 1
+
+
+def test_curves_can_be_told_apart_without_color():
+    lines = {f"<i>{number}</i>": ([0, 1], [number, 2 * number]) for number in range(6)}
+    figure = figures.curves(lines, "step", "energy")
+    assert [list(line.y) for line in figure.data] == [[number, 2 * number] for number in range(6)]
+    for style in ([line.line.color, line.line.dash, line.marker.symbol] for line in figure.data):
+        assert sum(style[1:] == [other.line.dash, other.marker.symbol] for other in figure.data) == 1
+    assert figure.data[0].name == "&lt;i&gt;0&lt;/i&gt;"
+    assert figure.data[0].mode == "lines+markers"
+    assert figures.curves({"long": (range(31), range(31))}, "x", "y").data[0].mode == "lines"
+
+
+def test_token_weights_shows_regions_side_by_side_on_one_scale(prompt, box):
+    point = cm.Point(100, 80)
+    figure = figures.token_weights(prompt.layout, prompt.image, {"box": box, "point": point}, sigma=0.3)
+    hard, soft = (item for item in figure.data if item.type == "heatmap")
+    assert np.allclose(np.ravel(hard.z), prompt.layout.inside(box))
+    assert np.allclose(np.ravel(soft.z), np.exp(-(prompt.layout.distance(point) ** 2) / (2 * 0.3**2)))
+    assert hard.zmax == soft.zmax == 1
+    assert [note.text for note in figure.layout.annotations] == ["box", "point"]
+    assert {item.xaxis for item in figure.data if item.type == "scatter"} == {"x", "x2"}
+
+
+def test_token_weights_of_overlapping_tokens_are_those_of_the_place():
+    boxes = np.concatenate([grid_boxes((0, 0, 40, 40), (1, 1)), grid_boxes((0, 0, 40, 40), (2, 2))])
+    layout = cm.VisualTokenLayout((40, 40), boxes, (2, 2), "thumbnail and tiles", merged=True)
+    figure = figures.token_weights(layout, Image.new("RGB", (40, 40)), {"a quarter": cm.Box(0, 0, 20, 20)})
+    assert np.allclose(figure.data[0].z, [[1, 0], [0, 0]])

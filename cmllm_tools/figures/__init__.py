@@ -3,6 +3,7 @@
 Text that comes from a model or a user is escaped: plotly renders a subset of HTML.
 """
 
+from .compare import curves, token_weights
 from .grids import head_grid, head_ranking, layer_head_grid
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
 from .runs import before_after, energy_curve, step_player
@@ -10,6 +11,7 @@ from .windows import window_grid
 
 __all__ = [
     "before_after",
+    "curves",
     "energy_curve",
     "head_grid",
     "head_ranking",
@@ -18,6 +20,7 @@ __all__ = [
     "maps_on_image",
     "sinks_on_image",
     "step_player",
+    "token_weights",
     "visual_tokens",
     "window_grid",
 ]
