@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +8,7 @@ from PIL import Image
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import gradient_profile
+from cmllm_tools.analysis import gradient_profile, gradients
 
 REGION = cm.Box(12, 5, 30, 30)
 
@@ -70,6 +72,20 @@ def test_a_step_for_one_layer_is_one_against_a_layer_of_negative_cosine(mllm, pr
     strongest = profile.layers[int(profile.norms.argmax())]
     assert f"strongest pull layer {strongest}, |gradient| {profile.norms.max():.3g}" in repr(profile)
     assert "least cosine" in profile._repr_html_()
+
+
+def test_a_layer_that_does_not_look_at_the_image_pulls_at_nothing(tiny, monkeypatch):
+    def blind(*arguments):
+        attention = cm.capture_attention(*arguments)
+        sees = torch.tensor([1.0, 0.0, 1.0])[:, None, None, None]
+        return replace(attention, values=attention.values * sees)
+
+    monkeypatch.setattr(gradients, "capture_attention", blind)
+    profile = gradient_profile(*tiny, REGION)
+    assert np.isnan(profile.energies[1])
+    assert profile.norms[1] == 0
+    assert (profile.cosines[1] == 0).all()
+    assert (profile.norms[[0, 2]] > 0).all()
 
 
 def test_bad_input_is_refused(tiny):

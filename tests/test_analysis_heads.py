@@ -113,6 +113,18 @@ def test_an_interrupt_leaves_the_ranking_so_far_and_the_model_as_found(mllm, exa
     assert_same(before, snapshot(mllm))
 
 
+def test_a_head_that_does_not_look_at_the_image_never_points(mllm, examples, monkeypatch):
+    def blind(*arguments):
+        attention = cm.capture_attention(*arguments)
+        attention.values[0, 2] = 0
+        return attention
+
+    monkeypatch.setattr(heads, "capture_attention", blind)
+    corner = cm.analysis.Example(examples[0].image, examples[0].question, cm.Box(0, 0, 48, 48))
+    ranking = rank_heads(mllm, [corner], "last", layers=[0])
+    assert ranking.hits[0, 2] == ranking.lift[0, 2] == 0
+
+
 def test_bad_queries_and_examples_are_refused(mllm, examples):
     with pytest.raises(cm.PromptError, match="'zebra'"):
         rank_heads(mllm, examples[:2], "zebra")

@@ -70,6 +70,15 @@ def test_a_head_on_the_region_ranks_first_and_one_elsewhere_last(tiny):
     assert "<td" in alone._repr_html_()
 
 
+def test_a_head_that_does_not_look_at_the_image_has_no_share(tiny):
+    _, prompt = tiny
+    values = torch.full((1, 2, 1, 16), 0.01)
+    values[0, 1] = 0
+    grid = region_share(made_up(prompt, values), cm.Box(16, 16, 32, 32))
+    assert grid.values[0, 1] == grid.rank[0, 1] == 0
+    assert "mean 3.1%" in repr(grid)
+
+
 @pytest.mark.parametrize("kind", ["box", "mask", "scribble", "point"])
 def test_other_places_are_seen_whole_and_clear_of_the_region(prompt, example, kind):
     region = example.region(kind)

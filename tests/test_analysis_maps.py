@@ -85,6 +85,14 @@ def test_families_without_visual_tokens_in_the_sequence_are_refused(name):
             follow(mllm, prompt)
 
 
+def test_padding_changes_nothing(tiny):
+    mllm, prompt = tiny
+    padded = mllm.prepare(prompt.image, prompt.question, padding="max_length", max_length=40, padding_side="left")
+    assert len(padded.tokens) > len(prompt.tokens)
+    for follow in (rollout, relevancy):
+        assert torch.allclose(follow(mllm, padded).values, follow(mllm, prompt).values, atol=1e-5)
+
+
 def test_bad_settings_are_refused(tiny):
     with pytest.raises(cm.SettingsError, match="residual must be at least 0 and below 1; got 1"):
         rollout(*tiny, residual=1)

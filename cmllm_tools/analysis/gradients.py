@@ -23,7 +23,7 @@ class GradientProfile:
 
     Args:
         layers: layer numbers.
-        energies: (layer,) of each layer's map.
+        energies: (layer,) of each layer's map; not a number for a layer that does not look at the image at all.
         norms: (layer,) Euclidean norm of the gradient at the latent.
         cosines: (layer, layer) between the layers' gradients, -1..1: below 0, a step for one is a step against the other.
         together: (layer,) cosine of each with the gradient of the mean map's energy, along which a method steps.
@@ -99,13 +99,15 @@ def gradient_profile(
     attention = capture_attention(mllm, prompt, layers, heads, queries, start)
     maps = layer_maps(attention)
     target = Target.of(prompt.layout, region, sigma, rule).to(maps)
-    energies = [*target.energy(maps), target.energy(maps.mean(0))]
+    energies = [target.energy(values) for values in [*maps, maps.mean(0)]]
     gradients = torch.stack(
         [
             torch.autograd.grad(energy, start, retain_graph=energy is not energies[-1])[0].flatten()
             for energy in tqdm(energies, "gradients", unit="layer")
         ]
     )
+    # A layer that looks at other tokens only (a sliding window past the image) has no energy, and pulls at nothing.
+    gradients = torch.where(torch.stack(energies).isfinite()[:, None], gradients, 0)
     norms = gradients.norm(dim=1)
     directions = gradients / norms.clamp_min(torch.finfo(norms.dtype).tiny)[:, None]
     cosines = (directions @ directions.T).cpu().numpy()

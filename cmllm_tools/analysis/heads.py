@@ -16,7 +16,7 @@ from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from .examples import Example, as_examples
-from .layers import ROWS, grid_picture
+from .layers import ROWS, grid_picture, on_image
 
 FORMAT = 1
 # 97.5 % point of the normal distribution: intervals are those of 95 %.
@@ -229,8 +229,8 @@ def rank_heads(
             values = attention.values.mean(2)
             weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
             inside = weights >= weights.max() / 2
-            lift = values @ weights / values.sum(-1) / weights.mean()
-            hits = inside[values.argmax(-1)]
+            lift = values @ weights / on_image(values) / weights.mean()
+            hits = inside[values.argmax(-1)] & (values.amax(-1) > 0)
             found.append((hits.cpu().numpy(), lift.cpu().numpy(), inside.to(values).mean().item()))
     except KeyboardInterrupt:
         if not found:

@@ -113,7 +113,7 @@ def region_share(
     values = attention.values.detach().mean(2)
     places = moved_over(layout, region) if others is None else list(others)
     weights = torch.stack([Target.of(layout, place, sigma, rule).weights() for place in [region, *places]]).to(values)
-    shares = torch.einsum("lht,pt->plh", values, weights) / values.sum(-1)
+    shares = torch.einsum("lht,pt->plh", values, weights) / on_image(values)
     chance = weights.mean(1)
     return HeadGrid(
         values=shares[0].cpu().numpy(),
@@ -122,6 +122,11 @@ def region_share(
         heads=attention.heads,
         elsewhere=(shares[1:] / chance[1:, None, None]).cpu().numpy(),
     )
+
+
+def on_image(values: torch.Tensor) -> torch.Tensor:
+    """Attention on the image (...,) to divide (..., visual token) by; a head with none at all has a share of 0."""
+    return values.sum(-1).clamp_min(torch.finfo(values.dtype).tiny)
 
 
 def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region, ...]]:

@@ -61,7 +61,8 @@ def rollout(
         rows = _rows(positions, prompt).mean(0)
         for call in calls.last_to_first():
             weights = call.weights().mean(0)
-            mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True))
+            # Attention sinks of the model's own take from what rows sum to.
+            mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny))
             rows = residual * rows.to(mixed) + (1 - residual) * mixed
     return _map(rows, prompt, prompt.words(positions))
 
@@ -121,7 +122,7 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """What one layer's attention function was given and gave back."""
+    """What one layer's attention function was given and gave back; `padding` (token,) is True before the prompt."""
 
     module: Any
     query: torch.Tensor
@@ -130,12 +131,14 @@ class _Call:
     mask: Any
     options: dict[str, Any]
     output: torch.Tensor
+    padding: torch.Tensor
 
     def weights(self) -> torch.Tensor:
         """(head, token, token)."""
         heads, tokens = range(self.query.shape[1]), range(self.query.shape[2])
         rows = attention_rows(self.module, self.query, self.key, self.mask, heads, tokens, **self.options)
-        return rows.flatten(0, -3)
+        # Padding attends to nothing, and has no softmax.
+        return rows.flatten(0, -3).masked_fill(self.padding.to(rows.device)[:, None], 0)
 
     def values(self, like: torch.Tensor) -> torch.Tensor:
         """(head, token, width), in the precision of `like`."""
@@ -148,6 +151,8 @@ class _Calls(Recorder):
     def __init__(self, mllm: Mllm, prompt: Prompt):
         super().__init__(mllm.attention_modules, None, [], None, errors={})
         self.calls: dict[int, _Call] = {}
+        seen = prompt.inputs.get("attention_mask")
+        self.padding = torch.zeros(len(prompt.tokens), dtype=torch.bool) if seen is None else seen[0] == 0
 
     def compare(
         self,
@@ -161,7 +166,7 @@ class _Calls(Recorder):
     ) -> None:
         layer = self.modules.get(module)
         if layer is not None:
-            self.calls[layer] = _Call(module, query, key, value, mask, options, output)
+            self.calls[layer] = _Call(module, query, key, value, mask, options, output, self.padding)
 
     def last_to_first(self) -> Iterator[_Call]:
         missing = [layer for layer in self.layers if layer not in self.calls]
