@@ -16,13 +16,10 @@ from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from .examples import Example, as_examples
+from .intervals import bootstrap, wilson
 from .layers import ROWS, grid_picture, on_image
 
 FORMAT = 1
-# 97.5 % point of the normal distribution: intervals are those of 95 %.
-Z = 1.96
-# Resamples of the examples for the intervals of the lift.
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,10 +54,7 @@ class HeadRanking:
     @property
     def pointing_interval(self) -> np.ndarray:
         """(2, layer, head): 95 % interval of `pointing` (Wilson's, right also for none and for all)."""
-        n, p = self.examples, self.pointing
-        centre = (p + Z**2 / (2 * n)) / (1 + Z**2 / n)
-        half = Z * np.sqrt(p * (1 - p) / n + Z**2 / (4 * n**2)) / (1 + Z**2 / n)
-        return np.stack([centre - half, centre + half])
+        return wilson(self.pointing, self.examples)
 
     @property
     def order(self) -> tuple[tuple[int, int], ...]:
@@ -257,13 +251,3 @@ def named(example: Example) -> str:
     if not example.answer:
         raise DataError(f"Queries by name need examples with an answer; {example.question!r} has none.")
     return example.answer
-
-
-def bootstrap(values: np.ndarray, seed: int) -> np.ndarray:
-    """95 % interval (2, ...) of the mean of `values` (example, ...), by percentiles of means over resampled examples."""
-    rng = np.random.default_rng(seed)
-    count = len(values)
-    flat = values.reshape(count, -1)
-    # Weights of a resample are how often it holds each example.
-    weights = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    return np.percentile(weights @ flat, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])

@@ -14,10 +14,10 @@ from ..errors import DataError
 from ..methods import Method, method_from_json
 from ..models.prompt import Queries
 from ..trace import check_writable
+from .intervals import bootstrap
 
 # Rows of the figures, in the order that a run gives them.
 FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
-RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -277,14 +277,13 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         if index == best or means[best] - means[index] <= errors[index]
     ]
     chosen = min(close, key=lambda index: (sweep.choices[index].layers[1], -means[index]))
-    low, high = min(c.layers[0] for c in sweep.choices), max(c.layers[1] for c in sweep.choices)
-    whole = [
-        index for index, choice in enumerate(sweep.choices) if choice.layers == (low, high) and np.isfinite(means[index])
-    ]
+    every = min(choice.layers[0] for choice in sweep.choices), max(choice.layers[1] for choice in sweep.choices)
+    whole = [index for index, choice in enumerate(sweep.choices) if choice.layers == every and np.isfinite(means[index])]
     if not whole:
-        raise DataError(f"A recommendation needs the window of all layers, ({low}, {high}), among the choices.")
+        raise DataError(f"A recommendation needs the window of all layers, {every}, among the choices.")
     against = max(whole, key=lambda index: means[index])
     gains = values[chosen] - values[against]
+    low, high = bootstrap(gains).tolist()
     reason = (
         f"{sweep.choices[best]} has the best {by!r} of {len(sweep.choices)} choices; {len(close) - 1} more are within one "
         f"standard error of it on {values.shape[1]} examples, and of these {sweep.choices[chosen]} ends the forward first"
@@ -295,16 +294,9 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         float(sweep.figure(by)[chosen].mean()),
         sweep.choices[against],
         float(gains.mean()),
-        interval(gains),
+        (low, high),
         reason,
     )
-
-
-def interval(values: np.ndarray, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean of `values` (example,), from resampled examples (Efron 1979)."""
-    picks = np.random.default_rng(seed).integers(0, len(values), (RESAMPLES, len(values)))
-    low, high = np.quantile(values[picks].mean(1), [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
 
 
 def _queries(data: Any) -> Queries:

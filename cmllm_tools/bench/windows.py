@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
-from ..analysis.sweep import FIGURES, interval
+from ..analysis.intervals import bootstrap
+from ..analysis.sweep import FIGURES
 from ..analysis.together import steer_together
 from ..energy import Target
 from ..errors import DataError
@@ -86,8 +87,8 @@ def _tested(mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Me
     bar = tqdm(lines, desc="held out", unit="example")
     right = np.array([_answers_right(mllm, line, kind, method, choices) for line in bar], float).T
     margin = right[0] - right[1]
-    means = right.mean(1)
-    return HeldOut(len(lines), float(means[0]), float(means[1]), float(margin.mean()), interval(margin))
+    low, high = bootstrap(margin).tolist()
+    return HeldOut(len(lines), float(right[0].mean()), float(right[1].mean()), float(margin.mean()), (low, high))
 
 
 def _answers_right(mllm: Mllm, line: ReferringExample, kind: str, method: Method, choices: Sequence[Choice]) -> list[bool]:
