@@ -54,6 +54,8 @@ class StepPlayer(MapWidget):
         self.data["stopped"] = self.trace.stopped
         if shown[kept:]:
             self.send({"from": kept, "steps": shown[kept:]})
+        if self.trace.stopped != "running":
+            self.keep()
 
     def to_html(self) -> str:
         """One page that opens from disk without a network, at the step and layer shown now."""
