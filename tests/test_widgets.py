@@ -229,6 +229,7 @@ def test_picture_is_kept_beside_the_widget_and_renewed(picker, monkeypatch):
     hows, (widget, first, second), options = zip(*sent, strict=True)
     assert hows == ("display", "display", "update_display")
     assert set(widget) == {"application/vnd.jupyter.widget-view+json", "text/plain"}
+    assert (widget["text/plain"], second["text/plain"]) == ("RegionPicker", repr(picker))
     mark = options[1]["display_id"]
     assert mark == options[2]["display_id"]
     assert f"{mark}-alive" in picker._dom_classes

@@ -25,6 +25,8 @@ class Kept:
 
         data, metadata = self._bundle()
         data.pop("text/html")
+        # The widget's own text would stay what it was; the picture's is renewed.
+        data["text/plain"] = type(self).__name__
         self.add_class(f"{self._mark}-alive")  # type: ignore[attr-defined]
         display(data, metadata=metadata, raw=True)
         self._send_picture("display")
@@ -39,7 +41,7 @@ class Kept:
         style = f"<style>{alive} {kept}, {alive} .jp-OutputArea-child:has({kept}) {{ display: none }}</style>"
         below = "<small>A picture of the widget; to use it, run the cell.</small>"
         page = Html(f'{style}<div class="{mark}">{self._bundle()[0]["text/html"]}{below}</div>')
-        getattr(display, how)({"text/html": page, "text/plain": ""}, raw=True, display_id=mark)
+        getattr(display, how)({"text/html": page, "text/plain": repr(self)}, raw=True, display_id=mark)
 
     @property
     def _mark(self) -> str:
