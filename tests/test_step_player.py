@@ -21,9 +21,9 @@ def trace(mllm, prompt, box):
 
 
 def decoded(data):
-    raw = np.frombuffer(base64.b64decode(data["maps"]), "<u2").astype(float)
-    raw = raw.reshape(len(data["steps"]), len(data["layers"]), -1)
-    return raw / 65535 * np.array(data["peaks"])[:, None]
+    raw = np.stack([np.frombuffer(base64.b64decode(step["maps"]), "<u2") for step in data["steps"]])
+    peaks = np.array([step["peaks"] for step in data["steps"]])
+    return raw.reshape(*peaks.shape, -1) / 65535 * peaks[..., None]
 
 
 def state_of(page):
@@ -42,7 +42,8 @@ def test_maps_survive_the_way_to_the_browser(trace):
 
 def test_numbers_are_the_run_s_and_each_layer_s(trace):
     data = player_data(trace)
-    for step, energy, share in zip(trace.steps, data["energy"], data["share"], strict=True):
+    for step, shown in zip(trace.steps, data["steps"], strict=True):
+        energy, share = shown["energy"], shown["share"]
         assert (energy[0], share[0]) == (step.energy, step.share)
         assert energy[1:] == pytest.approx([(1 - value) ** 2 for value in share[1:]])
         inside = trace.layout.inside(trace.regions[0])
@@ -84,7 +85,7 @@ def test_traits(trace):
     player.step, player.layer = 2, None
     synced = player.get_state()
     assert (synced["step"], synced["layer"], len(synced["data"]["steps"])) == (2, None, 6)
-    assert "export default { render }" in synced["_esm"]
+    assert "export default { initialize, render }" in synced["_esm"]
     assert ".cmllm-player" in synced["_css"]
     assert "step 2 of 6, all layers" in repr(player)
 
@@ -109,16 +110,27 @@ def test_the_trace_is_only_read(trace):
     assert np.array_equal(trace.maps, maps)
 
 
-def test_refresh_shows_new_steps(mllm, prompt, box):
-    run = cm.Steering(mllm, prompt, box, cm.ControlMLLM(steps=2))
+def test_refresh_sends_only_what_is_new(mllm, prompt, box, monkeypatch):
+    run, sent, states = cm.Steering(mllm, prompt, box, cm.ControlMLLM(steps=3)), [], []
     steps = iter(run)
     next(steps)
     player = StepPlayer(run.trace)
+    monkeypatch.setattr(player, "send", sent.append)
+    monkeypatch.setattr(player, "send_state", lambda key=None: states.append(key))
+    next(steps)
     next(steps)
     assert len(player.data["steps"]) == 1
     player.refresh()
-    player.step = 1
-    assert len(player.data["steps"]) == 2
+    run.trace.steps[2].answer = "a red cross"
+    player.refresh()
+    player.refresh()
+    assert [(message["from"], len(message["steps"])) for message in sent] == [(1, 2), (2, 1)]
+    assert states == []
+    assert player.get_state()["data"] == player_data(run.trace)
+    list(steps)
+    run.trace.steps[0].answer = "a blue zero"
+    player.refresh()
+    assert (sent[-1]["from"], sent[-1]["steps"]) == (0, player_data(run.trace)["steps"])
 
 
 def test_page_is_small_and_needs_nothing_else(mllm, prompt, box, tmp_path):
@@ -132,7 +144,7 @@ def test_page_is_small_and_needs_nothing_else(mllm, prompt, box, tmp_path):
     assert state["data"] == player_data(trace)
     # The module's own export is the page's name for it.
     assert "export default" not in page
-    assert page.count("const widget = { render };") == 1
+    assert page.count("const widget = { initialize, render };") == 1
     path = StepPlayer(trace).write_html(tmp_path / "player.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
     with pytest.raises(cm.TraceError, match="there is no"):

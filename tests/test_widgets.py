@@ -2,6 +2,7 @@
 
 import base64
 import io
+import re
 import subprocess
 import sys
 
@@ -195,20 +196,47 @@ def test_image_travels_once_and_reduced():
     assert np.array_equal(np.asarray(small), np.asarray(picture()))
 
 
+def still(picker):
+    """The picture for readers without a kernel."""
+    kind, data = re.search(r'src="data:image/(\w+);base64,([^"]+)"', picker._repr_mimebundle_()[0]["text/html"]).groups()
+    return kind, Image.open(io.BytesIO(base64.b64decode(data)))
+
+
 def test_bundle_has_the_widget_and_a_picture(picker):
     white = cm.widgets.RegionPicker(Image.new("RGB", (WIDTH, HEIGHT), "white"), [cm.Box(10, 10, 30, 30), cm.Point(50, 20)])
     data, _ = white._repr_mimebundle_()
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == white.model_id
-    shown = np.asarray(Image.open(io.BytesIO(base64.b64decode(data["image/png"]))).convert("L"))
+    shown = np.asarray(still(white)[1].convert("L"))
     assert shown.shape == (HEIGHT, WIDTH)
     assert shown[10, 20] == shown[20, 30] == 255
     assert shown[8, 20] == shown[20, 32] == 0
     assert shown[20, 45] == 0
-    large, _ = cm.widgets.RegionPicker(picture(1600, 800), cm.Scribble([(0, 0), (1599, 799)]))._repr_mimebundle_()
-    assert Image.open(io.BytesIO(base64.b64decode(large["image/jpeg"]))).size == (640, 320)
+    kind, large = still(cm.widgets.RegionPicker(picture(1600, 800), cm.Scribble([(0, 0), (1599, 799)])))
+    assert (kind, large.size) == ("jpeg", (640, 320))
     for region in REGIONS:
         picker.region = region
-        assert "image/png" in picker._repr_mimebundle_()[0]
+        assert still(picker)[0] == "png"
+
+
+def test_picture_is_kept_beside_the_widget_and_renewed(picker, monkeypatch):
+    sent = []
+    for name in ("display", "update_display"):
+        monkeypatch.setattr(f"IPython.display.{name}", lambda data, how=name, **options: sent.append((how, data, options)))
+    picker.region = REGIONS[0]
+    assert sent == []
+    picker._ipython_display_()
+    picker.region = REGIONS[1]
+    hows, (widget, first, second), options = zip(*sent, strict=True)
+    assert hows == ("display", "display", "update_display")
+    assert set(widget) == {"application/vnd.jupyter.widget-view+json", "text/plain"}
+    assert (widget["text/plain"], second["text/plain"]) == ("RegionPicker", repr(picker))
+    mark = options[1]["display_id"]
+    assert mark == options[2]["display_id"]
+    assert f"{mark}-alive" in picker._dom_classes
+    for page in (first["text/html"], second["text/html"]):
+        assert f"body:has(.{mark}-alive) .{mark}" in page
+        assert f'<div class="{mark}"><img src="data:image/png' in page
+    assert first["text/html"] != second["text/html"]
 
 
 def test_text_names_image_and_regions(picker):

@@ -142,6 +142,10 @@ class AttentionExplorer(MapWidget):
             "peaks": peaks.flatten().tolist(),
         }
 
+    @traitlets.observe("shown", "layer", "head")
+    def _renew(self, change: Any) -> None:
+        self.keep()
+
     def _inside(self, values: torch.Tensor) -> list[float] | None:
         if self._target is None:
             return None

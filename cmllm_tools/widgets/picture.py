@@ -16,6 +16,7 @@ from ..display import data_uri, palette
 from ..layout import VisualTokenLayout
 from ..regions import Region
 from ..trace import check_writable
+from .kept import Kept
 
 _HERE = Path(__file__).parent
 _EXPORT = "export default"
@@ -51,7 +52,7 @@ widget.render({{ model, el: document.getElementById("widget") }});
 """
 
 
-class MapWidget(anywidget.AnyWidget):
+class MapWidget(Kept, anywidget.AnyWidget):
     """A widget with a page of its own, and with static HTML for fronts and exports that have no widget."""
 
     def to_html(self) -> str:

@@ -56,7 +56,7 @@ function render({ model, el }) {
   const newMask = button(painting, "New mask", "The next stroke begins a mask (key n)", () => refresh((fresh = !fresh)));
 
   const stage = add(root, "div", { className: "cmllm-stage" });
-  stage.style.width = `${across / dense}px`;
+  [stage.style.width, bar.style.maxWidth] = [0, 430].map((least) => `${Math.max(across / dense, least)}px`);
   const [picture, tokens, canvas] = ["picture", "tokens", "drawing"].map((name) =>
     add(stage, "canvas", { className: `cmllm-${name}`, width: across, height: down, ariaHidden: name !== "drawing" }),
   );

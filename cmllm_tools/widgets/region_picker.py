@@ -2,6 +2,7 @@
 
 import warnings
 from base64 import b64encode
+from html import escape
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
@@ -17,6 +18,7 @@ from ..errors import ImageError, RegionError
 from ..images import read_image
 from ..layout import RegionWarning, VisualTokenLayout
 from ..regions import Mask, Region, Regions, as_regions, region_from_json
+from .kept import Kept
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
 SENT_PIXELS = 1280
@@ -25,7 +27,7 @@ STATIC_PIXELS = 640
 LARGEST_PNG = 150_000
 
 
-class RegionPicker(anywidget.AnyWidget):
+class RegionPicker(Kept, anywidget.AnyWidget):
     """Draw regions on an image with the mouse, touch or keys.
 
     `regions` is a tuple of `Box`, `Mask`, `Scribble` and `Point` in pixels of the image, however large it is shown; setting
@@ -70,6 +72,7 @@ class RegionPicker(anywidget.AnyWidget):
         sigma: float = 0.1,
     ):
         self._picture = read_image(image)
+        self._small = _reduced(self._picture, STATIC_PIXELS)
         self._last: Any = None
         super().__init__(_image=_encoded(self._picture, SENT_PIXELS)[1], _size=list(self._picture.size))
         self.sigma = sigma
@@ -138,6 +141,7 @@ class RegionPicker(anywidget.AnyWidget):
             self._error = ""
             self._regions = [region.to_json() for region in change["new"]]
             self._show_weights()
+        self.keep()
 
     @traitlets.observe("sigma")
     def _show_weights(self, _change: Any = None) -> None:
@@ -189,8 +193,9 @@ class RegionPicker(anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        kind, picture = _encoded(_outlined(self._picture, self.regions), STATIC_PIXELS)
-        return {**data, kind: b64encode(picture).decode("ascii")}, metadata
+        kind, picture = _encoded(_outlined(self._small, self._picture.width, self.regions), STATIC_PIXELS)
+        source = f"data:{kind};base64,{b64encode(picture).decode('ascii')}"
+        return {**data, "text/html": f'<img src="{source}" alt="{escape(repr(self))}">'}, metadata
 
 
 def _encoded(image: Image.Image, longest: int) -> tuple[str, bytes]:
@@ -210,10 +215,10 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
     return image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
 
 
-def _outlined(image: Image.Image, regions: tuple[Region, ...]) -> Image.Image:
-    """The image at the size of the static picture with regions as white lines with a dark rim, as in the figures."""
-    scale = min(1.0, STATIC_PIXELS / max(image.size))
-    picture = _reduced(image, STATIC_PIXELS).copy()
+def _outlined(image: Image.Image, original: int, regions: tuple[Region, ...]) -> Image.Image:
+    """An image, reduced from its original width, with regions as white lines with a dark rim, as in the figures."""
+    scale = image.width / original
+    picture = image.copy()
     draw = ImageDraw.Draw(picture)
     for color, width in (("black", 5), ("white", 2)):
         for region in regions:

@@ -1,23 +1,31 @@
 // Plays a trace: slider over steps, linked to the map on the image, energy and share with a cursor, and the answer.
-// Everything arrives once in `data` (see player_data in step_player.py); a step is drawn here, without the kernel.
+// Everything arrives once in `data` (see player_data in step_player.py), but for the steps of a run that goes on, which follow
+// one by one; a step is drawn here, without the kernel.
 
 const CHART = { width: 420, height: 132, left: 48, right: 14, top: 24, bottom: 20 };
 const PLAY_MS = 700;
 
+// Numbers of a step's maps, decoded once: (layer, cell), as shares of each layer's highest.
+const decoded = new WeakMap();
+function numbersOf(step) {
+  if (!decoded.has(step)) decoded.set(step, new Uint16Array(bytes(step.maps).buffer));
+  return decoded.get(step);
+}
+
 // For each step a Float32Array over cells, in percent of the attention on the image, and the highest of all steps.
-// `column` 0 is the mean over layers, 1.. one layer each: as in the rows of `energy` and `share`.
-function mapsOf(data, raw, column) {
+// `column` 0 is the mean over layers, 1.. one layer each: as in `energy` and `share` of a step.
+function mapsOf(data, column) {
   const layers = data.layers.length;
-  const cells = raw.length / (data.steps.length * layers);
   let top = 0;
-  const maps = data.steps.map((_, step) => {
+  const maps = data.steps.map((step) => {
+    const raw = numbersOf(step);
+    const cells = raw.length / layers;
     const map = new Float32Array(cells);
     let sum = 0;
     for (let layer = 0; layer < layers; layer++) {
       if (column && layer !== column - 1) continue;
-      const start = (step * layers + layer) * cells;
       for (let cell = 0; cell < cells; cell++) {
-        const value = raw[start + cell] * data.peaks[layer];
+        const value = raw[layer * cells + cell] * step.peaks[layer];
         map[cell] += value;
         sum += value;
       }
@@ -89,9 +97,14 @@ function build(el) {
   return { root, question, picture, charts, facts, before, when, answer, play, slider, label, layers };
 }
 
+// What a run has added, or answered since; before it is known to any view.
+function initialize({ model }) {
+  model.on("msg:custom", ({ from, steps }) => model.get("data").steps.splice(from, Infinity, ...steps));
+}
+
 function render({ model, el }) {
   const view = build(el);
-  let data, raw, now, curves, timer;
+  let data, now, curves, timer;
 
   const step = () => Math.min(model.get("step"), data.steps.length - 1);
   const column = () => data.layers.indexOf(model.get("layer")) + 1;
@@ -103,7 +116,7 @@ function render({ model, el }) {
   function show() {
     const at = step();
     const { number, answer, latent, gradient, seconds } = data.steps[at];
-    const [energy, share] = [data.energy[at][column()], data.share[at][column()]];
+    const [energy, share] = [data.steps[at].energy[column()], data.steps[at].share[column()]];
     for (const curve of curves) curve.move(at);
     const spoken = `step ${number}: energy ${energy.toFixed(3)}, ${percent(share)} of the attention in the region`;
     view.picture.show(now.maps[at], now.top, spoken);
@@ -119,9 +132,9 @@ function render({ model, el }) {
   }
 
   function choose() {
-    now = mapsOf(data, raw, column());
+    now = mapsOf(data, column());
     view.layers.value = String(model.get("layer") ?? "all");
-    const [energies, shares] = [data.energy, data.share].map((rows) => rows.map((row) => row[column()]));
+    const [energies, shares] = ["energy", "share"].map((name) => data.steps.map((one) => one[name][column()]));
     const digits = (value, exact) => value.toFixed(exact ? 4 : 2);
     view.charts.replaceChildren();
     curves = [
@@ -138,14 +151,17 @@ function render({ model, el }) {
 
   function load() {
     data = model.get("data");
-    raw = new Uint16Array(bytes(data.maps).buffer);
     view.picture.load(data);
     view.question.textContent = data.question;
-    view.before.textContent = data.steps[0].answer ?? "not asked for";
-    view.slider.max = data.steps.length - 1;
     view.layers.replaceChildren();
     node(view.layers, "option", { value: "all" }, `all ${data.layers.length}`);
     for (const layer of data.layers) node(view.layers, "option", { value: layer }, layer);
+    grow();
+  }
+
+  function grow() {
+    view.before.textContent = data.steps[0].answer ?? "not asked for";
+    view.slider.max = data.steps.length - 1;
     choose();
   }
 
@@ -186,6 +202,7 @@ function render({ model, el }) {
   model.on("change:step", show);
   model.on("change:layer", choose);
   model.on("change:data", load);
+  model.on("msg:custom", grow);
   pause();
   load();
   return () => {
@@ -193,7 +210,8 @@ function render({ model, el }) {
     model.off("change:step", show);
     model.off("change:layer", choose);
     model.off("change:data", load);
+    model.off("msg:custom", grow);
   };
 }
 
-export default { render };
+export default { initialize, render };

@@ -1,6 +1,7 @@
 """A trace played step by step in the browser: map, energy, share and answer, without the kernel and without plotly."""
 
 import warnings
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -45,8 +46,16 @@ class StepPlayer(MapWidget):
         return f"StepPlayer(step {self.step} of {len(self.trace)}, {layers}, {self.trace!r})"
 
     def refresh(self) -> None:
-        """Show what the trace has become since it was last read."""
-        self.data = player_data(self.trace)
+        """Show what the trace has become since it was last read: only steps that are new, or answered since, are sent."""
+        shown, steps = self.data["steps"], list(self.trace.steps)
+        kept = sum(1 for _ in takewhile(lambda pair: pair[0]["answer"] == pair[1].answer, zip(shown, steps, strict=False)))
+        # In place, as a trait that is set anew is sent whole; a front that connects later asks for all of it.
+        shown[kept:] = steps_data(self.trace, steps[kept:])
+        self.data["stopped"] = self.trace.stopped
+        if shown[kept:]:
+            self.send({"from": kept, "steps": shown[kept:]})
+        if self.trace.stopped != "running":
+            self.keep()
 
     def to_html(self) -> str:
         """One page that opens from disk without a network, at the step and layer shown now."""
@@ -77,53 +86,52 @@ class StepPlayer(MapWidget):
 def player_data(trace: Trace) -> dict[str, Any]:
     """What the browser needs of a trace, as plain JSON data.
 
-    Maps are uint16 in base64, (step, layer, cell), scaled to each layer's highest value, which `peaks` gives. `energy` and
-    `share` are (step, 1 + layer): of the run, then of each layer alone.
-
     Raises:
         TraceError: for a trace without steps.
     """
     if not trace.steps:
         raise TraceError("A player needs a trace with at least one step; this one has none.")
-    layout = trace.layout
-    # A running optimisation may add steps meanwhile.
-    steps = list(trace.steps)
-    grids = layout.raster(np.stack([step.maps.numpy() for step in steps])).astype(float)
-    grids = grids.reshape(*grids.shape[:2], -1)
-    peaks = np.maximum(grids.max((0, 2)), 1e-30)
-    energy, share = _by_layer(trace, steps)
     return {
-        **picture_data(Image.fromarray(trace.image), layout, trace.regions),
+        **picture_data(Image.fromarray(trace.image), trace.layout, trace.regions),
         "question": trace.question,
         "method": type(trace.method).__name__,
         "model": trace.model["name"],
         "stopped": trace.stopped,
-        "steps": [
-            {
-                "number": step.number,
-                "answer": step.answer,
-                "latent": step.latent_norm,
-                "gradient": step.gradient_norm,
-                "seconds": step.seconds,
-            }
-            for step in steps
-        ],
         "layers": list(trace.layers),
-        "energy": energy,
-        "share": share,
-        "maps": base64_of(np.round(grids / peaks[:, None] * 65535).astype("<u2")),
-        "peaks": peaks.tolist(),
+        # A running optimisation may add steps meanwhile.
+        "steps": steps_data(trace, list(trace.steps)),
     }
 
 
-def _by_layer(trace: Trace, steps: list[Step]) -> tuple[list[list[float]], list[list[float]]]:
+def steps_data(trace: Trace, steps: list[Step]) -> list[dict[str, Any]]:
+    """What the browser needs of some steps of a trace.
+
+    Maps are uint16 in base64, (layer, cell), scaled to each layer's highest value, which `peaks` gives. `energy` and
+    `share` are those of the run, then of each layer alone.
+    """
+    if not steps:
+        return []
     maps = torch.stack([step.maps for step in steps])
     with warnings.catch_warnings():
         # Said when the run began.
         warnings.simplefilter("ignore", RegionWarning)
         target = trace.target.to(maps)
     energies, shares = target.energy(maps).tolist(), target.share(maps).tolist()
-    return (
-        [[step.energy, *layers] for step, layers in zip(steps, energies, strict=True)],
-        [[step.share, *layers] for step, layers in zip(steps, shares, strict=True)],
-    )
+    data = []
+    for step, energy, share in zip(steps, energies, shares, strict=True):
+        grids = trace.layout.raster(step.maps.numpy()).astype(float)
+        peaks = np.maximum(grids.max((1, 2), keepdims=True), 1e-30)
+        data.append(
+            {
+                "number": step.number,
+                "answer": step.answer,
+                "latent": step.latent_norm,
+                "gradient": step.gradient_norm,
+                "seconds": step.seconds,
+                "energy": [step.energy, *energy],
+                "share": [step.share, *share],
+                "maps": base64_of(np.round(grids / peaks * 65535).astype("<u2")),
+                "peaks": peaks.ravel().tolist(),
+            }
+        )
+    return data

@@ -25,6 +25,8 @@ from ..optimize import Steering
 from ..regions import Regions
 from ..trace import Trace
 from . import reproduce
+from .code_view import CodeView
+from .kept import Kept
 from .region_picker import RegionPicker
 from .settings import Settings
 from .step_player import StepPlayer
@@ -36,7 +38,7 @@ _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before yo
 ImageSource = str | PathLike | Image.Image | np.ndarray
 
 
-class Workbench(ipw.VBox):
+class Workbench(Kept, ipw.VBox):
     """A panel to steer a model with the mouse: draw, press Steer, watch, stop, save.
 
     A run takes one step per turn of the kernel's event loop, so that Stop, other widgets and other cells are served between
@@ -109,12 +111,12 @@ class Workbench(ipw.VBox):
             description="Stop", disabled=True, tooltip="End the run after this step, and keep its trace"
         )
         self._progress = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="auto"))
-        self._status = ipw.Label("Draw a region, then press Steer.")
-        self._message, self._answers, self._player_box = ipw.HTML(), ipw.HTML(), ipw.VBox()
+        self._status = ipw.Label("Draw a region, then press Steer.").add_class("cmllm-run")
+        self._message, self._answers, self._player_box = ipw.HTML(), ipw.HTML().add_class("cmllm-answers"), ipw.VBox()
         self._path = ipw.Text("trace.safetensors", description="file")
         self._save = ipw.Button(description="Save trace", disabled=True)
-        self._copy = ipw.Button(description="Copy as code", tooltip="The Python that does the same without this panel")
-        self._code = ipw.Textarea(layout=ipw.Layout(width="100%", height="16em", display="none"))
+        self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that does the same without this panel")
+        self._code = CodeView()
         self._picker_box = ipw.VBox([self.picker])
         self._side = ipw.VBox(
             [
@@ -132,7 +134,7 @@ class Workbench(ipw.VBox):
         self._steer.on_click(lambda _: self._try(self.steer))
         self._stop.on_click(lambda _: self.stop())
         self._save.on_click(lambda _: self._try(self.save))
-        self._copy.on_click(lambda _: self._try(self._show_code))
+        self._copy.on_click(lambda _: self._try(lambda: self._code.show(self.code())))
         self._question.observe(self._changed, "value")
         self.settings.listen(self._changed)
         self.picker.observe(self._changed, "regions")
@@ -355,6 +357,7 @@ class Workbench(ipw.VBox):
     def _end(self) -> None:
         self._stop.disabled = True
         self._busy = False
+        self.keep()
 
     # What the panel says.
 
@@ -384,15 +387,10 @@ class Workbench(ipw.VBox):
     def _say(self, text: str, more: str = "") -> None:
         self._message.value = f'<div role="alert"><b>{escape(text)}</b>{more}</div>'
 
-    def _show_code(self) -> None:
-        self._code.value = self.code()
-        self._code.rows = self._code.value.count("\n") + 1
-        self._code.layout.display = None
-
     def _changed(self, change: Any = None) -> None:
         """Something was set: what depends on it follows."""
         # A field may hold what is no setting while it is being typed; Steer says so.
         with suppress(SettingsError):
             self.picker.sigma = self.method.sigma
-            if self._code.layout.display is None:
-                self._show_code()
+            if self._code.shown:
+                self._code.code = self.code()

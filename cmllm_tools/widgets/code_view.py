@@ -1,0 +1,22 @@
+"""Python code to take along: shown, and copied to the clipboard."""
+
+from pathlib import Path
+
+import anywidget
+import traitlets
+
+
+class CodeView(anywidget.AnyWidget):
+    """Code that is hidden until it is shown first; setting `code` then follows silently."""
+
+    _esm = Path(__file__).with_name("code_view.js")
+    _css = Path(__file__).with_name("code_view.css")
+
+    code = traitlets.Unicode().tag(sync=True)
+    shown = traitlets.Int(0).tag(sync=True)
+
+    def show(self, code: str) -> None:
+        """Show this code, and have the browser copy it."""
+        with self.hold_sync():
+            self.code = code
+            self.shown += 1
