@@ -12,8 +12,11 @@ from .errors import ImageError
 # Beyond this ratio of sides the short side holds no content after any model's resize.
 MAX_ASPECT = 200
 
+# What `read_image` reads.
+ImageSource = str | PathLike | Image.Image | np.ndarray
 
-def read_image(image: str | PathLike | Image.Image | np.ndarray) -> Image.Image:
+
+def read_image(image: ImageSource) -> Image.Image:
     """An upright RGB image from a file, a PIL image or an array.
 
     EXIF rotation is applied, grey values are repeated over the channels, and transparent pixels are laid on white.

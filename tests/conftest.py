@@ -9,11 +9,14 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
+from cmllm_tools.models.embedded import DEMO_SCENE, HELDOUT
 
 torch.manual_seed(0)
 # The models are tiny: a second thread costs more than it brings, and much more on a busy machine.
 torch.set_num_threads(1)
+
+
+PLUS = cm.ControlMLLMPlus(steps=3)
 
 
 @pytest.fixture(scope="session")
@@ -34,6 +37,25 @@ def prompt(mllm, example):
 @pytest.fixture(scope="session")
 def box(example):
     return example.region("box")
+
+
+@pytest.fixture(scope="session")
+def scene():
+    return read_roc(HELDOUT)[DEMO_SCENE]
+
+
+@pytest.fixture(scope="session")
+def picture_file(scene, tmp_path_factory):
+    path = tmp_path_factory.mktemp("image") / "scene.png"
+    scene.image.save(path)
+    return path
+
+
+@pytest.fixture
+def bench(mllm, picture_file, scene):
+    from cmllm_tools.widgets import Workbench
+
+    return Workbench(mllm, picture_file, regions=scene.region("box"), method=PLUS)
 
 
 def snapshot(mllm):

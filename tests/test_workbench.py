@@ -2,31 +2,11 @@ import asyncio
 import signal
 
 import pytest
+from conftest import PLUS
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import DEMO_SCENE, HELDOUT
 from cmllm_tools.widgets import Workbench
-
-PLUS = cm.ControlMLLMPlus(steps=3)
-
-
-@pytest.fixture(scope="module")
-def scene():
-    return read_roc(HELDOUT)[DEMO_SCENE]
-
-
-@pytest.fixture(scope="module")
-def picture_file(scene, tmp_path_factory):
-    path = tmp_path_factory.mktemp("image") / "scene.png"
-    scene.image.save(path)
-    return path
-
-
-@pytest.fixture
-def bench(mllm, picture_file, scene):
-    return Workbench(mllm, picture_file, regions=scene.region("box"), method=PLUS)
 
 
 @pytest.fixture

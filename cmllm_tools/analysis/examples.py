@@ -2,12 +2,9 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from os import PathLike
-
-import numpy as np
-from PIL import Image
 
 from ..errors import DataError
+from ..images import ImageSource
 from ..regions import Regions
 
 
@@ -23,7 +20,7 @@ class Example:
         alternatives: wrong answers, to compare the right one with.
     """
 
-    image: Image.Image | np.ndarray | str | PathLike
+    image: ImageSource
     question: str
     region: Regions
     answer: str | None = None

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from os import PathLike
 
 import numpy as np
 from PIL import Image
@@ -12,6 +11,7 @@ from ..context import ContextMap, context_map
 from ..display import Fact, card, one_line, picture, table
 from ..errors import SettingsError
 from ..heads import Heads, pairs_within
+from ..images import ImageSource
 from ..layout import VisualTokenLayout
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
@@ -82,7 +82,7 @@ class Sinks:
 
 def sinks(
     mllm: Mllm,
-    image: str | PathLike | Image.Image | np.ndarray,
+    image: ImageSource,
     questions: Sequence[str],
     *,
     blank: str = ".",

@@ -2,7 +2,6 @@
 
 from functools import cached_property
 from operator import attrgetter
-from os import PathLike
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import PromptError, SettingsError, UnsupportedModelError
-from ..images import read_image
+from ..images import ImageSource, read_image
 from . import decoding
 from .family import Family
 from .geometry import Placement, Seen
@@ -105,7 +104,7 @@ class Mllm:
         hook = getattr(embeddings, "_hf_hook", None) if embeddings.weight.is_meta else None
         return embeddings.weight.device if hook is None else torch.device(hook.execution_device)
 
-    def prepare(self, image: str | PathLike | Image.Image | np.ndarray, question: str, **processor_options: Any) -> Prompt:
+    def prepare(self, image: ImageSource, question: str, **processor_options: Any) -> Prompt:
         """Image and question as the model reads them; runs the vision encoder once.
 
         Args:

@@ -49,6 +49,7 @@ class AttentionExplorer(MapWidget):
             learned queries. A token of the answer looks as a query in the prompt followed by the answer; the token that
             it led to is the next one.
         sigma: width of the Gaussian by which a scribble's or point's share is weighted.
+        latent: (visual token, width) added to the visual tokens, to see where a steered model looks and what it answers.
 
     Attributes:
         queries: positions of the chosen tokens, as `queries=` of `capture_attention` and of methods takes them. May be
@@ -82,15 +83,16 @@ class AttentionExplorer(MapWidget):
         head: int | None = None,
         answer: bool = True,
         sigma: float = 0.1,
+        latent: torch.Tensor | None = None,
         **options: Any,
     ):
         self.prompt = prompt
         self.regions = () if region is None else as_regions(region)
         self._target = Target.of(prompt.layout, self.regions, sigma) if self.regions else None
         looking = not (prompt.learned or mllm.model.config.is_encoder_decoder)
-        self.answer = mllm.generate(prompt) if answer and looking else None
+        self.answer = mllm.generate(prompt, latent) if answer and looking else None
         self._note = "" if self.answer or not answer else _EMPTY if looking else _NOT_LOOKING
-        self.attention = _heard(mllm, prompt, self.answer)
+        self.attention = _heard(mllm, prompt, self.answer, latent)
         super().__init__(data=self._data(), queries=queries, layer=layer, head=head, **options)
 
     def __repr__(self) -> str:
@@ -228,15 +230,17 @@ class AttentionExplorer(MapWidget):
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 
-def _heard(mllm: Mllm, prompt: Prompt, answer: str | None) -> Attention:
+def _heard(mllm: Mllm, prompt: Prompt, answer: str | None, latent: torch.Tensor | None) -> Attention:
     """Attention of all tokens after the image, those of the answer included, in memory of the CPU."""
-    attention = capture_attention(mllm, prompt, queries="after_image")
+    # The attention is looked at only, so that a latent's gradient is not kept.
+    latent = None if latent is None else latent.detach().to(prompt.call.states.device)
+    attention = capture_attention(mllm, prompt, queries="after_image", latent=latent)
     attention = replace(attention, values=attention.values.cpu())
     if not answer:
         return attention
     longer = followed_by(mllm, prompt, answer_tokens(mllm, answer))
     # Of the answer alone: where the prompt's tokens see all of the sequence, they would see the answer.
-    said = capture_attention(mllm, longer, queries=range(len(prompt.tokens), len(longer.tokens)))
+    said = capture_attention(mllm, longer, queries=range(len(prompt.tokens), len(longer.tokens)), latent=latent)
     values = torch.cat([attention.values, said.values.cpu()], 2)
     return replace(attention, values=values, queries=attention.queries + said.queries, prompt=longer)
 

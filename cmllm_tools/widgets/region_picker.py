@@ -4,7 +4,6 @@ import warnings
 from base64 import b64encode
 from html import escape
 from io import BytesIO
-from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from ..energy import Target
 from ..errors import ImageError, RegionError
-from ..images import read_image
+from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
 from ..regions import Mask, Region, Regions, as_regions, region_from_json
 from .kept import Kept
@@ -65,7 +64,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
 
     def __init__(
         self,
-        image: str | PathLike | Image.Image | np.ndarray,
+        image: ImageSource,
         regions: Regions = (),
         layout: VisualTokenLayout | None = None,
         *,

@@ -5,9 +5,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-
+from ..images import ImageSource
 from ..methods import Method
 from ..models.mllm import Mllm
 from ..regions import Mask, Point, Region, Scribble
@@ -21,7 +19,7 @@ WRITTEN = ("steps", "step_size", "layers", "queries", "sigma")
 
 def code(
     mllm: Mllm,
-    image: str | PathLike | Image.Image | np.ndarray,
+    image: ImageSource,
     question: str,
     regions: tuple[Region, ...],
     method: Method,

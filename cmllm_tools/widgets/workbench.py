@@ -2,22 +2,20 @@
 
 import asyncio
 import threading
-import traceback
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as ipw
-import numpy as np
 from PIL import Image
 
 from ..callbacks import Answers
 from ..display import card
 from ..errors import OptimizationError, RegionError, SettingsError, TraceError
+from ..images import ImageSource
 from ..layout import RegionWarning
 from ..methods import Method
 from ..models.mllm import Mllm
@@ -27,6 +25,8 @@ from ..trace import Trace
 from . import reproduce
 from .code_view import CodeView
 from .kept import Kept
+from .layers_tab import LayersTab, Subject
+from .messages import Messages
 from .region_picker import RegionPicker
 from .settings import Settings
 from .step_player import StepPlayer
@@ -34,8 +34,6 @@ from .turns import running_loop, take_turns
 
 STOPPED, INTERRUPTED = "stopped", "interrupted"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
-
-ImageSource = str | PathLike | Image.Image | np.ndarray
 
 
 class Workbench(Kept, ipw.VBox):
@@ -58,6 +56,7 @@ class Workbench(Kept, ipw.VBox):
     Attributes:
         picker: the `RegionPicker`; `picker.regions` may be set.
         settings: the fields of the method.
+        layers: the tab that looks into layers and heads; `layers.sweep` may be set.
         player: the `StepPlayer` of the last run, None before the first.
         trace: of the last run, growing while it goes on, None before the first.
         error: what the last run or command failed with, None when it did not.
@@ -96,7 +95,7 @@ class Workbench(Kept, ipw.VBox):
         super().__init__(
             [
                 ipw.HBox([self._picker_box, self._side], layout=ipw.Layout(flex_flow="row wrap", grid_gap="16px")),
-                self._player_box,
+                ipw.Tab([self._player_box, self.layers], titles=["Steps", "Layers"]),
                 self._below,
                 self._code,
             ]
@@ -112,7 +111,8 @@ class Workbench(Kept, ipw.VBox):
         )
         self._progress = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="auto"))
         self._status = ipw.Label("Draw a region, then press Steer.").add_class("cmllm-run")
-        self._message, self._answers, self._player_box = ipw.HTML(), ipw.HTML().add_class("cmllm-answers"), ipw.VBox()
+        self._message, self._answers, self._player_box = Messages(), ipw.HTML().add_class("cmllm-answers"), ipw.VBox()
+        self.layers = LayersTab(self.mllm, self._subject, self.settings, self._try, self._turn)
         self._path = ipw.Text("trace.safetensors", description="file")
         self._save = ipw.Button(description="Save trace", disabled=True)
         self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that does the same without this panel")
@@ -250,7 +250,7 @@ class Workbench(Kept, ipw.VBox):
             raise TraceError("There is no trace to save yet; press Steer first.")
         with self._turn:
             saved = self.trace.save(self._path.value if path is None else path)
-        self._say(f"Saved {saved.resolve()} ({len(self.trace)} steps).")
+        self._message.say(f"Saved {saved.resolve()} ({len(self.trace)} steps).")
         return saved
 
     def code(self) -> str:
@@ -280,10 +280,11 @@ class Workbench(Kept, ipw.VBox):
         with self._door:
             free, self._busy = not self._busy, True
         if not free:
-            self._say(_BUSY)
+            self._message.say(_BUSY)
             return False
         self._run = self._reason = self.error = None
-        self._message.value, self._progress.value, self._status.value = "", 0, "preparing"
+        self._message.clear()
+        self._progress.value, self._status.value = 0, "preparing"
         self._stop.disabled = False
         return True
 
@@ -306,8 +307,7 @@ class Workbench(Kept, ipw.VBox):
         """A run, cut where others have their turn."""
         if not self.picker.regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
-        if self.question != self._prompt.question:
-            self._prompt = self.mllm.prepare(self._source, self.question)
+        self._prepare()
         with warnings.catch_warnings():
             # The picker says it where the region was drawn.
             warnings.simplefilter("ignore", RegionWarning)
@@ -336,6 +336,17 @@ class Workbench(Kept, ipw.VBox):
         answers.on_end(run)
         self._show(run.trace)
         self._status.value = f"{run.trace.stopped} (step {run.trace.steps[-1].number} of {last})"
+
+    def _prepare(self) -> None:
+        if self.question != self._prompt.question:
+            self._prompt = self.mllm.prepare(self._source, self.question)
+
+    def _subject(self) -> Subject:
+        """What the tab of layers looks into: the latent is that of a run on the very prompt."""
+        self._prepare()
+        run = self._run
+        latent = run.trace.latent if run is not None and run.prompt is self._prompt else None
+        return Subject(self._prompt, self.picker.regions, latent)
 
     def _show(self, trace: Trace) -> None:
         """Show what a trace has become: in the player, which stays at the last step if it was there, and the answers."""
@@ -378,14 +389,7 @@ class Workbench(Kept, ipw.VBox):
 
     def _failed(self, error: BaseException) -> None:
         self.error = error
-        told = "".join(traceback.format_exception(error))
-        self._say(
-            str(error) or type(error).__name__,
-            f"<details><summary>{type(error).__name__}: traceback</summary><pre>{escape(told)}</pre></details>",
-        )
-
-    def _say(self, text: str, more: str = "") -> None:
-        self._message.value = f'<div role="alert"><b>{escape(text)}</b>{more}</div>'
+        self._message.failed(error)
 
     def _changed(self, change: Any = None) -> None:
         """Something was set: what depends on it follows."""

@@ -1,0 +1,80 @@
+"""The workbench's tab of layers: what it looks into, and what it hands to the settings."""
+
+import pytest
+import torch
+from conftest import PLUS
+
+import cmllm_tools as cm
+from cmllm_tools.analysis import Choice, Sweep
+from cmllm_tools.widgets.layers_tab import AFTER, BEFORE
+
+
+def test_it_looks_at_what_the_panel_shows(mllm, bench, scene):
+    explorer = bench.layers.look()
+    prompt = mllm.prepare(scene.image, "describe the object.")
+    expected = cm.capture_attention(mllm, prompt, queries="text").values
+    torch.testing.assert_close(explorer.attention.values[:, :, : expected.shape[2]], expected)
+    assert explorer.regions == tuple(bench.picker.regions)
+    assert explorer.answer == mllm.generate(prompt)
+    bench.question = "what is at the left ?"
+    assert bench.layers.look().prompt.question == "what is at the left ?"
+    assert bench.layers._box.children == (bench.layers.explorer,)
+
+
+def test_after_a_run_it_looks_with_the_latent(mllm, bench):
+    bench.layers._when.value = AFTER
+    with pytest.raises(cm.SettingsError, match="press Steer first"):
+        bench.layers.look()
+    trace = bench.run()
+    explorer = bench.layers.look()
+    steered = cm.capture_attention(mllm, explorer.prompt, queries="text", latent=trace.latent).values
+    torch.testing.assert_close(explorer.attention.values[:, :, : steered.shape[2]], steered)
+    assert explorer.answer == trace.steps[-1].answer
+    # The share of the run's own layers and queries is the trace's.
+    low, high = trace.method.layers
+    explorer.queries = trace.method.queries
+    layers = explorer._target.to(explorer.attention.values).share(explorer._means()[1 + low : 1 + high, 0])
+    assert layers.max() > trace.steps[0].share
+    bench.question = "what is at the left ?"
+    with pytest.raises(cm.SettingsError, match="press Steer first"):
+        bench.layers.look()
+    bench.layers._when.value = BEFORE
+    assert bench.layers.look().answer
+
+
+def test_a_failure_is_shown_in_the_panel(bench):
+    bench.layers._when.value = AFTER
+    bench.layers._look.click()
+    assert "press Steer first" in bench._message.value
+    assert isinstance(bench.error, cm.SettingsError)
+
+
+def test_what_is_chosen_can_be_steered_with(bench):
+    with pytest.raises(cm.SettingsError, match="press Look first"):
+        bench.layers.use()
+    explorer = bench.layers.look()
+    explorer.queries, explorer.layer, explorer.head = "last", 2, 4
+    bench.layers._use.click()
+    assert (bench.method.queries, bench.method.layers, bench.method.heads) == ("last", (2, 3), (4,))
+    assert bench.run().method.heads == (4,)
+    explorer.layer = explorer.head = None
+    explorer.queries = ["object"]
+    bench.layers.use()
+    assert (bench.method.queries, bench.method.layers, bench.method.heads) == (explorer.queries, (2, 3), None)
+    explorer.queries = [explorer.attention.queries[-1]]
+    with pytest.raises(cm.SettingsError, match="Tokens of the answer"):
+        bench.layers.use()
+
+
+def test_a_sweeps_choices_can_be_taken_over(bench):
+    choices = [Choice((0, 2), "text"), Choice((1, 4), "last")]
+    sweep = Sweep.empty("embedded", PLUS, choices, ["a"])
+    sweep.values[:] = [[[1.0], [2.0]]]
+    bench.layers.sweep = sweep
+    dropdown, page = bench.layers._found.children
+    assert [option[1] for option in dropdown.options] == [None, choices[1], choices[0]]
+    assert "layers 1..3, last" in page.value
+    dropdown.value = choices[1]
+    assert (bench.method.layers, bench.method.queries, bench.method.heads) == ((1, 4), "last", None)
+    bench.layers.sweep = None
+    assert bench.layers._found.children == ()
