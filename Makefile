@@ -60,8 +60,9 @@ train: venv
 heldout: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.heldout
 
-picture: demo
-	$(BIN)/python docs/picture.py out/demo.safetensors docs/picture.png
+picture: venv
+	$(BIN)/python -m pytest -q tests/browser/test_jupyterlab.py -k "steer and cross"
+	cp test-output/workbench-red-cross.png docs/picture.png
 
 families: venv
 	$(BIN)/python docs/families.py

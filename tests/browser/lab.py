@@ -1,0 +1,241 @@
+"""A Jupyter server of our own on a temporary folder, and a notebook in its page, driven as a person drives it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import TimeoutError as TooLong
+
+ROOT = Path(__file__).parents[2]
+TOKEN = "of-the-tests"
+READY_WITHIN = 60  # seconds
+# What the fronts fetch from the net on their own.
+OFFLINE = [
+    "--LabApp.extension_manager=readonly",
+    "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+    "--LabApp.news_url=None",
+]
+SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
+
+
+@contextmanager
+def server(app, folder, home):
+    """Run `jupyterlab` or `notebook` on a folder, with nothing of the user's configuration; gives the server's address."""
+    names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")
+    folders = {name: home / name.lower() for name in (*names, "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
+    for name, value in SETTINGS.items():
+        file = folders["JUPYTERLAB_SETTINGS_DIR"] / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(value))
+    environment = os.environ | {name: str(value) for name, value in folders.items()}
+    environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
+    command = [sys.executable, "-m", app, *options, f"--ServerApp.root_dir={folder}", *OFFLINE]
+    log = home / "server.log"
+    with log.open("w") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
+        try:
+            yield _address(process, folders["JUPYTER_RUNTIME_DIR"], log)
+        finally:
+            process.terminate()
+            process.wait(READY_WITHIN)
+
+
+def _address(process, runtime, log):
+    """Where the server listens, once it does; the system chose its port."""
+    end = time.monotonic() + READY_WITHIN
+    while time.monotonic() < end and process.poll() is None:
+        for file in runtime.glob("jpserver-*.json"):
+            return json.loads(file.read_text())["url"]
+        time.sleep(0.1)
+    raise RuntimeError(f"The Jupyter server did not start:\n{log.read_text()}")
+
+
+# Text is read with `textContent`, as `innerText` is empty where the front leaves out what is scrolled away.
+class Notebook:
+    """A notebook open in JupyterLab or Notebook 7.
+
+    Attributes:
+        problems: errors on the browser's console, and exceptions in the page.
+        abroad: addresses asked for that are not the server's.
+    """
+
+    def __init__(self, page, address):
+        self.page, self.problems, self.abroad = page, [], []
+        self._host = urlsplit(address).netloc
+        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("pageerror", lambda error: self.problems.append(str(error)))
+        page.on("request", lambda request: self._count(request.url))
+        page.on("websocket", lambda socket: self._count(socket.url))
+        page.set_default_timeout(10_000)
+        page.goto(f"{address}?token={TOKEN}")
+        self.wait_for_kernel()
+
+    def _count(self, url):
+        parts = urlsplit(url)
+        if parts.scheme not in ("data", "blob") and parts.netloc != self._host:
+            self.abroad.append(url)
+
+    def wait_for_kernel(self):
+        """Until the page has its kernel: a cell that is run before is not run."""
+        self.page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
+        self.page.wait_for_function(
+            """async () => {
+                const [session] = await (await fetch("/api/sessions")).json();
+                const [name, shown] = [".jp-Toolbar-kernelName", ".jp-Notebook-ExecutionIndicator"]
+                    .map((part) => document.querySelector(part));
+                return session?.kernel.connections && session.kernel.execution_state === "idle"
+                    && shown?.dataset.status === "idle" && !/No Kernel/.test(name?.textContent ?? "No Kernel");
+            }""",
+            polling=200,
+        )
+
+    def menu(self, *names):
+        for name in names:
+            labels = self.page.locator(".lm-MenuBar-itemLabel:visible, .lm-Menu-itemLabel:visible")
+            labels.filter(has_text=re.compile(f"^{name}$")).last.click()
+
+    def run_all(self):
+        """Run all cells, and wait for the last.
+
+        Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or asks.
+        """
+        running = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first
+        dialog = self.page.locator(".jp-Dialog .jp-mod-accept")
+        for _ in range(10):
+            self.menu("Run", "Run All Cells")
+            with suppress(TooLong):
+                running.or_(dialog).first.wait_for(timeout=3000)
+                self.page.wait_for_timeout(500)
+                if not dialog.is_visible():
+                    break
+                dialog.click()
+        self._numbered(self.page.locator(".jp-CodeCell").last, None)
+
+    def run_cell(self, start):
+        """Run the cell with this text; returns the text of its output."""
+        cell = self.page.locator(".jp-CodeCell", has_text=start).last
+        before = self._prompt(cell).text_content()
+        cell.locator(".cm-content").click()
+        self.page.keyboard.press("Control+Enter")
+        self._numbered(cell, before)
+        return cell.locator(".jp-OutputArea-output").text_content()
+
+    def _numbered(self, cell, before):
+        """Wait until a cell has run: its number is there, and another one."""
+        self.page.wait_for_function(
+            "([prompt, before]) => /\\d/.test(prompt.textContent) && prompt.textContent !== before",
+            arg=[self._prompt(cell).element_handle(), before],
+            timeout=90_000,
+        )
+
+    def _prompt(self, cell):
+        return cell.locator(".jp-InputArea-prompt").first
+
+    def save(self, file):
+        """Save with the keyboard's shortcut, and wait until the file is another, and whole."""
+        before = file.stat().st_mtime_ns
+        self.page.keyboard.press("Control+s")
+        for _ in range(200):
+            self.page.wait_for_timeout(50)
+            with suppress(ValueError):
+                if file.stat().st_mtime_ns != before and json.loads(file.read_text(encoding="utf-8")):
+                    return
+        raise AssertionError("The notebook was not saved.")
+
+    def reload(self):
+        self.page.reload()
+        self.wait_for_kernel()
+
+    def theme(self, name):
+        self.menu("Settings", "Theme", f"JupyterLab {name}")
+        self.page.locator(f"body[data-jp-theme-light={'true' if name == 'Light' else 'false'}]").wait_for(state="attached")
+
+
+class Panel:
+    """The workbench in a notebook, under a real mouse."""
+
+    def __init__(self, notebook):
+        self.notebook, self.page = notebook, notebook.page
+        self.root = self.page.locator(".cmllm-workbench").first
+        self.canvas = self.root.locator(".cmllm-drawing")
+        self.canvas.wait_for()
+
+    def rest(self):
+        """Stop a run that goes on."""
+        stop = self.root.get_by_role("button", name="Stop", exact=True)
+        if stop.is_enabled():
+            stop.click()
+            self.wait_for("^(stopped|finished)")
+
+    def press(self, name):
+        self.root.get_by_role("button", name=name, exact=True).click()
+
+    def field(self, number, value):
+        """Type into one of the fields of numbers, counted from 0."""
+        field = self.root.locator("input[type=number]").nth(number)
+        field.click(click_count=3)
+        self.page.keyboard.type(str(value))
+        self.page.keyboard.press("Tab")
+
+    def draw(self, kind, *points):
+        """Draw through these points of the image, and wait until the picker says that it has one region."""
+        clear = self.root.get_by_role("button", name="Clear", exact=True)
+        if clear.is_enabled():
+            clear.click()
+        self.press(kind)
+        self.canvas.scroll_into_view_if_needed()
+        mouse = self.page.mouse
+        mouse.move(*self.at(*points[0]))
+        mouse.down()
+        for point in points[1:]:
+            mouse.move(*self.at(*point), steps=6)
+        mouse.up()
+        self.root.locator(".cmllm-status", has_text=re.compile("^1 region")).wait_for()
+
+    def at(self, x, y):
+        """Where a pixel of the image is on the page."""
+        frame = self.canvas.bounding_box()
+        width, height = self.image_size()
+        return frame["x"] + x * frame["width"] / width, frame["y"] + y * frame["height"] / height
+
+    def image_size(self):
+        return tuple(map(int, re.findall(r"\d+", self.canvas.get_attribute("aria-label"))[:2]))
+
+    def timed(self, name, *conditions):
+        """Press a button; seconds from the click until each condition holds, given as JavaScript on `panel`."""
+        self.root.evaluate(
+            """(panel, conditions) => {
+                panel.querySelector(".cmllm-player")?.setAttribute("data-old", "");
+                const holds = conditions.map((text) => new Function("panel", "return " + text));
+                const late = performance.now() + 30_000;
+                const clicked = new Promise((done) => addEventListener("click", done, { capture: true, once: true }));
+                const next = () => new Promise(requestAnimationFrame);
+                window.timed = Promise.all(holds.map(async (condition) => {
+                    const { timeStamp } = await clicked;
+                    while (!condition(panel)) {
+                        if (performance.now() > late) throw new Error("It did not happen: " + condition);
+                        await next();
+                    }
+                    return (performance.now() - timeStamp) / 1000;
+                }));
+            }""",
+            conditions,
+        )
+        self.press(name)
+        return self.page.evaluate("window.timed")
+
+    def status(self):
+        return self.root.locator(".cmllm-run").text_content()
+
+    def wait_for(self, status):
+        self.root.locator(".cmllm-run", has_text=re.compile(status)).wait_for()
+
+    def answers(self):
+        return self.root.locator(".cmllm-answers td td").all_text_contents()
