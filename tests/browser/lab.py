@@ -139,13 +139,15 @@ class Notebook:
         return cell.locator(".jp-InputArea-prompt").first
 
     def save(self, file):
-        """Save with the keyboard's shortcut, and wait until the file is another."""
+        """Save with the keyboard's shortcut, and wait until the file is another, and whole."""
         before = file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        end = time.monotonic() + 10
-        while file.stat().st_mtime_ns == before:
-            assert time.monotonic() < end, "The notebook was not saved."
+        for _ in range(200):
             self.page.wait_for_timeout(50)
+            with suppress(ValueError):
+                if file.stat().st_mtime_ns != before and json.loads(file.read_text(encoding="utf-8")):
+                    return
+        raise AssertionError("The notebook was not saved.")
 
     def reload(self):
         self.page.reload()
