@@ -1,6 +1,7 @@
 """Lesson 03 in a real JupyterLab and Notebook 7, followed with a real mouse: draw, steer, stop, reload, export."""
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 
@@ -261,7 +262,7 @@ def test_layers_tab(lesson, panel, pictures):
     explorer.locator(".cell[aria-label^='layer 2, head 5:'][aria-selected=true]").wait_for()
     panel.root.screenshot(path=pictures / "workbench-layers.png")
     panel.press("Use in settings")
-    panel.root.locator(".widget-readout", has_text="2 – 3").wait_for()
+    panel.root.locator(".widget-readout", has_text=re.compile("^2 . 3$")).wait_for()
     panel.timed("Steer", FINISHED)
     panel.root.get_by_role("tab", name="Steps").click()
     assert panel.root.locator(".cmllm-player .label").text_content() == "step 3 of 3"
