@@ -1,5 +1,6 @@
 """Which layers and heads look at what, and whether that says anything about the answer."""
 
+from .attribution import Attribution, attribute
 from .examples import Example
 from .gradients import GradientProfile, gradient_profile
 from .heads import HeadRanking, named, rank_heads
@@ -10,6 +11,7 @@ from .sweep import Choice, Recommendation, Sweep, recommend
 from .windows import sweep_windows
 
 __all__ = [
+    "Attribution",
     "Choice",
     "Example",
     "GradientProfile",
@@ -18,6 +20,7 @@ __all__ = [
     "Recommendation",
     "Sinks",
     "Sweep",
+    "attribute",
     "gradient_profile",
     "named",
     "rank_heads",
