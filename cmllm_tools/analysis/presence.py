@@ -67,8 +67,8 @@ class PresenceScore:
         self.states = _wide(prompt)
         self.baseline = baseline_states(mllm, prompt, baseline)
         answers = [self.answer] if against is None else [self.answer, against]
-        self._scores = [{1: AnswerScore(mllm, prompt, text)} for text in answers]
-        words = mllm.words(self._scores[0][1].ids)
+        self._scores = [AnswerScore(mllm, prompt, text) for text in answers]
+        words = mllm.words(self._scores[0].ids)
         if token is not None and not 0 <= token < len(words):
             raise SettingsError(f"The token must be one of the answer's, 0..{len(words) - 1} of {words}; got {token}.")
         self._token = token
@@ -91,9 +91,7 @@ class PresenceScore:
         absence = (1 - presence.to(self.states))[..., None]
         latent = absence * (self.baseline - self.states - self._shift) + self._shift
         parts = []
-        for scores in self._scores:
-            # One for each number of copies, as a change of that number runs the vision encoder.
-            score = scores.setdefault(len(latent), copy(scores[1]))
+        for score in self._scores:
             tokens = score.tokens(latent)
             parts.append(tokens.sum(-1) if self._token is None else tokens[:, self._token])
         if self._bar is not None:
