@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from ..attention import Attention
-from ..display import Fact, Html, bar, card, one_line, picture, table
+from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
 from ..errors import RegionError
 from ..layout import Rule, VisualTokenLayout
@@ -152,9 +152,10 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     return [tuple(one.moved(*offsets[index]) for one in several) for index in chosen]
 
 
-def grid_picture(values: np.ndarray, caption: str) -> Html:
-    """A small picture of (layer, head) values: layers from the top, heads from the left; the highest is brightest."""
+def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:
+    """A picture of (layer, head) values: layers from the top, heads from the left; the highest, or `top`, is brightest."""
     rows, columns = values.shape
     x, y = np.meshgrid(np.arange(columns), np.arange(rows))
     cells = np.stack([x, y, x + 1, y + 1], -1).astype(float)
-    return picture((columns, rows), cells=cells, heat=values / max(float(values.max()), 1e-30), caption=caption)
+    heat = values / max(float(values.max()) if top is None else top, 1e-30)
+    return picture((columns, rows), cells=cells, heat=heat, outlines=outlines, caption=caption)
