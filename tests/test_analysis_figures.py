@@ -6,7 +6,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools import figures
-from cmllm_tools.analysis import HeadRanking, region_share
+from cmllm_tools.analysis import Curves, HeadRanking, region_share
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.layout import grid_boxes
 
@@ -84,3 +84,23 @@ def test_sinks_are_outlined_where_they_look(prompt):
     assert "1 sinks of 5 visual tokens<br><sub>above 5 x" in figure.layout.title.text
     with pytest.raises(cm.ImageError, match="give it as image="):
         figures.sinks_on_image(found)
+
+
+def test_insertion_and_deletion_stand_over_the_range_of_random_orders():
+    x, rng = np.linspace(0, 1, 5), np.random.default_rng(0)
+    randoms = rng.random((2, 3, 5))
+    curves = Curves(x, x, 1 - x, *randoms, "log p('<b>')")
+    figure = figures.insertion_deletion(curves)
+    assert [trace.name for trace in figure.data] == [
+        "insertion, 3 random orders",
+        "deletion, 3 random orders",
+        "insertion",
+        "deletion",
+    ]
+    for band, each in zip(figure.data, randoms, strict=False):
+        assert np.allclose(band.y, [*each.min(0), *each.max(0)[::-1]])
+    assert np.array_equal(figure.data[2].y, x)
+    assert np.array_equal(figure.data[3].y, 1 - x)
+    assert {figure.data[2].line.dash, figure.data[3].line.dash} == {"solid", "dash"}
+    assert "&lt;b&gt;" in figure.layout.title.text
+    assert "<b>" not in figure.layout.title.text

@@ -80,7 +80,7 @@ def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
 def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     before = snapshot(mllm)
     method = cm.ControlMLLMPlus(steps=3)
-    sweep = sweep_windows(mllm, examples[:1], [(0, 3), (2, 6)], ["last"], method, copies=2, progress=False)
+    sweep = sweep_windows(mllm, examples[:1], [(0, 3), (2, 6)], ["last"], method, most=2, progress=False)
     assert_same(before, snapshot(mllm))
     example = examples[0]
     prompt = mllm.prepare(example.image, example.question)
@@ -101,8 +101,8 @@ def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
 
 def test_copies_change_nothing_but_time(mllm, examples):
     settings = {"windows": "all", "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
-    together = sweep_windows(mllm, examples[:1], copies=8, **settings)
-    alone = sweep_windows(mllm, examples[:1], copies=1, **settings)
+    together = sweep_windows(mllm, examples[:1], most=8, **settings)
+    alone = sweep_windows(mllm, examples[:1], most=1, **settings)
     assert len(together.choices) == 21
     for name in FIGURES[:-1]:
         np.testing.assert_allclose(together.figure(name), alone.figure(name), rtol=1e-4, atol=1e-4)

@@ -458,6 +458,24 @@ def test_maps_through_all_layers_equal_those_of_eager_attention(family):
     torch.testing.assert_close(cm.analysis.relevancy(mllm, prompt).values, (row / row.sum())[visual], atol=1e-4, rtol=1e-3)
 
 
+def test_attribution_is_what_states_and_gradients_say(family):
+    mllm, prompt = family
+    states = prompt.call.visual_states
+    score = AnswerScore(mllm, prompt, "red cross")
+    away = (states.mean(0) - states).float()
+    latent = torch.zeros_like(away)[None].requires_grad_()
+    (gradient,) = torch.autograd.grad(score(latent).sum(), latent)
+    found = cm.analysis.attribute(mllm, prompt, "red cross", "input_x_gradient", progress=False)
+    expected = -(gradient[0] * away).sum(-1)
+    torch.testing.assert_close(found.values, expected, atol=1e-5, rtol=1e-3)
+    assert found.values.abs().max() > 0
+    cells = cm.analysis.attribute(mllm, prompt, "red cross", "feature_ablation", (2, 2), progress=False)
+    taken = torch.from_numpy(cells.features == 0)[:, None] * away
+    with torch.no_grad():
+        fall = score(torch.zeros_like(away)[None]) - score(taken[None])
+    assert cells.of_features[0] == pytest.approx(fall.item(), abs=1e-4)
+
+
 def test_every_family_is_told_apart_by_whether_it_is_tested():
     assert set(TINY) == {name for name, family in FAMILIES.items() if family.tested}
 

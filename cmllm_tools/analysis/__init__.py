@@ -1,6 +1,9 @@
 """Which layers and heads look at what, and whether that says anything about the answer."""
 
+from .agreement import Agreement, agreement, rank_correlations
+from .attribution import Attribution, attribute
 from .examples import Example
+from .faithfulness import Curves, infidelity, insertion_deletion, sensitivity
 from .gradients import GradientProfile, gradient_profile
 from .heads import HeadRanking, named, rank_heads
 from .layers import HeadGrid, region_share
@@ -10,7 +13,10 @@ from .sweep import Choice, Recommendation, Sweep, recommend
 from .windows import sweep_windows
 
 __all__ = [
+    "Agreement",
+    "Attribution",
     "Choice",
+    "Curves",
     "Example",
     "GradientProfile",
     "HeadGrid",
@@ -18,13 +24,19 @@ __all__ = [
     "Recommendation",
     "Sinks",
     "Sweep",
+    "agreement",
+    "attribute",
     "gradient_profile",
+    "infidelity",
+    "insertion_deletion",
     "named",
+    "rank_correlations",
     "rank_heads",
     "recommend",
     "region_share",
     "relevancy",
     "rollout",
+    "sensitivity",
     "sinks",
     "sinks_in",
     "sweep_windows",

@@ -36,14 +36,14 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
 
     Args:
         mllm: the model that prepared the prompt.
-        prompt: image and question.
+        prompt: image and question; or as many copies of them as there are methods.
         target: the regions, as `Steering` measures them.
         methods: resolved, and equal but for `layers`, `heads` and `queries`.
 
     Raises:
         SettingsError: for several methods with a family whose batches are not kept apart.
     """
-    batch = copies(mllm, prompt, len(methods))
+    batch = prompt if prompt.call.copies == len(methods) else copies(mllm, prompt, len(methods))
     method, zero = methods[0], prompt.zero_latent().detach()
     layers = sorted({layer for each in methods for layer in each.layers_of(mllm)})
     rows = sorted({row for each in methods for row in prompt.positions(each.queries)})

@@ -16,6 +16,7 @@ from ..errors import SettingsError
 from ..images import read_image
 from ..memory import estimate
 from ..methods import ControlMLLMPlus, Method
+from ..models.batch import copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
@@ -38,7 +39,7 @@ def sweep_windows(
     windows: Sequence[Window] | Literal["all"] = "all",
     contexts: Sequence[Queries] = ("text", "last"),
     method: Method | None = None,
-    copies: int | None = None,
+    most: int | None = None,
     path: str | PathLike | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -54,7 +55,7 @@ def sweep_windows(
         windows: of layers [a, b), or "all" of them.
         contexts: which tokens make up the context token; see `Prompt.positions`.
         method: its other settings; `ControlMLLMPlus()` when None.
-        copies: most runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
+        most: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
             family's batches are not kept apart.
         path: JSON file to save to after each example; examples that it holds already are not run again.
         progress: show a bar.
@@ -74,8 +75,8 @@ def sweep_windows(
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
-            copies = copies or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, copies))
+            most = most or _copies_that_fit(mllm, prompt)
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, most))
             if path is not None:
                 sweep.save(path)
             bar.update()
@@ -102,7 +103,7 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
     return several
 
 
-def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, copies: int) -> np.ndarray:
+def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
     target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
@@ -110,12 +111,15 @@ def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, copies
     figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
     # Windows that end together stop the forward together.
     order = sorted(range(len(sweep.choices)), key=lambda index: sweep.choices[index].layers[1])
-    for start in range(0, len(order), copies):
-        part, started = order[start : start + copies], time.perf_counter()
+    # Batches of one size share what is recorded for it.
+    size = -(-len(order) // -(-len(order) // most))
+    batch = copies(mllm, prompt, size)
+    for start in range(0, len(order), size):
+        part, started = order[start : start + size], time.perf_counter()
         methods = [
             replace(method, layers=sweep.choices[index].layers, queries=sweep.choices[index].queries) for index in part
         ]
-        ends = steer_together(mllm, prompt, target, methods)
+        ends = steer_together(mllm, batch if len(part) == size else prompt, target, methods)
         answers = _answer_figures(scores, plain, ends.latent)
         seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
         figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()

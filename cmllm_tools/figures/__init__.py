@@ -4,6 +4,7 @@ Text that comes from a model or a user is escaped: plotly renders a subset of HT
 """
 
 from .compare import curves, token_weights
+from .faithfulness import insertion_deletion
 from .grids import head_grid, head_ranking, layer_head_grid
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
 from .runs import before_after, energy_curve, step_player
@@ -15,6 +16,7 @@ __all__ = [
     "energy_curve",
     "head_grid",
     "head_ranking",
+    "insertion_deletion",
     "layer_head_grid",
     "map_on_image",
     "maps_on_image",

@@ -11,7 +11,7 @@ from .replay import undisturbed
 
 
 class AnswerScore:
-    """Log-probability of an answer to a prompt, differentiable in the latent; the vision encoder is not run again.
+    """Log-probability of an answer to a prompt, differentiable in the latent; vision runs once for each number of copies.
 
     Args:
         mllm: the model that prepared the prompt.
@@ -25,7 +25,9 @@ class AnswerScore:
     def __init__(self, mllm: Mllm, prompt: Prompt, answer: str):
         self.mllm, self.answer = mllm, answer
         self.ids = answer_tokens(mllm, answer)
-        self._one = self._batch = followed_by(mllm, prompt, self.ids)
+        self._answered = followed_by(mllm, prompt, self.ids)
+        # The vision encoder runs once for each number of copies.
+        self._batches: dict[int, Prompt] = {}
 
     def __repr__(self) -> str:
         return f"AnswerScore({self.answer!r}: {len(self.ids)} tokens)"
@@ -41,9 +43,9 @@ class AnswerScore:
             SettingsError: for several copies with a family whose batches are not kept apart.
             CaptureError: for a latent of another shape.
         """
-        if len(latent) != self._batch.call.copies or not self._batch.call.before:
-            self._batch = copies(self.mllm, self._one, len(latent), keep_before=True)
-        model, answered, length = self.mllm.model, self._batch, len(self.ids)
+        if len(latent) not in self._batches:
+            self._batches[len(latent)] = copies(self.mllm, self._answered, len(latent), keep_before=True)
+        model, answered, length = self.mllm.model, self._batches[len(latent)], len(self.ids)
         encoder_decoder = model.config.is_encoder_decoder
         # The logits of a whole prompt of a large vocabulary would be most of the memory.
         fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters

@@ -1,6 +1,7 @@
 """Lesson 03 in a real JupyterLab and Notebook 7, followed with a real mouse: draw, steer, stop, reload, export."""
 
 import json
+import re
 import shutil
 from contextlib import contextmanager
 
@@ -62,7 +63,7 @@ def folder(tmp_path_factory):
 def opened(browser, home, file, app):
     """A front with the notebook run from top to bottom; afterwards, no errors and nothing asked of the net."""
     with server(app, file.parent, home) as address:
-        context = browser.new_context(viewport={"width": 1440, "height": 1200})
+        context = browser.new_context(viewport={"width": 1440, "height": 1300})
         where = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]
         notebook = Notebook(context.new_page(), f"{address}{where}/{file.name}")
         notebook.run_all()
@@ -244,6 +245,27 @@ def test_click_a_head(lesson, pictures):
     assert cell.get_attribute("aria-label") == f"layer 4, head 2: {100 * share:.1f} %"
     assert explorer.locator("canvas").evaluate("canvas => canvas.toDataURL()") != before
     explorer.screenshot(path=pictures / "attention_explorer.png")
+
+
+def test_layers_tab(lesson, panel, pictures):
+    """After a run: look with its latent, click a head, and steer with it."""
+    panel.draw("Box", CROSS[:2], CROSS[2:])
+    panel.field(0, 3)
+    panel.timed("Steer", FINISHED)
+    panel.root.get_by_role("tab", name="Layers").click()
+    panel.press("after")
+    panel.press("Look")
+    explorer = panel.root.locator(".cmllm-explorer")
+    explorer.locator(".token", has_text="red").wait_for()
+    explorer.get_by_role("button", name="last", exact=True).click()
+    explorer.locator(".cell[aria-label^='layer 2, head 5:']").click()
+    explorer.locator(".cell[aria-label^='layer 2, head 5:'][aria-selected=true]").wait_for()
+    panel.root.screenshot(path=pictures / "workbench-layers.png")
+    panel.press("Use in settings")
+    panel.root.locator(".widget-readout", has_text=re.compile("^2 . 3$")).wait_for()
+    panel.timed("Steer", FINISHED)
+    panel.root.get_by_role("tab", name="Steps").click()
+    assert panel.root.locator(".cmllm-player .label").text_content() == "step 3 of 3"
 
 
 def test_copy_as_code(panel):

@@ -1,0 +1,63 @@
+"""Scores while visual tokens are put in and taken out."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..analysis.faithfulness import Curves
+from .parts import STYLE, graph_objects, new_figure
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Okabe and Ito's blue and vermilion; dashes tell the curves apart without colour.
+_LINES = {"insertion": ("0, 114, 178", "solid"), "deletion": ("213, 94, 0", "dash")}
+
+
+def insertion_deletion(curves: Curves) -> Figure:
+    """Insertion and deletion curves of a map, each over the range of the same in random orders.
+
+    Args:
+        curves: from `analysis.insertion_deletion`.
+    """
+    go = graph_objects()
+    figure = new_figure()
+    x = curves.fractions
+    for name, (color, _) in _LINES.items():
+        randoms = getattr(curves, f"random_{name}")
+        figure.add_trace(
+            go.Scatter(
+                x=np.concatenate([x, x[::-1]]),
+                y=np.concatenate([randoms.min(0), randoms.max(0)[::-1]]),
+                mode="lines",
+                fill="toself",
+                fillcolor=f"rgba({color}, 0.15)",
+                line={"width": 0},
+                name=f"{name}, {len(randoms)} random orders",
+                hoverinfo="skip",
+            )
+        )
+    for name, (color, dash) in _LINES.items():
+        figure.add_trace(
+            go.Scatter(
+                x=x,
+                y=getattr(curves, name),
+                mode="lines+markers",
+                line={"color": f"rgb({color})", "dash": dash},
+                name=name,
+                hovertemplate=f"{name}, %{{x:.0%}}: %{{y:.3f}}<extra></extra>",
+            )
+        )
+    figure.update_xaxes(title="share of the visual tokens put in, or taken out", tickformat=".0%")
+    figure.update_yaxes(title="score (nats)")
+    figure.update_layout(
+        title=f"{escape(curves.target)}<br><sub>area between the curves {curves.area:.2f}, above "
+        f"{curves.percentile:.0%} of random orders</sub>",
+        width=720,
+        height=420,
+        **STYLE | {"margin": {"t": 80, "b": 50, "l": 60, "r": 20}},
+    )
+    return figure
