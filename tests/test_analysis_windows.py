@@ -194,6 +194,20 @@ def test_a_sweep_is_read_back_as_it_was(tmp_path):
         Sweep.load(tmp_path / "other.json")
 
 
+def test_a_sweep_lists_its_best_choices():
+    choices = [Choice((low, high), "last") for high in range(1, 6) for low in range(high)]
+    sweep = made([[number, number] for number in range(len(choices))], choices)
+    page = sweep._repr_html_()
+    listed = [page.find(f">{choice}<") for choice in choices]
+    assert listed[:-8] == [-1] * (len(choices) - 8)
+    assert -1 not in listed[-8:] and listed[-8:] == sorted(listed[-8:], reverse=True)
+    sweep.values[FIGURES.index("moved")] = np.nan
+    sweep.values[FIGURES.index("share"), 0] = 2.0
+    assert sweep.decisive == "share"
+    page = sweep._repr_html_()
+    assert "moved" not in page and page.count("2.000") == 1
+
+
 def test_the_grid_holds_each_window_once():
     sweep = made([[1, 2], [3, 3], [0, 1], [0, 4]])
     grid = sweep.grid("moved", "last")

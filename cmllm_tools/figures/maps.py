@@ -140,7 +140,8 @@ def sinks_on_image(found: Sinks, image: Image.Image | None = None) -> Figure:
     boxes = np.clip(layout.boxes[list(found)], 0, [width, height] * 2)
     add_outlines(figure, [Box(*box) for box in boxes.tolist()])
     figure.update_layout(
-        title=f"Sinks ({len(found)} of {len(layout)} tokens): above {found.factor:g} x the median for each question",
+        title=f"{len(found)} sinks of {len(layout)} visual tokens<br>"
+        f"<sub>above {found.factor:g} x the median token for each question</sub>",
         width=PANEL + 120,
         height=panel_height(layout) + 100,
         **STYLE,
