@@ -17,7 +17,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from .examples import Example, as_examples
 from .intervals import bootstrap, wilson
-from .layers import ROWS, grid_picture, on_image
+from .layers import ROWS, head_picture, on_image
 
 FORMAT = 1
 
@@ -125,7 +125,7 @@ class HeadRanking:
             for row in self.rows(self.order[:ROWS])
         ]
         head = ["layer", "head", "pointing", Html("at the object"), "95 % interval", "share over chance", "95 % interval"]
-        grid = grid_picture(self.pointing, self.layers, self.heads, "at the object")
+        grid = head_picture(self.pointing, self.layers, self.heads, "at the object")
         return card("HeadRanking", self._facts(), grid, below=table(head, rows))
 
     def _facts(self) -> list[Fact]:

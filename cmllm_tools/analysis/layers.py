@@ -76,7 +76,7 @@ class HeadGrid:
         ]
         listed = table(["layer", "head", "share", Html("in region"), "over chance", "above other places"], rows)
         return card(
-            "HeadGrid", self._facts(), grid_picture(self.values, self.layers, self.heads, "in the region"), below=listed
+            "HeadGrid", self._facts(), head_picture(self.values, self.layers, self.heads, "in the region"), below=listed
         )
 
     def _facts(self) -> list[Fact]:
@@ -157,14 +157,19 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     return [tuple(one.moved(*offsets[index]) for one in several) for index in chosen]
 
 
-def grid_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Html:
-    """A small picture of (layer, head) fractions: layers from the top, heads from the left; the highest is brightest."""
+def head_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Html:
+    """A small picture of (layer, head) fractions: layers from the top, heads from the left."""
+    along = f"layers {layers[0]} to {layers[-1]} down, heads {heads[0]} to {heads[-1]} across"
+    return grid_picture(values, f"{along}: 0 to {values.max():.1%} {what}")
+
+
+def grid_picture(values: np.ndarray, caption: str) -> Html:
+    """A small picture of (row, column) values from 0; the highest is brightest."""
     rows, columns = values.shape
-    most = float(values.max())
     return picture(
         (columns, rows),
         _LEAST,
         cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
-        heat=values / max(most, 1e-30),
-        caption=f"layers {layers[0]} to {layers[-1]} down, heads {heads[0]} to {heads[-1]} across: 0 to {most:.1%} {what}",
+        heat=values / max(float(values.max()), 1e-30),
+        caption=caption,
     )

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import traitlets
 
-from ..analysis.layers import grid_picture
+from ..analysis.layers import head_picture
 from ..attention import Attention, capture_attention
 from ..context import ContextMap, context_map
 from ..display import Fact, card, one_line, picture
@@ -215,7 +215,7 @@ class AttentionExplorer(MapWidget):
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )
         shares = np.reshape(self.shown["inside"] or self.shown["on_image"], (1 + len(layers), 1 + len(heads)))[1:, 1:]
-        by_head = grid_picture(shares, layers, heads, "in the region" if self.regions else "on the image")
+        by_head = head_picture(shares, layers, heads, "in the region" if self.regions else "on the image")
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 
