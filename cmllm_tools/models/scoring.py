@@ -4,6 +4,7 @@ import inspect
 
 import torch
 
+from ..errors import CaptureError
 from .batch import answer_tokens, copies, followed_by
 from .mllm import Mllm
 from .prompt import Prompt
@@ -43,6 +44,11 @@ class AnswerScore:
             SettingsError: for several copies with a family whose batches are not kept apart.
             CaptureError: for a latent of another shape.
         """
+        if latent.dim() != 3 or not len(latent):
+            raise CaptureError(
+                f"A score needs latents (copy, visual token, width), one or more; got shape {tuple(latent.shape)}. "
+                "Give latent[None] for one."
+            )
         if len(latent) not in self._batches:
             self._batches[len(latent)] = copies(self.mllm, self._answered, len(latent), keep_before=True)
         model, answered, length = self.mllm.model, self._batches[len(latent)], len(self.ids)
