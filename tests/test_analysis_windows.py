@@ -34,8 +34,12 @@ def assert_as_alone(mllm, prompt, region, several):
     for number, method in enumerate(several):
         trace = cm.optimize(mllm, prompt, region, method)
         alone = trace.steps[0], trace.steps[-1]
-        torch.testing.assert_close(ends.energy[:, number], torch.tensor([step.energy for step in alone]), rtol=1e-4, atol=0)
-        torch.testing.assert_close(ends.share[:, number], torch.tensor([step.share for step in alone]), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            ends.energy[:, number].float(), torch.tensor([step.energy for step in alone]), rtol=1e-4, atol=0
+        )
+        torch.testing.assert_close(
+            ends.share[:, number].float(), torch.tensor([step.share for step in alone]), rtol=1e-4, atol=0
+        )
         assert (ends.latent[number] - trace.latent).norm() <= 1e-4 * trace.latent.norm()
         yield trace
 
@@ -66,6 +70,19 @@ def test_runs_that_stop_early_keep_the_latent_they_stopped_at(mllm, prompt, exam
 def test_single_heads_of_layers_count_as_they_do_alone(mllm, prompt, box):
     several = methods(mllm, cm.ControlMLLMPlus(steps=2), heads=((0, 1), (1, 0), (1, 3), (5, 2)))
     assert len(list(assert_as_alone(mllm, prompt, box, several))) == len(CHOICES)
+
+
+def test_runs_of_a_model_in_float64_end_as_alone(example):
+    mllm = cm.load(dtype=torch.float64)
+    prompt = mllm.prepare(example.image, "describe the object.")
+    assert len(list(assert_as_alone(mllm, prompt, example.region("box"), methods(mllm, cm.ControlMLLMPlus(steps=2))))) == 4
+
+
+def test_tokens_that_do_not_exist_are_not_left_out(mllm, prompt, box):
+    target = Target.of(prompt.layout, [box])
+    for token in (-1, len(prompt.visual)):
+        with pytest.raises(cm.CaptureError, match="Visual tokens to leave out"):
+            steer_together(mllm, prompt, target, methods(mllm, cm.ControlMLLMPlus(steps=1), without=(token,)))
 
 
 def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
