@@ -158,6 +158,19 @@ def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monk
         sweep_windows(mllm, examples, path=path, **settings | {"method": cm.ControlMLLMPlus(steps=2)})
 
 
+def test_words_and_folders_are_found_again_when_a_sweep_is_resumed(mllm, examples, tmp_path, monkeypatch):
+    from cmllm_tools.analysis import windows
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = [(0, 3), (0, 6), (0, 6)], [["object"], ["object", -1], ("object",)], cm.ControlMLLMPlus(steps=1)
+    sweep = sweep_windows(mllm, examples[:1], *given, path="~/sweep.json", progress=False)
+    assert len(sweep.choices) == 4
+    monkeypatch.setattr(windows, "_measured", None)
+    again = sweep_windows(mllm, examples[:1], *given, path="~/sweep.json", progress=False)
+    np.testing.assert_array_equal(again.values, sweep.values)
+    assert Sweep.load("~/sweep.json").choices == sweep.choices
+
+
 def made(moved, choices=None):
     """A sweep with the given figures `moved` (choice, example)."""
     moved = np.asarray(moved, float)
@@ -226,5 +239,15 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, windows=[])
     with pytest.raises(cm.SettingsError, match="0 <= a < b <= 6"):
         sweep_windows(mllm, examples, windows=[(3, 9)])
+    with pytest.raises(cm.SettingsError, match="one or more context tokens; got 'last'"):
+        sweep_windows(mllm, examples, contexts="last")
+    with pytest.raises(cm.SettingsError, match="one or more context tokens"):
+        sweep_windows(mllm, examples, contexts=[])
+    with pytest.raises(cm.SettingsError, match="most must be at least 1"):
+        sweep_windows(mllm, examples, most=0)
+    with pytest.raises(cm.TraceError, match="folder of an output path must exist"):
+        sweep_windows(mllm, examples, path="/nowhere/sweep.json")
+    with pytest.raises(cm.CaptureError, match="pair must be in layers"):
+        sweep_windows(mllm, examples, [(1, 3)], method=cm.ControlMLLMPlus(heads=((0, 1),)))
     with pytest.raises(cm.DataError, match="At least one example"):
         sweep_windows(mllm, [])

@@ -32,6 +32,11 @@ class Choice:
     layers: tuple[int, int]
     queries: Queries
 
+    def __post_init__(self) -> None:
+        # So that a choice equals the one that comes back from JSON.
+        if not isinstance(self.queries, str | int):
+            object.__setattr__(self, "queries", tuple(self.queries))
+
     def __str__(self) -> str:
         return f"layers {self.layers[0]}..{self.layers[1] - 1}, {self.queries}"
 
@@ -208,8 +213,7 @@ class Sweep:
             if tuple(data["figures"]) != FIGURES:
                 raise ValueError(f"its figures are {data['figures']}")
             choices = [
-                Choice((int(each["layers"][0]), int(each["layers"][1])), _queries(each["queries"]))
-                for each in data["choices"]
+                Choice((int(each["layers"][0]), int(each["layers"][1])), each["queries"]) for each in data["choices"]
             ]
             values = np.array(data["values"], float).reshape(len(FIGURES), len(choices), len(data["examples"]))
             return cls(
@@ -238,7 +242,7 @@ class Sweep:
             DataError: for a file that is missing, or is not one.
         """
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_json(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise DataError(f"A sweep must be read from its own JSON file; {path} is none: {error}") from error
 
@@ -297,10 +301,6 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         (low, high),
         reason,
     )
-
-
-def _queries(data: Any) -> Queries:
-    return tuple(data) if isinstance(data, list) else data
 
 
 def _short(value: float) -> str:

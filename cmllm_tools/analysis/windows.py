@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -21,6 +20,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
 from ..regions import as_regions
+from ..trace import check_writable
 from .examples import Example, as_examples
 from .sweep import FIGURES, Choice, Sweep
 from .together import steer_together
@@ -62,14 +62,19 @@ def sweep_windows(
 
     Raises:
         SettingsError: for a window or a setting out of range.
+        CaptureError: for a window without any of the method's (layer, head) pairs.
+        TraceError: when the file cannot be written.
         DataError: for no examples, or a file of another sweep.
         RegionError: for a region that the model does not see.
     """
     several = as_examples(examples)
     method = (method or ControlMLLMPlus()).resolve(mllm)
-    choices = [Choice(window, context) for context in contexts for window in _windows(mllm, windows)]
+    if most is not None and most < 1:
+        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {most}.")
+    path = None if path is None else check_writable(path)
+    choices = _choices(mllm, method, windows, contexts)
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
-    if path is not None and Path(path).exists():
+    if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
     bar = _bar(len(several) - sweep.done, progress)
     try:
@@ -88,6 +93,17 @@ def sweep_windows(
     return sweep
 
 
+def _choices(
+    mllm: Mllm, method: Method, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
+) -> list[Choice]:
+    if isinstance(contexts, str) or not contexts:
+        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {contexts!r}.")
+    chosen = _windows(mllm, windows)
+    for window in chosen:
+        replace(method, layers=window).resolve(mllm)
+    return list(dict.fromkeys(Choice(window, context) for context in contexts for window in chosen))
+
+
 def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
     layers = mllm.attention_layers
     if isinstance(windows, str):
@@ -98,8 +114,6 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
     several = [(int(low), int(high)) for low, high in windows]
     if not several:
         raise SettingsError("At least one window of layers is needed; got none.")
-    for window in several:
-        ControlMLLMPlus(layers=window).resolve(mllm)
     return several
 
 
