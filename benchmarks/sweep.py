@@ -35,7 +35,7 @@ def one_by_one(mllm: cm.Mllm, example: Example, choices: Sequence[Choice], metho
     prompt = mllm.prepare(example.image, example.question)
     own = mllm.generate(prompt)
     texts = [example.answer, *example.alternatives]
-    texts += [own] if own and not any(own.startswith(text) for text in texts) else []
+    texts += [own] if own and not any(own.startswith(text) or text.startswith(own) for text in texts) else []
     scores = [AnswerScore(mllm, prompt, text) for text in dict.fromkeys(texts)]
     plain = torch.stack([score(torch.zeros_like(prompt.zero_latent())[None])[0] for score in scores])
     columns = []

@@ -171,6 +171,15 @@ def test_words_and_folders_are_found_again_when_a_sweep_is_resumed(mllm, example
     assert Sweep.load("~/sweep.json").choices == sweep.choices
 
 
+def test_an_answer_with_more_words_than_the_models_own_may_be_right(mllm, examples):
+    own = mllm.generate(mllm.prepare(examples[0].image, examples[0].question))
+    example = replace(examples[0], answer=f"{own} at the left", alternatives=())
+    sweep = sweep_windows(mllm, [example], [(0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), progress=False)
+    # There is nothing left to compare it with.
+    assert np.isnan(sweep.figure("right")).all()
+    assert sweep.figure("damage") == -sweep.figure("moved")
+
+
 def made(moved, choices=None):
     """A sweep with the given figures `moved` (choice, example)."""
     moved = np.asarray(moved, float)

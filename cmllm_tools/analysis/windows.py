@@ -146,8 +146,9 @@ def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[Answ
         return [], torch.empty(0)
     own = mllm.generate(prompt)
     texts = [example.answer, *example.alternatives]
-    # The model's own answer is one that makes sense, unless it is one of these with more words.
-    if own and not any(own.startswith(text) for text in texts):
+    # The model's own answer is one that makes sense, unless it is one of these with more or fewer words: as scores end with
+    # the text, the shorter one would be likelier whatever is meant.
+    if own and not any(own.startswith(text) or text.startswith(own) for text in texts):
         texts.append(own)
     scores = [AnswerScore(mllm, prompt, text) for text in dict.fromkeys(texts)]
     zero = prompt.zero_latent().detach()[None]
