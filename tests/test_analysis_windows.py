@@ -214,6 +214,16 @@ def test_a_choice_that_failed_is_not_recommended():
     assert sweep.rows()[-1]["choice"] == Choice((0, 2), "last")
 
 
+def test_examples_without_an_answer_do_not_count_against_a_choice():
+    known, mixed = (
+        made([[5, 6], [1, 2], [0, 1], [0, 0]]),
+        made([[5, np.nan, 6], [1, np.nan, 2], [0, np.nan, 1], [0, np.nan, 0]]),
+    )
+    assert str(recommend(mixed)) == str(recommend(known))
+    assert mixed.rows() == known.rows()
+    np.testing.assert_array_equal(mixed.grid("moved", "last"), known.grid("moved", "last"))
+
+
 def test_recommendations_need_figures():
     with pytest.raises(cm.DataError, match="at least two examples"):
         recommend(made([[1], [1], [1], [1]]))
