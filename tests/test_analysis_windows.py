@@ -116,6 +116,11 @@ def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     assert sweep.figure("right")[1, 0] == float(steered.argmax() == 0)
 
 
+def test_progress_counts_runs(mllm, examples, capsys):
+    sweep_windows(mllm, examples[:1], [(0, 3), (2, 6), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), most=2)
+    assert "3/3" in capsys.readouterr().err
+
+
 def test_copies_change_nothing_but_time(mllm, examples):
     settings = {"windows": "all", "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
     together = sweep_windows(mllm, examples[:1], most=8, **settings)

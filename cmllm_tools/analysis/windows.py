@@ -76,15 +76,14 @@ def sweep_windows(
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
     if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
-    bar = _bar(len(several) - sweep.done, progress)
+    bar = _bar((len(several) - sweep.done) * len(choices), progress)
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
             most = most or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, most))
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, most, bar))
             if path is not None:
                 sweep.save(path)
-            bar.update()
     except KeyboardInterrupt:
         if not sweep.done:
             raise
@@ -117,7 +116,7 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
     return several
 
 
-def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int) -> np.ndarray:
+def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int, bar: Any) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
     target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
@@ -137,6 +136,7 @@ def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: 
         answers = _answer_figures(scores, plain, ends.latent)
         seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
         figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()
+        bar.update(len(part))
     return figures
 
 
@@ -185,4 +185,4 @@ def _bar(total: int, progress: bool) -> Any:
     # Imported here: in a notebook tqdm.auto loads ipywidgets.
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc="sweep", unit="example", disable=not progress)
+    return tqdm(total=total, desc="sweep", unit="run", disable=not progress)
