@@ -66,6 +66,15 @@ def test_what_is_chosen_can_be_steered_with(bench):
         bench.layers.use()
 
 
+def test_copied_code_follows_a_head_that_is_chosen(bench):
+    bench.method = cm.ControlMLLMPlus(steps=1, layers=(2, 3), queries="text")
+    bench._copy.click()
+    explorer = bench.layers.look()
+    explorer.layer, explorer.head = 2, 4
+    bench.layers.use()
+    assert "heads=(4,)" in bench._code.code
+
+
 def test_tokens_of_another_question_are_not_steered_with(bench):
     bench.layers.look().queries = ["object"]
     method, bench.question = bench.method, "what is at the left ?"
