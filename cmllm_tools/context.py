@@ -125,19 +125,23 @@ def layer_maps(
         named = _index([head for _, head in pairs], attention.heads, "heads")
         counted[_index([layer for layer, _ in pairs], layers or (), "layers"), named] = len(maps) / len(pairs)
         maps = (counted[..., None] * maps).sum(1)
-    return maps * _kept(without, maps) if (without := tuple(without)) else maps
+    return maps * kept(without, maps) if (without := tuple(without)) else maps
 
 
-def _kept(without: Sequence[int], maps: torch.Tensor) -> torch.Tensor:
-    """1 for each visual token but 0 for those to leave out."""
+def kept(without: Sequence[int], maps: torch.Tensor) -> torch.Tensor:
+    """(visual token,): 1 for each, but 0 for those to leave out of maps (..., visual token).
+
+    Raises:
+        CaptureError: for numbers of visual tokens that do not exist, or of all of them.
+    """
     count = maps.shape[-1]
     if not set(without) < set(range(count)):
         raise CaptureError(
             f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; got {list(without)}."
         )
-    kept = maps.new_ones(count)
-    kept[list(without)] = 0
-    return kept
+    weights = maps.new_ones(count)
+    weights[list(without)] = 0
+    return weights
 
 
 def _index(wanted: Sequence[int], captured: Sequence[int], what: str) -> list[int]:

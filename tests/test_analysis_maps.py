@@ -98,5 +98,5 @@ def test_bad_settings_are_refused(tiny):
         rollout(*tiny, residual=1)
     with pytest.raises(cm.PromptError, match="'zebra'"):
         rollout(*tiny, "zebra")
-    with pytest.raises(cm.PromptError, match="at least one token; got ''"):
+    with pytest.raises(cm.PromptError, match="at least one word; got ''"):
         relevancy(*tiny, "")

@@ -34,8 +34,12 @@ def assert_as_alone(mllm, prompt, region, several):
     for number, method in enumerate(several):
         trace = cm.optimize(mllm, prompt, region, method)
         alone = trace.steps[0], trace.steps[-1]
-        torch.testing.assert_close(ends.energy[:, number], torch.tensor([step.energy for step in alone]), rtol=1e-4, atol=0)
-        torch.testing.assert_close(ends.share[:, number], torch.tensor([step.share for step in alone]), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            ends.energy[:, number].float(), torch.tensor([step.energy for step in alone]), rtol=1e-4, atol=0
+        )
+        torch.testing.assert_close(
+            ends.share[:, number].float(), torch.tensor([step.share for step in alone]), rtol=1e-4, atol=0
+        )
         assert (ends.latent[number] - trace.latent).norm() <= 1e-4 * trace.latent.norm()
         yield trace
 
@@ -68,6 +72,19 @@ def test_single_heads_of_layers_count_as_they_do_alone(mllm, prompt, box):
     assert len(list(assert_as_alone(mllm, prompt, box, several))) == len(CHOICES)
 
 
+def test_runs_of_a_model_in_float64_end_as_alone(example):
+    mllm = cm.load(dtype=torch.float64)
+    prompt = mllm.prepare(example.image, "describe the object.")
+    assert len(list(assert_as_alone(mllm, prompt, example.region("box"), methods(mllm, cm.ControlMLLMPlus(steps=2))))) == 4
+
+
+def test_tokens_that_do_not_exist_are_not_left_out(mllm, prompt, box):
+    target = Target.of(prompt.layout, [box])
+    for token in (-1, len(prompt.visual)):
+        with pytest.raises(cm.CaptureError, match="Visual tokens to leave out"):
+            steer_together(mllm, prompt, target, methods(mllm, cm.ControlMLLMPlus(steps=1), without=(token,)))
+
+
 def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
     wild = cm.ControlMLLM(steps=3, early_stop=0.0, step_size=1e60, layers=(0, 6), queries="text").resolve(mllm)
     target = Target.of(prompt.layout, [box], wild.sigma, wild.rule)
@@ -97,6 +114,11 @@ def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
         (plain.exp().sum().log() - steered.exp().sum().log()).item(), abs=1e-3
     )
     assert sweep.figure("right")[1, 0] == float(steered.argmax() == 0)
+
+
+def test_progress_counts_runs(mllm, examples, capsys):
+    sweep_windows(mllm, examples[:1], [(0, 3), (2, 6), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), most=2)
+    assert "3/3" in capsys.readouterr().err
 
 
 def test_copies_change_nothing_but_time(mllm, examples):
@@ -141,6 +163,28 @@ def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monk
         sweep_windows(mllm, examples, path=path, **settings | {"method": cm.ControlMLLMPlus(steps=2)})
 
 
+def test_words_and_folders_are_found_again_when_a_sweep_is_resumed(mllm, examples, tmp_path, monkeypatch):
+    from cmllm_tools.analysis import windows
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = [(0, 3), (0, 6), (0, 6)], [["object"], ["object", -1], ("object",)], cm.ControlMLLMPlus(steps=1)
+    sweep = sweep_windows(mllm, examples[:1], *given, path="~/sweep.json", progress=False)
+    assert len(sweep.choices) == 4
+    monkeypatch.setattr(windows, "_measured", None)
+    again = sweep_windows(mllm, examples[:1], *given, path="~/sweep.json", progress=False)
+    np.testing.assert_array_equal(again.values, sweep.values)
+    assert Sweep.load("~/sweep.json").choices == sweep.choices
+
+
+def test_an_answer_with_more_words_than_the_models_own_may_be_right(mllm, examples):
+    own = mllm.generate(mllm.prepare(examples[0].image, examples[0].question))
+    example = replace(examples[0], answer=f"{own} at the left", alternatives=())
+    sweep = sweep_windows(mllm, [example], [(0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), progress=False)
+    # There is nothing left to compare it with.
+    assert np.isnan(sweep.figure("right")).all()
+    assert sweep.figure("damage") == -sweep.figure("moved")
+
+
 def made(moved, choices=None):
     """A sweep with the given figures `moved` (choice, example)."""
     moved = np.asarray(moved, float)
@@ -173,6 +217,16 @@ def test_a_choice_that_failed_is_not_recommended():
     sweep = made([[np.nan, 9], [1, 2], [0, 1], [0, 0]])
     assert recommend(sweep).choice == Choice((1, 6), "last")
     assert sweep.rows()[-1]["choice"] == Choice((0, 2), "last")
+
+
+def test_examples_without_an_answer_do_not_count_against_a_choice():
+    known, mixed = (
+        made([[5, 6], [1, 2], [0, 1], [0, 0]]),
+        made([[5, np.nan, 6], [1, np.nan, 2], [0, np.nan, 1], [0, np.nan, 0]]),
+    )
+    assert str(recommend(mixed)) == str(recommend(known))
+    assert mixed.rows() == known.rows()
+    np.testing.assert_array_equal(mixed.grid("moved", "last"), known.grid("moved", "last"))
 
 
 def test_recommendations_need_figures():
@@ -223,5 +277,15 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, windows=[])
     with pytest.raises(cm.SettingsError, match="0 <= a < b <= 6"):
         sweep_windows(mllm, examples, windows=[(3, 9)])
+    with pytest.raises(cm.SettingsError, match="one or more context tokens; got 'last'"):
+        sweep_windows(mllm, examples, contexts="last")
+    with pytest.raises(cm.SettingsError, match="one or more context tokens"):
+        sweep_windows(mllm, examples, contexts=[])
+    with pytest.raises(cm.SettingsError, match="most must be at least 1"):
+        sweep_windows(mllm, examples, most=0)
+    with pytest.raises(cm.TraceError, match="folder of an output path must exist"):
+        sweep_windows(mllm, examples, path="/nowhere/sweep.json")
+    with pytest.raises(cm.CaptureError, match="pair must be in layers"):
+        sweep_windows(mllm, examples, [(1, 3)], method=cm.ControlMLLMPlus(heads=((0, 1),)))
     with pytest.raises(cm.DataError, match="At least one example"):
         sweep_windows(mllm, [])

@@ -50,6 +50,38 @@ def test_the_other_half_is_answered_with_both_choices(mllm, few_windows):
     assert tested.margin == pytest.approx(tested.recommended - tested.all_layers)
 
 
+def interrupted_after(count, own):
+    runs = []
+
+    def run(*given):
+        if len(runs) == count:
+            raise KeyboardInterrupt
+        runs.append(given)
+        return own(*given)
+
+    return run
+
+
+def test_an_interrupted_sweep_is_not_tested(mllm, few_windows, monkeypatch, capsys):
+    from cmllm_tools.analysis import windows as sweeping
+
+    monkeypatch.setattr(sweeping, "_measured", interrupted_after(1, sweeping._measured))
+    assert main(["sweep", "embedded", "--n", "2", "--held-out", "1", "--steps", "1", "--json"]) == 130
+    printed = json.loads(capsys.readouterr().out)
+    assert (printed["examples"], printed["recommended"], printed["held_out"]) == (1, None, None)
+    assert len(printed["windows"]) == 4
+
+
+def test_an_interrupted_test_keeps_what_was_tested(mllm, few_windows, monkeypatch, capsys):
+    monkeypatch.setattr(windows, "_answers_right", interrupted_after(2, lambda *_: [True, False]))
+    assert main(["sweep", "embedded", "--n", "2", "--held-out", "3", "--steps", "1", "--json"]) == 130
+    tested = json.loads(capsys.readouterr().out)["held_out"]
+    assert (tested["n"], tested["complete"], tested["margin"]) == (2, False, 1.0)
+    monkeypatch.setattr(windows, "_answers_right", interrupted_after(0, None))
+    assert main(["sweep", "embedded", "--n", "2", "--held-out", "3", "--steps", "1", "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["held_out"] is None
+
+
 def test_a_set_too_small_to_halve_is_refused(mllm):
     with pytest.raises(cm.DataError, match="at least four lines; got 3"):
         sweep_and_test(mllm, read_roc(HELDOUT)[:3])

@@ -66,6 +66,31 @@ def test_what_is_chosen_can_be_steered_with(bench):
         bench.layers.use()
 
 
+def test_copied_code_follows_a_head_that_is_chosen(bench):
+    bench.method = cm.ControlMLLMPlus(steps=1, layers=(2, 3), queries="text")
+    bench._copy.click()
+    explorer = bench.layers.look()
+    explorer.layer, explorer.head = 2, 4
+    bench.layers.use()
+    assert "heads=(4,)" in bench._code.code
+
+
+def test_tokens_of_another_question_are_not_steered_with(bench):
+    bench.layers.look().queries = ["object"]
+    method, bench.question = bench.method, "what is at the left ?"
+    bench.layers._use.click()
+    assert "press Look" in bench._message.value
+    assert bench.method == method
+
+
+def test_a_choice_that_the_model_does_not_have_is_told_in_the_panel(bench):
+    sweep = Sweep.empty("another", PLUS, [Choice((0, 40), "text")], ["a"])
+    sweep.values[:] = 1.0
+    bench.layers.sweep = sweep
+    bench.layers._found.children[0].value = sweep.choices[0]
+    assert "layers must be a window" in bench._message.value
+
+
 def test_a_sweeps_choices_can_be_taken_over(bench):
     choices = [Choice((0, 2), "text"), Choice((1, 4), "last")]
     sweep = Sweep.empty("embedded", PLUS, choices, ["a"])

@@ -114,6 +114,13 @@ def test_a_score_that_fails_leaves_the_model_as_found(mllm, prompt):
     assert not any("forward" in vars(module) for module in mllm.model.modules())
 
 
+def test_a_latent_without_an_axis_of_copies_is_refused(mllm, prompt):
+    score, latent = AnswerScore(mllm, prompt, "red cross"), prompt.zero_latent().detach()
+    for other in (latent, latent[None][:0]):
+        with pytest.raises(cm.CaptureError, match="one or more; got shape"):
+            score(other)
+
+
 def test_an_empty_answer_is_refused(mllm, prompt):
     with pytest.raises(cm.PromptError, match="at least one word"):
         AnswerScore(mllm, prompt, "")

@@ -12,7 +12,8 @@ import torch
 
 from ..attention import Recorder, attention_shown, replay
 from ..context import ContextMap
-from ..errors import CaptureError, PromptError, SettingsError
+from ..errors import CaptureError, SettingsError
+from ..models.batch import answer_tokens
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.replay import latent_added, undisturbed
@@ -90,7 +91,7 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
     Raises:
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
             reproduced.
-        PromptError: for an answer without a token.
+        PromptError: for an empty answer.
     """
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
@@ -103,7 +104,7 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
         latent_added(prompt.call, start),
     ):
         logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
-    token = int(logits.argmax()) if answer is None else _first_token(mllm, answer)
+    token = int(logits.argmax()) if answer is None else answer_tokens(mllm, answer)[0]
     kept = list(calls.last_to_first())
     gradients = torch.autograd.grad(logits[token], [call.output for call in kept])
     rows = _rows([len(prompt.tokens) - 1], prompt)[0]
@@ -191,10 +192,3 @@ def _rows(positions: Any, prompt: Prompt) -> torch.Tensor:
 
 def _map(rows: torch.Tensor, prompt: Prompt, words: tuple[str, ...]) -> ContextMap:
     return ContextMap(rows[torch.tensor(prompt.visual, device=rows.device)], prompt.layout, words, prompt.image)
-
-
-def _first_token(mllm: Mllm, answer: str) -> int:
-    tokens = mllm.processor.tokenizer.encode(answer, add_special_tokens=False)
-    if not tokens:
-        raise PromptError(f"An answer must have at least one token; got {answer!r}.")
-    return int(tokens[0])

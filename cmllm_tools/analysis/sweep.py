@@ -33,6 +33,11 @@ class Choice:
     layers: tuple[int, int]
     queries: Queries
 
+    def __post_init__(self) -> None:
+        # So that a choice equals the one that comes back from JSON.
+        if not isinstance(self.queries, str | int):
+            object.__setattr__(self, "queries", tuple(self.queries))
+
     def __str__(self) -> str:
         return f"layers {self.layers[0]}..{self.layers[1] - 1}, {self.queries}"
 
@@ -136,18 +141,28 @@ class Sweep:
             raise DataError(f"A sweep's figure must be one of {', '.join(FIGURES)}; got {name!r}.")
         return self.values[FIGURES.index(name)][:, self._ran()]
 
+    def means(self, name: str) -> np.ndarray:
+        """(choice,): mean of a figure over the examples on which it was measured; nan for a choice that failed on one."""
+        values = self._measured(name)
+        return values.mean(1) if values.shape[1] else np.full(len(values), np.nan)
+
+    def _measured(self, name: str) -> np.ndarray:
+        """(choice, example): one figure of the examples that have it; some of a set may have no answer to measure."""
+        values = self.figure(name)
+        return values[:, np.isfinite(values).any(0)]
+
     def grid(self, name: str, queries: Queries) -> np.ndarray:
         """(a, b - 1): mean of a figure for each window [a, b) with one context token; nan where there is none."""
         ends = max(choice.layers[1] for choice in self.choices)
         grid = np.full((ends, ends), np.nan)
-        for choice, mean in zip(self.choices, self.figure(name).mean(1), strict=True):
+        for choice, mean in zip(self.choices, self.means(name), strict=True):
             if choice.queries == queries:
                 grid[choice.layers[0], choice.layers[1] - 1] = mean
         return grid
 
     def rows(self, by: str = "moved") -> list[dict[str, Any]]:
         """Means over the examples, a row to each choice, the best by one figure first."""
-        means = {name: self.figure(name).mean(1) for name in FIGURES}
+        means = {name: self.means(name) for name in FIGURES}
         sign = -1 if by in ("energy", "damage", "seconds") else 1
         order = np.argsort(-sign * np.nan_to_num(means[by], nan=-sign * np.inf), kind="stable")
         return [
@@ -215,8 +230,7 @@ class Sweep:
             if tuple(data["figures"]) != FIGURES:
                 raise ValueError(f"its figures are {data['figures']}")
             choices = [
-                Choice((int(each["layers"][0]), int(each["layers"][1])), _queries(each["queries"]))
-                for each in data["choices"]
+                Choice((int(each["layers"][0]), int(each["layers"][1])), each["queries"]) for each in data["choices"]
             ]
             values = np.array(data["values"], float).reshape(len(FIGURES), len(choices), len(data["examples"]))
             return cls(
@@ -245,7 +259,7 @@ class Sweep:
             DataError: for a file that is missing, or is not one.
         """
         try:
-            return cls.from_json(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.from_json(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise DataError(f"A sweep must be read from its own JSON file; {path} is none: {error}") from error
 
@@ -267,11 +281,11 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
     """
     by = by or sweep.decisive
-    values = sweep.figure(by) * (-1 if by in ("energy", "damage", "seconds") else 1)
+    values = sweep._measured(by) * (-1 if by in ("energy", "damage", "seconds") else 1)
     if values.shape[1] < 2 or not np.isfinite(values).all(1).any():
         raise DataError(
-            f"A recommendation needs at least two examples on which {by!r} was measured; the sweep has {values.shape[1]} "
-            "examples. Give more, with answers where `by` is about these."
+            f"A recommendation needs at least two examples on which {by!r} was measured, and a choice that failed on none; "
+            f"it was measured on {values.shape[1]} of {sweep.done}. Give more, with answers where `by` is about these."
         )
     means = np.where(np.isfinite(values).all(1), values.mean(1), -np.inf)
     best = int(means.argmax())
@@ -298,13 +312,9 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
     return Recommendation(
         sweep.choices[chosen],
         by,
-        float(sweep.figure(by)[chosen].mean()),
+        float(sweep.means(by)[chosen]),
         sweep.choices[against],
         float(gains.mean()),
         (low, high),
         reason,
     )
-
-
-def _queries(data: Any) -> Queries:
-    return tuple(data) if isinstance(data, list) else data

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from ..attention import capture
+from ..context import kept
 from ..energy import Target
 from ..heads import pairs_within
 from ..methods import Method
@@ -42,8 +43,10 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
 
     Raises:
         SettingsError: for several methods with a family whose batches are not kept apart.
+        CaptureError: for visual tokens to leave out that do not exist.
     """
-    batch = prompt if prompt.call.copies == len(methods) else copies(mllm, prompt, len(methods))
+    if prompt.call.copies != len(methods):
+        prompt = copies(mllm, prompt, len(methods))
     method, zero = methods[0], prompt.zero_latent().detach()
     layers = sorted({layer for each in methods for layer in each.layers_of(mllm)})
     rows = sorted({row for each in methods for row in prompt.positions(each.queries)})
@@ -53,12 +56,13 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     final, first, last = updates.latent.detach().clone(), torch.empty(0), torch.empty(0)
     for number in range(method.steps + 1):
         latent = updates.latent.detach().clone().requires_grad_(number < method.steps)
-        recorder = capture(mllm, batch, layers, None, rows, prompt.visual, latent)
+        recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent)
         parts = [
-            torch.einsum("rhqv,rhq->rv", recorder.captured[layer].to(zero.device), weights[:, index])
-            for index, layer in enumerate(layers)
+            torch.einsum("rhqv,rhq->rv", values.to(zero.device), weights[:, index].to(values.dtype))
+            for index, values in enumerate(recorder.captured[layer] for layer in layers)
         ]
-        maps = _left_out(torch.stack(parts).sum(0), method.without)
+        maps = torch.stack(parts).sum(0)
+        maps = maps * kept(method.without, maps) if method.without else maps
         energy = target.to(maps).energy(maps)
         now = torch.stack([energy, target.to(maps).share(maps)]).detach()
         first, last = (now, now) if number == 0 else (first, torch.where(going, now, last))
@@ -83,9 +87,3 @@ def _weights(mllm: Mllm, prompt: Prompt, method: Method, layers: list[int], rows
     for layer, head in pairs if pairs is not None else [(layer, head) for layer in chosen for head in numbers]:
         weights[layers.index(layer), head, positions] = 1
     return weights / weights.sum()
-
-
-def _left_out(maps: torch.Tensor, tokens: Sequence[int]) -> torch.Tensor:
-    if not tokens:
-        return maps
-    return maps.index_fill(-1, torch.tensor(list(tokens), device=maps.device), 0.0)

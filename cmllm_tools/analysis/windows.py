@@ -2,10 +2,9 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,11 +15,12 @@ from ..errors import SettingsError
 from ..images import read_image
 from ..memory import estimate
 from ..methods import ControlMLLMPlus, Method
-from ..models.batch import copies
+from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
 from ..regions import as_regions
+from ..trace import check_writable
 from .examples import Example, as_examples
 from .sweep import FIGURES, Choice, Sweep
 from .together import steer_together
@@ -62,30 +62,45 @@ def sweep_windows(
 
     Raises:
         SettingsError: for a window or a setting out of range.
+        CaptureError: for a window without any of the method's (layer, head) pairs.
+        TraceError: when the file cannot be written.
         DataError: for no examples, or a file of another sweep.
         RegionError: for a region that the model does not see.
     """
     several = as_examples(examples)
     method = (method or ControlMLLMPlus()).resolve(mllm)
-    choices = [Choice(window, context) for context in contexts for window in _windows(mllm, windows)]
+    if most is not None and most < 1:
+        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {most}.")
+    path = None if path is None else check_writable(path)
+    choices = _choices(mllm, method, windows, contexts)
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
-    if path is not None and Path(path).exists():
+    if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
-    bar = _bar(len(several) - sweep.done, progress)
+    bar = _bar((len(several) - sweep.done) * len(choices), progress)
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
             most = most or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, most))
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, most, bar))
             if path is not None:
                 sweep.save(path)
-            bar.update()
     except KeyboardInterrupt:
         if not sweep.done:
             raise
     finally:
         bar.close()
     return sweep
+
+
+def _choices(
+    mllm: Mllm, method: Method, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
+) -> list[Choice]:
+    if isinstance(contexts, str) or not contexts:
+        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {contexts!r}.")
+    chosen = _windows(mllm, windows)
+    for window in chosen:
+        replace(method, layers=window).resolve(mllm)
+    return list(dict.fromkeys(Choice(window, context) for context in contexts for window in chosen))
 
 
 def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
@@ -98,32 +113,35 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
     several = [(int(low), int(high)) for low, high in windows]
     if not several:
         raise SettingsError("At least one window of layers is needed; got none.")
-    for window in several:
-        ControlMLLMPlus(layers=window).resolve(mllm)
     return several
 
 
-def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int) -> np.ndarray:
+def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int, bar: Any) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
     target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
     scores, plain = _candidates(mllm, prompt, example)
     figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
-    # Windows that end together stop the forward together.
-    order = sorted(range(len(sweep.choices)), key=lambda index: sweep.choices[index].layers[1])
-    # Batches of one size share what is recorded for it.
-    size = -(-len(order) // -(-len(order) // most))
-    batch = copies(mllm, prompt, size)
-    for start in range(0, len(order), size):
-        part, started = order[start : start + size], time.perf_counter()
+    batches = Copies(mllm, prompt)
+    for part in _parts(sweep.choices, most):
+        started = time.perf_counter()
         methods = [
             replace(method, layers=sweep.choices[index].layers, queries=sweep.choices[index].queries) for index in part
         ]
-        ends = steer_together(mllm, batch if len(part) == size else prompt, target, methods)
+        ends = steer_together(mllm, batches.of(len(part)), target, methods)
         answers = _answer_figures(scores, plain, ends.latent)
         seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
         figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()
+        bar.update(len(part))
     return figures
+
+
+def _parts(choices: Sequence[Choice], most: int) -> Iterator[list[int]]:
+    """Numbers of the choices that run together: windows that end together, as the forward stops with them."""
+    for end in sorted({choice.layers[1] for choice in choices}):
+        alike = [index for index, choice in enumerate(choices) if choice.layers[1] == end]
+        count = -(-len(alike) // most)
+        yield from (alike[start::count] for start in range(count))
 
 
 def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[AnswerScore], torch.Tensor]:
@@ -132,8 +150,9 @@ def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[Answ
         return [], torch.empty(0)
     own = mllm.generate(prompt)
     texts = [example.answer, *example.alternatives]
-    # The model's own answer is one that makes sense, unless it is one of these with more words.
-    if own and not any(own.startswith(text) for text in texts):
+    # The model's own answer is one that makes sense, unless it is one of these with more or fewer words: as scores end with
+    # the text, the shorter one would be likelier whatever is meant.
+    if own and not any(own.startswith(text) or text.startswith(own) for text in texts):
         texts.append(own)
     scores = [AnswerScore(mllm, prompt, text) for text in dict.fromkeys(texts)]
     zero = prompt.zero_latent().detach()[None]
@@ -170,4 +189,4 @@ def _bar(total: int, progress: bool) -> Any:
     # Imported here: in a notebook tqdm.auto loads ipywidgets.
     from tqdm.auto import tqdm
 
-    return tqdm(total=total, desc="sweep", unit="example", disable=not progress)
+    return tqdm(total=total, desc="sweep", unit="run", disable=not progress)

@@ -1,6 +1,7 @@
 """Choose a window of layers on one half of a set, and see on the other half whether steering with it answers better."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from typing import Any
@@ -25,11 +26,12 @@ class HeldOut:
     """Share of right answers on examples that the window was not chosen on.
 
     Args:
-        n: number of examples.
+        n: number of examples that were run.
         recommended: with the recommended choice.
         all_layers: with the best choice of all layers.
         margin: the first less the second.
         margin_ci: 95 % interval of the margin, from resampled examples.
+        complete: False when an interrupt left examples out.
     """
 
     n: int
@@ -37,6 +39,7 @@ class HeldOut:
     all_layers: float
     margin: float
     margin_ci: tuple[float, float]
+    complete: bool = True
 
     def __str__(self) -> str:
         low, high = self.margin_ci
@@ -55,8 +58,10 @@ def sweep_and_test(
     n: int | None = None,
     held_out: int | None = None,
     path: str | PathLike | None = None,
-) -> tuple[Sweep, Recommendation, HeldOut | None]:
+) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
     """Sweep the first half of a set, recommend, and test on the second half.
+
+    An interrupt of the sweep ends it there, with neither recommendation nor test; one of the test keeps what was tested.
 
     Args:
         lines: of a set whose questions name what to choose from.
@@ -75,20 +80,30 @@ def sweep_and_test(
     sweep = sweep_windows(
         mllm, [line.example(kind) for line in lines[:half][:n]], contexts=contexts, method=method, path=path
     )
+    if sweep.done < len(sweep.examples):
+        return sweep, None, None
     chosen = recommend(sweep)
     rest = lines[half:][:held_out]
     return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
 
 
-def _tested(mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation) -> HeldOut:
+def _tested(
+    mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation
+) -> HeldOut | None:
     from tqdm.auto import tqdm
 
     choices = [chosen.choice, chosen.against]
-    bar = tqdm(lines, desc="held out", unit="example")
-    right = np.array([_answers_right(mllm, line, kind, method, choices) for line in bar], float).T
+    answers: list[list[bool]] = []
+    with suppress(KeyboardInterrupt):
+        for line in tqdm(lines, desc="held out", unit="example"):
+            answers.append(_answers_right(mllm, line, kind, method, choices))
+    if not answers:
+        return None
+    right = np.array(answers, float).T
     margin = right[0] - right[1]
     low, high = bootstrap(margin).tolist()
-    return HeldOut(len(lines), float(right[0].mean()), float(right[1].mean()), float(margin.mean()), (low, high))
+    means = float(right[0].mean()), float(right[1].mean()), float(margin.mean())
+    return HeldOut(len(answers), *means, (low, high), len(answers) == len(lines))
 
 
 def _answers_right(mllm: Mllm, line: ReferringExample, kind: str, method: Method, choices: Sequence[Choice]) -> list[bool]:

@@ -151,7 +151,9 @@ def _sweep(options: argparse.Namespace) -> int:
         print(json.dumps(as_json(sweep, chosen, tested)))
     else:
         print("\n\n".join(str(part) for part in (sweep.table(10), chosen, tested) if part is not None))
-    return 130 if sweep.done < len(sweep.examples) else 0
+    to_test = of_a_set and options.held_out != 0
+    whole = sweep.done == len(sweep.examples) and (not to_test or (tested is not None and tested.complete))
+    return 0 if whole else 130
 
 
 def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:

@@ -57,7 +57,8 @@ class LayersTab(ipw.VBox):
         attempt: Callable[[Callable[[], Any]], None],
         turn: AbstractContextManager,
     ):
-        self._mllm, self._subject, self._settings, self._turn = mllm, subject, settings, turn
+        self._mllm, self._subject, self._settings = mllm, subject, settings
+        self._attempt, self._turn = attempt, turn
         self.explorer: AttentionExplorer | None = None
         self._sweep: Sweep | None = None
         self._when = ipw.ToggleButtons(options=[BEFORE, AFTER], tooltips=["without a latent", "with that of the last run"])
@@ -95,12 +96,19 @@ class LayersTab(ipw.VBox):
         """Take the tokens, the layer and the head chosen in the explorer over into the settings, as the button does.
 
         Raises:
-            SettingsError: before the first look, and for tokens of the answer, which no prompt has.
+            SettingsError: before the first look, after the question or the image has changed since, and for tokens of the
+                answer, which no prompt has.
         """
         explorer = self.explorer
         if explorer is None:
             raise SettingsError("There is nothing chosen yet; press Look first.")
         prompt, method = explorer.prompt, self._settings.method
+        with self._turn:
+            same = self._subject().prompt is prompt
+        if not same:
+            raise SettingsError(
+                "The question or the image has changed since the last look, and tokens with it; press Look."
+            )
         if not prompt.learned and max(explorer.queries) >= len(prompt.tokens):
             raise SettingsError(
                 "Tokens of the answer cannot be steered with, as they come after it; choose some of the prompt."
@@ -125,7 +133,7 @@ class LayersTab(ipw.VBox):
         options = [("choose layers and context token of the sweep", None)]
         options += [(f"{row['choice']}: moved {row['moved']:.3f}", row["choice"]) for row in sweep.rows()]
         choices = ipw.Dropdown(options=options, layout=ipw.Layout(width="auto"))
-        choices.observe(lambda change: self._take(change["new"]), "value")
+        choices.observe(lambda change: self._attempt(lambda: self._take(change["new"])), "value")
         self._found.children = [choices, ipw.HTML(sweep._repr_html_())]
 
     def _take(self, choice: Choice | None) -> None:

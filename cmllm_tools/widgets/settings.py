@@ -44,6 +44,7 @@ class Settings(ipw.VBox):
         )
         self.sigma = ipw.FloatText(description="sigma", tooltip="width of scribbles and points", **common)
         self._fields = (self.steps, self.step_size, self.layers, self.queries, self.sigma)
+        self._listeners: list[Callable[[Any], None]] = []
         self.method = method or ControlMLLM()
         self.kind.observe(self._switch, "value")
         super().__init__([self.kind, *self._fields])
@@ -66,9 +67,13 @@ class Settings(ipw.VBox):
         self.kind.value = kind
         self._known[kind] = resolved
         self._fill(resolved)
+        # Heads, and other settings without a field, may be all that changed.
+        for listener in self._listeners:
+            listener(None)
 
     def listen(self, listener: Callable[[Any], None]) -> None:
-        """Have the listener called after each change of a field."""
+        """Have the listener called after each change of a field, or of the method."""
+        self._listeners.append(listener)
         for field in (self.kind, *self._fields):
             field.observe(listener, "value")
 
