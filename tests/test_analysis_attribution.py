@@ -241,6 +241,7 @@ def test_tokens_belong_to_cells_and_regions():
         ({"method": "feature_ablation", "features": "cells"}, r"Features must be 'tokens', \(rows, columns\), or a seq"),
         ({"method": "feature_ablation", "features": (0, 2)}, "Features must be 'tokens'"),
         ({"features": (2, 2)}, "for feature_ablation and kernel_shap"),
+        ({"method": "kernel_shap", "features": (1, 1)}, r"2 or more; got \(1, 1\)"),
         ({"method": "occlusion", "window": 9}, "must be at least as large"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
         ({"batch": 0}, "got batch=0"),

@@ -1,6 +1,7 @@
 """Faithfulness: maps that are right by construction must beat shuffled ones, in every metric."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -83,6 +84,9 @@ def test_the_objects_own_tokens_beat_shuffled_ones(mllm, asked):
     )
     assert good.percentile == 1
     assert good.area > bad.area + 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert infidelity(mllm, prompt, name, right, samples=4, progress=False) > 0
     lost = [infidelity(mllm, prompt, name, values, samples=64, progress=False) for values in (right, shuffled(right))]
     assert lost[0] < lost[1]
     assert infidelity(mllm, prompt, name, 7 * right, samples=64, progress=False) == pytest.approx(lost[0], rel=1e-3)

@@ -116,6 +116,19 @@ def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     assert sweep.figure("right")[1, 0] == float(steered.argmax() == 0)
 
 
+def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatch):
+    from cmllm_tools.analysis import windows
+
+    several = [examples[0], replace(examples[0], question="is the object red ?"), examples[0]]
+    asked, given = [], []
+    monkeypatch.setattr(windows, "_copies_that_fit", lambda _, prompt: asked.append(prompt) or len(asked))
+    measured = windows._measured
+    monkeypatch.setattr(windows, "_measured", lambda *all_: given.append(all_[4]) or measured(*all_))
+    sweep_windows(mllm, several, [(0, 3), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), progress=False)
+    assert [prompt.question for prompt in asked] == [example.question for example in several[:2]]
+    assert given == [1, 2, 1]
+
+
 def test_progress_counts_runs(mllm, examples, capsys):
     sweep_windows(mllm, examples[:1], [(0, 3), (2, 6), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), most=2)
     assert "3/3" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.widgets import Workbench
+from cmllm_tools.widgets.layers_tab import LayersTab
 
 
 @pytest.fixture
@@ -157,6 +158,27 @@ def test_click_in_another_thread_steps_in_this_one(mllm, scene, monkeypatch):
         return bench
 
     assert len(asyncio.run(steer()).trace) == 4
+    assert threads == {threading.main_thread()}
+
+
+def test_a_look_in_another_thread_uses_the_model_in_this_one(mllm, scene, monkeypatch):
+    import threading
+
+    threads = set()
+    look = LayersTab.look
+    monkeypatch.setattr(LayersTab, "look", lambda tab: (threads.add(threading.current_thread()), look(tab))[1])
+
+    async def looked():
+        bench = Workbench(mllm, scene.image, regions=scene.region("box"), method=PLUS)
+
+        async def click():
+            bench.layers._look.click()
+
+        await asyncio.to_thread(asyncio.run, click())
+        await until(lambda: bench.layers.explorer)
+        return bench
+
+    assert asyncio.run(looked()).layers.explorer.answer
     assert threads == {threading.main_thread()}
 
 

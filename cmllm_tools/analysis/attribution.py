@@ -276,7 +276,10 @@ def _occlusion(score: PresenceScore, layout: VisualTokenLayout, numbers: Any, se
 
 def _kernel_shap(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: Settings) -> _Result:
     mask = torch.from_numpy(numbers).to(score.states.device)[None]
-    samples = settings.samples or 8 * (int(mask.max()) + 1)
+    count = int(mask.max()) + 1
+    if count < 2:
+        raise SettingsError(f"KernelShap shares a score out over features, 2 or more; got {settings.features!r}.")
+    samples = settings.samples or 8 * count
     devices = [score.states.device] if score.states.is_cuda else []
     with torch.no_grad(), torch.random.fork_rng(devices), score.progress(samples, "KernelShap", settings.progress):
         torch.manual_seed(settings.seed)

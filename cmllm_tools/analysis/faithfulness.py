@@ -230,7 +230,8 @@ def infidelity_of(score: PresenceScore, values: torch.Tensor, samples: int, seed
             there,
             values[None].to(there),
             n_perturb_samples=samples,
-            max_examples_per_batch=score.batch,
+            # Captum warns of a batch that is larger than all samples.
+            max_examples_per_batch=min(score.batch, samples),
             normalize=True,
         )
     return float(found)

@@ -108,9 +108,11 @@ def sinks(
         factor: above 1.
 
     Raises:
-        SettingsError: for fewer than two questions with the blank one, or a factor that is not above 1.
+        SettingsError: for questions that are one text, fewer than two with the blank one, or a factor that is not above 1.
         PromptError: for queries that are not in every question.
     """
+    if isinstance(questions, str):
+        raise SettingsError(f"Questions must be a sequence of texts; got the text {questions!r}.")
     pairs, numbers = pairs_within(heads, layers := None if layers is None else list(layers))
     asked = [*questions, *([blank] if blank else [])]
     maps = []

@@ -50,9 +50,9 @@ class Recommendation:
         choice: to steer with.
         by: the figure it was chosen by.
         mean: of that figure.
-        against: the best choice that takes all layers.
+        against: the best choice that takes all layers: from the first to the last of any choice.
         gain: mean difference of the figure to `against`, positive where the choice is better.
-        interval: of the gain, 95 %, from resampled examples.
+        interval: of the gain, 95 %, from resampled examples: the ones it was chosen on, so that on others it may gain less.
         reason: in words.
     """
 

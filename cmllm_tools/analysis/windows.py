@@ -76,12 +76,16 @@ def sweep_windows(
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
     if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
+    # Images may differ in size, and so do their copies.
+    fitting: dict[int, int] = {}
     bar = _bar((len(several) - sweep.done) * len(choices), progress)
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
-            most = most or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, most, bar))
+            size = prompt.call.states.numel()
+            if size not in fitting:
+                fitting[size] = most or _copies_that_fit(mllm, prompt)
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, fitting[size], bar))
             if path is not None:
                 sweep.save(path)
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from ..models.prompt import Prompt, Queries
 from ..regions import Regions
 from .attention_explorer import AttentionExplorer
 from .settings import NAMED, Settings
+from .turns import in_thread_of, running_loop
 
 BEFORE, AFTER = "before steering", "after"
 
@@ -59,6 +60,8 @@ class LayersTab(ipw.VBox):
     ):
         self._mllm, self._subject, self._settings = mllm, subject, settings
         self._attempt, self._turn = attempt, turn
+        # Messages of widgets may be handled by another thread, while a cell uses the model in this one.
+        self._loop = running_loop()
         self.explorer: AttentionExplorer | None = None
         self._sweep: Sweep | None = None
         self._when = ipw.ToggleButtons(options=[BEFORE, AFTER], tooltips=["without a latent", "with that of the last run"])
@@ -67,10 +70,13 @@ class LayersTab(ipw.VBox):
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
         self._box, self._found = ipw.VBox(), ipw.VBox()
-        self._look.on_click(lambda _: attempt(self.look))
-        self._use.on_click(lambda _: attempt(self.use))
+        self._look.on_click(lambda _: self._do(self.look))
+        self._use.on_click(lambda _: self._do(self.use))
         row = ipw.HBox([self._when, self._look, self._use], layout=ipw.Layout(flex_flow="row wrap"))
         super().__init__([row, self._box, self._found])
+
+    def _do(self, action: Callable[[], Any]) -> None:
+        in_thread_of(self._loop, self._attempt, action)
 
     def look(self) -> AttentionExplorer:
         """Capture the attention of what the panel shows now, and explore it, as the button does.
@@ -133,7 +139,7 @@ class LayersTab(ipw.VBox):
         options = [("choose layers and context token of the sweep", None)]
         options += [(f"{row['choice']}: moved {row['moved']:.3f}", row["choice"]) for row in sweep.rows()]
         choices = ipw.Dropdown(options=options, layout=ipw.Layout(width="auto"))
-        choices.observe(lambda change: self._attempt(lambda: self._take(change["new"])), "value")
+        choices.observe(lambda change: self._do(lambda: self._take(change["new"])), "value")
         self._found.children = [choices, ipw.HTML(sweep._repr_html_())]
 
     def _take(self, choice: Choice | None) -> None:

@@ -20,6 +20,14 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
         return None
 
 
+def in_thread_of(loop: asyncio.AbstractEventLoop | None, act: Callable[..., Any], *given: Any) -> None:
+    """Call in the thread of a loop that runs: at once where that is this thread, or where none runs."""
+    if loop is None or not loop.is_running() or loop is running_loop():
+        act(*given)
+    else:
+        loop.call_soon_threadsafe(act, *given)
+
+
 async def take_turns(
     turns: Generator[None, None, None], lock: AbstractContextManager, interrupt: Callable[[], None]
 ) -> None:
