@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
@@ -76,16 +76,13 @@ def sweep_windows(
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
     if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
-    # Images may differ in size, and so do their copies.
-    fitting: dict[int, int] = {}
+    fitting: Callable[[Prompt], int] | None = None if most is None else lambda prompt: most
     bar = _bar((len(several) - sweep.done) * len(choices), progress)
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
-            size = prompt.call.states.numel()
-            if size not in fitting:
-                fitting[size] = most or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, fitting[size], bar))
+            fitting = fitting or _copies_that_fit(mllm, prompt)
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, fitting(prompt), bar))
             if path is not None:
                 sweep.save(path)
     except KeyboardInterrupt:
@@ -174,12 +171,14 @@ def _answer_figures(scores: list[AnswerScore], plain: torch.Tensor, latents: tor
     return torch.stack([moved, damage, right])
 
 
-def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> int:
+def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> Callable[[Prompt], int]:
+    """How many copies of any prompt fit, reckoned from what a step of this one takes: memory grows with the states."""
     if not mllm.family.batch:
-        return 1
+        return lambda _: 1
     need = estimate(mllm, prompt)
     step = need.checkpointed if need.checkpointing else need.step
-    return int(min(max(MEMORY * need.free // max(step, 1), 1), COPIES))
+    fit = MEMORY * need.free * prompt.call.states.numel() / max(step, 1)
+    return lambda other: int(min(max(fit / other.call.states.numel(), 1), COPIES))
 
 
 def _digest(example: Example) -> str:
