@@ -1,5 +1,5 @@
 import cmllm_tools as cm
-from benchmarks import capture, sweep
+from benchmarks import attribution, capture, sweep
 
 
 def test_capture_benchmark_measures_what_it_says(monkeypatch):
@@ -31,3 +31,11 @@ def test_sweep_benchmark_measures_what_it_says(monkeypatch):
     assert set(summary) == {"max_rel_diff", "speedup", "all_windows_seconds"}
     assert 0 < summary["max_rel_diff"] < 1e-4
     assert summary["speedup"] > 0
+
+
+def test_attribution_benchmark_measures_what_it_says():
+    summary = attribution.measure(2, skip=40)
+    assert summary["n"] == 2
+    assert set(summary) == {"n", "chance", "completeness_error", *attribution.METHODS}
+    assert summary["completeness_error"] <= 0.01
+    assert all(0 <= summary[method] <= 1 for method in attribution.METHODS)
