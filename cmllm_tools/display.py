@@ -23,6 +23,8 @@ VIRIDIS = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779",
 OPACITY = 0.75
 # Okabe and Ito's vermilion, as the share's curve in the figures.
 BAR_COLOR = (0xD5, 0x5E, 0x00)
+# Their blue, for less than nothing.
+LESS_COLOR = (0x00, 0x72, 0xB2)
 BAR_WIDTH = 80
 # Longest side of a picture, in pixels: as shown, and as drawn, so that lines stay sharp on dense screens.
 SHOWN, DRAWN = 220, 440
@@ -83,6 +85,7 @@ def picture(
     *,
     cells: np.ndarray | None = None,
     heat: np.ndarray | None = None,
+    signed: bool = False,
     boxes: np.ndarray | None = None,
     outlines: Iterable[Outline] = (),
     caption: str = "",
@@ -93,7 +96,7 @@ def picture(
         size: (width, height) of the user's image, in whose pixels all positions are.
         image: a copy of it of any size; light grey when None.
         cells: (row, column, 4), corners of the map's cells.
-        heat: (row, column) in 0..1.
+        heat: (row, column) in 0..1, or -1..1 when `signed`: blue for less and vermilion for more, clear at 0.
         boxes: (n, 4), corners to draw thinly.
         outlines: of regions.
         caption: text below, also the alternative text.
@@ -102,7 +105,7 @@ def picture(
     drawn = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
     canvas = _background(image, drawn)
     if heat is not None and cells is not None:
-        canvas = Image.alpha_composite(canvas.convert("RGBA"), _heat(heat, cells * scale, drawn)).convert("RGB")
+        canvas = Image.alpha_composite(canvas.convert("RGBA"), _heat(heat, cells * scale, drawn, signed)).convert("RGB")
     draw = ImageDraw.Draw(canvas, "RGBA")
     for x0, y0, x1, y1 in boxes * scale if boxes is not None else ():
         for offset, color in ((1, (0, 0, 0, 110)), (0, (255, 255, 255, 200))):
@@ -159,12 +162,20 @@ def _background(image: Image.Image | np.ndarray | None, size: tuple[int, int]) -
     return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def _heat(heat: np.ndarray, cells: np.ndarray, size: tuple[int, int]) -> Image.Image:
+def _colors(heat: np.ndarray, signed: bool) -> np.ndarray:
+    """(row, column, 4) uint8 RGBA."""
+    heat = np.nan_to_num(heat)
+    if not signed:
+        return palette()[np.round(255 * np.clip(heat, 0, 1)).astype(int)]
+    color = np.where(heat[..., None] < 0, LESS_COLOR, BAR_COLOR)
+    return np.dstack([color, np.round(255 * OPACITY * np.clip(abs(heat), 0, 1))]).astype(np.uint8)
+
+
+def _heat(heat: np.ndarray, cells: np.ndarray, size: tuple[int, int], signed: bool = False) -> Image.Image:
     """The map as an RGBA image: each pixel takes the colour of the cell that its centre lies in."""
     rows = _cell_of(np.append(cells[:, 0, 1], cells[-1, 0, 3]), size[1])
     columns = _cell_of(np.append(cells[0, :, 0], cells[0, -1, 2]), size[0])
-    colors = palette()[np.round(255 * np.clip(np.nan_to_num(heat), 0, 1)).astype(int)]
-    pixels = colors[np.ix_(rows, columns)].copy()
+    pixels = _colors(heat, signed)[np.ix_(rows, columns)]
     pixels[rows < 0] = 0
     pixels[:, columns < 0] = 0
     return Image.fromarray(pixels)

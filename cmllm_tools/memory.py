@@ -1,5 +1,6 @@
 """How much memory a step of the optimisation will take, found on the first layers before all of them are run."""
 
+import gc
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -107,6 +108,8 @@ def peak_bytes(step: Callable[[], object], device: torch.device | str = "cpu") -
         return torch.cuda.max_memory_allocated(device) - before
     # Kineto announces every start and stop otherwise; it reads this once.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    # Blocks from before that are freed meanwhile would be warned about.
+    gc.collect()
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]

@@ -81,7 +81,7 @@ def test_sinks_are_outlined_where_they_look(prompt):
     assert np.array_equal(figure.data[0].z, found.grid)
     outline = figure.data[-1]
     assert (min(filter(None, outline.x)), max(filter(None, outline.x))) == (96, 192)
-    assert "Sinks (1 of 5 tokens): above 5 x" in figure.layout.title.text
+    assert "1 sinks of 5 visual tokens<br><sub>above 5 x" in figure.layout.title.text
     with pytest.raises(cm.ImageError, match="give it as image="):
         figures.sinks_on_image(found)
 

@@ -119,6 +119,7 @@ def test_grid_shows_itself(tiny):
     page = grid._repr_html_()
     assert page.count("<img") > 1
     assert "by area alone" in page
+    assert f"layers 0 to 2 down, heads 0 to 3 across: 0 to {grid.values.max():.1%} in the region" in page
 
 
 def test_region_out_of_view_is_refused(tiny):

@@ -13,6 +13,7 @@ from cmllm_tools.analysis.together import steer_together
 from cmllm_tools.analysis.windows import sweep_windows
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.energy import Target
+from cmllm_tools.memory import MemoryEstimate
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 
@@ -119,14 +120,19 @@ def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
 def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatch):
     from cmllm_tools.analysis import windows
 
-    several = [examples[0], replace(examples[0], question="is the object red ?"), examples[0]]
-    asked, given = [], []
-    monkeypatch.setattr(windows, "_copies_that_fit", lambda _, prompt: asked.append(prompt) or len(asked))
-    measured = windows._measured
-    monkeypatch.setattr(windows, "_measured", lambda *all_: given.append(all_[4]) or measured(*all_))
-    sweep_windows(mllm, several, [(0, 3), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), progress=False)
-    assert [prompt.question for prompt in asked] == [example.question for example in several[:2]]
-    assert given == [1, 2, 1]
+    one = mllm.prepare(examples[0].image, examples[0].question)
+    longer = mllm.prepare(examples[0].image, 20 * "is the object red ? ")
+    ratio = longer.call.states.numel() / one.call.states.numel()
+    assert ratio > 2
+    # Half of what is free holds ten copies of the first.
+    need = MemoryEstimate(step=1000, checkpointed=500, free=20_000, checkpointing=False)
+    monkeypatch.setattr(windows, "estimate", lambda *_: need)
+    fitting = windows._copies_that_fit(mllm, one)
+    assert (fitting(one), fitting(longer)) == (10, int(10 / ratio))
+    monkeypatch.setattr(windows, "estimate", lambda *_: replace(need, free=0))
+    assert windows._copies_that_fit(mllm, one)(longer) == 1
+    monkeypatch.setattr(windows, "estimate", lambda *_: replace(need, free=10**9, checkpointing=True))
+    assert windows._copies_that_fit(mllm, one)(longer) == windows.COPIES
 
 
 def test_progress_counts_runs(mllm, examples, capsys):
@@ -259,6 +265,20 @@ def test_a_sweep_is_read_back_as_it_was(tmp_path):
     (tmp_path / "other.json").write_text('{"figures": []}')
     with pytest.raises(cm.DataError, match="those of a sweep's to_json"):
         Sweep.load(tmp_path / "other.json")
+
+
+def test_a_sweep_lists_its_best_choices():
+    choices = [Choice((low, high), "last") for high in range(1, 6) for low in range(high)]
+    sweep = made([[number, number] for number in range(len(choices))], choices)
+    page = sweep._repr_html_()
+    listed = [page.find(f">{choice}<") for choice in choices]
+    assert listed[:-8] == [-1] * (len(choices) - 8)
+    assert -1 not in listed[-8:] and listed[-8:] == sorted(listed[-8:], reverse=True)
+    sweep.values[FIGURES.index("moved")] = np.nan
+    sweep.values[FIGURES.index("share"), 0] = 2.0
+    assert sweep.decisive == "share"
+    page = sweep._repr_html_()
+    assert "moved" not in page and page.count("2.000") == 1
 
 
 def test_the_grid_holds_each_window_once():

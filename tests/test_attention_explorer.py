@@ -102,7 +102,7 @@ def test_without_the_answer(mllm, prompt, explorer):
 
 
 def test_an_empty_answer_is_said(mllm, prompt, monkeypatch):
-    monkeypatch.setattr(mllm, "generate", lambda prompt: "")
+    monkeypatch.setattr(mllm, "generate", lambda *_: "")
     explorer = AttentionExplorer(mllm, prompt)
     assert explorer.data["note"] == "The model's answer is empty."
     assert explorer.attention.prompt is prompt

@@ -1,4 +1,5 @@
-from benchmarks import capture
+import cmllm_tools as cm
+from benchmarks import capture, sweep
 
 
 def test_capture_benchmark_measures_what_it_says(monkeypatch):
@@ -21,3 +22,12 @@ def test_capture_benchmark_measures_what_it_says(monkeypatch):
     assert 0 < summary["memory_ratio_to_reference"] < 1
     assert 0 < summary["memory_ratio_checkpointed"] < 1
     assert details["peak_mb"]["ours, window"] < details["peak_mb"]["ours"] < details["peak_mb"]["reference"]
+
+
+def test_sweep_benchmark_measures_what_it_says(monkeypatch):
+    """With one step and one context token: both ways agree, and the figures are there."""
+    monkeypatch.setattr(sweep, "CONTEXTS", ("last",))
+    summary = sweep.measure(1, 1, cm.ControlMLLMPlus(steps=1))
+    assert set(summary) == {"max_rel_diff", "speedup", "all_windows_seconds"}
+    assert 0 < summary["max_rel_diff"] < 1e-4
+    assert summary["speedup"] > 0

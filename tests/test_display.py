@@ -156,6 +156,16 @@ def test_map_lies_where_its_cells_are():
     assert (pixels[:, 330:] == display.palette()[-1]).all()
 
 
+def test_signed_map_is_blue_for_less_vermilion_for_more_and_clear_at_zero():
+    cells = np.array([[[x, 0, x + 1, 1] for x in range(4)]], float)
+    heat = np.array([[-1.0, 0.0, 0.5, 7.0]])
+    pixels = np.asarray(display._heat(heat, cells * 110, (440, 110), signed=True))[50, 55::110]
+    assert pixels[0].tolist() == [*display.LESS_COLOR, round(255 * display.OPACITY)]
+    assert pixels[1, 3] == 0
+    assert pixels[2].tolist() == [*display.BAR_COLOR, round(255 * display.OPACITY / 2)]
+    assert pixels[3].tolist() == [*display.BAR_COLOR, round(255 * display.OPACITY)]
+
+
 def test_palette_runs_from_transparent_to_opaque():
     palette = display.palette()
     assert palette[0, 3] == 0

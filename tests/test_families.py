@@ -217,10 +217,10 @@ def test_each_copy_of_a_batch_attends_as_it_does_alone(family):
     mllm, prompt = family
     if not mllm.family.batch:
         with pytest.raises(cm.SettingsError, match="not kept apart"):
-            copies(mllm, prompt, 2)
+            copies(mllm, prompt, 3)
         return
-    batch, rows = latents(prompt, 2), prompt.positions("text")
-    together = capture(mllm, copies(mllm, prompt, 2), mllm.attention_layers, None, rows, prompt.visual, batch)
+    batch, rows = latents(prompt, 3), prompt.positions("text")
+    together = capture(mllm, copies(mllm, prompt, 3), mllm.attention_layers, None, rows, prompt.visual, batch)
     for number, latent in enumerate(batch):
         alone = cm.capture_attention(mllm, prompt, latent=latent).values
         for layer, values in zip(together.layers, alone, strict=True):
@@ -230,7 +230,7 @@ def test_each_copy_of_a_batch_attends_as_it_does_alone(family):
 def test_an_answers_score_is_what_generation_finds(family):
     mllm, prompt = family
     score = AnswerScore(mllm, prompt, "red cross at")
-    batch = latents(prompt, 2 if mllm.family.batch else 1)
+    batch = latents(prompt, 3 if mllm.family.batch else 1)
     found = score.tokens(batch.requires_grad_())
     (gradient,) = torch.autograd.grad(found.sum(), batch)
     assert gradient.flatten(1).norm(dim=1).min() > 0

@@ -23,3 +23,7 @@ def test_notebooks_store_no_outputs(path):
 def test_notebooks_run_from_top_to_bottom(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
+        bundle = output.get("data", {})
+        # What GitHub and an exported page show in the figure's place.
+        assert "application/vnd.plotly.v1+json" not in bundle or "<script" not in bundle["text/html"]

@@ -17,7 +17,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from .examples import Example, as_examples
 from .intervals import bootstrap, wilson
-from .layers import ROWS, grid_picture, on_image
+from .layers import ROWS, head_picture, on_image
 
 FORMAT = 1
 
@@ -125,9 +125,8 @@ class HeadRanking:
             for row in self.rows(self.order[:ROWS])
         ]
         head = ["layer", "head", "pointing", Html("at the object"), "95 % interval", "share over chance", "95 % interval"]
-        return card(
-            "HeadRanking", self._facts(), grid_picture(self.pointing, "layer (down) x head"), below=table(head, rows)
-        )
+        grid = head_picture(self.pointing, self.layers, self.heads, "at the object")
+        return card("HeadRanking", self._facts(), grid, below=table(head, rows))
 
     def _facts(self) -> list[Fact]:
         (layer, head), *_ = self.order

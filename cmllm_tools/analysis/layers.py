@@ -1,22 +1,25 @@
 """Layers and heads as a grid: how much of each one's attention lies in a region, against chance and other places."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ..attention import Attention
-from ..display import Fact, Html, bar, card, one_line, picture, table
+from ..display import VIRIDIS, Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
 from ..errors import RegionError
-from ..layout import Rule, VisualTokenLayout
+from ..layout import Rule, VisualTokenLayout, grid_boxes
 from ..regions import Region, Regions, as_regions
 
 # At most this many other places are compared with.
 PLACES = 24
 # Heads that a notebook lists.
 ROWS = 8
+# Low values are transparent, to show an image; a grid has the scale's lowest colour there.
+_LEAST = Image.new("RGB", (1, 1), f"#{VIRIDIS[0]}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +75,9 @@ class HeadGrid:
             for layer, head in ranked
         ]
         listed = table(["layer", "head", "share", Html("in region"), "over chance", "above other places"], rows)
-        return card("HeadGrid", self._facts(), grid_picture(self.values, "layer (down) x head"), below=listed)
+        return card(
+            "HeadGrid", self._facts(), head_picture(self.values, self.layers, self.heads, "in the region"), below=listed
+        )
 
     def _facts(self) -> list[Fact]:
         layer, head = np.unravel_index(self.values.argmax(), self.values.shape)
@@ -152,9 +157,20 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     return [tuple(one.moved(*offsets[index]) for one in several) for index in chosen]
 
 
-def grid_picture(values: np.ndarray, caption: str) -> Html:
-    """A small picture of (layer, head) values: layers from the top, heads from the left; the highest is brightest."""
+def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:
+    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest."""
     rows, columns = values.shape
-    x, y = np.meshgrid(np.arange(columns), np.arange(rows))
-    cells = np.stack([x, y, x + 1, y + 1], -1).astype(float)
-    return picture((columns, rows), cells=cells, heat=values / max(float(values.max()), 1e-30), caption=caption)
+    return picture(
+        (columns, rows),
+        _LEAST,
+        cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
+        heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
+        outlines=outlines,
+        caption=caption,
+    )
+
+
+def head_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Html:
+    """A picture of (layer, head) fractions: layers from the top, heads from the left."""
+    across = f"layers {layers[0]} to {layers[-1]} down, heads {heads[0]} to {heads[-1]} across"
+    return grid_picture(values, f"{across}: 0 to {values.max():.1%} {what}")

@@ -15,6 +15,7 @@ from ..methods import Method, method_from_json
 from ..models.prompt import Queries
 from ..trace import check_writable
 from .intervals import bootstrap
+from .layers import ROWS
 
 # Rows of the figures, in the order that a run gives them.
 FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
@@ -103,9 +104,10 @@ class Sweep:
         return one_line("Sweep", self._facts())
 
     def _repr_html_(self) -> str:
-        head = ["choice", *FIGURES[1:]]
-        rows = [[str(row["choice"]), *(_short(row[name]) for name in FIGURES[1:])] for row in self.rows()]
-        return card("Sweep", self._facts(), below=table(head, [[html(cell) for cell in row] for row in rows]))
+        names = [name for name in FIGURES if np.isfinite(self.figure(name)).any()]
+        best = self.rows(self.decisive)[:ROWS]
+        rows = [[html(str(row["choice"])), *(f"{row[name]:.3f}" for name in names), ""] for row in best]
+        return card("Sweep", self._facts(), below=table([html("best choices"), *names, ""], rows))
 
     def _facts(self) -> list[Fact]:
         return [
@@ -114,6 +116,11 @@ class Sweep:
             ("", f"{len(self.choices)} choices of layers and context token"),
             ("", f"{self.done} of {len(self.examples)} examples"),
         ]
+
+    @property
+    def decisive(self) -> str:
+        """The figure to choose by: "moved" where examples have answers, else "share"."""
+        return "moved" if np.isfinite(self.figure("moved")).any() else "share"
 
     @property
     def done(self) -> int:
@@ -273,7 +280,7 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
     Raises:
         DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
     """
-    by = by or ("moved" if np.isfinite(sweep.figure("moved")).any() else "share")
+    by = by or sweep.decisive
     values = sweep._measured(by) * (-1 if by in ("energy", "damage", "seconds") else 1)
     if values.shape[1] < 2 or not np.isfinite(values).all(1).any():
         raise DataError(
@@ -311,7 +318,3 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         (low, high),
         reason,
     )
-
-
-def _short(value: float) -> str:
-    return "" if np.isnan(value) else f"{value:.3g}"

@@ -45,7 +45,8 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
         SettingsError: for several methods with a family whose batches are not kept apart.
         CaptureError: for visual tokens to leave out that do not exist.
     """
-    batch = prompt if prompt.call.copies == len(methods) else copies(mllm, prompt, len(methods))
+    if prompt.call.copies != len(methods):
+        prompt = copies(mllm, prompt, len(methods))
     method, zero = methods[0], prompt.zero_latent().detach()
     layers = sorted({layer for each in methods for layer in each.layers_of(mllm)})
     rows = sorted({row for each in methods for row in prompt.positions(each.queries)})
@@ -55,7 +56,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     final, first, last = updates.latent.detach().clone(), torch.empty(0), torch.empty(0)
     for number in range(method.steps + 1):
         latent = updates.latent.detach().clone().requires_grad_(number < method.steps)
-        recorder = capture(mllm, batch, layers, None, rows, prompt.visual, latent)
+        recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent)
         parts = [
             torch.einsum("rhqv,rhq->rv", values.to(zero.device), weights[:, index].to(values.dtype))
             for index, values in enumerate(recorder.captured[layer] for layer in layers)

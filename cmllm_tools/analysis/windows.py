@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
 from typing import Any, Literal
@@ -15,7 +15,7 @@ from ..errors import SettingsError
 from ..images import read_image
 from ..memory import estimate
 from ..methods import ControlMLLMPlus, Method
-from ..models.batch import copies
+from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
@@ -76,16 +76,13 @@ def sweep_windows(
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
     if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
-    # Images may differ in size, and so do their copies.
-    fitting: dict[int, int] = {}
+    fitting: Callable[[Prompt], int] | None = None if most is None else lambda prompt: most
     bar = _bar((len(several) - sweep.done) * len(choices), progress)
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
-            size = prompt.call.states.numel()
-            if size not in fitting:
-                fitting[size] = most or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, fitting[size], bar))
+            fitting = fitting or _copies_that_fit(mllm, prompt)
+            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, fitting(prompt), bar))
             if path is not None:
                 sweep.save(path)
     except KeyboardInterrupt:
@@ -126,22 +123,26 @@ def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: 
     target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
     scores, plain = _candidates(mllm, prompt, example)
     figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
-    # Windows that end together stop the forward together.
-    order = sorted(range(len(sweep.choices)), key=lambda index: sweep.choices[index].layers[1])
-    # Batches of one size share what is recorded for it.
-    size = -(-len(order) // -(-len(order) // most))
-    batch = copies(mllm, prompt, size)
-    for start in range(0, len(order), size):
-        part, started = order[start : start + size], time.perf_counter()
+    batches = Copies(mllm, prompt)
+    for part in _parts(sweep.choices, most):
+        started = time.perf_counter()
         methods = [
             replace(method, layers=sweep.choices[index].layers, queries=sweep.choices[index].queries) for index in part
         ]
-        ends = steer_together(mllm, batch if len(part) == size else prompt, target, methods)
+        ends = steer_together(mllm, batches.of(len(part)), target, methods)
         answers = _answer_figures(scores, plain, ends.latent)
         seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
         figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()
         bar.update(len(part))
     return figures
+
+
+def _parts(choices: Sequence[Choice], most: int) -> Iterator[list[int]]:
+    """Numbers of the choices that run together: windows that end together, as the forward stops with them."""
+    for end in sorted({choice.layers[1] for choice in choices}):
+        alike = [index for index, choice in enumerate(choices) if choice.layers[1] == end]
+        count = -(-len(alike) // most)
+        yield from (alike[start::count] for start in range(count))
 
 
 def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[AnswerScore], torch.Tensor]:
@@ -170,12 +171,14 @@ def _answer_figures(scores: list[AnswerScore], plain: torch.Tensor, latents: tor
     return torch.stack([moved, damage, right])
 
 
-def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> int:
+def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> Callable[[Prompt], int]:
+    """How many copies of any prompt fit, reckoned from what a step of this one takes: memory grows with the states."""
     if not mllm.family.batch:
-        return 1
+        return lambda _: 1
     need = estimate(mllm, prompt)
     step = need.checkpointed if need.checkpointing else need.step
-    return int(min(max(MEMORY * need.free // max(step, 1), 1), COPIES))
+    fit = MEMORY * need.free * prompt.call.states.numel() / max(step, 1)
+    return lambda other: int(min(max(fit / other.call.states.numel(), 1), COPIES))
 
 
 def _digest(example: Example) -> str:

@@ -1,5 +1,7 @@
 """Plotly figures of maps and traces. Each function returns a figure and shows nothing; plotly loads at the first call.
 
+A notebook stores each figure with static HTML, so that it reads well on GitHub, exported, and where plotly.js is missing.
+
 Text that comes from a model or a user is escaped: plotly renders a subset of HTML.
 """
 

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
-import numpy as np
 from PIL import Image
 
+from ..display import card
 from ..energy import Target
 from ..layout import VisualTokenLayout
 from ..regions import Regions, as_regions
-from .parts import PANEL, STYLE, add_image, add_outlines, graph_objects, heat, new_figure, panel_height
+from .parts import (
+    PANEL,
+    STYLE,
+    Values,
+    add_image,
+    add_outlines,
+    graph_objects,
+    heat,
+    new_figure,
+    panel_height,
+    still,
+    stills,
+    value_tables,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -33,9 +46,7 @@ _LINES = [
 _MARKED = 30
 
 
-def curves(
-    lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]], x: str, y: str, title: str = ""
-) -> Figure:
+def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: str = "") -> Figure:
     """Curves of several runs or settings in one picture.
 
     Args:
@@ -44,7 +55,7 @@ def curves(
         title: of the figure.
     """
     go = graph_objects()
-    figure = new_figure()
+    figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(lines, x)))
     for number, (name, (positions, values)) in enumerate(lines.items()):
         mode = "lines+markers" if len(positions) <= _MARKED else "lines"
         look = _LINES[number % len(_LINES)]
@@ -75,10 +86,21 @@ def token_weights(
     from plotly.subplots import make_subplots
 
     cells = VisualTokenLayout(layout.image_size, layout.cells.reshape(-1, 4), layout.grid, layout.rule)
-    figure = make_subplots(1, len(panels), horizontal_spacing=0.02, subplot_titles=[escape(title) for title in panels])
-    for panel, regions in enumerate(panels.values(), 1):
+    grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in panels.values()]
+    pictures = [
+        still(grid, layout, image, as_regions(regions), title)
+        for grid, (title, regions) in zip(grids, panels.items(), strict=True)
+    ]
+    figure = make_subplots(
+        1,
+        len(panels),
+        figure=new_figure(stills("Weight of each visual token, 0 to 1", pictures)),
+        horizontal_spacing=0.02,
+        subplot_titles=[escape(title) for title in panels],
+    )
+    for panel, (grid, regions) in enumerate(zip(grids, panels.values(), strict=True), 1):
         add_image(figure, image, layout, panel)
-        weights = heat(cells.raster(Target.of(cells, regions, sigma).weights().numpy()), layout, 1.0)
+        weights = heat(grid, layout, 1.0)
         weights.update(colorbar_title="weight", hovertemplate="weight %{z:.2f}<extra></extra>")
         figure.add_trace(weights, 1, panel)
         add_outlines(figure, as_regions(regions), panel)

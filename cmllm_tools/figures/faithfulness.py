@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..analysis.faithfulness import Curves
-from .parts import STYLE, graph_objects, new_figure
+from .parts import STYLE, graph_objects, new_figure, value_tables
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
@@ -24,8 +24,9 @@ def insertion_deletion(curves: Curves) -> Figure:
         curves: from `analysis.insertion_deletion`.
     """
     go = graph_objects()
-    figure = new_figure()
-    x = curves.fractions
+    x, what = curves.fractions, "share of the visual tokens put in, or taken out"
+    listed = value_tables({name: (x, getattr(curves, name)) for name in _LINES}, what)
+    figure = new_figure(curves._repr_html_() + "".join(listed))
     for name, (color, _) in _LINES.items():
         randoms = getattr(curves, f"random_{name}")
         figure.add_trace(
@@ -51,7 +52,7 @@ def insertion_deletion(curves: Curves) -> Figure:
                 hovertemplate=f"{name}, %{{x:.0%}}: %{{y:.3f}}<extra></extra>",
             )
         )
-    figure.update_xaxes(title="share of the visual tokens put in, or taken out", tickformat=".0%")
+    figure.update_xaxes(title=what, tickformat=".0%")
     figure.update_yaxes(title="score (nats)")
     figure.update_layout(
         title=f"{escape(curves.target)}<br><sub>area between the curves {curves.area:.2f}, above "

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..analysis.layers import grid_picture, region_share
 from ..attention import Attention
+from ..display import card
 from ..regions import Regions
 from .parts import STYLE, graph_objects, new_figure
 
@@ -17,11 +19,12 @@ if TYPE_CHECKING:
     from ..analysis.heads import HeadRanking
     from ..analysis.layers import HeadGrid
 
+# Heads that the static version names.
+_LISTED = 6
+
 
 def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.1) -> Figure:
     """Share of each layer's and head's attention that lies in the regions; `head_grid` of what `region_share` measures."""
-    from ..analysis.layers import region_share
-
     return head_grid(region_share(attention, regions, sigma=sigma))
 
 
@@ -69,7 +72,9 @@ def _grid(
     form: str,
 ) -> Figure:
     """A layer x head heat map. `details` (layer, head, figure) are for `hover`."""
-    figure = new_figure()
+    best = np.dstack(np.unravel_index(np.argsort(-values, axis=None), values.shape))[0][:_LISTED]
+    facts = [(f"layer {layers[layer]}, head {heads[head]}", format(values[layer, head], form)) for layer, head in best]
+    figure = new_figure(card(title, facts, grid_picture(values, "layer (down) x head")))
     bar: dict[str, Any] = {"tickformat": form, "thickness": 14}
     figure.add_trace(
         graph_objects().Heatmap(

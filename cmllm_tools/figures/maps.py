@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 from typing import TYPE_CHECKING
 
@@ -11,18 +12,30 @@ import torch
 from PIL import Image
 
 from ..context import ContextMap
+from ..display import card, picture
 from ..errors import ImageError
 from ..layout import VisualTokenLayout
 from ..regions import Box, Regions, as_regions
-from .parts import PANEL, STYLE, add_image, add_outlines, graph_objects, heat, new_figure, panel_height, percent_grid
+from .parts import (
+    COLUMNS,
+    PANEL,
+    STYLE,
+    add_image,
+    add_outlines,
+    graph_objects,
+    heat,
+    new_figure,
+    panel_height,
+    percent_grid,
+    still,
+    stills,
+)
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
     from ..analysis.sinks import Sinks
 
-# Maps side by side in one row.
-COLUMNS = 3
 _TOKEN_COLORS = ("#D55E00", "#56B4E9", "#009E73", "#F0E442")
 
 
@@ -35,12 +48,15 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
         regions: to outline.
     """
     percent = percent_grid(_values(cmap), cmap.layout)
-    figure = new_figure()
+    outlined = as_regions(regions) if regions is not None else ()
+    title, top = f"Attention of {' '.join(cmap.words)!r}", max(float(percent.max()), 1e-30)
+    shown = still(percent / top, cmap.layout, image, outlined, f"0 to {top:.1f} % of the attention on the image")
+    figure = new_figure(stills(title, [shown]))
     add_image(figure, image, cmap.layout)
     figure.add_trace(heat(percent, cmap.layout, percent.max()))
-    add_outlines(figure, as_regions(regions) if regions is not None else ())
+    add_outlines(figure, outlined)
     figure.update_layout(
-        title=f"Attention of {escape(' '.join(cmap.words))!r}",
+        title=escape(title, quote=False),
         width=PANEL + 120,
         height=panel_height(cmap.layout) + 100,
         **STYLE,
@@ -72,8 +88,20 @@ def maps_on_image(
     columns = min(len(maps), COLUMNS)
     rows = -(-len(maps) // columns)
     titles = [escape(title) for title, _ in maps]
-    figure = make_subplots(rows, columns, horizontal_spacing=0.04, vertical_spacing=0.12 / rows, subplot_titles=titles)
     outlined = as_regions(regions) if regions is not None else ()
+    scale = f"{-top if signed else 0:.1f} to {top:.1f} % of the {what} on the image"
+    pictures = [
+        still(percent / max(top, 1e-30), layout, image, outlined, title, signed)
+        for percent, (title, _) in zip(percents, maps, strict=True)
+    ]
+    figure = make_subplots(
+        rows,
+        columns,
+        figure=new_figure(stills(scale, pictures)),
+        horizontal_spacing=0.04,
+        vertical_spacing=0.12 / rows,
+        subplot_titles=titles,
+    )
     for index, percent in enumerate(percents):
         add_image(figure, image, layout, index + 1)
         drawn = heat(percent, layout, top, what=escape(what), signed=signed)
@@ -102,7 +130,7 @@ def sinks_on_image(found: Sinks, image: Image.Image | None = None) -> Figure:
     if image is None:
         raise ImageError("Sinks are shown on the image, which their maps do not have; give it as image=.")
     layout = found.layout
-    figure = new_figure()
+    figure = new_figure(replace(found, image=image)._repr_html_())
     add_image(figure, image, layout)
     drawn = heat(found.grid, layout, max(float(found.grid.max()), found.factor))
     drawn.colorbar.title.text = "x the<br>median<br>token"
@@ -112,7 +140,8 @@ def sinks_on_image(found: Sinks, image: Image.Image | None = None) -> Figure:
     boxes = np.clip(layout.boxes[list(found)], 0, [width, height] * 2)
     add_outlines(figure, [Box(*box) for box in boxes.tolist()])
     figure.update_layout(
-        title=f"Sinks ({len(found)} of {len(layout)} tokens): above {found.factor:g} x the median for each question",
+        title=f"{len(found)} sinks of {len(layout)} visual tokens<br>"
+        f"<sub>above {found.factor:g} x the median token for each question</sub>",
         width=PANEL + 120,
         height=panel_height(layout) + 100,
         **STYLE,
@@ -129,7 +158,9 @@ def _values(values: ContextMap | torch.Tensor | np.ndarray) -> np.ndarray:
 def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
     """What each visual token sees, outlined on the image; each size of token (tile, thumbnail) has its color."""
     go = graph_objects()
-    figure = new_figure()
+    title = f"{len(layout)} visual tokens"
+    shown = picture(layout.image_size, image, boxes=layout.boxes, caption=layout.rule)
+    figure = new_figure(card(title, [], shown))
     add_image(figure, image, layout)
     width, height = layout.image_size
     boxes = np.clip(layout.boxes, 0, [width, height] * 2)
@@ -151,7 +182,7 @@ def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
             )
         )
     figure.update_layout(
-        title=f"{len(layout)} visual tokens<br><sub>{escape(layout.rule)}</sub>",
+        title=f"{title}<br><sub>{escape(layout.rule)}</sub>",
         width=PANEL + 120,
         height=panel_height(layout) + 150,
         legend={"orientation": "h", "y": 0, "yanchor": "top"},

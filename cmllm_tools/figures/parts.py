@@ -1,20 +1,27 @@
-"""What the figures share: the image below, a map on it, outlines above, one style."""
+"""What the figures share: the image below, a map on it, outlines above, one style; static HTML of the same."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
+from ..display import Html, card, picture, table
 from ..layout import VisualTokenLayout
 from ..regions import Region
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
+Values = Sequence[float] | np.ndarray
+
 PANEL = 460
+# Maps side by side in one row.
+COLUMNS = 3
+# Values of a line that its table has.
+_LISTED = 12
 STYLE: dict[str, Any] = {
     "template": "plotly_white",
     "margin": {"t": 60, "b": 40, "l": 40, "r": 20},
@@ -33,8 +40,50 @@ def graph_objects() -> Any:
     return plotly.graph_objects
 
 
-def new_figure() -> Figure:
-    return graph_objects().Figure()
+def new_figure(static: str) -> Figure:
+    """An empty figure, and the HTML that stands for it where plotly.js does not run."""
+    from .static import Figure
+
+    return Figure(static=static)
+
+
+def still(
+    heat: np.ndarray,
+    layout: VisualTokenLayout,
+    image: Image.Image,
+    regions: Sequence[Region] = (),
+    caption: str = "",
+    signed: bool = False,
+) -> Html:
+    """A map (row, column) in 0..1, or -1..1 when signed, on its image as static HTML."""
+    outlines = [region.drawing for region in regions]
+    return picture(
+        layout.image_size, image, cells=layout.cells, heat=heat, signed=signed, outlines=outlines, caption=caption
+    )
+
+
+def stills(title: str, pictures: Sequence[Html]) -> Html:
+    """Pictures under a title, at most COLUMNS side by side, in rows of much the same length."""
+    columns = -(-len(pictures) // -(-len(pictures) // COLUMNS))
+    rows = [pictures[at : at + columns] for at in range(0, len(pictures), columns)]
+    return Html("".join(card("" if number else title, [], *row) for number, row in enumerate(rows)))
+
+
+def value_tables(lines: Mapping[str, tuple[Values, Values]], x: str) -> list[Html]:
+    """Some of the values, evenly chosen; lines that have the same positions share a table."""
+    shared: dict[tuple[float, ...], dict[str, Values]] = {}
+    for name, (positions, values) in lines.items():
+        shared.setdefault(tuple(map(float, positions)), {})[name] = values
+    tables = []
+    for positions, columns in shared.items():
+        points = list(zip(positions, *columns.values(), strict=False))
+        chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), _LISTED)).round().astype(int))
+        rows = [
+            [f"{position:g}", *("-" if value is None else f"{float(value):.4g}" for value in values), ""]
+            for position, *values in (points[at] for at in chosen)
+        ]
+        tables.append(table([x, *columns, ""], rows))
+    return tables
 
 
 def panel_height(layout: VisualTokenLayout) -> int:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from ..trace import Step, Trace
+from ..display import card
+from ..trace import Step, Trace, steps_table
 from .parts import PANEL, STYLE, add_image, add_outlines, graph_objects, heat, new_figure, panel_height, percent_grid
 
 if TYPE_CHECKING:
@@ -28,7 +29,12 @@ def step_player(trace: Trace) -> Figure:
     percents = [percent_grid(step.maps.mean(0).numpy(), trace.layout) for step in trace.steps]
     top = max(float(percent.max()) for percent in percents)
     figure = make_subplots(
-        1, 2, column_widths=[0.52, 0.48], horizontal_spacing=0.14, subplot_titles=["Attention of the context token", " "]
+        1,
+        2,
+        figure=new_figure(trace._repr_html_()),
+        column_widths=[0.52, 0.48],
+        horizontal_spacing=0.14,
+        subplot_titles=["Attention of the context token", " "],
     )
     add_image(figure, Image.fromarray(trace.image), trace.layout)
     figure.add_trace(heat(percents[0], trace.layout, top, bar_x=0.46), 1, 1)
@@ -76,7 +82,7 @@ def before_after(trace: Trace) -> Figure:
         f"{when}: {step.share:.0%} of attention in the region<br><b>{escape(step.answer or '')}</b>"
         for when, step in zip(("before", "after"), ends, strict=True)
     ]
-    figure = make_subplots(1, 2, horizontal_spacing=0.05, subplot_titles=titles)
+    figure = make_subplots(1, 2, figure=new_figure(trace._repr_html_()), horizontal_spacing=0.05, subplot_titles=titles)
     for panel, percent in enumerate(percents, 1):
         add_image(figure, Image.fromarray(trace.image), trace.layout, panel)
         figure.add_trace(heat(percent, trace.layout, top), 1, panel)
@@ -92,12 +98,13 @@ def before_after(trace: Trace) -> Figure:
 
 def energy_curve(trace: Trace) -> Figure:
     """Energy and share of attention in the regions over the steps."""
-    figure = new_figure()
+    title = "Energy and share of attention in the region"
+    figure = new_figure(card(title, [], below=steps_table(trace.steps)))
     for curve in _curves(trace):
         figure.add_trace(curve)
     figure.update_xaxes(title="step", dtick=max(1, len(trace) // 10))
     figure.update_yaxes(rangemode="tozero")
-    figure.update_layout(title="Energy and share of attention in the region", width=620, height=380, **STYLE)
+    figure.update_layout(title=title, width=620, height=380, **STYLE)
     return figure
 
 

@@ -1,38 +1,112 @@
 """A prompt several times in one batch, or followed by an answer: its inputs changed, and its call recorded again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 
 from ..errors import PromptError, SettingsError
 from .mllm import Mllm
 from .prompt import Prompt
-from .replay import record
+from .replay import LanguageCall, record
 
 
-def copies(mllm: Mllm, prompt: Prompt, count: int, keep_before: bool = False) -> Prompt:
-    """The prompt `count` times as one batch, whose call takes latents (copy, visual token, width).
+class Copies:
+    """One prompt, as a batch of any number of copies, whose call takes latents (copy, visual token, width).
 
-    The vision encoder runs once, over all copies.
+    What one and two copies are is recorded; of more, every tensor is as much longer along the axis where that of two
+    is twice that of one. Where this does not hold they are recorded too, so that the vision encoder runs over them.
 
     Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
         keep_before: keep what ran before the call; see `LanguageCall.resumed`.
 
     Raises:
-        SettingsError: for a family whose batches are not kept apart.
         PromptError: for a prompt that is several copies already.
     """
-    if prompt.call.copies != 1:
-        raise PromptError(f"Copies are made of one prompt; got {prompt.call.copies} copies already.")
-    if count > 1 and not mllm.family.batch:
-        raise SettingsError(
-            f"Several copies of a prompt in one batch are not kept apart by {mllm.family.name} (see `cmllm families`); "
-            f"run them one by one, and not {count} at a time."
-        )
-    inputs = prompt.repeated(count)
-    call = record(mllm.model, prompt.call.site, inputs, prompt.call.visual, count, keep_before)
-    return replace(prompt, inputs=inputs, call=call)
+
+    def __init__(self, mllm: Mllm, prompt: Prompt, keep_before: bool = False):
+        if prompt.call.copies != 1:
+            raise PromptError(f"Copies are made of one prompt; got {prompt.call.copies} copies already.")
+        self._mllm, self._prompt, self._keep_before = mllm, prompt, keep_before
+        self._recorded: dict[int, LanguageCall] = {} if keep_before else {1: prompt.call}
+        self._last = prompt if not keep_before else None
+
+    def of(self, count: int) -> Prompt:
+        """The prompt `count` times.
+
+        Raises:
+            SettingsError: for several copies with a family whose batches are not kept apart.
+        """
+        if count > 1 and not self._mllm.family.batch:
+            raise SettingsError(
+                f"Several copies of a prompt in one batch are not kept apart by {self._mllm.family.name} (see "
+                f"`cmllm families`); run them one by one, and not {count} at a time."
+            )
+        if self._last is None or self._last.call.copies != count:
+            self._last = replace(self._prompt, inputs=self._prompt.repeated(count), call=self._call(count))
+        return self._last
+
+    def _call(self, count: int) -> LanguageCall:
+        if count <= 2:
+            return self._record(count)
+        one, two = self._record(1), self._record(2)
+        try:
+            return replace(
+                two,
+                copies=count,
+                states=widened(one.states, two.states, count),
+                arguments=widened(one.arguments, two.arguments, count),
+                before=widened(one.before, two.before, count),
+            )
+        except _NotTwice:
+            return self._record(count)
+
+    def _record(self, count: int) -> LanguageCall:
+        if count not in self._recorded:
+            call, inputs = self._prompt.call, self._prompt.repeated(count)
+            self._recorded[count] = record(self._mllm.model, call.site, inputs, call.visual, count, self._keep_before)
+        return self._recorded[count]
+
+
+def copies(mllm: Mllm, prompt: Prompt, count: int) -> Prompt:
+    """The prompt `count` times as one batch; see `Copies`."""
+    return Copies(mllm, prompt).of(count)
+
+
+class _NotTwice(Exception):
+    """What was recorded of two copies is not that of one, twice."""
+
+
+def widened(one: Any, two: Any, count: int) -> Any:
+    """What was recorded of one and of two copies, as it is of `count`.
+
+    Raises:
+        _NotTwice: where two copies are not one copy twice.
+    """
+    if torch.is_tensor(one) and torch.is_tensor(two):
+        return _repeated(one, two, count)
+    if isinstance(one, Mapping) and isinstance(two, Mapping) and list(one) == list(two):
+        inner = {key: widened(one[key], two[key], count) for key in one}
+        return inner if type(one) is dict else type(one)(**inner)
+    if isinstance(one, list | tuple) and type(one) is type(two) and len(one) == len(two):
+        return type(one)(widened(a, b, count) for a, b in zip(one, two, strict=True))
+    if type(one) is not type(two) or (one is not two and one != two):
+        raise _NotTwice
+    return one
+
+
+def _repeated(one: torch.Tensor, two: torch.Tensor, count: int) -> torch.Tensor:
+    axes = [axis for axis, (a, b) in enumerate(zip(one.shape, two.shape, strict=False)) if a != b]
+    if len(one.shape) != len(two.shape) or len(axes) > 1:
+        raise _NotTwice
+    twice, all_of_them = (torch.cat([one] * number, axes[0]) if axes else one for number in (2, count))
+    # Kernels round in another way in another batch.
+    if twice.shape != two.shape or not torch.allclose(twice.float(), two.float(), rtol=1e-2, atol=1e-2):
+        raise _NotTwice
+    return all_of_them
 
 
 def answer_tokens(mllm: Mllm, answer: str) -> list[int]:

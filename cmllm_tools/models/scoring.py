@@ -5,14 +5,14 @@ import inspect
 import torch
 
 from ..errors import CaptureError
-from .batch import answer_tokens, copies, followed_by
+from .batch import Copies, answer_tokens, followed_by
 from .mllm import Mllm
 from .prompt import Prompt
 from .replay import undisturbed
 
 
 class AnswerScore:
-    """Log-probability of an answer to a prompt, differentiable in the latent; vision runs once for each number of copies.
+    """Log-probability of an answer to a prompt, differentiable in the latent; the vision encoder is not run again for each.
 
     Args:
         mllm: the model that prepared the prompt.
@@ -26,9 +26,7 @@ class AnswerScore:
     def __init__(self, mllm: Mllm, prompt: Prompt, answer: str):
         self.mllm, self.answer = mllm, answer
         self.ids = answer_tokens(mllm, answer)
-        self._answered = followed_by(mllm, prompt, self.ids)
-        # The vision encoder runs once for each number of copies.
-        self._batches: dict[int, Prompt] = {}
+        self._copies = Copies(mllm, followed_by(mllm, prompt, self.ids), keep_before=True)
 
     def __repr__(self) -> str:
         return f"AnswerScore({self.answer!r}: {len(self.ids)} tokens)"
@@ -49,9 +47,7 @@ class AnswerScore:
                 f"A score needs latents (copy, visual token, width), one or more; got shape {tuple(latent.shape)}. "
                 "Give latent[None] for one."
             )
-        if len(latent) not in self._batches:
-            self._batches[len(latent)] = copies(self.mllm, self._answered, len(latent), keep_before=True)
-        model, answered, length = self.mllm.model, self._batches[len(latent)], len(self.ids)
+        model, answered, length = self.mllm.model, self._copies.of(len(latent)), len(self.ids)
         encoder_decoder = model.config.is_encoder_decoder
         # The logits of a whole prompt of a large vocabulary would be most of the memory.
         fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters

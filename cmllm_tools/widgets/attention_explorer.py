@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 import torch
 import traitlets
-from PIL import Image
 
+from ..analysis.layers import head_picture
 from ..attention import Attention, capture_attention
 from ..context import ContextMap, context_map
-from ..display import VIRIDIS, Fact, card, one_line, picture
+from ..display import Fact, card, one_line, picture
 from ..energy import Target
 from ..errors import CaptureError
-from ..layout import grid_boxes
 from ..models.batch import answer_tokens, followed_by
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
@@ -24,8 +23,6 @@ from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 _NOT_LOOKING = "The answer's tokens are not shown: learned queries look at the image in their place."
 _EMPTY = "The model's answer is empty."
-# Lies under a static grid, whose palette starts transparent.
-_LEAST = Image.new("RGB", (1, 1), f"#{VIRIDIS[0]}")
 
 
 class AttentionExplorer(MapWidget):
@@ -218,15 +215,7 @@ class AttentionExplorer(MapWidget):
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )
         shares = np.reshape(self.shown["inside"] or self.shown["on_image"], (1 + len(layers), 1 + len(heads)))[1:, 1:]
-        size = (len(heads), len(layers))
-        by_head = picture(
-            size,
-            _LEAST,
-            cells=grid_boxes((0, 0, *size), shares.shape).reshape(*shares.shape, 4),
-            heat=shares / max(shares.max(), 1e-30),
-            caption=f"layers {layers[0]} to {layers[-1]} down, heads {heads[0]} to {heads[-1]} across: "
-            f"0 to {shares.max():.1%} {'in the region' if self.regions else 'on the image'}",
-        )
+        by_head = head_picture(shares, layers, heads, "in the region" if self.regions else "on the image")
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 
