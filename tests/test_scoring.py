@@ -7,7 +7,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 import cmllm_tools as cm
 from cmllm_tools.attention import capture
-from cmllm_tools.models.batch import copies
+from cmllm_tools.models.batch import _NotTwice, copies, widened
 from cmllm_tools.models.replay import latent_added, undisturbed
 from cmllm_tools.models.scoring import AnswerScore
 
@@ -72,6 +72,31 @@ def test_a_score_may_be_asked_for_batches_of_any_size(mllm, prompt):
     assert expected.std() > 1e-3
     torch.testing.assert_close(score(batch), expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(score(batch[:2]), expected[:2], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        (torch.tensor([300, 301]), torch.tensor([300, 301, 302, 303])),
+        (torch.tensor(300), torch.tensor(302)),
+        (torch.full((1, 3), 0.005), torch.tensor([[0.005] * 3, [0.006] * 3])),
+        (torch.zeros(1, 3), torch.zeros(2, 4)),
+        ({"rows": 1}, {"rows": 2}),
+    ],
+    ids=["positions", "a count", "small states", "shape", "a number"],
+)
+def test_what_two_copies_do_not_share_is_recorded_again(one, two):
+    with pytest.raises(_NotTwice):
+        widened(one, two, 4)
+
+
+def test_what_two_copies_share_is_repeated():
+    one = {"states": torch.rand(1, 3), "mask": torch.tensor([[0.0, -torch.inf]]), "flag": True}
+    two = {"states": torch.cat([one["states"]] * 2) * (1 + 1e-4), "mask": one["mask"], "flag": True}
+    four = widened(one, two, 4)
+    torch.testing.assert_close(four["states"], one["states"].expand(4, 3))
+    assert torch.equal(four["mask"], one["mask"])
+    assert four["flag"] is True
 
 
 def test_copies_are_made_of_one_prompt(mllm, prompt):

@@ -31,7 +31,7 @@ def as_examples(examples: Iterable[Example]) -> list[Example]:
     """The examples as a list.
 
     Raises:
-        DataError: for none, or for something that is not an example.
+        DataError: for none, for something that is not an example, or for one with alternatives to no answer.
     """
     several = list(examples)
     if not several:
@@ -41,4 +41,6 @@ def as_examples(examples: Iterable[Example]) -> list[Example]:
             raise DataError(
                 f"An example must be an analysis.Example(image, question, region); got {type(example).__name__}."
             )
+        if example.alternatives and example.answer is None:
+            raise DataError(f"Alternatives are wrong answers beside a right one; {example.question!r} has no answer.")
     return several
