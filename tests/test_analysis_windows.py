@@ -135,6 +135,32 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     assert windows._copies_that_fit(mllm, one)(longer) == windows.COPIES
 
 
+def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path):
+    path = tmp_path / "sweep.json"
+    settings = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "progress": False}
+    first = sweep_windows(mllm, examples[:2], path=path, **settings)
+    second = sweep_windows(mllm, [examples[2], examples[0]], path=path, **settings)
+    assert second.done == len(second.examples) == 2
+    np.testing.assert_array_equal(second.values[:, :, 1], first.values[:, :, 0])
+    kept = Sweep.load(path)
+    assert kept.done == 3
+    assert set(kept.examples) == {*first.examples, *second.examples}
+
+
+def test_the_right_answer_is_compared_with_those_that_were_given(mllm, examples, monkeypatch):
+    """The model's own wording may be likelier than every answer that was given."""
+    example = examples[1]
+    own = example.alternatives[0]
+    asked = replace(example, alternatives=("zebra",))
+    monkeypatch.setattr(mllm, "generate", lambda *_, **__: own)
+    sweep = sweep_windows(mllm, [asked], [(5, 6)], ["last"], cm.ControlMLLMPlus(steps=1, step_size=1e-6), progress=False)
+    prompt = mllm.prepare(example.image, example.question)
+    zero = torch.zeros_like(prompt.zero_latent())[None]
+    likelier = AnswerScore(mllm, prompt, own)(zero) > AnswerScore(mllm, prompt, example.answer)(zero)
+    assert likelier
+    assert sweep.figure("right")[0, 0] == 1
+
+
 def test_progress_counts_runs(mllm, examples, capsys):
     sweep_windows(mllm, examples[:1], [(0, 3), (2, 6), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), most=2)
     assert "3/3" in capsys.readouterr().err
@@ -278,7 +304,7 @@ def test_a_sweep_lists_its_best_choices():
     sweep.values[FIGURES.index("share"), 0] = 2.0
     assert sweep.decisive == "share"
     page = sweep._repr_html_()
-    assert "moved" not in page and page.count("2.000") == 1
+    assert "moved" not in page and page.count(">2.000<") == 1
 
 
 def test_the_grid_holds_each_window_once():

@@ -257,7 +257,7 @@ def test_windows_are_swept(family):
 
 def test_where_an_answers_tokens_look_equals_eager_attention(family, monkeypatch):
     mllm, prompt = family
-    monkeypatch.setattr(mllm, "generate", lambda prompt: "red cross at")
+    monkeypatch.setattr(mllm, "generate", lambda *_: "red cross at")
     explorer = cm.widgets.AttentionExplorer(mllm, prompt)
     assert bool(explorer.answer) == (not prompt.learned)
     assert bool(explorer.data["note"]) == bool(prompt.learned)

@@ -299,6 +299,14 @@ def test_settings_are_the_model_s_and_taken_over(mllm, scene):
     given = cm.ControlMLLMPlus(heads=(0, 1), contrast=0.5, queries=(-1, -2), layers=())
     bench.method = given
     assert bench.method == given.resolve(mllm)
+    assert settings.heads.value == "0 1"
+    settings.heads.value = "2:4, 3:1"
+    assert bench.method.heads == ((2, 4), (3, 1))
+    settings.heads.value = "2:x"
+    with pytest.raises(cm.SettingsError, match="layer:head pairs"):
+        _ = bench.method
+    settings.heads.value = ""
+    assert bench.method.heads is None
     settings.sigma.value = -1
     assert bench.picker.sigma == 0.4
     with pytest.raises(cm.SettingsError, match="sigma"):

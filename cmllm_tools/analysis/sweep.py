@@ -9,16 +9,19 @@ from typing import Any
 
 import numpy as np
 
-from ..display import Fact, card, html, one_line, table
+from ..display import Fact, Html, card, html, one_line, table
 from ..errors import DataError
 from ..methods import Method, method_from_json
 from ..models.prompt import Queries
+from ..regions import Box
 from ..trace import check_writable
 from .intervals import bootstrap
-from .layers import ROWS
+from .layers import ROWS, grid_picture
 
 # Rows of the figures, in the order that a run gives them.
 FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
+# Figures of which less is better.
+LESS = ("energy before", "energy", "damage", "seconds")
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Choice:
             object.__setattr__(self, "queries", tuple(self.queries))
 
     def __str__(self) -> str:
-        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {self.queries}"
+        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,12 @@ class Sweep:
         names = [name for name in FIGURES if np.isfinite(self.figure(name)).any()]
         best = self.rows(self.decisive)[:ROWS]
         rows = [[html(str(row["choice"])), *(f"{row[name]:.3f}" for name in names), ""] for row in best]
-        return card("Sweep", self._facts(), below=table([html("best choices"), *names, ""], rows))
+        listed = table([html("best choices"), *names, ""], rows)
+        return (
+            card("Sweep", self._facts(), *self.pictures(self.decisive), below=listed)
+            if best
+            else card("Sweep", self._facts())
+        )
 
     def _facts(self) -> list[Fact]:
         return [
@@ -160,10 +168,27 @@ class Sweep:
                 grid[choice.layers[0], choice.layers[1] - 1] = mean
         return grid
 
+    def pictures(self, name: str, framed: Choice | None = None) -> list[Html]:
+        """A small heat map of a figure to each context token: first layer down, last across; a choice may be framed."""
+        contexts = list(dict.fromkeys(choice.queries for choice in self.choices))
+        grids = [self.grid(name, context) for context in contexts]
+        low, high = np.nanmin(grids), np.nanmax(grids)
+        shown = []
+        for context, grid in zip(contexts, grids, strict=True):
+            frames = []
+            if framed is not None and framed.queries == context:
+                first, end = framed.layers
+                frames = [Box(end - 1, first, end, first + 1).drawing]
+            # A window with the least differs from the half where there are none.
+            heat = np.nan_to_num(0.1 + 0.9 * (grid - low) / max(high - low, 1e-30))
+            caption = f"{name}, {queries_name(context)}: {low:.3f} to {high:.3f}; first layer (down) x last layer"
+            shown.append(grid_picture(heat, caption, top=1.0, outlines=frames))
+        return shown
+
     def rows(self, by: str = "moved") -> list[dict[str, Any]]:
         """Means over the examples, a row to each choice, the best by one figure first."""
         means = {name: self.means(name) for name in FIGURES}
-        sign = -1 if by in ("energy", "damage", "seconds") else 1
+        sign = -1 if by in LESS else 1
         order = np.argsort(-sign * np.nan_to_num(means[by], nan=-sign * np.inf), kind="stable")
         return [
             {"choice": self.choices[index], **{name: float(values[index]) for name, values in means.items()}}
@@ -185,7 +210,7 @@ class Sweep:
         return replace(self, values=filled)
 
     def resumed(self, before: "Sweep") -> "Sweep":
-        """This sweep with what another has found already.
+        """This sweep with what another has found already; examples of the other that are not among these come last.
 
         Raises:
             DataError: for a sweep of another model, method or choices.
@@ -197,8 +222,9 @@ class Sweep:
                     f"{getattr(self, what)!r}. Give another path."
                 )
         found = {example: number for number, example in enumerate(before.examples) if number not in set(before.missing())}
-        sweep = self
-        for number, example in enumerate(self.examples):
+        several = tuple(dict.fromkeys([*self.examples, *found]))
+        sweep = Sweep.empty(self.model, self.method, self.choices, several)
+        for number, example in enumerate(several):
             if example in found:
                 sweep = sweep.with_example(number, before.values[:, :, found[example]])
         return sweep
@@ -281,7 +307,7 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
     """
     by = by or sweep.decisive
-    values = sweep._measured(by) * (-1 if by in ("energy", "damage", "seconds") else 1)
+    values = sweep._measured(by) * (-1 if by in LESS else 1)
     if values.shape[1] < 2 or not np.isfinite(values).all(1).any():
         raise DataError(
             f"A recommendation needs at least two examples on which {by!r} was measured, and a choice that failed on none; "
@@ -318,3 +344,8 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         (low, high),
         reason,
     )
+
+
+def queries_name(queries: Queries) -> str:
+    """A context token in words."""
+    return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)

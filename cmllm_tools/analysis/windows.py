@@ -29,6 +29,8 @@ from .together import steer_together
 COPIES = 16
 # Share of the free memory that a batch may take.
 MEMORY = 0.5
+# Tokens of the model's own answer that are scored.
+OWN = 32
 
 Window = tuple[int, int]
 
@@ -90,7 +92,8 @@ def sweep_windows(
             raise
     finally:
         bar.close()
-    return sweep
+    # The file keeps examples of earlier sweeps too.
+    return sweep.subset(range(len(several)))
 
 
 def _choices(
@@ -130,7 +133,7 @@ def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: 
             replace(method, layers=sweep.choices[index].layers, queries=sweep.choices[index].queries) for index in part
         ]
         ends = steer_together(mllm, batches.of(len(part)), target, methods)
-        answers = _answer_figures(scores, plain, ends.latent)
+        answers = _answer_figures(scores, plain, ends.latent, len({example.answer, *example.alternatives}))
         seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
         figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()
         bar.update(len(part))
@@ -149,7 +152,8 @@ def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[Answ
     """Scores of the answers that make sense, the right one first, and what each of them is unsteered."""
     if example.answer is None:
         return [], torch.empty(0)
-    own = mllm.generate(prompt)
+    # Of a long answer its beginning is enough, and all of it would take memory for every copy and word of the vocabulary.
+    own = mllm.generate(prompt, max_new_tokens=OWN)
     texts = [example.answer, *example.alternatives]
     # The model's own answer is one that makes sense, unless it is one of these with more or fewer words: as scores end with
     # the text, the shorter one would be likelier whatever is meant.
@@ -160,14 +164,15 @@ def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[Answ
     return scores, torch.cat([score(zero).cpu() for score in scores])
 
 
-def _answer_figures(scores: list[AnswerScore], plain: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
+def _answer_figures(scores: list[AnswerScore], plain: torch.Tensor, latents: torch.Tensor, named: int) -> torch.Tensor:
     """(moved, damage, right) x run."""
     if not scores:
         return torch.full((3, len(latents)), torch.nan)
     steered = torch.stack([score(latents).cpu() for score in scores])
     moved = steered[0] - plain[0]
     damage = plain.logsumexp(0) - steered.logsumexp(0)
-    right = (steered[0] >= steered.amax(0)).float() if len(scores) > 1 else torch.full_like(moved, torch.nan)
+    # Among the answers that were given: the model's own wording of the right one may be likelier than the right one.
+    right = (steered[0] >= steered[:named].amax(0)).float() if named > 1 else torch.full_like(moved, torch.nan)
     return torch.stack([moved, damage, right])
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..analysis.layers import grid_picture
-from ..analysis.sweep import Recommendation, Sweep
+from ..analysis.sweep import Recommendation, Sweep, queries_name
 from ..display import Html, html, table
-from ..models.prompt import Queries
-from ..regions import Box
 from .parts import STYLE, graph_objects, new_figure, stills
 
 if TYPE_CHECKING:
@@ -50,11 +46,11 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
     grids = [sweep.grid(figure, context) for context in contexts]
     known = np.concatenate([grid[np.isfinite(grid)] for grid in grids])
     low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    titles = [f"context token: {escape(_name(context))}" for context in contexts]
-    scaled = {context: (grid - low) / max(high - low, 1e-30) for context, grid in zip(contexts, grids, strict=True)}
+    titles = [f"context token: {escape(queries_name(context))}" for context in contexts]
     title = _TITLES.get(figure, figure)
-    scale = f"{title}: {low:.3f} to {high:.3f}; first layer (down) x last layer"
-    static = _static(sweep, figure, scale, scaled, recommended)
+    rows = [[html(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
+    pictures = sweep.pictures(figure, recommended.choice if recommended else None)
+    static = Html(stills(title, pictures) + table([Html("choice"), figure, ""], rows))
     shown = make_subplots(1, len(contexts), figure=new_figure(static), subplot_titles=titles, horizontal_spacing=0.08)
     numbers = list(range(len(grids[0])))
     for panel, (context, grid) in enumerate(zip(contexts, grids, strict=True), 1):
@@ -93,24 +89,3 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
         **STYLE | {"margin": {"t": 110, "b": 50, "l": 60, "r": 20}},
     )
     return shown
-
-
-def _static(
-    sweep: Sweep, figure: str, title: str, scaled: Mapping[Queries, np.ndarray], recommended: Recommendation | None
-) -> Html:
-    """A picture to each context token, of values in 0..1, and the best windows."""
-    pictures = []
-    for context, grid in scaled.items():
-        frames = []
-        if recommended is not None and recommended.choice.queries == context:
-            first, end = recommended.choice.layers
-            frames = [Box(end - 1, first, end, first + 1).drawing]
-        # A window with the least differs from the half where there are none.
-        shown = np.nan_to_num(0.1 + 0.9 * grid)
-        pictures.append(grid_picture(shown, f"context token: {_name(context)}", top=1.0, outlines=frames))
-    rows = [[html(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
-    return Html(stills(title, pictures) + table([Html("choice"), figure, ""], rows))
-
-
-def _name(context: object) -> str:
-    return " ".join(map(str, context)) if isinstance(context, tuple | list) else str(context)

@@ -61,4 +61,5 @@ class AnswerScore:
         logits = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
         ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
         wide = torch.promote_types(logits.dtype, torch.float32)
-        return logits.to(wide).log_softmax(-1).gather(-1, ids[..., None])[..., 0]
+        logits = logits.to(wide)
+        return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)

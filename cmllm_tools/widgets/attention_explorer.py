@@ -84,6 +84,8 @@ class AttentionExplorer(MapWidget):
         **options: Any,
     ):
         self.prompt = prompt
+        self._copy = prompt.image.copy()
+        self._copy.thumbnail((COPY_SIZE, COPY_SIZE))
         self.regions = () if region is None else as_regions(region)
         self._target = Target.of(prompt.layout, self.regions, sigma) if self.regions else None
         looking = not (prompt.learned or mllm.model.config.is_encoder_decoder)
@@ -162,13 +164,11 @@ class AttentionExplorer(MapWidget):
     def _data(self) -> dict[str, Any]:
         """What stays the same: image, tokens, layers and heads, as plain JSON data."""
         prompt, attention = self.prompt, self.attention
-        copy = prompt.image.copy()
-        copy.thumbnail((COPY_SIZE, COPY_SIZE))
         presets: dict[str, Queries] = {"question": "text", "all after the image": "after_image", "last": "last"}
         if prompt.learned:
             presets = {"all": "text"}
         return {
-            **picture_data(copy, prompt.layout, self.regions),
+            **picture_data(self._copy, prompt.layout, self.regions),
             "tokens": [
                 {"position": position, "text": word, "part": self._part(position)}
                 for position, word in zip(attention.queries, attention.words, strict=True)
@@ -208,7 +208,7 @@ class AttentionExplorer(MapWidget):
         layout, layers, heads = self.prompt.layout, self.attention.layers, self.attention.heads
         on_image = picture(
             layout.image_size,
-            self.prompt.image,
+            self._copy,
             cells=layout.cells,
             heat=grid / max(grid.max(), 1e-30),
             outlines=[region.drawing for region in self.regions],

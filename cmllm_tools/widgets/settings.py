@@ -42,8 +42,11 @@ class Settings(ipw.VBox):
         self.queries = ipw.Combobox(
             options=NAMED, description="queries", tooltip="text, after_image, last, or words of the question", **common
         )
+        self.heads = ipw.Text(
+            description="heads", placeholder="all", tooltip="numbers, or layer:head pairs; empty for all", **common
+        )
         self.sigma = ipw.FloatText(description="sigma", tooltip="width of scribbles and points", **common)
-        self._fields = (self.steps, self.step_size, self.layers, self.queries, self.sigma)
+        self._fields = (self.steps, self.step_size, self.layers, self.heads, self.queries, self.sigma)
         self._listeners: list[Callable[[Any], None]] = []
         self.method = method or ControlMLLM()
         self.kind.observe(self._switch, "value")
@@ -86,7 +89,7 @@ class Settings(ipw.VBox):
     def _fill(self, method: Method) -> None:
         self.steps.value, self.step_size.value, self.sigma.value = method.steps, method.step_size, method.sigma
         self.layers.value = self._window(method)
-        self.queries.value = _as_text(method.queries)
+        self.queries.value, self.heads.value = _as_text(method.queries), _heads_text(method.heads)
 
     def _window(self, method: Method) -> tuple[int, int]:
         low, high = method.layers or (0, self._mllm.layers)
@@ -100,6 +103,7 @@ class Settings(ipw.VBox):
             steps=self.steps.value,
             step_size=self.step_size.value,
             layers=given.layers if window == self._window(given) else window,
+            heads=_as_heads(self.heads.value),
             queries=given.queries if queries == _as_text(given.queries) else _as_queries(queries),
             sigma=self.sigma.value,
         )
@@ -108,6 +112,20 @@ class Settings(ipw.VBox):
 
 def _as_text(queries: Any) -> str:
     return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
+
+
+def _heads_text(heads: Any) -> str:
+    return " ".join(":".join(map(str, head)) if isinstance(head, tuple) else str(head) for head in heads or ())
+
+
+def _as_heads(text: str) -> Any:
+    """Numbers, or layer:head pairs; None for all."""
+    heads = text.replace(",", " ").split()
+    try:
+        several = tuple(tuple(map(int, head.split(":"))) if ":" in head else int(head) for head in heads)
+    except ValueError:
+        raise SettingsError(f"heads must be numbers, or layer:head pairs, such as 2:4 3:1; got {text!r}.") from None
+    return several or None
 
 
 def _as_queries(text: str) -> Any:
