@@ -87,8 +87,8 @@ class Sweep:
         values: (figure, choice, example), nan where an example was not run, or has no answer to measure. The figures are
             `energy before`, `energy`, `share before`, `share` (of the first and the last step), `moved` (log-probability
             of the right answer, steered less unsteered), `damage` (log-probability of any answer that makes sense: the
-            right one, the alternatives, the model's own; unsteered less steered), `right` (1 where the right answer is likelier
-            than every alternative) and `seconds`.
+            right one, the alternatives, the model's own; unsteered less steered), `right` (1 where the right answer is
+            likelier than every alternative) and `seconds`.
     """
 
     model: str
