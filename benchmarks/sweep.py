@@ -71,7 +71,8 @@ def measure(compare: int, count: int, method: Method | None = None) -> dict[str,
         between = time.perf_counter()
         alone = one_by_one(mllm, example, choices, method)
         ratios.append((time.perf_counter() - between) / (between - started))
-        scale = np.abs(alone).max(1, keepdims=True)
+        # Of each figure's largest value; differences of log-probabilities may be next to nothing for every choice.
+        scale = np.abs(alone).max(1, keepdims=True).clip(0.1)
         differences.append((np.abs(swept - alone) / scale).max())
     started = time.perf_counter()
     sweep_windows(mllm, examples[:count], contexts=CONTEXTS, method=method)

@@ -143,6 +143,7 @@ def test_the_batch_changes_nothing(mllm, asked, method):
     torch.testing.assert_close(*found, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_maxima_lie_on_the_object_that_the_question_names(mllm):
     hits = {"integrated_gradients": [], "input_x_gradient": [], "occlusion": []}
     for prompt, name, box in named_by_color(mllm, SCENES):

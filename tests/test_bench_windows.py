@@ -24,6 +24,7 @@ def few_windows(monkeypatch):
     monkeypatch.setattr(windows, "sweep_windows", lambda *given, **named: own(*given, windows=[(0, 3), (0, 6)], **named))
 
 
+@pytest.mark.slow
 def test_the_other_half_is_answered_with_both_choices(mllm, few_windows):
     lines = read_roc(HELDOUT)[:8]
     # transformers hangs hooks of its own on a model at its first forward.
@@ -62,6 +63,7 @@ def interrupted_after(count, own):
     return run
 
 
+@pytest.mark.slow
 def test_an_interrupted_sweep_is_not_tested(mllm, few_windows, monkeypatch, capsys):
     from cmllm_tools.analysis import windows as sweeping
 
@@ -72,6 +74,7 @@ def test_an_interrupted_sweep_is_not_tested(mllm, few_windows, monkeypatch, caps
     assert len(printed["windows"]) == 4
 
 
+@pytest.mark.slow
 def test_an_interrupted_test_keeps_what_was_tested(mllm, few_windows, monkeypatch, capsys):
     monkeypatch.setattr(windows, "_answers_right", interrupted_after(2, lambda *_: [True, False]))
     assert main(["sweep", "embedded", "--n", "2", "--held-out", "3", "--steps", "1", "--json"]) == 130
@@ -87,6 +90,7 @@ def test_a_set_too_small_to_halve_is_refused(mllm):
         sweep_and_test(mllm, read_roc(HELDOUT)[:3])
 
 
+@pytest.mark.slow
 def test_the_command_sweeps_a_set(few_windows, capsys, tmp_path):
     saved, page = tmp_path / "sweep.json", tmp_path / "page.html"
     command = ["sweep", "embedded", "--n", "2", "--held-out", "1", "--steps", "1", "--resume", str(saved)]
@@ -106,6 +110,7 @@ def test_the_command_sweeps_a_set(few_windows, capsys, tmp_path):
     assert "on 1 other examples" not in text
 
 
+@pytest.mark.slow
 def test_the_command_sweeps_an_image(example, capsys, tmp_path):
     image = tmp_path / "scene.png"
     example.image.save(image)

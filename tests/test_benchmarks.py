@@ -1,5 +1,9 @@
+import pytest
+
 import cmllm_tools as cm
 from benchmarks import attribution, capture, sweep
+
+pytestmark = pytest.mark.slow
 
 
 def test_capture_benchmark_measures_what_it_says(monkeypatch):

@@ -151,6 +151,7 @@ def test_interrupted_steer_keeps_its_trace(picture, tmp_path, monkeypatch, capsy
     assert "interrupted" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_eval_prints_one_json_object(capsys):
     assert main(["eval", "embedded", "--n", "8", "--json"]) == 0
     captured = capsys.readouterr()

@@ -30,6 +30,7 @@ from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
 from cmllm_tools.models.scoring import AnswerScore
 
+pytestmark = pytest.mark.slow
 QUESTION = "describe the object ."
 SIZES = {"square": (80, 80), "wide": (150, 60), "tall": (50, 130)}
 METHOD = cm.ControlMLLMPlus(steps=5, step_size=0.05, layers=(), contrast=0.0)

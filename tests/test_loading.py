@@ -50,6 +50,7 @@ def test_models_without_a_row_are_refused_by_name():
         cm.load((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_checkpoints_that_cannot_be_loaded(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     for source in (tmp_path, "no/such-model"):

@@ -24,6 +24,7 @@ def measured(mllm, prompt, layers, queries="text"):
     return peak_bytes(step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [False, True])
 @pytest.mark.parametrize(
     ("layers", "queries"), [(None, "text"), (range(3, 9), "last"), ([11], "after_image"), ([0, 1], "text")]
