@@ -25,6 +25,8 @@ NAMES = {CROSS: "red cross", STAR: "magenta star"}
 ASKED = {
     "regions": 'print("regions", json.dumps([region.to_json() for region in bench.picker.regions]))',
     "head": 'print("head", json.dumps([explorer.layer, explorer.head, cm.region_share(explorer.map, explorer.regions)]))',
+    # What was taken over, and the lesson's own settings again.
+    "used": 'print("used", json.dumps([bench.method.layers, bench.method.heads])); bench.method = cm.ControlMLLMPlus()',
     "exported": 'print("exported", json.dumps(str(bench.player.write_html("player.html"))))',
     "stopped": 'print("stopped", json.dumps([pressed[-1:], len(bench.trace), bench.trace.stopped, bench.answers]))',
 }
@@ -266,6 +268,7 @@ def test_layers_tab(lesson, panel, pictures):
     panel.timed("Steer", FINISHED)
     panel.root.get_by_role("tab", name="Steps").click()
     assert panel.root.locator(".cmllm-player .label").text_content() == "step 3 of 3"
+    assert asked(lesson, "used") == [[2, 3], [5]]
 
 
 def test_copy_as_code(panel):
