@@ -135,11 +135,12 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     assert windows._copies_that_fit(mllm, one)(longer) == windows.COPIES
 
 
-def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path):
+def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):
     path = tmp_path / "sweep.json"
     settings = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "progress": False}
     first = sweep_windows(mllm, examples[:2], path=path, **settings)
-    second = sweep_windows(mllm, [examples[2], examples[0]], path=path, **settings)
+    second = sweep_windows(mllm, [examples[2], examples[0]], path=path, **settings | {"progress": True})
+    assert "1/1" in capsys.readouterr().err
     assert second.done == len(second.examples) == 2
     np.testing.assert_array_equal(second.values[:, :, 1], first.values[:, :, 0])
     kept = Sweep.load(path)
@@ -159,6 +160,13 @@ def test_the_right_answer_is_compared_with_those_that_were_given(mllm, examples,
     likelier = AnswerScore(mllm, prompt, own)(zero) > AnswerScore(mllm, prompt, example.answer)(zero)
     assert likelier
     assert sweep.figure("right")[0, 0] == 1
+
+
+def test_a_figure_that_was_never_measured_is_shown_without_a_warning(recwarn):
+    sweep = made([[1, 2]] * 4)
+    sweep.values[FIGURES.index("right")] = np.nan
+    assert len(sweep.pictures("right")) == 2
+    assert not [each for each in recwarn if issubclass(each.category, RuntimeWarning)]
 
 
 def test_progress_counts_runs(mllm, examples, capsys):

@@ -12,7 +12,7 @@ from ..context import layer_maps
 from ..display import Fact, Html, bar, card, html, one_line, picture, table
 from ..errors import PromptError
 from ..models.mllm import Mllm
-from ..models.prompt import Prompt, Queries
+from ..models.prompt import Prompt, Queries, queries_name
 from .attribution import Attribution, Method, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
 from .layers import grid_picture
@@ -107,7 +107,7 @@ class Agreement:
         layers = sorted({layer for layer, _ in areas})
         queries = list(dict.fromkeys(choice for _, choice in areas))
         values = np.array([[areas.get((layer, choice), 0.0) for choice in queries] for layer in layers])
-        caption = f"area, layers x {', '.join(map(_named, queries))}"
+        caption = f"area, layers x {', '.join(map(queries_name, queries))}"
         return [grid_picture(np.clip(values, 0, None), caption)]
 
     def _measured(self, found: Curves) -> list[str]:
@@ -219,13 +219,9 @@ def _attention_maps(mllm: Mllm, prompt: Prompt, queries: Sequence[Queries]) -> l
         attention = capture_attention(mllm, prompt, queries=choice)
         each = layer_maps(attention).detach().float().cpu().numpy()
         maps += [
-            (f"layer {layer}, {_named(choice)}", values, (layer,), choice)
+            (f"layer {layer}, {queries_name(choice)}", values, (layer,), choice)
             for layer, values in zip(attention.layers, each, strict=True)
         ]
         if len(each) > 1:
-            maps.append((f"all layers, {_named(choice)}", each.mean(0), attention.layers, choice))
+            maps.append((f"all layers, {queries_name(choice)}", each.mean(0), attention.layers, choice))
     return maps
-
-
-def _named(choice: Queries | None) -> str:
-    return " ".join(map(str, choice)) if isinstance(choice, tuple | list) else str(choice)

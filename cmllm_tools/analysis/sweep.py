@@ -12,7 +12,7 @@ import numpy as np
 from ..display import Fact, Html, card, html, one_line, table
 from ..errors import DataError
 from ..methods import Method, method_from_json
-from ..models.prompt import Queries
+from ..models.prompt import Queries, queries_name
 from ..regions import Box
 from ..trace import check_writable
 from .intervals import bootstrap
@@ -111,11 +111,7 @@ class Sweep:
         best = self.rows(self.decisive)[:ROWS]
         rows = [[html(str(row["choice"])), *(f"{row[name]:.3f}" for name in names), ""] for row in best]
         listed = table([html("best choices"), *names, ""], rows)
-        return (
-            card("Sweep", self._facts(), *self.pictures(self.decisive), below=listed)
-            if best
-            else card("Sweep", self._facts())
-        )
+        return card("Sweep", self._facts(), *self.pictures(self.decisive), below=listed)
 
     def _facts(self) -> list[Fact]:
         return [
@@ -172,7 +168,8 @@ class Sweep:
         """A small heat map of a figure to each context token: first layer down, last across; a choice may be framed."""
         contexts = list(dict.fromkeys(choice.queries for choice in self.choices))
         grids = [self.grid(name, context) for context in contexts]
-        low, high = np.nanmin(grids), np.nanmax(grids)
+        known = np.concatenate([grid[np.isfinite(grid)] for grid in grids])
+        low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
         shown = []
         for context, grid in zip(contexts, grids, strict=True):
             frames = []
@@ -344,8 +341,3 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         (low, high),
         reason,
     )
-
-
-def queries_name(queries: Queries) -> str:
-    """A context token in words."""
-    return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)

@@ -79,7 +79,9 @@ def sweep_windows(
     if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
     fitting: Callable[[Prompt], int] | None = None if most is None else lambda prompt: most
-    bar = _bar((len(several) - sweep.done) * len(choices), progress)
+    # The file keeps examples of earlier sweeps too, after these.
+    wanted = range(len(several))
+    bar = _bar(len(list(sweep.missing())) * len(choices), progress)
     try:
         for number in sweep.missing():
             prompt = mllm.prepare(several[number].image, several[number].question)
@@ -88,12 +90,11 @@ def sweep_windows(
             if path is not None:
                 sweep.save(path)
     except KeyboardInterrupt:
-        if not sweep.done:
+        if not sweep.subset(wanted).done:
             raise
     finally:
         bar.close()
-    # The file keeps examples of earlier sweeps too.
-    return sweep.subset(range(len(several)))
+    return sweep.subset(wanted)
 
 
 def _choices(

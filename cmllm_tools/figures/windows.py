@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..analysis.sweep import Recommendation, Sweep, queries_name
+from ..analysis.sweep import Recommendation, Sweep
 from ..display import Html, html, table
+from ..models.prompt import queries_name
 from .parts import STYLE, graph_objects, new_figure, stills
 
 if TYPE_CHECKING:

@@ -139,5 +139,10 @@ class Prompt:
         )
 
 
+def queries_name(queries: Queries | None) -> str:
+    """A choice of queries in words."""
+    return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
+
+
 def _plain(text: str) -> str:
     return "".join(text.split()).lower()

@@ -10,6 +10,7 @@ import ipywidgets as ipw
 from ..errors import SettingsError
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.mllm import Mllm
+from ..models.prompt import queries_name
 
 NAMED = ("text", "after_image", "last")
 
@@ -89,7 +90,7 @@ class Settings(ipw.VBox):
     def _fill(self, method: Method) -> None:
         self.steps.value, self.step_size.value, self.sigma.value = method.steps, method.step_size, method.sigma
         self.layers.value = self._window(method)
-        self.queries.value, self.heads.value = _as_text(method.queries), _heads_text(method.heads)
+        self.queries.value, self.heads.value = queries_name(method.queries), _heads_text(method.heads)
 
     def _window(self, method: Method) -> tuple[int, int]:
         low, high = method.layers or (0, self._mllm.layers)
@@ -104,14 +105,10 @@ class Settings(ipw.VBox):
             step_size=self.step_size.value,
             layers=given.layers if window == self._window(given) else window,
             heads=_as_heads(self.heads.value),
-            queries=given.queries if queries == _as_text(given.queries) else _as_queries(queries),
+            queries=given.queries if queries == queries_name(given.queries) else _as_queries(queries),
             sigma=self.sigma.value,
         )
         return method.resolve(self._mllm)
-
-
-def _as_text(queries: Any) -> str:
-    return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
 
 
 def _heads_text(heads: Any) -> str:
