@@ -19,6 +19,7 @@ from .models.checkpointing import checkpointed
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
 from .models.replay import implementation, undisturbed
+from .notation import number_ranges
 from .rows import attention_rows
 
 
@@ -67,8 +68,8 @@ class Attention:
         on_image = self.values.detach().sum(-1).mean().item()
         facts = [
             ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),
-            ("layers", _ranges(self.layers)),
-            ("heads", _ranges(self.heads) if self.pairs is None else f"of {len(self.pairs)} (layer, head) pairs"),
+            ("layers", number_ranges(self.layers)),
+            ("heads", number_ranges(self.heads) if self.pairs is None else f"of {len(self.pairs)} (layer, head) pairs"),
             ("queries", repr(" ".join(self.words))),
             ("", f"{on_image:.1%} of it on the image"),
             ("", str(self.values.device)),
@@ -154,7 +155,7 @@ def capture(
     missing = [layer for layer in numbers if layer not in recorder.captured]
     if missing:
         raise CaptureError(
-            f"Every layer asked for must call transformers' attention interface; layers {_ranges(missing)} of "
+            f"Every layer asked for must call transformers' attention interface; layers {number_ranges(missing)} of "
             f"{type(mllm.decoder).__name__} did not."
         )
     return recorder
@@ -327,16 +328,5 @@ def _observing(original: str | None) -> Callable:
 def _checked(numbers: Iterable[int], existing: Sequence[int], what: str) -> tuple[int, ...]:
     chosen = tuple(dict.fromkeys(int(number) for number in numbers))
     if not chosen or not set(chosen) <= set(existing):
-        raise CaptureError(f"{what} must be at least one number in {_ranges(existing)}; got {list(chosen)}.")
+        raise CaptureError(f"{what} must be at least one number in {number_ranges(existing)}; got {list(chosen)}.")
     return tuple(sorted(chosen))
-
-
-def _ranges(numbers: Sequence[int]) -> str:
-    """`0..3, 7` for (0, 1, 2, 3, 7)."""
-    parts: list[list[int]] = []
-    for number in numbers:
-        if parts and number == parts[-1][-1] + 1:
-            parts[-1].append(number)
-        else:
-            parts.append([number])
-    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)

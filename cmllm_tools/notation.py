@@ -1,0 +1,31 @@
+"""One way to write layers and updates, wherever a person reads them."""
+
+from collections.abc import Sequence
+
+
+def number_ranges(numbers: Sequence[int]) -> str:
+    """`0..3, 7` for (0, 1, 2, 3, 7): both ends are meant."""
+    parts: list[list[int]] = []
+    for number in numbers:
+        if parts and number == parts[-1][-1] + 1:
+            parts[-1].append(number)
+        else:
+            parts.append([number])
+    return ", ".join(str(part[0]) if len(part) == 1 else f"{part[0]}..{part[-1]}" for part in parts)
+
+
+def layers_text(layers: Sequence[int]) -> str:
+    """`layers 0..2 (3)` for (0, 1, 2), `layer 4` for (4,): which, and how many."""
+    if len(layers) == 1:
+        return f"layer {layers[0]}"
+    return f"layers {number_ranges(layers)} ({len(layers)})"
+
+
+def window_text(window: tuple[int, int]) -> str:
+    """`layers 0..2 (3)` for the window [0, 3), as the methods' `layers` takes it."""
+    return layers_text(range(*window))
+
+
+def updates_text(count: int) -> str:
+    """`10 updates`: how often the latent was moved; a run of n updates has n + 1 steps, as step 0 is unsteered."""
+    return f"{count} update" if count == 1 else f"{count} updates"

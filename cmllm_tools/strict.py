@@ -1,0 +1,113 @@
+"""One strict reading of what callers give: whole numbers, numbers, flags and choices, as plain Python values or an error.
+
+`int()` turns 1.5 into 1, "12" into a number and True into 1, and a generator is gone after its first use; values that come
+back from here can be compared, saved as JSON and used again.
+"""
+
+from collections.abc import Iterable, Sequence
+from math import isfinite
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+
+from .errors import CmllmError, SettingsError
+
+
+def whole_number(
+    value: object, what: str, least: int | None = None, most: int | None = None, error: type[CmllmError] = SettingsError
+) -> int:
+    """`value` as an int: Python's and numpy's whole numbers, and tensors of one, within `least` and `most`.
+
+    Raises:
+        error: for anything else; booleans, floats and texts are no whole numbers.
+    """
+    value = _plain(value)
+    if not isinstance(value, Integral) or isinstance(value, bool | np.bool_) or not _within(value, least, most):
+        raise error(f"{what} must be a whole number{_bounds(least, most)}; got {shown(value)}.")
+    return int(value)
+
+
+def whole_numbers(
+    values: object, what: str, least: int | None = None, most: int | None = None, error: type[CmllmError] = SettingsError
+) -> tuple[int, ...]:
+    """Several of them: any iterable that is no text and no mask of booleans; the order is kept, generators are used up."""
+    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
+        raise error(f"{what} must be several whole numbers{_bounds(least, most)}, as (0, 1); got {shown(values)}.")
+    return tuple(whole_number(value, f"Each of {what}", least, most, error) for value in values)
+
+
+def number(
+    value: object,
+    what: str,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    error: type[CmllmError] = SettingsError,
+) -> float:
+    """`value` as a finite float within `least` and `most`, or `above` a bound that it may not reach.
+
+    Raises:
+        error: for anything else; booleans and texts are no numbers.
+    """
+    value = _plain(value)
+    good = isinstance(value, Real) and not isinstance(value, bool | np.bool_)
+    try:
+        found = float(value) if good else float("nan")  # type: ignore[arg-type]
+    except (OverflowError, ValueError):
+        found = float("nan")
+    if not (isfinite(found) and _within(found, least, most) and (above is None or found > above)):
+        bounds = f" above {above:g}" if above is not None and least is None else ""
+        and_most = f" and at most {most:g}" if bounds and most is not None else ""
+        raise error(f"{what} must be a finite number{bounds + and_most or _bounds(least, most)}; got {shown(value)}.")
+    return found
+
+
+def flag(value: object, what: str, error: type[CmllmError] = SettingsError) -> bool:
+    """`value` as True or False; numbers and texts are neither.
+
+    Raises:
+        error: for anything else.
+    """
+    value = _plain(value)
+    if not isinstance(value, bool | np.bool_):
+        raise error(f"{what} must be True or False; got {shown(value)}.")
+    return bool(value)
+
+
+def one_of(value: object, what: str, choices: Sequence[str], error: type[CmllmError] = SettingsError) -> str:
+    """`value`, which must be one of these words.
+
+    Raises:
+        error: for anything else.
+    """
+    if not isinstance(value, str) or value not in choices:
+        named = [repr(choice) for choice in choices]
+        raise error(f"{what} must be {', '.join(named[:-1])} or {named[-1]}; got {shown(value)}.")
+    return value
+
+
+def shown(value: object) -> str:
+    """A value for a message: its repr, cut where it is long, or its type where it has none."""
+    try:
+        text = repr(value)
+    except Exception:
+        return f"a {type(value).__name__}"
+    # Surrogates can be neither printed nor saved.
+    text = text.encode("utf-8", "backslashreplace").decode()
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _plain(value: Any) -> Any:
+    """A tensor or array of one value as that value."""
+    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+
+
+def _within(value: Any, least: float | None, most: float | None) -> bool:
+    return (least is None or value >= least) and (most is None or value <= most)
+
+
+def _bounds(least: float | None, most: float | None) -> str:
+    if least is not None and most is not None:
+        return f" in {least:g}..{most:g}"
+    return f" of at least {least:g}" if least is not None else f" of at most {most:g}" if most is not None else ""
