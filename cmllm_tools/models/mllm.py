@@ -17,6 +17,7 @@ from .lookup import family_of, probed_family
 from .probe import probe
 from .prompt import Prompt
 from .replay import LanguageCall, record
+from .spelling import apart, spelled
 from .wrappers import unwrapped
 
 
@@ -128,6 +129,7 @@ class Mllm:
         placement = self._placement(image, text, inputs, len(candidates), processor_options)
         visual = candidates[torch.from_numpy(placement.placed(image.size))]
         call = call.at(visual) if call is not None else record(self.model, self.family.site, inputs, visual)
+        span, offsets = self._text_span(text, question, ids[padding:])
         return Prompt(
             image=image,
             question=question,
@@ -136,15 +138,16 @@ class Mllm:
             tokens=self.words(ids),
             visual=tuple(visual.tolist()),
             image_end=image_end,
-            text_span=tuple(padding + position for position in self._text_span(text, question, ids[padding:])),
+            text_span=tuple(padding + position for position in span),
+            offsets=offsets,
             layout=placement.layout(image.size),
             call=call,
             learned=int(attrgetter(self.family.learned)(self.model.config)) if self.family.learned else 0,
         )
 
     def words(self, ids: list[int]) -> tuple[str, ...]:
-        """Token ids as strings, without the tokenizer's marks for spaces and line breaks."""
-        return tuple(_readable(token) for token in self.processor.tokenizer.convert_ids_to_tokens(ids))
+        """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
+        return spelled(self.processor.tokenizer, ids)
 
     def _inputs(self, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
         images = getattr(self.processor, "image_processor", None)
@@ -261,8 +264,11 @@ class Mllm:
             )
         return self.family.template.format(question=question)
 
-    def _text_span(self, text: str, question: str, ids: list[int]) -> tuple[int, ...]:
-        """Positions of the question's tokens: the placeholder before them is expanded, and tokens may be added after."""
+    def _text_span(self, text: str, question: str, ids: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """Positions of the question's tokens, and the characters of the question that each covers.
+
+        The placeholder before them is expanded, and tokens may be added after.
+        """
         tokenizer = self.processor.tokenizer
         if not tokenizer.is_fast:
             raise UnsupportedModelError(
@@ -274,8 +280,8 @@ class Mllm:
         start = text.find(question.strip(), start) if start >= 0 else -1
         end = start + len(question.strip())
         encoded = tokenizer(text, return_offsets_mapping=True)
-        raw = encoded["input_ids"]
-        chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
+        raw, covered = encoded["input_ids"], apart(encoded["offset_mapping"], text)
+        chosen = [i for i, (low, high) in enumerate(covered) if low < end and high > start and high > low]
         asked = [raw[i] for i in chosen]
         found = [i for i in range(len(ids) - len(asked) + 1) if ids[i : i + len(asked)] == asked]
         if start < 0 or not chosen or not found:
@@ -285,13 +291,10 @@ class Mllm:
         # What follows the question keeps its length, but for a token or two that a processor adds.
         expected = len(ids) - len(raw) + chosen[0]
         first = min(found, key=lambda i: abs(i - expected))
-        return tuple(range(first, first + len(asked)))
+        origin = start - question.index(question.strip())
+        offsets = tuple((low - origin, high - origin) for low, high in (covered[i] for i in chosen))
+        return tuple(range(first, first + len(asked))), offsets
 
 
 # Stands for a question, in no template and no language.
 _MARK = "\ufffc"
-
-
-def _readable(token: str) -> str:
-    """A token without its tokenizer's marks for spaces and line breaks."""
-    return token.replace("\u2581", " ").replace("\u0120", " ").replace("\u010a", "\n").strip(" ") or token

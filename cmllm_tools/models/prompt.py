@@ -1,6 +1,6 @@
 """A prompt: image and question as the model's tokens, where they stand, and where each visual token looks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,7 +10,9 @@ from PIL import Image
 from ..display import Fact, card, picture
 from ..errors import PromptError
 from ..layout import VisualTokenLayout
+from ..strict import whole_number
 from .replay import LanguageCall
+from .spelling import find_word
 
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
@@ -24,10 +26,11 @@ class Prompt:
         question: the user's words.
         text: what the processor was given, template and placeholder included.
         inputs: the processor's tensors, batch of one.
-        tokens: every token of the text's sequence as a string.
+        tokens: every token of the text's sequence as a string; see `Mllm.words`.
         visual: positions of the visual tokens: in the sequence, or among the states that its tokens attend to.
         image_end: position in the sequence after the image's last placeholder.
         text_span: positions of the question's tokens.
+        offsets: for each of them, the characters [from, to) of the question that it covers.
         layout: where each visual token looks.
         call: the recorded call.
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
@@ -42,6 +45,7 @@ class Prompt:
     visual: tuple[int, ...]
     image_end: int
     text_span: tuple[int, ...]
+    offsets: tuple[tuple[int, int], ...]
     layout: VisualTokenLayout
     call: LanguageCall
     learned: int = 0
@@ -87,8 +91,10 @@ class Prompt:
         Args:
             queries: "text" (the question's tokens; the paper's choice), "after_image" (every token after the image, the
                 template's closing words included; the reference code's), "last" (the last token; ControlMLLM++), or
-                highlight tokens: a word of the question, a position, or several of either. Where learned queries look
-                at the image, the three names stand for all of these, and positions are theirs.
+                highlight tokens: a word of the question (or words, as "red cross"), a position, or several of either. A
+                word is found as a whole at its first place, whatever its case, and takes every token that covers a part of
+                it; see `spelling.find_word`. Where learned queries look at the image, the three names stand for all of
+                these, and positions are theirs.
 
         Raises:
             PromptError: for a word that is not in the question, or a position outside the sequence.
@@ -101,7 +107,7 @@ class Prompt:
             return tuple(range(self.image_end, len(self.tokens)))
         if queries == "last":
             return (len(self.tokens) - 1,)
-        several: list[str | int] = [queries] if isinstance(queries, str | int) else list(queries)
+        several = _several(queries)
         if not several:
             raise PromptError("At least one query token is needed; got none.")
         found: list[int] = []
@@ -109,40 +115,39 @@ class Prompt:
             found += self._word(query) if isinstance(query, str) else [self._position(query)]
         return tuple(dict.fromkeys(found))
 
-    def _position(self, position: int) -> int:
-        position = int(position)
+    def _position(self, position: object) -> int:
+        number = whole_number(position, "A query, where it is no word,", error=PromptError)
         length = self.learned or len(self.tokens)
-        if not -length <= position < length:
-            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {position}.")
-        return position % length
+        if not -length <= number < length:
+            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {number}.")
+        return number % length
 
     def _word(self, word: str) -> list[int]:
-        """Positions of the tokens that spell `word` in the question, at its first occurrence."""
+        """Positions of the tokens that have a part in `word`, at its first place in the question."""
         if self.learned:
             raise PromptError(
                 f"The image is looked at by {self.learned} learned queries, which are not words; got {word!r}. "
                 "Give their numbers, or 'text' for all."
             )
-        wanted = _plain(word)
-        for start in range(len(self.text_span)):
-            spelled = ""
-            for end in range(start, len(self.text_span)):
-                spelled += _plain(self.tokens[self.text_span[end]])
-                if spelled == wanted and wanted:
-                    return list(self.text_span[start : end + 1])
-                if not wanted.startswith(spelled):
-                    break
+        place = find_word(self.question, word)
+        if place is not None:
+            pairs = zip(self.text_span, self.offsets, strict=True)
+            return [position for position, (low, high) in pairs if low < place[1] and high > place[0]]
         words = " ".join(self.tokens[position] for position in self.text_span)
         raise PromptError(
             f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
+            "It is looked for as a whole word, and a part of one can be given by its tokens' positions. "
             "'text', 'after_image' and 'last' stand for groups of tokens."
         )
+
+
+def _several(queries: object) -> list[object]:
+    """What a series holds; an array or tensor of one value is that value."""
+    if isinstance(queries, str | bytes) or not isinstance(queries, Iterable) or getattr(queries, "shape", None) == ():
+        return [queries]
+    return list(queries)
 
 
 def queries_name(queries: Queries | None) -> str:
     """A choice of queries in words."""
     return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).lower()
