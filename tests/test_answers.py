@@ -14,7 +14,9 @@ from transformers import GenerationConfig, LogitsProcessor, TextIteratorStreamer
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import relevancy
+from cmllm_tools.analysis.examples import Example
 from cmllm_tools.analysis.presence import PresenceScore
+from cmllm_tools.analysis.windows import _candidates
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.answer import Answer
 from cmllm_tools.models.batch import answer_tokens, followed_by
@@ -94,6 +96,9 @@ def test_scores_are_of_the_tokens_that_were_said(talker):
     for own in (PresenceScore(mllm, prompt), PresenceScore(mllm, prompt, ids)):
         assert own.answer.ids == tuple(ids)
         assert own.present == pytest.approx(expected.sum().item(), rel=1e-4)
+    # A sweep scores the model's own answer beside those that are given.
+    example = Example(prompt.image, prompt.question, cm.Box(2, 2, 30, 30), "red", ("cross",))
+    assert [each.ids for each in _candidates(mllm, prompt, example)[0]][-1] == ids
     # The first token said is explained, and not the first of the text.
     assert relevancy(mllm, prompt, answer).words == mllm.words(ids[:1])
 
@@ -319,6 +324,9 @@ def test_options_that_cannot_be_kept_are_refused_by_name(mllm, prompt, name, val
         ({"do_sample": True, "temperature": 0}, "temperature must be a finite number above 0"),
         ({"do_sample": True, "top_p": 5}, "top_p must be a finite number above 0 and at most 1"),
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens must be at most max_new_tokens; got 9 and 3"),
+        ({"cache_implementation": "zebra"}, "ones that transformers takes: .*zebra"),
+        ({"logits_processor": 3}, "logits_processor must be a list of objects that can be called"),
+        ({"stopping_criteria": [3]}, "stopping_criteria must be a list of objects that can be called"),
         ({"beams": 3}, "An option of generate must be one of transformers' GenerationConfig .* got beams=3"),
         ({"_from_model_config": True}, "An option of generate must be one of"),
         ({"num_beams": 2, "streamer": object()}, "A streamer is told each token when it is chosen"),
@@ -336,6 +344,12 @@ def test_options_that_are_what_happens_anyway_are_taken(mllm, prompt):
     given = {"return_dict_in_generate": False, "num_return_sequences": 1, "assistant_model": None, "do_sample": False}
     assert mllm.generate(prompt, **given, num_beams=np.int64(1), temperature=None, suppress_tokens=None) == plain
     assert mllm.generate(prompt, max_new_tokens=np.int64(2)).ids == plain.ids[:2]
+
+
+def test_a_text_may_end_the_answer(talker):
+    mllm, prompt, ids = talker
+    answer = mllm.generate(prompt, stop_strings=["s"])
+    assert (answer, list(answer.ids)) == ("s", ids[:2])
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 2}, {"do_sample": True}])

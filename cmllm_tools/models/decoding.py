@@ -104,6 +104,8 @@ def generate(
     contrast = read_contrast(contrast, latent)
     values = None if latent is None else read_latent(latent, prompt.call).detach()
     options = read_options(options, family, prompt.inputs)
+    if options.get("stop_strings") is not None:
+        options.setdefault("tokenizer", processor.tokenizer)
     inputs = prompt.inputs
     if contrast is not None:
         _check_contrast(family, options)

@@ -9,6 +9,13 @@ from ..errors import SettingsError
 from ..strict import flag, number, shown, whole_number
 from .family import Family
 
+
+def _processors(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list | tuple) or not all(callable(each) for each in value):
+        raise SettingsError(f"{what} must be a list of objects that can be called, as [it]; got {shown(value)}.")
+    return list(value)
+
+
 _READ: dict[str, Callable[[Any, str], Any]] = {
     "max_new_tokens": lambda value, what: whole_number(value, what, 1),
     "min_new_tokens": lambda value, what: whole_number(value, what, 0),
@@ -16,6 +23,8 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "num_return_sequences": lambda value, what: whole_number(value, what, 1),
     "no_repeat_ngram_size": lambda value, what: whole_number(value, what, 0),
     "top_k": lambda value, what: whole_number(value, what, 0),
+    "logits_processor": _processors,
+    "stopping_criteria": _processors,
     "do_sample": flag,
     "use_cache": flag,
     "temperature": lambda value, what: number(value, what, above=0),
@@ -86,6 +95,11 @@ def read_options(options: dict[str, Any], family: Family, inputs: Collection[str
         if value is not None or name == "max_new_tokens":
             read[name] = _READ[name](value, name) if name in _READ else value
     _check_together(read, family)
+    try:
+        # What transformers itself says of its settings, before anything is run.
+        GenerationConfig(**{name: value for name, value in read.items() if name in own})
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"Options of generate must be ones that transformers takes: {error}") from error
     return read
 
 

@@ -42,10 +42,10 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
         visual=tuple(visual.tolist()),
         image_end=image_end,
         text_span=tuple(padding + position for position in span),
-        offsets=offsets,
         layout=placement.layout(image.size),
         call=call,
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
+        offsets=offsets,
     )
 
 

@@ -30,11 +30,11 @@ class Prompt:
         visual: positions of the visual tokens: in the sequence, or among the states that its tokens attend to.
         image_end: position in the sequence after the image's last placeholder.
         text_span: positions of the question's tokens.
-        offsets: for each of them, the characters [from, to) of the question that it covers.
         layout: where each visual token looks.
         call: the recorded call.
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
             text does.
+        offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
     """
 
     image: Image.Image
@@ -45,10 +45,10 @@ class Prompt:
     visual: tuple[int, ...]
     image_end: int
     text_span: tuple[int, ...]
-    offsets: tuple[tuple[int, int], ...]
     layout: VisualTokenLayout
     call: LanguageCall
     learned: int = 0
+    offsets: tuple[tuple[int, int], ...] = ()
 
     def __repr__(self) -> str:
         facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
@@ -130,9 +130,10 @@ class Prompt:
                 "Give their numbers, or 'text' for all."
             )
         place = find_word(self.question, word)
-        if place is not None:
-            pairs = zip(self.text_span, self.offsets, strict=True)
-            return [position for position, (low, high) in pairs if low < place[1] and high > place[0]]
+        low, high = place or (0, 0)
+        pairs = zip(self.text_span, self.offsets, strict=False)
+        if found := [position for position, (begin, end) in pairs if begin < high and end > low]:
+            return found
         words = " ".join(self.tokens[position] for position in self.text_span)
         raise PromptError(
             f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
