@@ -234,12 +234,17 @@ class Mllm:
 
         Raises:
             CaptureError: for a latent of another prompt's shape.
-            SettingsError: for a contrast together with beams or sampling.
+            SettingsError: for a contrast together with beams or sampling, or beams where the family has none.
         """
         if contrast is not None and contrast.alpha > 0 and not self.family.contrast:
             raise SettingsError(
                 f"Contrastive decoding needs two copies of a prompt in one batch, which {self.family.name} does not keep "
                 "apart (see `cmllm families`); leave out the contrast (contrast=0)."
+            )
+        if options.get("num_beams", 1) != 1 and not self.family.beams:
+            raise SettingsError(
+                f"{self.family.name} must answer without beams, for which transformers does not repeat its images; got "
+                f"num_beams={options['num_beams']!r}. Leave it out."
             )
         options = {"max_new_tokens": max_new_tokens} | options
         return decoding.generate(self.model, self.processor, prompt, latent, contrast, **options)
