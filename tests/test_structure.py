@@ -23,6 +23,7 @@ ORDER = [
     ["loading"],
     ["context"],
     ["energy"],
+    ["settings", "updates"],
     ["methods"],
     ["trace"],
     ["callbacks"],
