@@ -9,10 +9,12 @@ from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import layer_maps
 from .energy import Target
-from .errors import OptimizationError
+from .errors import NotFiniteError, OptimizationError
 from .methods import ControlMLLM, Method
+from .models.interrupts import uninterrupted
 from .models.mllm import Mllm
 from .models.prompt import Prompt
+from .models.undisturbed import unaffected
 from .regions import Regions, as_regions
 from .trace import Step, Trace
 
@@ -35,9 +37,12 @@ class Steering:
     Raises:
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
+        PromptError: for a prompt of another model.
     """
 
+    @unaffected(gradient=False)
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: Method | None = None):
+        prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
         self.method = (method or ControlMLLM()).resolve(mllm)
@@ -57,11 +62,8 @@ class Steering:
     def __iter__(self) -> Iterator[Step]:
         updates = self.method.start(self.prompt.zero_latent().detach())
         for number in range(self.method.steps + 1):
-            latent = updates.latent.detach().clone()
-            step, gradient = self._step(number, latent)
-            self.latent = latent
-            self.trace.latent = latent.float().cpu()
-            self.trace.steps.append(step)
+            step, gradient, latent = self._step(number, updates.latent)
+            self._keep(step, latent)
             if self.method.early_stop and changed_enough(self.trace.steps, self.method.early_stop):
                 self.stop(EARLY_STOP)
             yield step
@@ -69,20 +71,34 @@ class Steering:
                 self.trace.stopped = self._reason
                 return
             if gradient is not None:
-                updates.update(gradient)
+                with unaffected(gradient=False):
+                    updates.update(gradient)
         self.trace.stopped = "finished"
 
-    def _step(self, number: int, latent: torch.Tensor) -> tuple[Step, torch.Tensor | None]:
+    @uninterrupted
+    def _keep(self, step: Step, latent: torch.Tensor) -> None:
+        self.latent = latent
+        self.trace.latent = latent.float().cpu()
+        self.trace.steps.append(step)
+
+    @unaffected(gradient=True)
+    def _step(self, number: int, start: torch.Tensor) -> tuple[Step, torch.Tensor | None, torch.Tensor]:
         method, started = self.method, time.perf_counter()
         needs_gradient = number < method.steps
-        attention = capture_attention(
-            self.mllm,
-            self.prompt,
-            layers=method.layers_of(self.mllm),
-            heads=method.heads,
-            queries=method.queries,
-            latent=latent.requires_grad_(needs_gradient),
-        )
+        latent = start.detach().clone().requires_grad_(needs_gradient)
+        try:
+            attention = capture_attention(
+                self.mllm,
+                self.prompt,
+                layers=method.layers_of(self.mllm),
+                heads=method.heads,
+                queries=method.queries,
+                latent=latent,
+            )
+        except NotFiniteError as error:
+            if number == 0:
+                raise
+            raise self._diverged("attention", number) from error
         maps = layer_maps(attention, without=method.without)
         values = maps.mean(0)
         target = self.target.to(values)
@@ -101,17 +117,20 @@ class Steering:
             gradient_norm=None if gradient is None else gradient.norm().item(),
             seconds=time.perf_counter() - started,
         )
-        return step, gradient
+        return step, gradient, latent
 
     def _check_finite(self, what: str, values: torch.Tensor, number: int) -> None:
         if not torch.isfinite(values).all():
-            self.trace.stopped = f"{what} not finite"
-            raise OptimizationError(
-                f"The {what} must stay finite; at step {number} it is not (dtype {self.mllm.model.dtype}, "
-                f"step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype. "
-                f"The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
-                self.trace,
-            )
+            raise self._diverged(what, number)
+
+    def _diverged(self, what: str, number: int) -> OptimizationError:
+        self.trace.stopped = f"{what} not finite"
+        return OptimizationError(
+            f"The {what} must stay finite; at step {number} it is not (dtype {self.mllm.model.dtype}, "
+            f"step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype. "
+            f"The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
+            self.trace,
+        )
 
 
 def optimize(
@@ -138,7 +157,8 @@ def optimize(
     Raises:
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
-        OptimizationError: when energy or gradient are no longer finite; it holds the trace so far.
+        NotFiniteError: when attention is not finite before any step.
+        OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
     """
     run = Steering(mllm, prompt, regions, method)
     started: list[Callback] = []

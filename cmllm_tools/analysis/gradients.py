@@ -14,6 +14,7 @@ from ..heads import Heads
 from ..layout import Rule
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..models.undisturbed import unaffected
 from ..regions import Regions
 
 
@@ -63,6 +64,7 @@ class GradientProfile:
         ]
 
 
+@unaffected(gradient=True)
 def gradient_profile(
     mllm: Mllm,
     prompt: Prompt,

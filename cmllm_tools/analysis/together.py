@@ -13,6 +13,7 @@ from ..methods import Method
 from ..models.batch import copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.undisturbed import unaffected
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +31,7 @@ class Ends:
     share: torch.Tensor
 
 
+@unaffected(gradient=True)
 def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[Method]) -> Ends:
     """Optimise one latent for each method, all in one batch; each ends as `optimize` would end it alone.
 
@@ -44,6 +46,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     Raises:
         SettingsError: for several methods with a family whose batches are not kept apart.
         CaptureError: for visual tokens to leave out that do not exist.
+        NotFiniteError: when attention is not finite before any step.
     """
     if prompt.call.copies != len(methods):
         prompt = copies(mllm, prompt, len(methods))
@@ -56,7 +59,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     final, first, last = updates.latent.detach().clone(), torch.empty(0), torch.empty(0)
     for number in range(method.steps + 1):
         latent = updates.latent.detach().clone().requires_grad_(number < method.steps)
-        recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent)
+        recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent, finite=number == 0)
         parts = [
             torch.einsum("rhqv,rhq->rv", values.to(zero.device), weights[:, index].to(values.dtype))
             for index, values in enumerate(recorder.captured[layer] for layer in layers)

@@ -10,6 +10,7 @@ from ..errors import PromptError, SettingsError
 from .mllm import Mllm
 from .prompt import Prompt
 from .replay import LanguageCall, record
+from .undisturbed import locked, unaffected
 
 # Largest difference between what is recorded of one copy and of two, as a share of the largest value.
 ROUNDING = 1e-2
@@ -27,16 +28,18 @@ class Copies:
         keep_before: keep what ran before the call; see `LanguageCall.resumed`.
 
     Raises:
-        PromptError: for a prompt that is several copies already.
+        PromptError: for a prompt that is several copies already, or of another model.
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, keep_before: bool = False):
         if prompt.call.copies != 1:
             raise PromptError(f"Copies are made of one prompt; got {prompt.call.copies} copies already.")
+        prompt.check(mllm, replayed=True)
         self._mllm, self._prompt, self._keep_before = mllm, prompt, keep_before
         self._recorded: dict[int, LanguageCall] = {} if keep_before else {1: prompt.call}
         self._last = prompt if not keep_before else None
 
+    @unaffected(gradient=False)
     def of(self, count: int) -> Prompt:
         """The prompt `count` times.
 
@@ -126,14 +129,17 @@ def answer_tokens(mllm: Mllm, answer: str) -> list[int]:
     Raises:
         PromptError: for an empty answer.
     """
-    ids = mllm.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else []
+    with locked(mllm.processor.tokenizer):
+        ids = mllm.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else []
     if not ids:
         raise PromptError(f"An answer must be a text with at least one word; got {answer!r}.")
     return list(ids)
 
 
+@unaffected(gradient=False)
 def followed_by(mllm: Mllm, prompt: Prompt, ids: Sequence[int]) -> Prompt:
     """The prompt with an answer's tokens after it; an encoder-decoder's decoder is given them."""
+    prompt.check(mllm)
     tokens = prompt.inputs["input_ids"]
     answer = torch.tensor([list(ids)], device=tokens.device)
     if mllm.model.config.is_encoder_decoder:

@@ -8,7 +8,8 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..errors import SettingsError
 from .prompt import Prompt
-from .replay import latent_added, undisturbed
+from .replay import latent_added
+from .undisturbed import undisturbed
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def generate(
         options = options | {"logits_processor": LogitsProcessorList([_ContrastRows(contrast)])}
     if latent is not None:
         latent = latent.detach()
-    with torch.no_grad(), undisturbed(model), latent_added(prompt.call, latent):
+    with undisturbed(model), latent_added(prompt.call, latent):
         output = model.generate(**inputs, **options)
     # An encoder's prompt is no part of what its decoder says.
     new = output[0] if model.config.is_encoder_decoder else output[0, prompt.inputs["input_ids"].shape[1] :]

@@ -14,9 +14,11 @@ from . import decoding
 from .family import Family
 from .geometry import Placement, Seen
 from .lookup import family_of, probed_family
+from .origin import Origin
 from .probe import probe
 from .prompt import Prompt
 from .replay import LanguageCall, record
+from .undisturbed import locked, undisturbed
 from .wrappers import unwrapped
 
 
@@ -119,6 +121,11 @@ class Mllm:
                 of the image processor.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
+        # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+            return self._prepared(image, question, processor_options)
+
+    def _prepared(self, image: ImageSource, question: str, processor_options: dict[str, Any]) -> Prompt:
         image = read_image(image)
         text = self._prompt_text(question)
         inputs = self._inputs(image, text, processor_options)
@@ -140,6 +147,7 @@ class Mllm:
             layout=placement.layout(image.size),
             call=call,
             learned=int(attrgetter(self.family.learned)(self.model.config)) if self.family.learned else 0,
+            origin=Origin.of(self),
         )
 
     def words(self, ids: list[int]) -> tuple[str, ...]:
@@ -234,8 +242,10 @@ class Mllm:
 
         Raises:
             CaptureError: for a latent of another prompt's shape.
+            PromptError: for a prompt of another model, or of another dtype or device.
             SettingsError: for a contrast together with beams or sampling.
         """
+        prompt.check(self)
         if contrast is not None and contrast.alpha > 0 and not self.family.contrast:
             raise SettingsError(
                 f"Contrastive decoding needs two copies of a prompt in one batch, which {self.family.name} does not keep "

@@ -2,15 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from PIL import Image
 
 from ..display import Fact, card, picture
-from ..errors import PromptError
+from ..errors import CaptureError, PromptError
 from ..layout import VisualTokenLayout
-from .replay import LanguageCall
+from .origin import Origin
+from .replay import LanguageCall, implementation
+from .undisturbed import locked, unaffected
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
 
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
@@ -32,6 +37,7 @@ class Prompt:
         call: the recorded call.
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
             text does.
+        origin: the model that prepared it, and its state then; None is not checked.
     """
 
     image: Image.Image
@@ -45,6 +51,28 @@ class Prompt:
     layout: VisualTokenLayout
     call: LanguageCall
     learned: int = 0
+    origin: Origin | None = None
+
+    def check(self, mllm: "Mllm", replayed: bool = False) -> None:
+        """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.
+
+        Args:
+            replayed: whether the recorded call is made again, whose masks fit one attention implementation.
+
+        Raises:
+            PromptError: for another model, dtype or device.
+            CaptureError: for another attention implementation.
+        """
+        # While another thread captures, the model shows a name of this package's for its implementation.
+        with locked(mllm.model):
+            if self.origin is not None:
+                self.origin.check(mllm)
+            attention = implementation(mllm.model, mllm.family.site) if replayed else None
+        if replayed and self.call.attention != attention:
+            raise CaptureError(
+                f"A prompt's masks fit the attention implementation it was prepared for, {self.call.attention!r}; "
+                f"the model now has {attention!r}. Prepare the prompt again."
+            )
 
     def __repr__(self) -> str:
         facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
@@ -65,6 +93,7 @@ class Prompt:
             ("layout", repr(self.layout)),
         ]
 
+    @unaffected(gradient=True)
     def zero_latent(self) -> torch.Tensor:
         """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""
         states = self.call.states
