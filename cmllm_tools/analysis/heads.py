@@ -15,6 +15,7 @@ from ..energy import Target
 from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
 from .examples import Example, as_examples
 from .intervals import bootstrap, wilson
 from .layers import ROWS, head_picture, on_image
@@ -179,6 +180,7 @@ class HeadRanking:
             raise DataError(f"A ranking must be a file written by HeadRanking.save; {path} is not: {error}") from error
 
 
+@unaffected(gradient=False)
 def rank_heads(
     mllm: Mllm,
     examples: Iterable[Example],

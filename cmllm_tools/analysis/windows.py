@@ -19,6 +19,7 @@ from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
+from ..models.undisturbed import unaffected
 from ..regions import as_regions
 from ..trace import check_writable
 from .examples import Example, as_examples
@@ -35,6 +36,7 @@ OWN = 32
 Window = tuple[int, int]
 
 
+@unaffected(gradient=False)
 def sweep_windows(
     mllm: Mllm,
     examples: Iterable[Example],

@@ -37,5 +37,10 @@ def _is_packed(module: Any) -> bool:
 def _unpacked(weight: Any) -> tuple[Any, Any]:
     from bitsandbytes.functional import _convert_weight_packed_for_cpu_inverse
 
-    # It writes into the state that it is given.
-    return _convert_weight_packed_for_cpu_inverse(weight.data, copy(weight.quant_state))
+    # It writes into the state that it is given, and puts only nested scales back in order, quantising them once more: they
+    # are taken as they are in the packed form, (block, row) instead of one after another.
+    state = copy(weight.quant_state)
+    scales, state.original_nested = state.absmax, False
+    data, state = _convert_weight_packed_for_cpu_inverse(weight.data, state)
+    state.absmax = scales.T.reshape(-1).float()
+    return data, state
