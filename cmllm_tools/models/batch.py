@@ -51,9 +51,10 @@ class Copies:
                 f"Several copies of a prompt in one batch are not kept apart by {self._mllm.family.name} (see "
                 f"`cmllm families`); run them one by one, and not {count} at a time."
             )
-        if self._last is None or self._last.call.copies != count:
-            self._last = replace(self._prompt, inputs=self._prompt.repeated(count), call=self._call(count))
-        return self._last
+        last = self._last
+        if last is None or last.call.copies != count:
+            last = self._last = replace(self._prompt, inputs=self._prompt.repeated(count), call=self._call(count))
+        return last
 
     def _call(self, count: int) -> LanguageCall:
         if count <= 2:
