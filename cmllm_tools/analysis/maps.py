@@ -4,7 +4,7 @@ Both start from the row of a query token and multiply it by one (token, token) m
 first, so that what a token heard from others counts for where these had looked themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +14,7 @@ from ..attention import Recorder, attention_shown, check_finite, replay
 from ..context import ContextMap
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
+from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.replay import latent_added
@@ -28,7 +29,7 @@ def rollout(
     queries: Queries = "text",
     *,
     residual: float = 0.5,
-    latent: torch.Tensor | None = None,
+    latent: Latent | None = None,
 ) -> ContextMap:
     """Follow attention through all layers, as if heads were averaged and tokens mixed by their weights alone.
 
@@ -43,7 +44,7 @@ def rollout(
         prompt: image and question.
         queries: which tokens' rows are averaged; see `Prompt.positions`.
         residual: weight of the residual connection, in [0, 1).
-        latent: (visual token, width) added to the visual tokens.
+        latent: (visual token, width) added to the visual tokens, or a run that has one; see `Mllm.generate`.
 
     Returns:
         The map (visual token,): the share of the queries that comes from each; 1 minus their sum is from the other tokens.
@@ -59,7 +60,7 @@ def rollout(
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
     positions = prompt.positions(queries)
-    replay(mllm, prompt, calls, None if latent is None else latent.detach())
+    replay(mllm, prompt, calls, None if latent is None else read_latent(latent, prompt.call).detach())
     rows = _rows(positions, prompt).mean(0)
     for call in calls.last_to_first():
         weights = call.weights().mean(0)
@@ -71,7 +72,9 @@ def rollout(
 
 
 @unaffected(gradient=True)
-def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: torch.Tensor | None = None) -> ContextMap:
+def relevancy(
+    mllm: Mllm, prompt: Prompt, answer: str | Sequence[int] | None = None, *, latent: Latent | None = None
+) -> ContextMap:
     """Follow attention through all layers, weighted by what it does for one token of the answer.
 
     `R <- R + mean over heads of (A * dy/dA)^+ R` over the layers, y being the logit of the answer's first token (Chefer et
@@ -86,7 +89,7 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
         mllm: the model that prepared the prompt.
         prompt: image and question.
         answer: whose first token is explained; the model's most likely one when None.
-        latent: (visual token, width) added to the visual tokens.
+        latent: (visual token, width) added to the visual tokens, or a run that has one; see `Mllm.generate`.
 
     Returns:
         The map (visual token,): each one's share of the relevance of all tokens; its words are the token explained.
@@ -100,7 +103,7 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
     # Something has to require a gradient for a graph to be kept, as the model's own weights do not.
-    start = prompt.zero_latent() if latent is None else latent.detach().clone().requires_grad_()
+    start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     with (
         undisturbed(mllm.model, gradient=True),
         attention_shown(mllm, calls),
@@ -122,7 +125,7 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
             total = total.to(heard) + heard
     calls.check_finite(mllm, total)
     total = total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)
-    return _map(total, prompt, (mllm.processor.tokenizer.decode([token]).strip(),))
+    return _map(total, prompt, mllm.words([token]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """A prompt: image and question as the model's tokens, where they stand, and where each visual token looks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,8 +10,10 @@ from PIL import Image
 from ..display import Fact, card, picture
 from ..errors import CaptureError, PromptError
 from ..layout import VisualTokenLayout
+from ..strict import whole_number
 from .origin import Origin
 from .replay import LanguageCall, implementation
+from .spelling import find_word
 from .undisturbed import locked, unaffected
 
 if TYPE_CHECKING:
@@ -29,7 +31,7 @@ class Prompt:
         question: the user's words.
         text: what the processor was given, template and placeholder included.
         inputs: the processor's tensors, batch of one.
-        tokens: every token of the text's sequence as a string.
+        tokens: every token of the text's sequence as a string; see `Mllm.words`.
         visual: positions of the visual tokens: in the sequence, or among the states that its tokens attend to.
         image_end: position in the sequence after the image's last placeholder.
         text_span: positions of the question's tokens.
@@ -37,6 +39,7 @@ class Prompt:
         call: the recorded call.
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
             text does.
+        offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
         origin: the model that prepared it, and its state then; None is not checked.
     """
 
@@ -51,6 +54,7 @@ class Prompt:
     layout: VisualTokenLayout
     call: LanguageCall
     learned: int = 0
+    offsets: tuple[tuple[int, int], ...] = ()
     origin: Origin | None = None
 
     def check(self, mllm: "Mllm", replayed: bool = False) -> None:
@@ -116,8 +120,10 @@ class Prompt:
         Args:
             queries: "text" (the question's tokens; the paper's choice), "after_image" (every token after the image, the
                 template's closing words included; the reference code's), "last" (the last token; ControlMLLM++), or
-                highlight tokens: a word of the question, a position, or several of either. Where learned queries look
-                at the image, the three names stand for all of these, and positions are theirs.
+                highlight tokens: a word of the question (or words, as "red cross"), a position, or several of either. A
+                word is found as a whole at its first place, whatever its case, and takes every token that covers a part of
+                it; see `spelling.find_word`. Where learned queries look at the image, the three names stand for all of
+                these, and positions are theirs.
 
         Raises:
             PromptError: for a word that is not in the question, or a position outside the sequence.
@@ -130,7 +136,7 @@ class Prompt:
             return tuple(range(self.image_end, len(self.tokens)))
         if queries == "last":
             return (len(self.tokens) - 1,)
-        several: list[str | int] = [queries] if isinstance(queries, str | int) else list(queries)
+        several = _several(queries)
         if not several:
             raise PromptError("At least one query token is needed; got none.")
         found: list[int] = []
@@ -138,40 +144,40 @@ class Prompt:
             found += self._word(query) if isinstance(query, str) else [self._position(query)]
         return tuple(dict.fromkeys(found))
 
-    def _position(self, position: int) -> int:
-        position = int(position)
+    def _position(self, position: object) -> int:
+        number = whole_number(position, "A query, where it is no word,", error=PromptError)
         length = self.learned or len(self.tokens)
-        if not -length <= position < length:
-            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {position}.")
-        return position % length
+        if not -length <= number < length:
+            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {number}.")
+        return number % length
 
     def _word(self, word: str) -> list[int]:
-        """Positions of the tokens that spell `word` in the question, at its first occurrence."""
+        """Positions of the tokens that have a part in `word`, at its first place in the question."""
         if self.learned:
             raise PromptError(
                 f"The image is looked at by {self.learned} learned queries, which are not words; got {word!r}. "
                 "Give their numbers, or 'text' for all."
             )
-        wanted = _plain(word)
-        for start in range(len(self.text_span)):
-            spelled = ""
-            for end in range(start, len(self.text_span)):
-                spelled += _plain(self.tokens[self.text_span[end]])
-                if spelled == wanted and wanted:
-                    return list(self.text_span[start : end + 1])
-                if not wanted.startswith(spelled):
-                    break
+        place = find_word(self.question, word)
+        low, high = place or (0, 0)
+        pairs = zip(self.text_span, self.offsets, strict=False)
+        if found := [position for position, (begin, end) in pairs if begin < high and end > low]:
+            return found
         words = " ".join(self.tokens[position] for position in self.text_span)
         raise PromptError(
             f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
+            "It is looked for as a whole word, and a part of one can be given by its tokens' positions. "
             "'text', 'after_image' and 'last' stand for groups of tokens."
         )
+
+
+def _several(queries: object) -> list[object]:
+    """What a series holds; an array or tensor of one value is that value."""
+    if isinstance(queries, str | bytes) or not isinstance(queries, Iterable) or getattr(queries, "shape", None) == ():
+        return [queries]
+    return list(queries)
 
 
 def queries_name(queries: Queries | None) -> str:
     """A choice of queries in words."""
     return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).lower()
