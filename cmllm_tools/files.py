@@ -105,7 +105,7 @@ def make_folder(path: str | PathLike) -> Path:
 
 
 @contextmanager
-def held(path: str | PathLike) -> Iterator[None]:
+def held(path: str | PathLike) -> Iterator[Path]:
     """Hold an output path against other processes and threads that hold it too, to read, merge and write it.
 
     The lock is the system's (`flock`) on a file beside the path (`.cmllm-*.lock`), and ends with the process: one that was
@@ -132,7 +132,7 @@ def held(path: str | PathLike) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{said(path)} cannot be written: its lock {lock.name} fails: {_reason(error)}.") from error
     try:
-        yield
+        yield path
     finally:
         # While it is held: who waits for it sees that it has no name any more, and makes a new one.
         with suppress(OSError):

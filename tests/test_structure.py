@@ -12,6 +12,7 @@ PACKAGE = Path(cmllm_tools.__file__).parent
 ORDER = [
     ["version", "errors"],
     ["strict", "notation", "files"],
+    ["stored"],
     ["display"],
     ["images", "regions"],
     ["layout"],
@@ -24,6 +25,7 @@ ORDER = [
     ["context"],
     ["energy"],
     ["methods"],
+    ["trace_file"],
     ["trace"],
     ["callbacks"],
     ["optimize"],

@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.trace import check_writable
+from cmllm_tools.files import check_writable
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_failed_save_keeps_the_file_that_was_there(trace, tmp_path, monkeypatch)
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("cmllm_tools.trace.save_file", full)
+    monkeypatch.setattr("cmllm_tools.trace_file.save", full)
     with pytest.raises(cm.TraceError, match=r"disk full\. It is still in memory"):
         trace.save(path)
     assert path.read_bytes() == before

@@ -1,6 +1,5 @@
 """What a sweep over windows of layers and context tokens found, and what it recommends."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -10,16 +9,20 @@ from typing import Any
 import numpy as np
 
 from ..display import Fact, Html, card, html, one_line, table
-from ..errors import DataError
+from ..errors import CmllmError, DataError
+from ..files import held, write_whole
 from ..methods import Method, method_from_json
 from ..models.prompt import Queries, queries_name
 from ..regions import Box
-from ..trace import check_writable
+from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
+from ..strict import shown, whole_number
 from .intervals import bootstrap
 from .layers import ROWS, grid_picture
 
 # Rows of the figures, in the order that a run gives them.
 FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
+# A sweep's grids have this many rows and columns at most, so that a file of a few bytes makes none of gigabytes.
+MOST_LAYERS = 1000
 # Figures of which less is better.
 LESS = ("energy before", "energy", "damage", "seconds")
 
@@ -250,44 +253,82 @@ class Sweep:
             DataError: for other data.
         """
         try:
-            if tuple(data["figures"]) != FIGURES:
-                raise ValueError(f"its figures are {data['figures']}")
-            choices = [
-                Choice((int(each["layers"][0]), int(each["layers"][1])), each["queries"]) for each in data["choices"]
-            ]
-            values = np.array(data["values"], float).reshape(len(FIGURES), len(choices), len(data["examples"]))
-            return cls(
-                str(data["model"]), method_from_json(data["method"]), tuple(choices), tuple(data["examples"]), values
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"The data must be those of a sweep's to_json; they are not: {error!r}.") from error
+            found = record(data, "a sweep", _FIELDS)
+            if found["figures"] != FIGURES:
+                raise DataError(f"its figures must be {', '.join(FIGURES)}; they are {shown(found['figures'])}")
+            if len(set(found["choices"])) < len(found["choices"]) or len(set(found["examples"])) < len(found["examples"]):
+                raise DataError("its choices and its examples must differ from each other")
+            shape = len(FIGURES), len(found["choices"]), len(found["examples"])
+            values = array_of(found["values"], "its values", shape, missing=True)
+            return cls(found["model"], found["method"], found["choices"], found["examples"], values)
+        except (CmllmError, TypeError) as error:
+            raise DataError(f"The data must be those of a sweep's to_json; they are not: {error}") from error
 
     def save(self, path: str | PathLike) -> Path:
-        """Write the sweep to a JSON file, whole or not at all.
+        """Write the sweep to a JSON file with a hash of its bytes, whole or not at all; see `files.write_whole`.
 
         Raises:
-            TraceError: when the file cannot be written.
+            OutputError: when the file cannot be written.
         """
-        path = check_writable(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.to_json()), encoding="utf-8")
-        part.replace(path)
-        return path
+        return write_whole(path, lambda file: file.write(dump_json(self.to_json())), "It is still in memory.")
+
+    def merged_into(self, path: str | PathLike) -> "Sweep":
+        """The sweep with what a file of it holds too, saved there; several processes may do so at once.
+
+        Raises:
+            OutputError: when the file cannot be written, or another process holds it for a minute.
+            DataError: for a file that is no sweep, or one of another model, method or choices.
+        """
+        with held(path) as file:
+            merged = self.resumed(Sweep.load(file)) if file.exists() else self
+            merged.save(file)
+        return merged
 
     @classmethod
     def load(cls, path: str | PathLike) -> "Sweep":
-        """Read a saved sweep.
+        """Read a saved sweep; what it holds is checked, its hash too where it has one.
 
         Raises:
-            DataError: for a file that is missing, or is not one.
+            DataError: for a file that is missing, damaged, or not a sweep.
         """
-        try:
-            return cls.from_json(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"A sweep must be read from its own JSON file; {path} is none: {error}") from error
+        return cls.from_json(load_json(path, "A sweep must be read from its own JSON file"))
 
     def _ran(self) -> np.ndarray:
         return np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
+
+
+def _choice(value: Any, what: str) -> Choice:
+    found = record(value, what, {"layers": _window, "queries": _queries})
+    return Choice(found["layers"], found["queries"])
+
+
+def _window(value: Any, what: str) -> tuple[int, int]:
+    low, high = (*items(value, what, lambda each, name: whole_number(each, name, 0, MOST_LAYERS, DataError)), -1, -1)[:2]
+    if len(value) != 2 or low >= high:
+        raise DataError(f"{what} must be a window of layers [a, b); got {shown(value)}.")
+    return low, high
+
+
+def _queries(value: Any, what: str) -> Queries:
+    if isinstance(value, list):
+        return items(value, what, _queries)
+    return value if isinstance(value, str) else whole_number(value, what, error=DataError)
+
+
+def _method(value: Any, what: str) -> Method:
+    if not isinstance(value, dict):
+        raise DataError(f"{what} must be an object; got {shown(value)}.")
+    return method_from_json(value)
+
+
+_FIELDS: dict[str, Reader] = {
+    "model": text_of,
+    "method": _method,
+    "choices": lambda value, what: items(value, what, _choice),
+    "examples": lambda value, what: items(value, what, text_of),
+    "figures": lambda value, what: items(value, what, text_of),
+    "values": lambda value, what: value,
+}
 
 
 def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:

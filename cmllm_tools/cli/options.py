@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
+from ..files import check_writable
 from ..images import read_image
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..regions import Box, Mask, Point, Region, Scribble
-from ..trace import check_writable
 
 METHODS: dict[str, Callable[..., Method]] = {
     "controlmllm": ControlMLLM,
