@@ -143,7 +143,9 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path: str | PathLike, every: int = 1):
-        self.every = whole_number(every, "A checkpoint needs every >= 1; every", 1)
+        self.every = whole_number(every, "every")
+        if self.every < 1:
+            raise SettingsError(f"A checkpoint needs every >= 1; got {every}.")
         self.path = self.here = check_writable(path)
         self.saved: Path | None = None
 

@@ -157,14 +157,14 @@ def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
 def _regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
     """The regions; a mask's size is known to be the image's, and bounded, before its pixels are made."""
     width, height = image_size
-    masked = 0
+    several = items(value, "regions", _no_check, TraceError)
+    masks = [data for data in several if isinstance(data, dict) and data.get("kind") == "mask"]
+    for data in masks:
+        if data.get("size") != [height, width] or len(masks) * width * height > MOST_MASKED:
+            raise TraceError(f"masks must have the image's size {[height, width]} and at most {MOST_MASKED} px in all")
+        items(data.get("counts"), "a mask's runs", _whole, TraceError)
     regions: list[Region] = []
-    for data in items(value, "regions", _no_check, TraceError):
-        if isinstance(data, dict) and data.get("kind") == "mask":
-            masked += width * height
-            if data.get("size") != [height, width] or masked > MOST_MASKED:
-                raise TraceError(f"a mask must have the image's size {[height, width]}, at most {MOST_MASKED} px in all")
-            items(data.get("counts"), "a mask's runs", _whole, TraceError)
+    for data in several:
         region = region_from_json(data)
         if not isinstance(region, Mask):
             region.check(width, height)
@@ -210,7 +210,7 @@ def _pair(value: Any, what: str) -> tuple[int, int]:
 
 
 def _whole(value: Any, what: str) -> int:
-    return whole_number(value, what, 0, error=TraceError)
+    return whole_number(value, what, 0, 1 << 53, TraceError)
 
 
 def _wholes(value: Any, what: str) -> tuple[int, ...]:
@@ -286,5 +286,5 @@ _FIELDS: dict[str, Reader] = {
     "image_hash": _digest,
     "model": _model,
     "versions": _names(_text),
-    "seed": partial(whole_number, error=TraceError),
+    "seed": partial(whole_number, least=-(1 << 64), most=1 << 64, error=TraceError),
 }

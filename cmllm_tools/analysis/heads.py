@@ -173,7 +173,7 @@ class HeadRanking:
 
 
 def _numbers(value: Any, what: str) -> tuple[int, ...]:
-    found = items(value, what, lambda each, name: whole_number(each, name, 0, error=DataError))
+    found = items(value, what, lambda each, name: whole_number(each, name, 0, 1 << 53, DataError))
     if not found or len(set(found)) < len(found):
         raise DataError(f"{what} must be one or more numbers that differ; got {shown(value)}.")
     return found
@@ -184,7 +184,7 @@ _FIELDS: dict[str, Reader] = {
     "model": text_of,
     "layers": _numbers,
     "heads": _numbers,
-    "examples": lambda value, what: whole_number(value, what, 1, error=DataError),
+    "examples": lambda value, what: whole_number(value, what, 1, 1 << 53, DataError),
     "hits": lambda value, what: value,
     "pointing_chance": lambda value, what: number(value, what, 0, 1, error=DataError),
     "lift": lambda value, what: value,

@@ -221,13 +221,18 @@ class Sweep:
                     f"A sweep is resumed from a file of the same {what}; got {getattr(before, what)!r}, and now "
                     f"{getattr(self, what)!r}. Give another path."
                 )
-        found = {example: number for number, example in enumerate(before.examples) if number not in set(before.missing())}
+        found: dict[str, np.ndarray] = {}
+        for sweep in (before, self):
+            left = set(sweep.missing())
+            found |= {
+                example: sweep.values[:, :, number] for number, example in enumerate(sweep.examples) if number not in left
+            }
         several = tuple(dict.fromkeys([*self.examples, *found]))
-        sweep = Sweep.empty(self.model, self.method, self.choices, several)
+        joined = Sweep.empty(self.model, self.method, self.choices, several)
         for number, example in enumerate(several):
             if example in found:
-                sweep = sweep.with_example(number, before.values[:, :, found[example]])
-        return sweep
+                joined = joined.with_example(number, found[example])
+        return joined
 
     def subset(self, numbers: Sequence[int]) -> "Sweep":
         """The sweep over some of its examples."""

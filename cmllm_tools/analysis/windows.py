@@ -90,9 +90,10 @@ def sweep_windows(
     fitting: Callable[[Prompt], int] | None = None if most is None else lambda prompt: most
     bar = _bar(len(list(sweep.missing())) * len(choices), progress)
     try:
-        # Another process may fill in examples of the same file meanwhile.
-        while (number := next(sweep.missing(), None)) is not None:
-            example = given[sweep.examples[number]]
+        for number, example in enumerate(given.values()):
+            # Another process may have filled it in meanwhile, through the file.
+            if number not in sweep.missing():
+                continue
             prompt = mllm.prepare(example.image, example.question)
             fitting = fitting or _copies_that_fit(mllm, prompt)
             sweep = sweep.with_example(number, _measured(mllm, prompt, example, sweep, fitting(prompt), bar))

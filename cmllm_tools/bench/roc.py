@@ -1,5 +1,6 @@
 """Referring object classification (ROC) in its public format: JSON lines beside folders `image` and `mask`."""
 
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -144,11 +145,17 @@ def _check(root: Path, data: Any) -> None:
 
 def _below(folder: Path, name: str | Path) -> Path:
     """A file of a folder; a set may not reach others by `..`, absolute names or links. The folder itself may be a link."""
-    path = folder / name
+    plain = Path(name)
     try:
-        inside = folder.resolve() in path.resolve().parents
-    except (OSError, ValueError, RuntimeError) as error:
-        raise DataError(f"names no file: {said(name)} ({error}).") from error
+        possible = b"\0" not in os.fsencode(plain)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise DataError(f"names no file: {said(name)}.")
+    path = folder / plain
+    inside = bool(plain.parts) and not plain.is_absolute() and ".." not in plain.parts
+    if inside and any(part.is_symlink() for part in (path, *path.parents[: len(plain.parts) - 1])):
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
     if not inside:
         raise DataError(f"leads out of the set's folder {said(folder)}: {said(name)}.")
     return path
@@ -179,10 +186,10 @@ def _box(value: Any, what: str) -> np.ndarray:
     return corners
 
 
-def _line(value: Any, what: str) -> tuple[np.ndarray, ...]:
-    if not (points := items(value, what, _position)):
-        raise DataError(f"{what} must have a point; got none.")
-    return points
+def _line(value: Any, what: str) -> np.ndarray:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{what} must be a list of points; got {shown(value)}.")
+    return array_of(value, what, (len(value), 2))
 
 
 def _objects(value: Any, what: str) -> tuple[Any, ...]:
