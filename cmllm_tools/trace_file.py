@@ -16,7 +16,7 @@ from .errors import CmllmError, TraceError
 from .files import said, write_whole
 from .layout import VisualTokenLayout
 from .methods import Method, method_from_json
-from .regions import Mask, Region, region_from_json
+from .regions import Region, region_from_json
 from .stored import (
     CHANGED,
     SEAL,
@@ -163,15 +163,9 @@ def _regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
         if data.get("size") != [height, width] or len(masks) * width * height > MOST_MASKED:
             raise TraceError(f"masks must have the image's size {[height, width]} and at most {MOST_MASKED} px in all")
         items(data.get("counts"), "a mask's runs", _whole, TraceError)
-    regions: list[Region] = []
-    for data in several:
-        region = region_from_json(data)
-        if not isinstance(region, Mask):
-            region.check(width, height)
-        regions.append(region)
-    if not regions:
+    if not several:
         raise TraceError("regions must be at least one")
-    return tuple(regions)
+    return tuple(region_from_json(data, image_size) for data in several)
 
 
 def _layout(value: Any, what: str) -> VisualTokenLayout:

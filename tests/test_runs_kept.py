@@ -166,3 +166,21 @@ def test_energy_that_is_not_finite_still_carries_its_trace(tiny):
         cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=5, step_size=1e300, ema=1.0, early_stop=0.0))
     assert caught.value.trace.stopped.startswith("failed: ")
     assert not caught.value.trace.whole
+
+
+def test_an_evaluation_that_is_interrupted_keeps_the_scenes_that_were_done(mllm, monkeypatch):
+    """`optimize` takes the interrupt and returns: the run that was cut short must not count as a result."""
+    from cmllm_tools.bench import embedded
+
+    runs = []
+
+    def optimize(*given):
+        runs.append(given)
+        return cm.optimize(*given, callbacks=[Raises(KeyboardInterrupt(), "on_step")] if len(runs) == 6 else ())
+
+    monkeypatch.setattr(embedded, "optimize", optimize)
+    result = embedded.evaluate(3, mllm, {"controlmllm": cm.ControlMLLM(steps=1, early_stop=0.0)}, ["box", "point"])
+    assert (result["n"], result["interrupted"], len(runs)) == (1, True, 6)
+    runs.clear()
+    with pytest.raises(KeyboardInterrupt):
+        embedded.evaluate(3, mllm, {"controlmllm": cm.ControlMLLM(steps=1, early_stop=0.0)}, ["box"] * 3)

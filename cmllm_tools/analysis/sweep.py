@@ -11,41 +11,17 @@ import numpy as np
 from ..display import Fact, Html, card, html, one_line, table
 from ..errors import CmllmError, DataError
 from ..files import held, write_whole
-from ..methods import Method, method_from_json
+from ..methods import Method
 from ..models.prompt import Queries, queries_name
 from ..regions import Box
-from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
-from ..strict import shown, whole_number
-from .intervals import bootstrap
+from ..stored import array_of, dump_json, load_json, record
+from ..strict import shown
+from .choices import FIELDS, FIGURES, Choice
+from .intervals import bootstrap, interval_text
 from .layers import ROWS, grid_picture
 
-# Rows of the figures, in the order that a run gives them.
-FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
-# A sweep's grids have this many rows and columns at most, so that a file of a few bytes makes none of gigabytes.
-MOST_LAYERS = 1000
 # Figures of which less is better.
 LESS = ("energy before", "energy", "damage", "seconds")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a run averages attention over.
-
-    Args:
-        layers: window [a, b).
-        queries: which tokens make up the context token.
-    """
-
-    layers: tuple[int, int]
-    queries: Queries
-
-    def __post_init__(self) -> None:
-        # So that a choice equals the one that comes back from JSON.
-        if not isinstance(self.queries, str | int):
-            object.__setattr__(self, "queries", tuple(self.queries))
-
-    def __str__(self) -> str:
-        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
 
 
 @dataclass(frozen=True)
@@ -59,7 +35,9 @@ class Recommendation:
         against: the best choice that takes all layers: from the first to the last of any choice.
         gain: mean difference of the figure to `against`, positive where the choice is better.
         interval: of the gain, 95 %, from resampled examples: the ones it was chosen on, so that on others it may gain less.
+            Of few examples it means nothing: see `count`.
         reason: in words.
+        count: number of examples it is from.
     """
 
     choice: Choice
@@ -69,12 +47,13 @@ class Recommendation:
     gain: float
     interval: tuple[float, float]
     reason: str
+    count: int
 
     def __str__(self) -> str:
-        low, high = self.interval
         return (
             f"recommended: {self.choice}\n{self.reason}\n"
-            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
+            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} "
+            f"({interval_text(self.count, self.interval, '+.3f')})"
         )
 
 
@@ -258,7 +237,7 @@ class Sweep:
             DataError: for other data.
         """
         try:
-            found = record(data, "a sweep", _FIELDS)
+            found = record(data, "a sweep", FIELDS)
             if found["figures"] != FIGURES:
                 raise DataError(f"its figures must be {', '.join(FIGURES)}; they are {shown(found['figures'])}")
             if len(set(found["choices"])) < len(found["choices"]) or len(set(found["examples"])) < len(found["examples"]):
@@ -300,40 +279,6 @@ class Sweep:
 
     def _ran(self) -> np.ndarray:
         return np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
-
-
-def _choice(value: Any, what: str) -> Choice:
-    found = record(value, what, {"layers": _window, "queries": _queries})
-    return Choice(found["layers"], found["queries"])
-
-
-def _window(value: Any, what: str) -> tuple[int, int]:
-    low, high = (*items(value, what, lambda each, name: whole_number(each, name, 0, MOST_LAYERS, DataError)), -1, -1)[:2]
-    if len(value) != 2 or low >= high:
-        raise DataError(f"{what} must be a window of layers [a, b); got {shown(value)}.")
-    return low, high
-
-
-def _queries(value: Any, what: str) -> Queries:
-    if isinstance(value, list):
-        return items(value, what, _queries)
-    return value if isinstance(value, str) else whole_number(value, what, error=DataError)
-
-
-def _method(value: Any, what: str) -> Method:
-    if not isinstance(value, dict):
-        raise DataError(f"{what} must be an object; got {shown(value)}.")
-    return method_from_json(value)
-
-
-_FIELDS: dict[str, Reader] = {
-    "model": text_of,
-    "method": _method,
-    "choices": lambda value, what: items(value, what, _choice),
-    "examples": lambda value, what: items(value, what, text_of),
-    "figures": lambda value, what: items(value, what, text_of),
-    "values": lambda value, what: value,
-}
 
 
 def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
@@ -386,4 +331,5 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         float(gains.mean()),
         (low, high),
         reason,
+        len(gains),
     )

@@ -80,7 +80,7 @@ class ReferringExample:
                 x, y, width, height = self.data["bbox"]
                 return Box(x, y, x + width, y + height)
             case "mask":
-                return Mask(np.asarray(read_image(_below(self.root / "mask", self.data["seg_mask"])).convert("L")) > 0)
+                return Mask.from_file(_below(self.root / "mask", self.data["seg_mask"]))
             case "scribble":
                 return Scribble(self.data["scribble"])
             case "point":

@@ -99,7 +99,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     check_count(options)
     result = evaluate(options.n, skip=options.skip)
     print(json.dumps(result) if options.json else evaluation_table(result))
-    return 0
+    return 130 if result.get("interrupted") else 0
 
 
 def _heads(options: argparse.Namespace) -> int:
