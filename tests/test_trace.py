@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -114,3 +116,11 @@ def test_trace_without_steps_is_not_saved(tmp_path):
     assert "no steps" in repr(trace)
     with pytest.raises(cm.TraceError, match="at least one step"):
         trace.save(tmp_path / "run")
+
+
+def test_a_trace_has_the_permissions_of_other_files(trace, tmp_path):
+    before = os.umask(0o022)
+    try:
+        assert stat.S_IMODE(trace.save(tmp_path / "run").stat().st_mode) == 0o644
+    finally:
+        os.umask(before)
