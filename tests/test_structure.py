@@ -1,6 +1,7 @@
 """The rules of the house: imports go one way, the package loads light, and no module grows past what one can read."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ PACKAGE = Path(cmllm_tools.__file__).parent
 ORDER = [
     ["version", "errors"],
     ["strict", "notation", "files"],
+    ["stored"],
     ["display"],
     ["images"],
     ["regions"],
@@ -28,6 +30,7 @@ ORDER = [
     ["energy"],
     ["settings", "updates"],
     ["methods"],
+    ["trace_file"],
     ["trace"],
     ["callbacks"],
     ["optimize"],
@@ -100,6 +103,14 @@ def test_nothing_model_specific_outside_models_and_layout():
         }
         found = [text for text in code if text not in docs and any(name in text.lower() for name in names)]
         assert not found, (path.name, found)
+
+
+def test_files_are_written_in_one_place():
+    """By `files.write_whole`, so that none is left half written; models are exported by transformers."""
+    around = re.compile(r"""\.write_(text|bytes)\(|save_file\(|open\([^)\n]*["'][wax]b?\+?["']""")
+    for path in PACKAGE.rglob("*.py"):
+        found = around.findall(path.read_text(encoding="utf-8"))
+        assert not found or path.name == "files.py", path
 
 
 def test_no_pickle():
