@@ -1,6 +1,7 @@
 """Energies: how far a context-token map is from lying in a region. Pure functions, differentiable in the map."""
 
 import math
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +9,12 @@ import torch
 
 from .context import ContextMap
 from .errors import RegionError
-from .layout import Rule, VisualTokenLayout
+from .layout import RegionWarning, Rule, VisualTokenLayout
 from .regions import Regions, as_regions
+from .strict import number
+
+# Widths whose square and Gaussian are numbers in float32.
+SIGMAS = (1e-4, 1e4)
 
 
 def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -40,9 +45,23 @@ def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1
 
 def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     """Normal density of `distance` around 0."""
-    if not sigma > 0:
-        raise RegionError(f"sigma must be above 0; got {sigma}.")
+    sigma = checked_sigma(sigma)
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
+
+
+def checked_sigma(sigma: object) -> float:
+    """The width of a Gaussian over distances in 0..1, as a plain number.
+
+    Raises:
+        RegionError: for anything else, or a width beyond which every distance, or none, would be the same in float32.
+    """
+    found = number(sigma, "sigma", error=RegionError)
+    if not found > 0:
+        raise RegionError(f"sigma must be above 0; got {found:g}.")
+    low, high = SIGMAS
+    if not low <= found <= high:
+        raise RegionError(f"sigma must lie in {low:g}..{high:g}, a share of the largest distance; got {found:g}.")
+    return found
 
 
 def _share(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -63,11 +82,34 @@ class Target:
     soft: tuple[bool, ...]
     sigma: float
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", checked_sigma(self.sigma))
+
     @classmethod
     def of(cls, layout: VisualTokenLayout, regions: Regions, sigma: float = 0.1, rule: Rule = "area") -> "Target":
-        """Measure `regions` on a layout. Raises RegionError and warns as the layout does."""
-        several = as_regions(regions)
+        """Measure `regions` on a layout.
+
+        Raises:
+            RegionError: as the layout does, and where sigma is so small that no token has any weight.
+
+        Warns:
+            RegionWarning: as the layout does, and for a region that covers all that the model sees.
+        """
+        several, sigma = as_regions(regions), checked_sigma(sigma)
         rows = [layout.distance(region, rule) if region.soft else layout.inside(region, rule) for region in several]
+        for region, row in zip(several, rows, strict=True):
+            if region.soft and not gaussian(torch.from_numpy(row), sigma).any():
+                raise RegionError(
+                    f"sigma must let the nearest visual token count, at {row.min():.3g} of the largest distance from "
+                    f"{region!r}; got {sigma:g}, under which all weights are 0. Take at least {row.min() / 10:.1g}."
+                )
+            if not region.soft and row.min() > 1 - 1e-6:
+                warnings.warn(
+                    f"{region!r} covers everything that the model sees: its energy is 0 wherever the model looks, and "
+                    "steering has no direction to go. Draw a smaller region.",
+                    RegionWarning,
+                    stacklevel=3,
+                )
         return cls(torch.from_numpy(np.stack(rows)), tuple(region.soft for region in several), sigma)
 
     def to(self, values: torch.Tensor) -> "Target":
