@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import PromptError, SettingsError, UnsupportedModelError
-from ..images import ImageSource, read_image
+from ..images import ImageSource, refusing_small_images
 from . import decoding
 from .family import Family
 from .geometry import Placement, Seen
@@ -104,22 +104,22 @@ class Mllm:
         hook = getattr(embeddings, "_hf_hook", None) if embeddings.weight.is_meta else None
         return embeddings.weight.device if hook is None else torch.device(hook.execution_device)
 
+    @refusing_small_images
     def prepare(self, image: ImageSource, question: str, **processor_options: Any) -> Prompt:
         """Image and question as the model reads them; runs the vision encoder once.
 
         Args:
-            image: path, PIL image or uint8 array.
+            image: all that `read_image` takes, of at least 4 px a side.
             question: the user's words, without the image placeholder or the template around them.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
 
         Raises:
-            ImageError: for an image that cannot be read.
+            ImageError: for an image that cannot be read, or is too small for the model.
             PromptError: for an empty question, one that contains the image placeholder, padding on the right, or settings
                 of the image processor.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
-        image = read_image(image)
         text = self._prompt_text(question)
         inputs = self._inputs(image, text, processor_options)
         ids = inputs["input_ids"][0].tolist()
