@@ -70,19 +70,19 @@ def read_image(image: ImageSource) -> Image.Image:
 
 
 def refusing_small_images(prepare: Callable[..., Any]) -> Callable[..., Any]:
-    """A method `prepare(self, image, ...)` that reads its image, and raises ImageError where that is too small for it.
+    """`prepare(model, image, ...)` with its image read, and ImageError where that is too small for the model.
 
     Image processors take 1 or 3 rows for channels, and some encoders fail raw where less than one token is left.
     """
 
     @wraps(prepare)
-    def checked(self: Any, image: ImageSource, *args: Any, **options: Any) -> Any:
+    def checked(model: Any, image: ImageSource, *args: Any, **options: Any) -> Any:
         image = read_image(image)
         refused = f"An image must be large enough for the model; got {image.width} x {image.height} px. Enlarge or pad it"
         if min(image.size) < LEAST_SIDE:
             raise ImageError(f"{refused} to at least {LEAST_SIDE} px a side.")
         try:
-            return prepare(self, image, *args, **options)
+            return prepare(model, image, *args, **options)
         except (ValueError, RuntimeError, LookupError, ArithmeticError, TypeError) as error:
             if isinstance(error, CmllmError) or min(image.size) >= _SMALL:
                 raise

@@ -87,32 +87,14 @@ def test_share_lies_in_0_to_1_for_soft_regions_too():
 
 
 @pytest.mark.parametrize(
-    ("sigma", "message"),
-    [
-        (0, "sigma must be above 0; got 0"),
-        (-1, "sigma must be above 0; got -1"),
-        (1e-300, r"sigma must lie in 0\.0001\.\.10000, a share of the largest distance; got 1e-300"),
-        (1e300, r"sigma must lie in .*; got 1e\+300"),
-        (math.nan, "sigma must be a finite number; got nan"),
-        (math.inf, "sigma must be a finite number; got inf"),
-        (10**400, "sigma must be a finite number; got 1000"),
-        (Decimal("0.1"), "sigma must be a finite number; got Decimal"),
-        ("0.1", "sigma must be a finite number; got '0.1'"),
-        (True, "sigma must be a finite number; got True"),
-        (None, "sigma must be a finite number; got None"),
-        (torch.tensor([0.1, 0.2]), "sigma must be a finite number; got tensor"),
-    ],
-    ids=str,
+    "sigma",
+    [0, -1, 1e-300, 1e300, math.nan, math.inf, 10**400, Decimal("0.1"), "0.1", True, None, torch.tensor([0.1, 0.2])],
+    ids=lambda value: str(value)[:20],
 )
-def test_one_reading_of_sigma_at_every_door(sigma, message, values):
-    for use in (
-        lambda: gaussian(torch.zeros(3), sigma),
-        lambda: cm.soft_energy(values, torch.zeros(16), sigma),
-        lambda: Target.of(LAYOUT, cm.Point(5, 5), sigma),
-        lambda: Target.of(LAYOUT, cm.Box(0, 0, 5, 5), sigma),
-    ):
-        with pytest.raises(cm.RegionError, match=message):
-            use()
+@pytest.mark.parametrize("region", [cm.Point(5, 5), cm.Box(0, 0, 5, 5)], ids=["soft", "hard"])
+def test_a_sigma_that_is_no_width_is_refused_for_every_region(sigma, region):
+    with pytest.raises(cm.SettingsError, match=r"sigma must be a finite number in 1e-06\.\.1e\+06; got "):
+        Target.of(LAYOUT, region, sigma)
 
 
 @pytest.mark.parametrize("sigma", [np.float32(0.25), torch.tensor(0.25), Fraction(1, 4)], ids=repr)
@@ -123,7 +105,7 @@ def test_numbers_of_other_kinds_become_plain(sigma):
 
 
 def test_a_sigma_under_which_no_token_counts_is_refused():
-    with pytest.raises(cm.RegionError, match=r"let the nearest visual token count, at 0\.\d+ of the largest distance"):
+    with pytest.raises(cm.RegionError, match="sigma must be wide enough to reach a visual token"):
         Target.of(LAYOUT, cm.Point(5, 5), 1e-4)
     assert Target.of(LAYOUT, cm.Point(5, 5), 0.01).weights().max() > 0
 

@@ -26,6 +26,7 @@ ORDER = [
     ["loading"],
     ["context"],
     ["energy"],
+    ["settings", "updates"],
     ["methods"],
     ["trace"],
     ["callbacks"],

@@ -93,10 +93,11 @@ def _add_sweep(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ..bench.embedded import evaluate
+    from ..bench.tables import evaluation_table
 
     check_count(options)
     result = evaluate(options.n, skip=options.skip)
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    print(json.dumps(result) if options.json else evaluation_table(result))
     return 0
 
 

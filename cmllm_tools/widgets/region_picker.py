@@ -12,7 +12,7 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw
 
-from ..energy import Target, checked_sigma
+from ..energy import Target, as_sigma
 from ..errors import ImageError, RegionError
 from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
@@ -122,7 +122,9 @@ class RegionPicker(Kept, anywidget.AnyWidget):
 
     @traitlets.validate("sigma")
     def _check_sigma(self, proposal: Any) -> float:
-        return checked_sigma(proposal["value"])
+        if not proposal["value"] > 0:
+            raise RegionError(f"sigma must be above 0; got {proposal['value']}.")
+        return as_sigma(proposal["value"])
 
     @traitlets.observe("token_layout")
     def _show_layout(self, change: Any) -> None:
