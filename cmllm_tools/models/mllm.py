@@ -109,13 +109,13 @@ class Mllm:
         """Image and question as the model reads them; runs the vision encoder once.
 
         Args:
-            image: path, PIL image or uint8 array.
+            image: all that `read_image` takes, of at least 4 px a side.
             question: the user's words, without the image placeholder or the template around them.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
 
         Raises:
-            ImageError: for an image that cannot be read.
+            ImageError: for an image that cannot be read, or is too small for the model.
             PromptError: for an empty question, one that contains the image placeholder, padding on the right, or settings
                 of the image processor.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
