@@ -10,7 +10,7 @@ from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import kept, layer_maps
 from .errors import OptimizationError
-from .methods import ControlMLLM, Method
+from .methods import ControlMLLM, Method, given_method
 from .models.gradient import computes_in_half, gradients
 from .models.mllm import Mllm
 from .models.prompt import Prompt, queries_name
@@ -44,7 +44,7 @@ class Steering:
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: Method | None = None):
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
-        self.method = (method or ControlMLLM()).resolve(mllm)
+        self.method = given_method(method, ControlMLLM()).resolve(mllm)
         prompt.seeing(self.method.queries)
         self.latent = prompt.zero_latent().detach()
         kept(self.method.without, self.latent[:, 0])

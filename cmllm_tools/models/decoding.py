@@ -7,6 +7,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..errors import SettingsError
+from ..strict import number
 from .prompt import Prompt
 from .replay import latent_added, undisturbed
 
@@ -31,7 +32,8 @@ class Contrast:
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0 or not 0 < self.beta <= 1:
+        alpha, beta = number(self.alpha, "alpha of a contrast"), number(self.beta, "beta of a contrast")
+        if not alpha >= 0 or not 0 < beta <= 1:
             raise SettingsError(f"Contrast needs alpha >= 0 and 0 < beta <= 1; got alpha={self.alpha}, beta={self.beta}.")
 
     def combine(self, steered: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
