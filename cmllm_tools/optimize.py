@@ -59,7 +59,7 @@ class Steering:
 
     def answer(self) -> str:
         """The model's answer with the current latent, decoded as the method says."""
-        return self.mllm.generate(self.prompt, self.latent, self.method.contrast_decoding)
+        return self.mllm.generate(self.prompt, self)
 
     def __iter__(self) -> Iterator[Step]:
         return self._steps

@@ -99,7 +99,7 @@ def _score_steered(
     answers = {}
     for question, prompt in prompts.items():
         trace = optimize(mllm, prompt, region, method)
-        answers[question] = mllm.generate(prompt, trace.latent, trace.method.contrast_decoding)
+        answers[question] = mllm.generate(prompt, trace)
     scores[*key, "a_or_b"].append(chooses(answers["a_or_b"], example))
     scores[*key, "describe"].append(names_it(answers["describe"], example.names[0]))
     scores[*key, "hallucinated"].append(bool(absent_names(answers["describe"], example.objects)))

@@ -32,6 +32,7 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
     placement = _placement(mllm, image, text, inputs, len(found), options)
     visual = found[torch.from_numpy(placement.placed(image.size))]
     call = call.at(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual)
+    span, offsets = text_span(mllm, text, question, ids[padding:])
     return Prompt(
         image=image,
         question=question,
@@ -40,10 +41,11 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
         tokens=mllm.words(ids),
         visual=tuple(visual.tolist()),
         image_end=image_end,
-        text_span=tuple(padding + position for position in text_span(mllm, text, question, ids[padding:])),
+        text_span=tuple(padding + position for position in span),
         layout=placement.layout(image.size),
         call=call,
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
+        offsets=offsets,
     )
 
 

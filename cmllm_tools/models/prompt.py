@@ -12,6 +12,7 @@ from ..errors import CmllmError, PromptError
 from ..layout import VisualTokenLayout
 from ..strict import shown, whole_number
 from .replay import LanguageCall
+from .spelling import find_word
 
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
@@ -25,7 +26,7 @@ class Prompt:
         question: the user's words.
         text: what the processor was given, template and placeholder included.
         inputs: the processor's tensors, batch of one.
-        tokens: every token of the text's sequence as a string.
+        tokens: every token of the text's sequence as a string; see `Mllm.words`.
         visual: positions of the visual tokens: in the sequence, or among the states that its tokens attend to.
         image_end: position in the sequence after the image's last placeholder.
         text_span: positions of the question's tokens.
@@ -33,6 +34,7 @@ class Prompt:
         call: the recorded call.
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
             text does.
+        offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
     """
 
     image: Image.Image
@@ -46,6 +48,7 @@ class Prompt:
     layout: VisualTokenLayout
     call: LanguageCall
     learned: int = 0
+    offsets: tuple[tuple[int, int], ...] = ()
 
     def __repr__(self) -> str:
         facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
@@ -88,8 +91,10 @@ class Prompt:
         Args:
             queries: "text" (the question's tokens; the paper's choice), "after_image" (every token after the image, the
                 template's closing words included; the reference code's), "last" (the last token; ControlMLLM++), or
-                highlight tokens: a word of the question, a position, or several of either. Where learned queries look
-                at the image, the three names stand for all of these, and positions are theirs.
+                highlight tokens: a word of the question (or words, as "red cross"), a position, or several of either. A
+                word is found as a whole at its first place, whatever its case, and takes every token that covers a part of
+                it; see `spelling.find_word`. Where learned queries look at the image, the three names stand for all of
+                these, and positions are theirs.
 
         Raises:
             PromptError: for a word that is not in the question, or a position outside the sequence.
@@ -132,24 +137,21 @@ class Prompt:
         return position % length
 
     def _word(self, word: str) -> list[int]:
-        """Positions of the tokens that spell `word` in the question, at its first occurrence."""
+        """Positions of the tokens that have a part in `word`, at its first place in the question."""
         if self.learned:
             raise PromptError(
                 f"The image is looked at by {self.learned} learned queries, which are not words; got {word!r}. "
                 "Give their numbers, or 'text' for all."
             )
-        wanted = _plain(word)
-        for start in range(len(self.text_span)):
-            spelled = ""
-            for end in range(start, len(self.text_span)):
-                spelled += _plain(self.tokens[self.text_span[end]])
-                if spelled == wanted and wanted:
-                    return list(self.text_span[start : end + 1])
-                if not wanted.startswith(spelled):
-                    break
+        place = find_word(self.question, word)
+        low, high = place or (0, 0)
+        pairs = zip(self.text_span, self.offsets, strict=False)
+        if found := [position for position, (begin, end) in pairs if begin < high and end > low]:
+            return found
         words = " ".join(self.tokens[position] for position in self.text_span)
         raise PromptError(
             f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
+            "It is looked for as a whole word, and a part of one can be given by its tokens' positions. "
             "'text', 'after_image' and 'last' stand for groups of tokens."
         )
 
@@ -176,7 +178,3 @@ def as_queries(queries: Any, error: type[CmllmError] = PromptError) -> str | int
 def queries_name(queries: Queries | None) -> str:
     """A choice of queries in words."""
     return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).lower()
