@@ -86,7 +86,7 @@ class Steering:
     def _taken(self, number: int, latent: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
         """A step at a latent, which is then the run's, with the gradient there if it is asked for."""
         latent = latent.detach().clone()
-        self._check_finite("latent", latent, number)
+        self._check_finite("latent", latent.to(self.prompt.call.states.dtype), number)
         step, gradient = self._step(number, latent, differentiate)
         self.latent = latent
         self.trace.latent = latent.float().cpu()
