@@ -13,7 +13,7 @@ from .files import check_writable
 from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
-from .strict import whole_number
+from .strict import flag, number, whole_number
 from .trace import Step, Trace
 
 
@@ -87,9 +87,9 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, threshold: float = 0.25, on_rise: bool = False):
-        if not threshold > 0:
+        if not number(threshold, "An early stopping threshold") > 0:
             raise SettingsError(f"An early stopping threshold must be above 0; got {threshold}.")
-        self.threshold, self.on_rise = threshold, on_rise
+        self.threshold, self.on_rise = float(threshold), flag(on_rise, "on_rise")
 
     def on_step(self, run: Run, step: Step) -> None:
         steps = run.trace.steps

@@ -43,6 +43,10 @@ class SettingsError(CmllmError, ValueError):
     """A setting of a method outside its range."""
 
 
+class SigmaError(SettingsError, RegionError):
+    """A width of the Gaussian around scribbles and points that is none, wherever it is given."""
+
+
 class TraceError(CmllmError, ValueError):
     """A trace file that cannot be read, or a trace that cannot be used as asked."""
 

@@ -9,7 +9,7 @@ from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import kept, layer_maps
 from .errors import NotFiniteError, OptimizationError, carry
-from .methods import ControlMLLM, Method
+from .methods import ControlMLLM, Method, given_method
 from .models.gradient import computes_in_half, gradients
 from .models.interrupts import uninterrupted
 from .models.mllm import Mllm
@@ -47,7 +47,7 @@ class Steering:
         prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
-        self.method = (method or ControlMLLM()).resolve(mllm)
+        self.method = given_method(method, ControlMLLM()).resolve(mllm)
         prompt.seeing(self.method.queries)
         self.latent = prompt.zero_latent().detach()
         kept(self.method.without, self.latent[:, 0])
@@ -105,7 +105,7 @@ class Steering:
     ) -> tuple[Step, torch.Tensor | None, torch.Tensor]:
         method, started = self.method, time.perf_counter()
         latent = start.detach().clone()
-        self._check_finite("latent", latent, number)
+        self._check_finite("latent", latent.to(self.prompt.call.states.dtype), number)
         try:
             attention = capture_attention(
                 self.mllm,

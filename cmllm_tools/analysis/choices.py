@@ -30,7 +30,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         # So that a choice equals the one that comes back from JSON.
-        object.__setattr__(self, "layers", read_window(self.layers, "layers"))
+        window = read_window(self.layers, "layers")
+        if not window:
+            raise SettingsError("A choice must have a window (a, b) of layers; got ().")
+        object.__setattr__(self, "layers", window)
         object.__setattr__(self, "queries", as_queries(self.queries, SettingsError))
 
     def __str__(self) -> str:

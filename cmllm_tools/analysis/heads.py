@@ -10,7 +10,7 @@ import numpy as np
 
 from ..attention import Attention, capture_attention
 from ..display import Fact, Html, bar, card, one_line, table
-from ..energy import Target, as_sigma
+from ..energy import Target, checked_sigma
 from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import said, write_whole
 from ..models.mllm import Mllm
@@ -243,7 +243,7 @@ def rank_heads(
     from tqdm.auto import tqdm
 
     layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
-    sigma, seed = as_sigma(sigma), whole_number(seed, "The seed", least=0)
+    sigma, seed = checked_sigma(sigma), whole_number(seed, "The seed", least=0)
     # Hits and lifts (layer, head), and the hits of chance, of each example.
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     try:

@@ -16,7 +16,7 @@ from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
 from ..images import read_image
 from ..memory import estimate
-from ..methods import ControlMLLMPlus, Method
+from ..methods import ControlMLLMPlus, Method, given_method
 from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
@@ -78,7 +78,7 @@ def sweep_windows(
         RegionError: for a region that the model does not see.
     """
     several = as_examples(examples)
-    method = (method or ControlMLLMPlus()).resolve(mllm)
+    method = given_method(method, ControlMLLMPlus()).resolve(mllm)
     most = None if most is None else _most(most)
     path = None if path is None else check_writable(path)
     choices = _choices(mllm, method, windows, contexts)
@@ -148,7 +148,9 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
             raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {windows!r}.")
         # Where not every layer looks at visual states, windows that take in the same ones are one.
         return [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
-    several = [read_window(window, "Each of windows") for window in windows]
+    if not isinstance(windows, Iterable):
+        raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {shown(windows)}.")
+    several = [read_window(window, "windows") for window in windows]
     if not several:
         raise SettingsError("At least one window of layers is needed; got none.")
     if () in several:
