@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         DataError,
         ImageError,
         OptimizationError,
+        OutputError,
         PromptError,
         RegionError,
         SettingsError,
@@ -64,6 +65,7 @@ __all__ = [
     "MemoryEstimate",
     "Mllm",
     "OptimizationError",
+    "OutputError",
     "Point",
     "ProgressBar",
     "Prompt",
@@ -99,8 +101,8 @@ _MODULES = {
     "context": "ContextMap context_map",
     "energy": "energy hard_energy region_share soft_energy",
     "errors": (
-        "CaptureError CmllmError DataError ImageError OptimizationError PromptError RegionError SettingsError TraceError "
-        "UnsupportedModelError"
+        "CaptureError CmllmError DataError ImageError OptimizationError OutputError PromptError RegionError SettingsError "
+        "TraceError UnsupportedModelError"
     ),
     "images": "read_image",
     "layout": "RegionWarning VisualTokenLayout",

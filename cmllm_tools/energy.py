@@ -1,15 +1,28 @@
 """Energies: how far a context-token map is from lying in a region. Pure functions, differentiable in the map."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from .context import ContextMap
-from .errors import RegionError
+from .errors import CaptureError, RegionError
 from .layout import Rule, VisualTokenLayout
 from .regions import Regions, as_regions
+from .strict import number
+
+# Widths of the Gaussian, as shares of the largest distance: beyond these its square says nothing in float32.
+LEAST_SIGMA, MOST_SIGMA = 1e-6, 1e6
+
+
+def as_sigma(sigma: object, what: str = "sigma") -> float:
+    """The width of the soft energies' Gaussian.
+
+    Raises:
+        SettingsError: for one that is not above 0, or so small or large that the Gaussian is none.
+    """
+    return number(sigma, what, least=LEAST_SIGMA, most=MOST_SIGMA)
 
 
 def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -20,8 +33,11 @@ def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     Args:
         values: A, (..., visual token), not negative and not all zero.
         inside: r, (visual token,), share of each token inside the region.
+
+    Raises:
+        CaptureError: for a map that is all zero, or not finite.
     """
-    return (1 - _share(values, inside)) ** 2
+    return _hard(looked(values), inside)
 
 
 def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1) -> torch.Tensor:
@@ -34,8 +50,36 @@ def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1
         values: A, (..., visual token), not negative and not all zero.
         distance: D, (visual token,), as a share of the largest distance.
         sigma: width of the Gaussian, above 0.
+
+    Raises:
+        CaptureError: for a map that is all zero, or not finite.
+        SettingsError: for a sigma that is not above 0.
     """
-    return (1 - _share(values, gaussian(distance, sigma))) ** 2
+    return _soft(looked(values), distance, as_sigma(sigma))
+
+
+def looked(values: torch.Tensor) -> torch.Tensor:
+    """Maps (..., visual token), each of which has attention to share out.
+
+    Raises:
+        CaptureError: for a map that is all zero, or not finite.
+    """
+    sums = values.detach().sum(-1)
+    if not bool((torch.isfinite(sums) & (sums > 0)).all()):
+        found = "nothing" if bool((sums == 0).any()) else "values that are not finite"
+        raise CaptureError(
+            f"A map must have some attention on the image for its energy or share; this one has {found}. Take query tokens "
+            "that stand after the image, and layers and heads that look at it."
+        )
+    return values
+
+
+def _hard(values: torch.Tensor, inside: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+    return (1 - _share(values, inside, floor)) ** 2
+
+
+def _soft(values: torch.Tensor, distance: torch.Tensor, sigma: float, floor: float = 0.0) -> torch.Tensor:
+    return (1 - _share(values, gaussian(distance, sigma), floor)) ** 2
 
 
 def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
@@ -45,8 +89,8 @@ def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
 
 
-def _share(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (values * weights).sum(-1) / values.sum(-1)
+def _share(values: torch.Tensor, weights: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+    return (values * weights).sum(-1) / (values.sum(-1) + floor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +101,30 @@ class Target:
         measures: (region, visual token): share inside for box and mask, distance for scribble and point.
         soft: whether each region is soft.
         sigma: width of the soft energies' Gaussian.
+        average: take the mean of the regions' energies, not their sum.
+        floor: added to the sum of a map that its energies divide by.
+
+    Raises:
+        RegionError: for measures that are not finite, or a sigma so small that a soft region weighs nothing anywhere.
+        SettingsError: for a sigma that is not above 0.
     """
 
     measures: torch.Tensor
     soft: tuple[bool, ...]
     sigma: float
+    average: bool = False
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        as_sigma(self.sigma)
+        if not bool(torch.isfinite(self.measures).all()):
+            raise RegionError("A region's shares or distances must be finite for every visual token; these are not.")
+        for weights, measure, soft in zip(self._weights(), self.measures, self.soft, strict=True):
+            if soft and not bool((weights > 0).any()):
+                raise RegionError(
+                    "sigma must be wide enough to reach a visual token, the nearest of which is "
+                    f"{measure.min().item():.3g} of the largest distance from the scribble or point; got {self.sigma:g}."
+                )
 
     @classmethod
     def of(cls, layout: VisualTokenLayout, regions: Regions, sigma: float = 0.1, rule: Rule = "area") -> "Target":
@@ -72,16 +135,17 @@ class Target:
 
     def to(self, values: torch.Tensor) -> "Target":
         """The same target on the device and in the precision of `values`."""
-        return Target(self.measures.to(values), self.soft, self.sigma)
+        return replace(self, measures=self.measures.to(values))
 
     def energy(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum of the regions' energies of a map (..., visual token); the reference sums them too."""
-        return torch.stack(
+        """Sum (or mean) of the regions' energies of a map (..., visual token); not a number where a map is all zero."""
+        energies = torch.stack(
             [
-                soft_energy(values, measure, self.sigma) if soft else hard_energy(values, measure)
+                _soft(values, measure, self.sigma, self.floor) if soft else _hard(values, measure, self.floor)
                 for measure, soft in zip(self.measures, self.soft, strict=True)
             ]
-        ).sum(0)
+        )
+        return energies.mean(0) if self.average else energies.sum(0)
 
     def weights(self) -> torch.Tensor:
         """Weight of each visual token: (visual token,) in 0..1.
@@ -89,11 +153,14 @@ class Target:
         A token counts by its share inside a box or mask, by exp(-D^2 / 2 sigma^2) for a scribble or point, and by the
         largest of these for several regions.
         """
-        weights = [
+        return torch.stack(self._weights()).amax(0)
+
+    def _weights(self) -> list[torch.Tensor]:
+        """(visual token,) of each region."""
+        return [
             torch.exp(-(measure**2) / (2 * self.sigma**2)) if soft else measure
             for measure, soft in zip(self.measures, self.soft, strict=True)
         ]
-        return torch.stack(weights).amax(0)
 
     def share(self, values: torch.Tensor) -> torch.Tensor:
         """Share of a map (..., visual token) that lies in the regions, each token counted by its weight: 0..1."""
@@ -113,10 +180,12 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
 
     Raises:
         RegionError: for a region the model does not see.
+        CaptureError: for a map that is all zero, or not finite.
+        SettingsError: for a sigma that is not above 0.
     """
-    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(cmap.values)
+    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(looked(cmap.values))
 
 
 def region_share(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> float:
-    """Share of the map that lies in the regions, 0..1; see `Target.share`."""
-    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(cmap.values).item()
+    """Share of the map that lies in the regions, 0..1; see `Target.share`. It raises what `energy` does."""
+    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(looked(cmap.values)).item()

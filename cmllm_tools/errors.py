@@ -40,8 +40,12 @@ class SettingsError(CmllmError, ValueError):
 
 
 class TraceError(CmllmError, ValueError):
-    """A trace file that cannot be read or written."""
+    """A trace file that cannot be read, or a trace that cannot be used as asked."""
 
 
 class DataError(CmllmError, ValueError):
-    """A data set whose files are missing or malformed."""
+    """A data set or a result whose files are missing or malformed."""
+
+
+class OutputError(TraceError, DataError):
+    """A file that cannot be written; whoever expects the error of what was to be saved catches it too."""

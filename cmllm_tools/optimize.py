@@ -2,17 +2,18 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from typing import NoReturn
 
 import torch
 
 from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
-from .context import layer_maps
-from .energy import Target
+from .context import kept, layer_maps
 from .errors import OptimizationError
 from .methods import ControlMLLM, Method
+from .models.gradient import computes_in_half, gradients
 from .models.mllm import Mllm
-from .models.prompt import Prompt
+from .models.prompt import Prompt, queries_name
 from .regions import Regions, as_regions
 from .trace import Step, Trace
 
@@ -20,7 +21,8 @@ from .trace import Step, Trace
 class Steering:
     """One run, iterated step by step: `for step in Steering(mllm, prompt, region, method): ...`.
 
-    Between two steps the model is as it was found, and `trace` is complete up to the step last yielded.
+    It is gone through once; a loop that was left goes on, in another `for step in run`, where it was. Between two steps
+    the model is as it was found, and `trace` is complete up to the step last yielded.
 
     Args:
         mllm: the model that prepared the prompt.
@@ -35,16 +37,21 @@ class Steering:
     Raises:
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
+        PromptError: for queries that are not in the prompt, or stand before the image.
+        CaptureError: for heads, or visual tokens to leave out, that do not exist.
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: Method | None = None):
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
         self.method = (method or ControlMLLM()).resolve(mllm)
-        self.target = Target.of(prompt.layout, self.regions, self.method.sigma, self.method.rule)
+        prompt.seeing(self.method.queries)
         self.latent = prompt.zero_latent().detach()
+        kept(self.method.without, self.latent[:, 0])
+        self.target = self.method.target(prompt.layout, self.regions)
         self.trace = Trace.of(mllm, prompt, self.regions, self.method)
         self._reason: str | None = None
+        self._steps = self._run()
 
     def stop(self, reason: str) -> None:
         """End the run after the current step; `reason` is kept in the trace."""
@@ -52,42 +59,56 @@ class Steering:
 
     def answer(self) -> str:
         """The model's answer with the current latent, decoded as the method says."""
-        return self.mllm.generate(self.prompt, self.latent, self.method.contrast_decoding)
+        return self.mllm.generate(self.prompt, self)
 
     def __iter__(self) -> Iterator[Step]:
-        updates = self.method.start(self.prompt.zero_latent().detach())
-        for number in range(self.method.steps + 1):
-            latent = updates.latent.detach().clone()
-            step, gradient = self._step(number, latent)
-            self.latent = latent
-            self.trace.latent = latent.float().cpu()
-            self.trace.steps.append(step)
-            if self.method.early_stop and changed_enough(self.trace.steps, self.method.early_stop):
+        return self._steps
+
+    def _run(self) -> Iterator[Step]:
+        method = self.method
+        updates = method.start(self.latent)
+        for number in range(method.steps + 1):
+            step, gradient = self._taken(number, updates.latent, number < method.steps)
+            if method.early_stop and changed_enough(self.trace.steps, method.early_stop):
                 self.stop(EARLY_STOP)
             yield step
             if self._reason is not None:
+                # The published code moves the latent once more after an early stop, which is measured like any other.
+                left = updates.stopped_early()
+                if self._reason == EARLY_STOP and gradient is not None and left is not updates.latent:
+                    yield self._taken(number + 1, left, False)[0]
                 self.trace.stopped = self._reason
                 return
             if gradient is not None:
                 updates.update(gradient)
         self.trace.stopped = "finished"
 
-    def _step(self, number: int, latent: torch.Tensor) -> tuple[Step, torch.Tensor | None]:
+    def _taken(self, number: int, latent: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
+        """A step at a latent, which is then the run's, with the gradient there if it is asked for."""
+        latent = latent.detach().clone()
+        self._check_finite("latent", latent, number)
+        step, gradient = self._step(number, latent, differentiate)
+        self.latent = latent
+        self.trace.latent = latent.float().cpu()
+        self.trace.steps.append(step)
+        return step, gradient
+
+    def _step(self, number: int, latent: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
         method, started = self.method, time.perf_counter()
-        needs_gradient = number < method.steps
         attention = capture_attention(
             self.mllm,
             self.prompt,
             layers=method.layers_of(self.mllm),
             heads=method.heads,
             queries=method.queries,
-            latent=latent.requires_grad_(needs_gradient),
+            latent=latent.requires_grad_(differentiate),
         )
         maps = layer_maps(attention, without=method.without)
         values = maps.mean(0)
+        self._check_looks(values, number)
         target = self.target.to(values)
         energy = target.energy(values)
-        gradient = torch.autograd.grad(energy, latent)[0] if needs_gradient else None
+        gradient = gradients(energy, [latent], computes_in_half(self.mllm.model))[0] if differentiate else None
         latent.requires_grad_(False)
         self._check_finite("energy", energy, number)
         if gradient is not None:
@@ -103,15 +124,32 @@ class Steering:
         )
         return step, gradient
 
+    def _check_looks(self, values: torch.Tensor, number: int) -> None:
+        if not values.any():
+            self._fail(
+                "map all zero",
+                f"The context-token map must have some attention on the image; at step {number} it has none. Take query "
+                f"tokens that look at the image (now {queries_name(self.method.queries)!r}), other layers or heads, or "
+                "leave out fewer visual tokens.",
+            )
+
     def _check_finite(self, what: str, values: torch.Tensor, number: int) -> None:
         if not torch.isfinite(values).all():
-            self.trace.stopped = f"{what} not finite"
-            raise OptimizationError(
-                f"The {what} must stay finite; at step {number} it is not (dtype {self.mllm.model.dtype}, "
-                f"step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype. "
-                f"The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
-                self.trace,
+            dtype = self.mllm.model.dtype
+            # An unsteered step cannot be the fault of the step size.
+            met = (
+                f"dtype {dtype}, step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype."
+                if number
+                else f"dtype {dtype}, nothing steered yet). Try a wider dtype."
             )
+            self._fail(f"{what} not finite", f"The {what} must stay finite; at step {number} it is not ({met}")
+
+    def _fail(self, stopped: str, message: str) -> NoReturn:
+        self.trace.stopped = stopped
+        raise OptimizationError(
+            f"{message} The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
+            self.trace,
+        )
 
 
 def optimize(
@@ -136,8 +174,7 @@ def optimize(
         The trace, with `method.steps + 1` steps when nothing stopped it: step 0 is unsteered.
 
     Raises:
-        RegionError: for a region the model does not see.
-        SettingsError: for a setting out of range.
+        RegionError, SettingsError, PromptError, CaptureError: before the first step, as `Steering` does.
         OptimizationError: when energy or gradient are no longer finite; it holds the trace so far.
     """
     run = Steering(mllm, prompt, regions, method)

@@ -11,12 +11,13 @@ import numpy as np
 
 from ..attention import capture_attention
 from ..display import Fact, Html, bar, card, one_line, table
-from ..energy import Target
-from ..errors import DataError, SettingsError
+from ..energy import Target, as_sigma
+from ..errors import CaptureError, DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..strict import shown, whole_number, whole_numbers
 from .examples import Example, as_examples
-from .intervals import bootstrap, wilson
+from .intervals import FEWEST, bootstrap, says_something, wilson
 from .layers import ROWS, head_picture, on_image
 
 FORMAT = 1
@@ -34,7 +35,8 @@ class HeadRanking:
         hits: (layer, head), in how many the visual token with the most attention is in the region (pointing game).
         pointing_chance: the fraction of hits that a token drawn at random would have.
         lift: (layer, head), mean share of attention in the region, as a multiple of the share of area.
-        lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples.
+        lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples; of few it means nothing, and is
+            not shown.
     """
 
     model: str
@@ -73,12 +75,13 @@ class HeadRanking:
         Raises:
             SettingsError: for an amount out of range.
         """
-        count = max(1, round(amount * len(self.order))) if isinstance(amount, float) and 0 < amount < 1 else amount
-        if not isinstance(count, int) or not 1 <= count <= len(self.order):
-            raise SettingsError(
-                f"The amount must be a fraction in (0, 1) or a whole number in 1..{len(self.order)}; got {amount!r}."
-            )
-        return self.order[:count]
+        if isinstance(amount, float | np.floating) and 0 < amount < 1:
+            return self.order[: max(1, round(amount * len(self.order)))]
+        what = "The amount must be a fraction in (0, 1) or"
+        try:
+            return self.order[: whole_number(amount, "The amount", 1, len(self.order))]
+        except SettingsError:
+            raise SettingsError(f"{what} a whole number in 1..{len(self.order)}; got {shown(amount)}.") from None
 
     def rows(self, pairs: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
         """These heads' figures as plain data."""
@@ -92,21 +95,32 @@ class HeadRanking:
                     "pointing": float(self.pointing[at]),
                     "pointing_ci": self.pointing_interval[:, *at].tolist(),
                     "over_chance": float(self.lift[at]),
-                    "over_chance_ci": self.lift_interval[:, *at].tolist(),
+                    "over_chance_ci": self._lift_interval(at),
                 }
             )
         return found
 
+    def _lift_interval(self, at: tuple[int, int]) -> list[float] | None:
+        interval = self.lift_interval[:, *at].tolist()
+        return interval if says_something(self.examples, interval) else None
+
     def table(self, count: int | None = None) -> str:
         """The best heads as a plain-text table; all when None."""
+        if count is not None:
+            count = whole_number(count, "The number of rows", least=0)
         lines = ["layer  head  pointing  95 % interval   share over chance  95 % interval"]
         for row in self.rows(self.order[:count]):
-            (low, high), (least, most) = row["pointing_ci"], row["over_chance_ci"]
+            low, high = row["pointing_ci"]
             lines.append(
                 f"{row['layer']:5d}  {row['head']:4d}  {row['pointing']:8.1%}  {low:5.1%} .. {high:6.1%}  "
-                f"{row['over_chance']:17.2f}  {least:5.2f} .. {most:5.2f}"
+                f"{row['over_chance']:17.2f}  {_shown(row['over_chance_ci'], '5.2f')}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._few()])
+
+    def _few(self) -> list[str]:
+        """That a bootstrap over these examples says nothing, where it does not."""
+        few = f"n = {self.examples}: too few for an interval of the share; that of pointing is Wilson's, right for any n"
+        return [few] if self.examples < FEWEST else []
 
     def __repr__(self) -> str:
         return one_line("HeadRanking", self._facts())
@@ -120,7 +134,7 @@ class HeadRanking:
                 bar(row["pointing"]),
                 "{:.1%} .. {:.1%}".format(*row["pointing_ci"]),
                 f"{row['over_chance']:.2f}",
-                "{:.2f} .. {:.2f}".format(*row["over_chance_ci"]),
+                _shown(row["over_chance_ci"], ".2f"),
             ]
             for row in self.rows(self.order[:ROWS])
         ]
@@ -136,6 +150,7 @@ class HeadRanking:
             ("best", f"layer {layer}, head {head}"),
             ("pointing", f"{self.pointing.min():.1%}..{self.pointing.max():.1%}, mean {self.pointing.mean():.1%}"),
             ("by chance", f"{self.pointing_chance:.1%}"),
+            *(("", few) for few in self._few()),
         ]
 
     def save(self, path: str | PathLike) -> Path:
@@ -206,12 +221,14 @@ def rank_heads(
 
     Raises:
         DataError: for no examples.
-        PromptError: for queries that are not in a question.
+        PromptError: for queries that are not in a question, or stand before the image.
         RegionError: for a region the model does not see.
+        SettingsError: for a sigma or a seed out of range.
     """
     from tqdm.auto import tqdm
 
-    layers = list(mllm.attention_layers if layers is None else layers)
+    layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    sigma, seed = as_sigma(sigma), whole_number(seed, "The seed", least=0)
     # Hits and lifts (layer, head), and the hits of chance, of each example.
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     try:
@@ -239,6 +256,10 @@ def rank_heads(
         lift=lifts.mean(0),
         lift_interval=bootstrap(lifts, seed),
     )
+
+
+def _shown(interval: list[float] | None, form: str) -> str:
+    return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
 
 
 def named(example: Example) -> str:

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 
 from ..display import Fact, Html, card, html, one_line, table
-from ..errors import DataError
+from ..errors import DataError, SettingsError
 from ..methods import Method, method_from_json
-from ..models.prompt import Queries, queries_name
+from ..models.prompt import Queries, as_queries, queries_name
 from ..regions import Box
+from ..settings import read_window
 from ..trace import check_writable
-from .intervals import bootstrap
+from .intervals import bootstrap, interval_text
 from .layers import ROWS, grid_picture
 
 # Rows of the figures, in the order that a run gives them.
@@ -38,8 +39,8 @@ class Choice:
 
     def __post_init__(self) -> None:
         # So that a choice equals the one that comes back from JSON.
-        if not isinstance(self.queries, str | int):
-            object.__setattr__(self, "queries", tuple(self.queries))
+        object.__setattr__(self, "layers", read_window(self.layers, "layers"))
+        object.__setattr__(self, "queries", as_queries(self.queries, SettingsError))
 
     def __str__(self) -> str:
         return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
@@ -56,7 +57,9 @@ class Recommendation:
         against: the best choice that takes all layers: from the first to the last of any choice.
         gain: mean difference of the figure to `against`, positive where the choice is better.
         interval: of the gain, 95 %, from resampled examples: the ones it was chosen on, so that on others it may gain less.
+            Of few examples it means nothing: see `count`.
         reason: in words.
+        count: number of examples it is from.
     """
 
     choice: Choice
@@ -66,12 +69,13 @@ class Recommendation:
     gain: float
     interval: tuple[float, float]
     reason: str
+    count: int
 
     def __str__(self) -> str:
-        low, high = self.interval
         return (
             f"recommended: {self.choice}\n{self.reason}\n"
-            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
+            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} "
+            f"({interval_text(self.count, self.interval, '+.3f')})"
         )
 
 
@@ -252,9 +256,7 @@ class Sweep:
         try:
             if tuple(data["figures"]) != FIGURES:
                 raise ValueError(f"its figures are {data['figures']}")
-            choices = [
-                Choice((int(each["layers"][0]), int(each["layers"][1])), each["queries"]) for each in data["choices"]
-            ]
+            choices = [Choice(tuple(each["layers"]), each["queries"]) for each in data["choices"]]
             values = np.array(data["values"], float).reshape(len(FIGURES), len(choices), len(data["examples"]))
             return cls(
                 str(data["model"]), method_from_json(data["method"]), tuple(choices), tuple(data["examples"]), values
@@ -340,4 +342,5 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         float(gains.mean()),
         (low, high),
         reason,
+        len(gains),
     )

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..energy import Target
 from ..errors import SettingsError
 from ..images import read_image
 from ..memory import estimate
@@ -20,6 +19,8 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
 from ..regions import as_regions
+from ..settings import read_window
+from ..strict import shown, whole_number
 from ..trace import check_writable
 from .examples import Example, as_examples
 from .sweep import FIGURES, Choice, Sweep
@@ -71,8 +72,7 @@ def sweep_windows(
     """
     several = as_examples(examples)
     method = (method or ControlMLLMPlus()).resolve(mllm)
-    if most is not None and most < 1:
-        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {most}.")
+    most = None if most is None else _most(most)
     path = None if path is None else check_writable(path)
     choices = _choices(mllm, method, windows, contexts)
     sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
@@ -100,12 +100,20 @@ def sweep_windows(
 def _choices(
     mllm: Mllm, method: Method, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
 ) -> list[Choice]:
-    if isinstance(contexts, str) or not contexts:
-        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {contexts!r}.")
+    several = () if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable) else tuple(contexts)
+    if not several:
+        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {shown(contexts)}.")
     chosen = _windows(mllm, windows)
     for window in chosen:
         replace(method, layers=window).resolve(mllm)
-    return list(dict.fromkeys(Choice(window, context) for context in contexts for window in chosen))
+    return list(dict.fromkeys(Choice(window, context) for context in several for window in chosen))
+
+
+def _most(most: int) -> int:
+    try:
+        return whole_number(most, "most", least=1)
+    except SettingsError:
+        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {shown(most)}.") from None
 
 
 def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
@@ -115,16 +123,18 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
             raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {windows!r}.")
         # Where not every layer looks at visual states, windows that take in the same ones are one.
         return [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
-    several = [(int(low), int(high)) for low, high in windows]
+    several = [read_window(window, "Each of windows") for window in windows]
     if not several:
         raise SettingsError("At least one window of layers is needed; got none.")
-    return several
+    if () in several:
+        raise SettingsError(f"Each of windows must be (a, b), and (0, {mllm.layers}) for all layers; got ().")
+    return [(low, high) for low, high in several]
 
 
 def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int, bar: Any) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
-    target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
+    target = method.target(prompt.layout, as_regions(example.region))
     scores, plain = _candidates(mllm, prompt, example)
     figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
     batches = Copies(mllm, prompt)

@@ -20,6 +20,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..optimize import optimize
 from ..regions import Box, Region
+from ..strict import one_of, whole_number
 from .matching import names_it, strict_match
 from .roc import ReferringExample, read_roc
 
@@ -37,6 +38,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracies on `count` held-out scenes after the first `skip` (all when None), as fractions; a progress bar on stderr.
 
+    Raises:
+        SettingsError: for no scenes, or a kind of region that does not exist.
+
     Returns:
         `{"n", "unsteered": {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}, METHOD: {REGION: {"a_or_b",
         "describe", "hallucinated"}}, "seconds"}`. *describe_valid*: names an object of the scene and nothing absent.
@@ -44,6 +48,9 @@ def evaluate(
         *describe*: names the referred object; *hallucinated*: names something absent.
     """
     started = time.perf_counter()
+    count = None if count is None else whole_number(count, "count", least=0)
+    skip = whole_number(skip, "skip", least=0)
+    regions = [one_of(kind, "Each of the regions", (*REGIONS, CONTROL)) for kind in regions]
     mllm = mllm or load()
     methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
     pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[skip:][:count]
@@ -92,7 +99,7 @@ def _score_steered(
     answers = {}
     for question, prompt in prompts.items():
         trace = optimize(mllm, prompt, region, method)
-        answers[question] = mllm.generate(prompt, trace.latent, trace.method.contrast_decoding)
+        answers[question] = mllm.generate(prompt, trace)
     scores[*key, "a_or_b"].append(chooses(answers["a_or_b"], example))
     scores[*key, "describe"].append(names_it(answers["describe"], example.names[0]))
     scores[*key, "hallucinated"].append(bool(absent_names(answers["describe"], example.objects)))

@@ -7,7 +7,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
 
 from ..analysis.examples import Example
@@ -65,7 +64,7 @@ class ReferringExample:
                 x, y, width, height = self.data["bbox"]
                 return Box(x, y, x + width, y + height)
             case "mask":
-                return Mask(np.asarray(Image.open(self.root / "mask" / self.data["seg_mask"]).convert("L")) > 0)
+                return Mask.from_file(self.root / "mask" / self.data["seg_mask"])
             case "scribble":
                 return Scribble(self.data["scribble"])
             case "point":

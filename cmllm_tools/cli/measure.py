@@ -87,10 +87,11 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ..bench.embedded import evaluate
+    from ..bench.tables import evaluation_table
 
     check_count(options)
     result = evaluate(options.n, skip=options.skip)
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
+    print(json.dumps(result) if options.json else evaluation_table(result))
     return 0
 
 

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SettingsError
-from ..images import read_image
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..regions import Box, Mask, Point, Region, Scribble
 from ..trace import check_writable
@@ -23,7 +22,9 @@ def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """A region, drawn in pixels."""
     region = parser.add_mutually_exclusive_group(required=required)
     region.add_argument("--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="corners in pixels")
-    region.add_argument("--mask", type=Path, metavar="FILE", help="image of the same size; non-black marks the region")
+    region.add_argument(
+        "--mask", type=Path, metavar="FILE", help="image of the same size: opaque, or bright on dark, marks the region"
+    )
     region.add_argument("--scribble", type=_pair, nargs="+", metavar="X,Y", help="points of a line")
     region.add_argument("--point", type=float, nargs=2, metavar=("X", "Y"))
 
@@ -42,9 +43,7 @@ def region_of(options: argparse.Namespace) -> Region:
     if options.box:
         return Box(*options.box)
     if options.mask:
-        import numpy as np
-
-        return Mask(np.asarray(read_image(options.mask).convert("L")) > 0)
+        return Mask.from_file(options.mask)
     if options.scribble:
         return Scribble(options.scribble)
     if options.point:

@@ -1,6 +1,7 @@
 """`cmllm demo` and `cmllm steer`: one image, one question, one region."""
 
 import argparse
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,9 @@ def _run(
     check_outputs(out, html)
     mllm = load(**loading)
     prompt = mllm.prepare(image, question)
-    callbacks: list[Callback] = [ProgressBar(), Answers("ends")]
+    # The table of the steps says the same, where there is no terminal for a bar to move in.
+    callbacks: list[Callback] = [ProgressBar()] if sys.stderr.isatty() else []
+    callbacks.append(Answers("ends"))
     if out is not None:
         callbacks.append(Checkpoint(out))
     trace = optimize(mllm, prompt, region, method, callbacks)

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from ..errors import PromptError, SettingsError
+from .answer import Answer, read_answer
 from .mllm import Mllm
 from .prompt import Prompt
 from .replay import LanguageCall, record
@@ -120,13 +121,26 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one - other).abs().max() <= ROUNDING * other.abs().max())
 
 
-def answer_tokens(mllm: Mllm, answer: str) -> list[int]:
-    """The tokens of an answer's text.
+def answer_of(mllm: Mllm, answer: str | Sequence[int]) -> Answer:
+    """An answer with the tokens by which a prompt can be followed; there may be none.
+
+    A model's own answer has them, a text is cut into tokens, and token ids are told as text.
 
     Raises:
-        PromptError: for an empty answer.
+        PromptError: for what is none of these.
     """
-    ids = mllm.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else []
+    found = read_answer(mllm.processor.tokenizer, answer, mllm.model.get_input_embeddings().num_embeddings)
+    # A placeholder that a model said would ask for another image when it is read again.
+    return Answer(found, (token for token in found.ids if token != mllm.image_token_id))
+
+
+def answer_tokens(mllm: Mllm, answer: str | Sequence[int]) -> list[int]:
+    """The tokens of an answer; see `answer_of`.
+
+    Raises:
+        PromptError: for an empty answer, or what is none.
+    """
+    ids = answer_of(mllm, answer).ids
     if not ids:
         raise PromptError(f"An answer must be a text with at least one word; got {answer!r}.")
     return list(ids)

@@ -1,19 +1,23 @@
 """A multimodal language model and what can be done with it: prepare prompts, answer them."""
 
+from collections.abc import Sequence
 from functools import cached_property
 from typing import Any, Literal
 
 import torch
 
-from ..errors import SettingsError, UnsupportedModelError
+from ..errors import UnsupportedModelError
 from ..images import ImageSource
 from . import decoding
+from .answer import Answer
 from .family import Family
 from .geometry import Placement
+from .latent import Latent
 from .lookup import family_of, probed_family
 from .prepare import prepare
 from .processors import fitted
 from .prompt import Prompt
+from .spelling import spelled
 from .wrappers import unwrapped
 
 
@@ -119,40 +123,38 @@ class Mllm:
         """
         return prepare(self, image, question, processor_options)
 
-    def words(self, ids: list[int]) -> tuple[str, ...]:
-        """Token ids as strings, without the tokenizer's marks for spaces and line breaks."""
-        return tuple(_readable(token) for token in self.processor.tokenizer.convert_ids_to_tokens(ids))
+    def words(self, ids: Sequence[int]) -> tuple[str, ...]:
+        """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
+        return spelled(self.processor.tokenizer, ids)
 
     def generate(
         self,
         prompt: Prompt,
-        latent: torch.Tensor | None = None,
-        contrast: decoding.Contrast | None = None,
+        latent: Latent | None = None,
+        contrast: decoding.Contrast | float | None = None,
         max_new_tokens: int = 64,
         **options: Any,
-    ) -> str:
+    ) -> Answer:
         """The model's answer, with `latent` on the visual tokens.
 
         Args:
             prompt: from `prepare` of this model.
-            latent: (visual token, width); None answers unsteered.
-            contrast: decode against the answer without the latent (ControlMLLM++); needs a latent to have an effect.
+            latent: a run (`Trace` or `Steering`), which is decoded as its method says; a tensor or array (visual token,
+                width), which is decoded plainly unless `contrast` is given; None answers unsteered.
+            contrast: decode against the answer without the latent (ControlMLLM++): a `Contrast`, or its strength; 0 decodes
+                plainly; None leaves it to the run. Needs a latent to have an effect.
             max_new_tokens: upper bound on the answer's length.
-            **options: for `model.generate` (num_beams, do_sample, ...).
+            **options: for `model.generate` (num_beams, do_sample, streamer, logits_processor, ...). With a contrast,
+                processors and streamers see one row, as without: processors the scores that the contrast has combined.
+
+        Returns:
+            The answer's text, which knows its tokens (`Answer.ids`).
 
         Raises:
-            CaptureError: for a latent of another prompt's shape.
-            SettingsError: for a contrast together with beams or sampling.
+            CaptureError: for a latent of another prompt's shape, or one that is not finite.
+            PromptError: for several copies of a prompt.
+            SettingsError: for an option that cannot be kept or is out of range, for a contrast together with beams or
+                sampling, and for a family that cannot do it.
         """
-        if contrast is not None and contrast.alpha > 0 and not self.family.contrast:
-            raise SettingsError(
-                f"Contrastive decoding needs two copies of a prompt in one batch, which {self.family.name} does not keep "
-                "apart (see `cmllm families`); leave out the contrast (contrast=0)."
-            )
         options = {"max_new_tokens": max_new_tokens} | options
-        return decoding.generate(self.model, self.processor, prompt, latent, contrast, **options)
-
-
-def _readable(token: str) -> str:
-    """A token without its tokenizer's marks for spaces and line breaks."""
-    return token.replace("\u2581", " ").replace("\u0120", " ").replace("\u010a", "\n").strip(" ") or token
+        return decoding.generate(self.model, self.processor, self.family, prompt, latent, contrast, options)

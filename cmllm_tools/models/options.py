@@ -1,86 +1,116 @@
-"""Options for a processor, for one prompt: those it would ignore, and those that would make another prompt, are refused."""
+"""What callers may tell transformers' `generate`, read strictly: a wrong answer is never given for an option it ignores."""
 
-from __future__ import annotations
+from collections.abc import Callable, Collection
+from typing import Any
 
-import inspect
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from transformers import GenerationConfig
 
-from transformers.processing_utils import ProcessingKwargs
+from ..errors import SettingsError
+from ..strict import flag, number, shown, whole_number
+from .family import Family
 
-from ..errors import PromptError
-from ..strict import shown
 
-if TYPE_CHECKING:
-    from .mllm import Mllm
+def _processors(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list | tuple) or not all(callable(each) for each in value):
+        raise SettingsError(f"{what} must be a list of objects that can be called, as [it]; got {shown(value)}.")
+    return list(value)
 
-GROUPS = ("text_kwargs", "images_kwargs", "common_kwargs")
-# What a prompt is made of is said by `prepare`; other tensors would be given to a model that has no place for them.
-_OWN = {
-    "images",
-    "text",
-    "videos",
-    "audio",
-    "text_pair",
-    "text_target",
-    "text_pair_target",
-    "is_split_into_words",
-    "kwargs",
+
+_READ: dict[str, Callable[[Any, str], Any]] = {
+    "max_new_tokens": lambda value, what: whole_number(value, what, 1),
+    "min_new_tokens": lambda value, what: whole_number(value, what, 0),
+    "num_beams": lambda value, what: whole_number(value, what, 1),
+    "num_return_sequences": lambda value, what: whole_number(value, what, 1),
+    "no_repeat_ngram_size": lambda value, what: whole_number(value, what, 0),
+    "top_k": lambda value, what: whole_number(value, what, 0),
+    "logits_processor": _processors,
+    "stopping_criteria": _processors,
+    "do_sample": flag,
+    "use_cache": flag,
+    "temperature": lambda value, what: number(value, what, above=0),
+    "top_p": lambda value, what: number(value, what, above=0, most=1),
+    "repetition_penalty": lambda value, what: number(value, what, above=0),
+    "max_time": lambda value, what: number(value, what, above=0),
 }
-_RETURNED = {"return_attention_mask", "return_token_type_ids", "return_mm_token_type_ids"}
+# Arguments of `generate` beside those of its configuration.
+_BESIDE = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer", "tokenizer"}
+_LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+_INPUT = "the prompt's tensors are those that `prepare` made"
+# Options that are not taken, by why.
+_REASONS: dict[str, tuple[str, ...]] = {
+    _INPUT: (
+        *("inputs", "inputs_embeds", "input_ids", "attention_mask", "position_ids", "past_key_values", "pixel_values"),
+        *("encoder_outputs", "decoder_input_ids", "decoder_inputs_embeds", "labels", "token_healing"),
+    ),
+    "an answer's text and ids are what is given back; AnswerScore has log-probabilities, capture_attention attention": (
+        *("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+    ),
+    "one answer is given back; to sample several, call it several times with do_sample=True": ("num_return_sequences",),
+    "guessed tokens are read several at a time, and answers are to be the model's own": (
+        *("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp", "speculation_type"),
+    ),
+    "answers are greedy, sampled, or searched for with plain beams": (
+        *("num_beam_groups", "diversity_penalty", "constraints", "force_words_ids", "penalty_alpha", "dola_layers"),
+    ),
+    "contrast= is what decodes against another branch": (
+        *("guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"),
+    ),
+    "no code from elsewhere is run": ("custom_generate", "trust_remote_code"),
+    "its settings are given by name (num_beams=3)": ("generation_config",),
+    "a latent is added to a prompt that is read in one piece": ("prefill_chunk_size",),
+    "it runs in one process": ("synced_gpus",),
+    **{f"the bound is {bound}=, which does not count the prompt": (name,) for name, bound in _LENGTHS.items()},
+}
+_REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
-def checked(mllm: Mllm, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options by name, those of groups (`text_kwargs`, `images_kwargs`) among them.
+def read_options(options: dict[str, Any], family: Family, inputs: Collection[str]) -> dict[str, Any]:
+    """Options for `model.generate`, with those that make answers before and after steering comparable.
+
+    Args:
+        options: as given.
+        family: of the model.
+        inputs: names of the prompt's own tensors.
 
     Raises:
-        PromptError: for one that the processor does not know or that is not for a prompt, and for settings of the image
-            processor that are not its own.
+        SettingsError: for one that does not exist, that cannot be kept, out of range, or at odds with another.
     """
-    flat: dict[str, Any] = {}
+    own = vars(GenerationConfig()).keys()
+    known = own | _BESIDE
+    # Whatever the checkpoint's generation config says.
+    read: dict[str, Any] = dict.fromkeys(own & _REFUSED.keys() - _LENGTHS.keys())
+    read |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
     for name, value in options.items():
-        if name not in GROUPS:
-            flat[name] = value
-        elif isinstance(value, Mapping):
-            flat.update(value)
-        else:
-            raise PromptError(f"{name} must be a dictionary of options; got {shown(value)}.")
-    known = _known(mllm.processor)
-    wrong = sorted(str(name) for name in flat if name not in known)
-    if wrong:
-        raise PromptError(
-            "Options of a prompt must be those of the processor for text and images, without what prepare gives itself; "
-            f"{type(mllm.processor).__name__} has none that is called {', '.join(wrong)}."
+        if name in _REFUSED or name in inputs:
+            if value is None or value is False or (name == "num_return_sequences" and value == 1):
+                continue
+            raise SettingsError(
+                f"generate does not take {name}=: {_REFUSED.get(name, _INPUT)}. Leave it out; got {shown(value)}."
+            )
+        if name not in known or name.startswith("_"):
+            raise SettingsError(
+                f"An option of generate must be one of transformers' GenerationConfig (num_beams, do_sample, temperature, "
+                f"...), or one of {', '.join(sorted(_BESIDE))}; got {name}={shown(value)}."
+            )
+        if value is not None or name == "max_new_tokens":
+            read[name] = _READ[name](value, name) if name in _READ else value
+    _check_together(read, family)
+    try:
+        # What transformers itself says of its settings, before anything is run.
+        GenerationConfig(**{name: value for name, value in read.items() if name in own})
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"Options of generate must be ones that transformers takes: {error}") from error
+    return read
+
+
+def _check_together(read: dict[str, Any], family: Family) -> None:
+    if read["num_beams"] > 1 and not family.beams:
+        raise SettingsError(
+            f"Beam search needs several copies of a prompt in one batch, which {family.name} does not keep apart (see "
+            "`cmllm families`); leave out num_beams."
         )
-    images = getattr(mllm.processor, "image_processor", None)
-    changed = sorted(name for name, value in flat.items() if hasattr(images, name) and getattr(images, name) != value)
-    if changed and mllm.family.layout is not None:
-        raise PromptError(
-            f"Settings of the image processor must be set on it, where the layout rule reads them "
-            f"(mllm.processor.image_processor.{changed[0]} = ...); got {changed} for one prompt."
-        )
-    return flat
-
-
-def _known(processor: Any) -> set[str]:
-    kinds = (getattr(processor, "valid_processor_kwargs", None) or ProcessingKwargs).__annotations__
-    names = set(inspect.signature(processor.__call__).parameters)
-    for kind in (kinds.get("text_kwargs"), kinds.get("images_kwargs")):
-        names |= set(getattr(kind, "__annotations__", {}))
-    names |= {name for name in kinds if not name.endswith("_kwargs")}
-    names |= set(getattr(getattr(getattr(processor, "image_processor", None), "valid_kwargs", None), "__annotations__", {}))
-    returned = {name for name in names if name.startswith("return_")} - _RETURNED
-    return {name for name in names if not name.endswith("_kwargs")} - _OWN - returned
-
-
-def cut_at(tokenizer: Any, options: Mapping[str, Any]) -> int | None:
-    """At how many tokens these options, or the tokenizer's own, would cut a prompt; None where they do not."""
-    own = getattr(tokenizer, "init_kwargs", {})
-    truncation = options.get("truncation", own.get("truncation"))
-    length = options.get("max_length", own.get("max_length"))
-    # Without padding, transformers takes a length for a limit.
-    if truncation is None and length is not None and not options.get("padding", False):
-        truncation = True
-    if truncation in (None, False, "do_not_truncate"):
-        return None
-    return int(tokenizer.model_max_length if length is None else length)
+    if read["num_beams"] > 1 and read.get("streamer") is not None:
+        raise SettingsError("A streamer is told each token when it is chosen, which no beam is before the end; give one.")
+    least, most = read.get("min_new_tokens") or 0, read["max_new_tokens"]
+    if least > most:
+        raise SettingsError(f"min_new_tokens must be at most max_new_tokens; got {least} and {most}.")

@@ -14,8 +14,8 @@ from ..errors import ImageError, PromptError, UnsupportedModelError
 from ..images import ImageSource, read_image
 from ..strict import shown
 from .geometry import Placement, Seen
-from .options import checked, cut_at
 from .probe import probe
+from .processor_options import checked, cut_at
 from .prompt import Prompt
 from .replay import LanguageCall, record
 from .template import prompt_text, text_span
@@ -35,8 +35,8 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
     found, image_end, call = candidates(mllm, inputs)
     placement = _placement(mllm, image, text, inputs, len(found), options)
     visual = found[torch.from_numpy(placement.placed(image.size))]
-    span = tuple(padding + position for position in text_span(mllm, text, question, ids[padding:]))
-    if span[0] < image_end and not mllm.family.learned:
+    span, offsets = text_span(mllm, text, question, ids[padding:])
+    if padding + span[0] < image_end and not mllm.family.learned:
         raise PromptError(
             f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
             f"made {shown(text)}. Set processor.chat_template to one that puts the image first."
@@ -50,10 +50,11 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
         tokens=mllm.words(ids),
         visual=tuple(visual.tolist()),
         image_end=image_end,
-        text_span=span,
+        text_span=tuple(padding + position for position in span),
         layout=placement.layout(image.size),
         call=call,
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
+        offsets=offsets,
     )
 
 

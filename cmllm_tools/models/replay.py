@@ -236,7 +236,7 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
         rows: length of the first axis that belongs to one prompt.
 
     Raises:
-        CaptureError: when the latent has another shape.
+        CaptureError: when the latent has another shape, or is not finite.
     """
     prompts = states.reshape(len(states) // rows, -1, states.shape[-1])
     expected = (len(visual), states.shape[-1])
@@ -244,6 +244,11 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
         raise CaptureError(
             f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
             f"{len(prompts)}. It belongs to one prompt: optimise again for another image or model."
+        )
+    if not bool(torch.isfinite(latent).all()):
+        raise CaptureError(
+            f"A latent must be finite; {int((~torch.isfinite(latent)).sum())} of these {latent.numel()} values are not. "
+            "It may come from a run whose steps were too large, or whose dtype was too narrow."
         )
     return prompts.index_add(1, visual, latent.to(states).expand(len(prompts), -1, -1)).view_as(states)
 

@@ -1,11 +1,12 @@
 """How likely a model finds an answer, as a function of the latent on the visual tokens."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 
 from ..errors import CaptureError
-from .batch import Copies, answer_tokens, followed_by
+from .batch import Copies, answer_of, answer_tokens, followed_by
 from .mllm import Mllm
 from .prompt import Prompt
 from .replay import undisturbed
@@ -17,15 +18,16 @@ class AnswerScore:
     Args:
         mllm: the model that prepared the prompt.
         prompt: image and question.
-        answer: the text whose tokens are scored, one after another, each given those before it.
+        answer: whose tokens are scored, one after another, each given those before it: a text, token ids, or what
+            `Mllm.generate` gave, whose tokens are known.
 
     Raises:
         PromptError: for an empty answer.
     """
 
-    def __init__(self, mllm: Mllm, prompt: Prompt, answer: str):
-        self.mllm, self.answer = mllm, answer
-        self.ids = answer_tokens(mllm, answer)
+    def __init__(self, mllm: Mllm, prompt: Prompt, answer: str | Sequence[int]):
+        self.mllm, self.answer = mllm, answer_of(mllm, answer)
+        self.ids = answer_tokens(mllm, self.answer)
         self._copies = Copies(mllm, followed_by(mllm, prompt, self.ids), keep_before=True)
 
     def __repr__(self) -> str:

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from ..errors import PromptError, UnsupportedModelError
 from .family import UNKNOWN
+from .spelling import apart
 
 if TYPE_CHECKING:
     from .mllm import Mllm
@@ -69,8 +70,10 @@ def _rendered(source: Any, content: Any) -> str:
     return source.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
 
 
-def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[int, ...]:
-    """Positions of the question's tokens among `ids`: the placeholder before is expanded, tokens may be added after.
+def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Positions of the question's tokens among `ids`, and the characters [from, to) of the question that each covers.
+
+    The placeholder before them is expanded, and tokens may be added after.
 
     Raises:
         UnsupportedModelError: for a slow tokenizer, or a template that changes the question.
@@ -86,8 +89,8 @@ def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[int
     start = text.find(question.strip(), start) if start >= 0 else -1
     end = start + len(question.strip())
     encoded = tokenizer(text, return_offsets_mapping=True, truncation=False)
-    raw = encoded["input_ids"]
-    chosen = [i for i, (low, high) in enumerate(encoded["offset_mapping"]) if low < end and high > start and high > low]
+    raw, covered = encoded["input_ids"], apart(encoded["offset_mapping"], text)
+    chosen = [i for i, (low, high) in enumerate(covered) if low < end and high > start and high > low]
     asked = [raw[i] for i in chosen]
     found = [i for i in range(len(ids) - len(asked) + 1) if ids[i : i + len(asked)] == asked]
     if start < 0 or not chosen or not found:
@@ -97,4 +100,6 @@ def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[int
     # What follows the question keeps its length, but for a token or two that a processor adds.
     expected = len(ids) - len(raw) + chosen[0]
     first = min(found, key=lambda i: abs(i - expected))
-    return tuple(range(first, first + len(asked)))
+    origin = start - question.index(question.strip())
+    offsets = tuple((low - origin, high - origin) for low, high in (covered[i] for i in chosen))
+    return tuple(range(first, first + len(asked))), offsets

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets as ipw
-import torch
 
 from ..analysis.sweep import Choice, Sweep
 from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions
+from ..trace import Trace
 from .attention_explorer import AttentionExplorer
 from .settings import NAMED, Settings
 from .turns import in_thread_of, running_loop
@@ -27,12 +27,12 @@ class Subject:
     Args:
         prompt: image and question.
         regions: to measure the share in; may be none.
-        latent: of the last run on this prompt, None before one.
+        run: the last one on this prompt, None before one.
     """
 
     prompt: Prompt
     regions: Regions
-    latent: torch.Tensor | None
+    run: Trace | None
 
 
 class LayersTab(ipw.VBox):
@@ -86,9 +86,9 @@ class LayersTab(ipw.VBox):
         """
         with self._turn:
             subject = self._subject()
-            if self._when.value == AFTER and subject.latent is None:
+            if self._when.value == AFTER and subject.run is None:
                 raise SettingsError("There is no run on this image and question to look after; press Steer first.")
-            latent = subject.latent if self._when.value == AFTER else None
+            latent = subject.run if self._when.value == AFTER else None
             old, region = self.explorer, subject.regions or None
             sigma = self._settings.method.sigma
             self.explorer = AttentionExplorer(self._mllm, subject.prompt, region, latent=latent, sigma=sigma)
