@@ -71,7 +71,8 @@ def test_imports_go_one_way():
 
 def test_import_is_light():
     code = (
-        "import sys, cmllm_tools\n"
+        "import sys, cmllm_tools as cm\n"
+        "[getattr(cm, name) for name in cm.__all__]\n"
         "heavy = {'plotly', 'ipywidgets', 'anywidget', 'captum', 'jupyterlab', 'IPython', 'sklearn', 'matplotlib'}\n"
         "print(sorted(heavy & {name.split('.')[0] for name in sys.modules}))"
     )

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..images import read_image
@@ -36,19 +36,16 @@ EMBEDDED = "embedded"
 BY_NAME = "name"
 
 
-def add(commands: Any) -> None:
-    """Add the commands to the parser."""
-    evaluate = commands.add_parser("eval", help="measure accuracies on a held-out set")
+def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     evaluate.add_argument("set", choices=[EMBEDDED])
     add_count(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
-    _add_heads(commands)
-    _add_sweep(commands)
 
 
-def _add_heads(commands: Any) -> None:
-    heads = commands.add_parser("heads", help="rank heads by how well their attention finds what is referred to")
+def add_heads(heads: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
     add_count(heads)
     heads.add_argument("--region", choices=KINDS, default="box")
@@ -64,11 +61,8 @@ def _add_heads(commands: Any) -> None:
     heads.set_defaults(run=_heads)
 
 
-def _add_sweep(commands: Any) -> None:
-    sweep = commands.add_parser(
-        "sweep",
-        help="steer with every window of layers and context token, and recommend one; tested on the set's other half",
-    )
+def add_sweep(sweep: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     sweep.add_argument(
         "what", metavar="IMAGE_OR_SET", help="embedded (its held-out scenes), a folder in the format of ROC, or an image"
     )
@@ -209,3 +203,6 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     mllm = load(**loading_of(options))
     sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=method_of(options), path=options.resume)
     return sweep, None, None
+
+
+COMMANDS = {"eval": add_evaluate, "heads": add_heads, "sweep": add_sweep}

@@ -18,15 +18,16 @@ from ..trace import Trace
 from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of, window
 
 
-def add(commands: Any) -> None:
-    """Add the commands to the parser."""
-    demo = commands.add_parser("demo", help="steer the embedded model on one of its held-out scenes")
+def add_demo(demo: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     demo.add_argument(
         "--out", type=Path, default=Path("out"), metavar="DIR", help="folder of trace and page (default: out)"
     )
     demo.set_defaults(run=_demo)
 
-    steer = commands.add_parser("steer", help="ask about a region of an image")
+
+def add_steer(steer: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     steer.add_argument("image", metavar="IMAGE", help="a file, or a data: URI")
     steer.add_argument("question", metavar="QUESTION")
     add_region(steer)
@@ -98,3 +99,6 @@ def _summary(trace: Trace) -> str:
         f"after     {trace.steps[-1].answer}\n"
         f"ended     {trace.stopped}\n\n{trace.table()}\n"
     )
+
+
+COMMANDS = {"demo": add_demo, "steer": add_steer}
