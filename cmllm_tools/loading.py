@@ -1,11 +1,14 @@
 """Loading a model: the embedded one, a checkpoint, or one already in hand."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from .errors import UnsupportedModelError
 from .models.embedded import EMBEDDED_MODEL
@@ -67,7 +70,8 @@ def _loaded(
         if layout == "table":
             # Before gigabytes of weights are fetched.
             family_for(config)
-        loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
+        with _without_bar(model is None):
+            loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
         processor = load_processor(source, config.model_type, **common)
     except (OSError, ValueError, ImportError) as error:
         if isinstance(error, UnsupportedModelError):
@@ -78,3 +82,16 @@ def _loaded(
         ) from error
     name = "embedded" if model is None else str(model)
     return Mllm(loaded, processor, name, revision, layout)
+
+
+@contextmanager
+def _without_bar(quiet: bool) -> Iterator[None]:
+    """Without transformers' bar of loaded weights, if `quiet`: it would stay in a notebook, frozen, for no time's work."""
+    if not quiet or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

@@ -14,6 +14,7 @@ from ..heads import Heads
 from ..layout import Rule
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..progress import progress_bar
 from ..regions import Regions
 
 
@@ -93,8 +94,6 @@ def gradient_profile(
         CaptureError: for layers or heads out of range.
         PromptError: for queries that are not in the prompt.
     """
-    from tqdm.auto import tqdm
-
     start = prompt.zero_latent() if latent is None else latent.detach().clone().requires_grad_()
     attention = capture_attention(mllm, prompt, layers, heads, queries, start)
     maps = layer_maps(attention)
@@ -103,7 +102,7 @@ def gradient_profile(
     gradients = torch.stack(
         [
             torch.autograd.grad(energy, start, retain_graph=energy is not energies[-1])[0].flatten()
-            for energy in tqdm(energies, "gradients", unit="layer")
+            for energy in progress_bar(energies, "gradients", unit="layer")
         ]
     )
     # A layer that looks at other tokens only (a sliding window past the image) has no energy, and pulls at nothing.

@@ -15,6 +15,7 @@ from ..energy import Target
 from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..progress import progress_bar
 from .examples import Example, as_examples
 from .intervals import bootstrap, wilson
 from .layers import ROWS, head_picture, on_image
@@ -209,13 +210,11 @@ def rank_heads(
         PromptError: for queries that are not in a question.
         RegionError: for a region the model does not see.
     """
-    from tqdm.auto import tqdm
-
     layers = list(mllm.attention_layers if layers is None else layers)
     # Hits and lifts (layer, head), and the hits of chance, of each example.
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     try:
-        for example in tqdm(as_examples(examples), "heads", unit="example"):
+        for example in progress_bar(as_examples(examples), "heads", unit="example"):
             prompt = mllm.prepare(example.image, example.question)
             chosen = queries(example) if callable(queries) else queries
             attention = capture_attention(mllm, prompt, layers, None, chosen)

@@ -19,6 +19,7 @@ from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
+from ..progress import progress_bar
 from ..regions import as_regions
 from ..trace import check_writable
 from .examples import Example, as_examples
@@ -195,7 +196,4 @@ def _digest(example: Example) -> str:
 
 
 def _bar(total: int, progress: bool) -> Any:
-    # Imported here: in a notebook tqdm.auto loads ipywidgets.
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="sweep", unit="run", disable=not progress)
+    return progress_bar(total=total, desc="sweep", unit="run", disable=not progress)

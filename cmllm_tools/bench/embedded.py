@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..baselines.overlays import OVERLAYS
 from ..errors import SettingsError
@@ -19,6 +18,7 @@ from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, ma
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..optimize import optimize
+from ..progress import progress_bar
 from ..regions import Box, Region
 from .matching import names_it, strict_match
 from .roc import ReferringExample, read_roc
@@ -50,7 +50,7 @@ def evaluate(
     if not pairs:
         raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")
     scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
-    for number, (choice, description) in enumerate(tqdm(pairs, "scenes")):
+    for number, (choice, description) in enumerate(progress_bar(pairs, "scenes")):
         rng = np.random.default_rng([SEED, number])
         prompts = {
             "a_or_b": mllm.prepare(choice.image, choice.question),
