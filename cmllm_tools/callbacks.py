@@ -13,6 +13,7 @@ from .files import check_writable
 from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
+from .progress import progress_bar
 from .strict import flag, number, whole_number
 from .trace import Step, Trace
 
@@ -47,13 +48,10 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar over the steps, with energy and share of attention in the region."""
+    """A tqdm bar, as text, over the steps, with energy and share of attention in the region."""
 
     def on_start(self, run: Run) -> None:
-        # Imported here: in a notebook tqdm.auto loads ipywidgets.
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=run.method.steps + 1, desc="steering", unit="step")
+        self.bar = progress_bar(total=run.method.steps + 1, desc="steering", unit="step")
 
     def on_step(self, run: Run, step: Step) -> None:
         self.bar.set_postfix(energy=f"{step.energy:.3f}", share=f"{step.share:.0%}")

@@ -1,6 +1,8 @@
 """Loading a model: the embedded one, a checkpoint, or one already in hand."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
@@ -8,6 +10,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from .errors import UnsupportedModelError
 from .models.embedded import EMBEDDED_MODEL
@@ -105,7 +108,8 @@ def _loaded(
             # Before gigabytes of weights are fetched.
             family_for(config)
         wanted = {**common, **options, "output_loading_info": True}
-        loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
+        with _without_bar(model is None):
+            loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
         processor = load_processor(source, config.model_type, **common)
     except _NOT_LOADED as error:
         if isinstance(error, UnsupportedModelError | torch.OutOfMemoryError):
@@ -159,3 +163,16 @@ def _check_weights(source: str | Path, model: Any, found: dict[str, Any]) -> Non
 
 def _some(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN_KEYS]) + ", ..." * (len(keys) > _SHOWN_KEYS)
+
+
+@contextmanager
+def _without_bar(quiet: bool) -> Iterator[None]:
+    """Without transformers' bar of loaded weights, if `quiet`: it would stay in a notebook, frozen, for no time's work."""
+    if not quiet or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

@@ -16,6 +16,7 @@ from ..files import said, write_whole
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
+from ..progress import progress_bar
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import number, shown, whole_number, whole_numbers
 from .examples import Example, as_examples
@@ -240,14 +241,12 @@ def rank_heads(
         RegionError: for a region the model does not see.
         SettingsError: for a sigma or a seed out of range.
     """
-    from tqdm.auto import tqdm
-
     layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
     sigma, seed = checked_sigma(sigma), whole_number(seed, "The seed", least=0)
     # Hits and lifts (layer, head), and the hits of chance, of each example.
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     try:
-        for example in tqdm(as_examples(examples), "heads", unit="example"):
+        for example in progress_bar(as_examples(examples), "heads", unit="example"):
             prompt = mllm.prepare(example.image, example.question)
             chosen = queries(example) if callable(queries) else queries
             attention = capture_attention(mllm, prompt, layers, None, chosen)

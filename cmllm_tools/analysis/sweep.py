@@ -158,8 +158,7 @@ class Sweep:
             if framed is not None and framed.queries == context:
                 first, end = framed.layers
                 frames = [Box(end - 1, first, end, first + 1).drawing]
-            # A window with the least differs from the half where there are none.
-            heat = np.nan_to_num(0.1 + 0.9 * (grid - low) / max(high - low, 1e-30))
+            heat = (grid - low) / max(high - low, 1e-30)
             caption = f"{name}, {queries_name(context)}: {low:.3f} to {high:.3f}; first layer (down) x last layer"
             shown.append(grid_picture(heat, caption, top=1.0, outlines=frames))
         return shown

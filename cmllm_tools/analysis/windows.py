@@ -22,6 +22,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
+from ..progress import progress_bar
 from ..regions import as_regions
 from ..settings import read_window
 from ..strict import shown, whole_number
@@ -232,7 +233,4 @@ def _digest(example: Example) -> str:
 
 
 def _bar(total: int, progress: bool) -> Any:
-    # Imported here: in a notebook tqdm.auto loads ipywidgets.
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="sweep", unit="run", disable=not progress)
+    return progress_bar(total=total, desc="sweep", unit="run", disable=not progress)

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..baselines.overlays import OVERLAYS
 from ..errors import SettingsError
@@ -19,6 +18,7 @@ from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, ma
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..optimize import optimize
+from ..progress import progress_bar
 from ..regions import Box, Region
 from ..strict import one_of, whole_number
 from .matching import names_it, strict_match
@@ -60,7 +60,7 @@ def evaluate(
     scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
     done, interrupted = 0, {}
     try:
-        for choice, description in tqdm(pairs, "scenes"):
+        for choice, description in progress_bar(pairs, "scenes"):
             of_scene = _scene_scores(mllm, done, choice, description, methods, regions)
             for key, right in of_scene.items():
                 scores[key] += right

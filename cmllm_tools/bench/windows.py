@@ -16,6 +16,7 @@ from ..errors import DataError, carry
 from ..methods import Method
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..progress import progress_bar
 from .matching import strict_match
 from .roc import ReferringExample
 
@@ -94,12 +95,10 @@ def sweep_and_test(
 def _tested(
     mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation
 ) -> HeldOut | None:
-    from tqdm.auto import tqdm
-
     choices = [chosen.choice, chosen.against]
     answers: list[list[bool]] = []
     with suppress(KeyboardInterrupt):
-        for line in tqdm(lines, desc="held out", unit="example"):
+        for line in progress_bar(lines, desc="held out", unit="example"):
             answers.append(_answers_right(mllm, line, kind, method, choices))
     if not answers:
         return None
