@@ -16,8 +16,7 @@ function rove(elements, at) {
 }
 
 function build(el) {
-  // JupyterLab must not take the keys for moving between cells.
-  const root = node(el, "div", { class: "cmllm-view cmllm-explorer", "data-lm-suppress-shortcuts": "true" });
+  const root = node(el, "div", { class: "cmllm-view cmllm-explorer" });
   const words = node(root, "div", {
     class: "words",
     role: "listbox",
@@ -48,6 +47,7 @@ function build(el) {
 
 function render({ model, el }) {
   const view = build(el);
+  const leaveKeys = keepKeys(() => view.root);
   const fixed = Boolean(model.get("fixed")); // a page: there is no kernel to ask for other tokens
   let data, shown, maps, colors, tokens, cells, late;
 
@@ -242,6 +242,7 @@ function render({ model, el }) {
   for (const [name, listener] of Object.entries(listeners)) model.on(`change:${name}`, listener);
   load();
   return () => {
+    leaveKeys();
     clearTimeout(late);
     for (const [name, listener] of Object.entries(listeners)) model.off(`change:${name}`, listener);
   };

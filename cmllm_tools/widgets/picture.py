@@ -17,8 +17,8 @@ from ..layout import VisualTokenLayout
 from ..regions import Region
 from ..trace import check_writable
 from .kept import Kept
+from .modules import joined
 
-_HERE = Path(__file__).parent
 _EXPORT = "export default"
 
 _PAGE = """<!doctype html>
@@ -82,12 +82,12 @@ class MapWidget(Kept, anywidget.AnyWidget):
 
 def module(name: str) -> str:
     """ES module of a widget, after what all of them draw with."""
-    return _read("picture.js") + _read(f"{name}.js")
+    return joined("keys.js", "picture.js", f"{name}.js")
 
 
 def style(name: str) -> str:
     """Style sheet of a widget, after the common one."""
-    return _read("picture.css") + _read(f"{name}.css")
+    return joined("picture.css", f"{name}.css")
 
 
 def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
@@ -132,7 +132,3 @@ def base64_of(values: np.ndarray) -> str:
 
 def _rounded(values: Any) -> list[float]:
     return [round(float(value), 2) for value in values]
-
-
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 // Plays a trace: slider over steps, linked to the map on the image, energy and share with a cursor, and the answer.
-// Everything arrives once in `data` (see player_data in step_player.py), but for the steps of a run that goes on, which follow
-// one by one; a step is drawn here, without the kernel.
+// Everything arrives once in `data` (see player_data in step_player.py), but for the steps of a run that goes on, which
+// follow one by one; a step is drawn here, without the kernel.
 
 const CHART = { width: 420, height: 132, left: 48, right: 14, top: 24, bottom: 20 };
 const PLAY_MS = 700;
@@ -75,8 +75,7 @@ function chart(parent, name, title, values, highest, format, last) {
 }
 
 function build(el) {
-  // JupyterLab must not take the arrow keys for moving between cells.
-  const root = node(el, "div", { class: "cmllm-view cmllm-player", "data-lm-suppress-shortcuts": "true" });
+  const root = node(el, "div", { class: "cmllm-view cmllm-player" });
   const question = node(root, "div", { class: "question" });
   const panels = node(root, "div", { class: "panels" });
   const picture = mapOnImage(node(panels, "div", { class: "left" }));
@@ -104,6 +103,7 @@ function initialize({ model }) {
 
 function render({ model, el }) {
   const view = build(el);
+  const leaveKeys = keepKeys(() => view.root);
   let data, now, curves, timer;
 
   const step = () => Math.min(model.get("step"), data.steps.length - 1);
@@ -206,6 +206,7 @@ function render({ model, el }) {
   pause();
   load();
   return () => {
+    leaveKeys();
     pause();
     model.off("change:step", show);
     model.off("change:layer", choose);
