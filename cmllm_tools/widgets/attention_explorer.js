@@ -28,7 +28,7 @@ function build(el) {
   several.title = "Each click adds a token or removes it; else press Ctrl while you click";
   const presets = node(controls, "span", { class: "presets" });
   const panels = node(root, "div", { class: "panels" });
-  const picture = mapOnImage(node(panels, "div", { class: "left" }));
+  const picture = mapOnImage(node(panels, "div", { class: "left" }), "heads", false);
   const label = node(picture.scale, "label", { title: "So that one token with most of the attention hides no others" });
   const cut = node(label, "input", { type: "checkbox", class: "cut" });
   label.append(" cut at the 99th percentile");
@@ -124,7 +124,7 @@ function render({ model, el }) {
     const where = data.uniform === null ? "that is on the image" : "on the image that is in the region";
     view.title.textContent = `Share of the attention ${where}, by layer (down) and head (across)`;
     view.grid.setAttribute("aria-label", `${view.title.textContent}; arrow keys choose`);
-    colors = colorsOf(data.palette, true);
+    colors = colorsOf(data.palette);
     view.ramp.style.background = rampOf(colors);
   }
 
@@ -160,7 +160,8 @@ function render({ model, el }) {
     view.facts.textContent =
       `"${phrase()}", ${nameOf("layer", layer)}, ${nameOf("head", head)}: ` +
       `${percent(shown.on_image[at], 1)} of its attention is on the image${inside}`;
-    view.picture.show(map, top, view.facts.textContent, cut && top < shown.peaks[at]);
+    const tops = { own: top, common: Math.max(...shown.peaks) };
+    view.picture.show(map, tops, view.facts.textContent, cut && top < shown.peaks[at]);
     cells.forEach((one, index) => index !== at && one.ariaSelected === "true" && (one.ariaSelected = "false"));
     cells[at].ariaSelected = "true";
     rove(cells, at);

@@ -12,7 +12,7 @@ import anywidget
 import numpy as np
 from PIL import Image
 
-from ..display import data_uri, palette
+from ..display import OPACITY, data_uri, palette
 from ..layout import VisualTokenLayout
 from ..regions import Region
 from ..trace import check_writable
@@ -122,6 +122,7 @@ def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterabl
             for region in regions
         ],
         "palette": base64_of(palette()),
+        "opacity": OPACITY,
     }
 
 

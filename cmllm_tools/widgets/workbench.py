@@ -14,16 +14,18 @@ from PIL import Image
 
 from ..callbacks import Answers
 from ..display import card
-from ..errors import CaptureError, OptimizationError, PromptError, RegionError, SettingsError, TraceError
+from ..errors import OptimizationError, RegionError, SettingsError, TraceError
 from ..images import ImageSource
 from ..layout import RegionWarning
 from ..methods import Method
 from ..models.mllm import Mllm
+from ..models.prompt import Prompt
 from ..notation import updates_text
 from ..optimize import Steering
 from ..regions import Regions
 from ..trace import Step, Trace
 from . import reproduce
+from .asked import Asked
 from .closing import all_or_none, replace_children
 from .layers_tab import LayersTab, Subject
 from .messages import Messages
@@ -77,7 +79,7 @@ class Workbench(Panel):
         regions: Regions = (),
         method: Method | None = None,
     ):
-        self.mllm, self._source = mllm, image
+        self.mllm = mllm
         self.player: StepPlayer | None = None
         self.trace: Trace | None = None
         self.error: BaseException | None = None
@@ -91,7 +93,8 @@ class Workbench(Panel):
         self._loop = running_loop()
         with all_or_none():
             settings = Settings(mllm, method)
-            self._prompt = prompt = mllm.prepare(image, question)
+            self._asked = Asked(mllm, image, question)
+            prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.method.sigma)
             layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn)
             super().__init__(picker, settings, question, layers)
@@ -114,15 +117,20 @@ class Workbench(Panel):
 
     @image.setter
     def image(self, image: ImageSource) -> None:
-        prompt = self.mllm.prepare(image, self.question)
+        asked = Asked(self.mllm, image, self.question)
+        prompt = asked.prompt
         try:
             picker = RegionPicker(prompt.image, self.picker.regions, prompt.layout, sigma=self.picker.sigma)
         except RegionError:
             picker = RegionPicker(prompt.image, (), prompt.layout, sigma=self.picker.sigma)
-        self.picker, self._prompt, self._source = picker, prompt, image
+        self.picker, self._asked = picker, asked
         replace_children(self._picker_box, picker)
         picker.observe(self._changed, "regions")
         self._changed()
+
+    @property
+    def _prompt(self) -> Prompt:
+        return self._asked.prompt
 
     @property
     def running(self) -> bool:
@@ -205,7 +213,7 @@ class Workbench(Panel):
         Raises:
             SettingsError: for a setting out of range.
         """
-        return reproduce.code(self.mllm, self._source, self.question, self.picker.regions, self.method)
+        return reproduce.code(self.mllm, self._asked.source, self.question, self.picker.regions, self.method)
 
     def close(self) -> None:
         """Close the panel and all that it is made of, and end a run that goes on; its trace stays in `trace`."""
@@ -258,7 +266,7 @@ class Workbench(Panel):
         """A run, cut where others have their turn."""
         if not self.picker.regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
-        self._prepare()
+        self._asked.ask(self.question)
         run, steps = self._again(self._first_step)
         answers, last = Answers("ends"), run.method.steps
         self._progress.max = last
@@ -293,29 +301,14 @@ class Workbench(Panel):
         steps = iter(run)
         return run, chain([next(steps)], steps)
 
-    def _prepare(self) -> None:
-        if self.question != self._prompt.question:
-            self._prompt = self.mllm.prepare(self.picker.image, self.question)
-
     def _again(self, use: Callable[[], Any]) -> Any:
-        """What `use` does with the prompt; where that is refused, as the model has changed since, with the prompt anew.
-
-        A model may be given another attention implementation, dtype or device in another cell.
-        """
-        try:
-            return use()
-        except (CaptureError, PromptError):
-            old, self._prompt = self._prompt, self.mllm.prepare(self.picker.image, self._prompt.question)
-            if self._run is not None and self._run.prompt is old:
-                # Its latent belongs to the same tokens.
-                self._run.prompt = self._prompt
-            return use()
+        return self._asked.again(use)
 
     def _subject(self) -> Subject:
         """What the tab of layers looks into: the latent is that of a run on the very prompt."""
-        self._prepare()
+        self._asked.ask(self.question)
         run = self._run
-        latent = run.trace.latent if run is not None and run.prompt is self._prompt else None
+        latent = run.trace.latent if run is not None and self._asked.has(run.prompt) else None
         return Subject(self._prompt, self.picker.regions, latent)
 
     def _show(self, trace: Trace) -> None:

@@ -134,7 +134,7 @@ def test_keys_reach_all(cell):
     assert cell.widget.queries == (69,)
     cell.keys("ArrowLeft", " ")
     assert cell.widget.queries == (68, 69)
-    for _ in range(6):
+    for _ in range(8):
         cell.page.keyboard.press("Tab")
     assert cell.page.evaluate("document.activeElement.className") == "cell"
     cell.keys("ArrowDown", "ArrowRight", "ArrowRight", "ArrowDown")

@@ -205,7 +205,7 @@ def test_slider(panel, measured, pictures):
     panel.draw("Box", CROSS[:2], CROSS[2:])
     panel.timed("Steer", FINISHED)
     player = panel.root.locator(".cmllm-player")
-    slider = player.locator("input[type=range]")
+    slider = player.locator(".step")
     slider.evaluate(
         """(slider) => {
             slider.addEventListener("input", ({ timeStamp }) => requestAnimationFrame(() => setTimeout(() =>
