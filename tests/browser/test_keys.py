@@ -52,7 +52,7 @@ FOCUS = """(root, number) => {
 
 
 @pytest.mark.parametrize("app", ["jupyterlab", "notebook"])
-def test_letters_and_digits_change_no_cell(browser, tmp_path, app):
+def test_letters_and_digits_change_no_cell(browser, tmp_path, pictures, app):
     file = tmp_path / "files" / "keys.ipynb"
     file.parent.mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
@@ -65,7 +65,8 @@ def test_letters_and_digits_change_no_cell(browser, tmp_path, app):
         page = front.page
         page.locator(".jp-Cell:has(.cmllm-explorer) .cmllm-explorer .cell").last.wait_for(state="attached")
         before = page.evaluate(NOTEBOOK)
-        assert [widgets for _, _, widgets in before] == [0, 3, 1, 1, 1, 0]
+        assert [widgets for _, _, widgets in before] == [0, 4, 1, 1, 1, 0]
+        page.locator(".cmllm-workbench").first.screenshot(path=pictures / f"workbench-{app}.png")
         for selector, least in ROOTS.items():
             root, tried = page.locator(selector).first, 0
             for tab in ["Steps", "Layers"] if "workbench" in selector else [None]:
