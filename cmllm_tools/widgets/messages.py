@@ -11,7 +11,7 @@ class Messages(ipw.HTML):
     """A line that screen readers announce, beside the buttons that it tells of."""
 
     def __init__(self) -> None:
-        super().__init__(layout=ipw.Layout(flex="1 1 260px", min_width="0"))
+        super().__init__()
         self.add_class("cmllm-message")
 
     def say(self, text: str, more: str = "") -> None:
