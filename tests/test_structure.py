@@ -84,10 +84,11 @@ def test_files_stay_readable():
     assert max(sizes.values()) <= 400, sizes
 
 
-def test_module_of_the_region_picker_stays_readable():
-    lines = (PACKAGE / "widgets" / "region_picker.js").read_text(encoding="utf-8").splitlines()
-    assert len(lines) <= 400
-    assert max(map(len, lines)) <= 124
+def test_modules_and_style_sheets_of_the_widgets_stay_readable():
+    for path in [*PACKAGE.rglob("*.js"), *PACKAGE.rglob("*.css")]:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 400, path
+        assert max(map(len, lines)) <= 124, path
 
 
 def test_nothing_model_specific_outside_models_and_layout():
