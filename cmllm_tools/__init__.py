@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import widgets as widgets
     from .attention import Attention, capture_attention
+    from .bench.demo import demo_scene
     from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
     from .context import ContextMap, context_map
     from .energy import energy, hard_energy, region_share, soft_energy
@@ -88,6 +89,7 @@ __all__ = [
     "WeightsWarning",
     "capture_attention",
     "context_map",
+    "demo_scene",
     "energy",
     "estimate",
     "figures",
@@ -103,6 +105,7 @@ __all__ = [
 # Where each name is; a test compares this with what type checkers are told above.
 _MODULES = {
     "attention": "Attention capture_attention",
+    "bench.demo": "demo_scene",
     "callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "context": "ContextMap context_map",
     "energy": "energy hard_energy region_share soft_energy",

@@ -48,17 +48,20 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar, as text, over the steps, with energy and share of attention in the region."""
+    """A tqdm bar, as text, over the updates, with energy and share of attention in the region."""
 
     def on_start(self, run: Run) -> None:
-        self.bar = progress_bar(total=run.method.steps + 1, desc="steering", unit="step")
+        self.bar = progress_bar(total=run.method.steps, desc="steering", unit="update")
 
     def on_step(self, run: Run, step: Step) -> None:
         self.bar.set_postfix(energy=f"{step.energy:.3f}", share=f"{step.share:.0%}")
-        self.bar.update()
+        self.bar.update(step.number - self.bar.n)
 
     def on_end(self, run: Run) -> None:
         if hasattr(self, "bar"):
+            if run.trace.whole:
+                # One that stopped early has done all that it was to do.
+                self.bar.total = self.bar.n
             self.bar.close()
 
 

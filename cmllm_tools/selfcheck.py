@@ -1,10 +1,13 @@
 """A quick look whether what this package assumes of a model holds (after nnterp's checks at load)."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from PIL import Image
 
 from .attention import capture, kernel_errors
+from .display import Fact, card, one_line
 from .errors import CmllmError, UnsupportedModelError
 from .models.mllm import Mllm
 from .models.prompt import Prompt
@@ -18,13 +21,49 @@ TOLERANCE = 3e-2
 LEAST_CHANGE = 1e-6
 
 
+@dataclass(frozen=True)
+class SelfCheck:
+    """What a model was checked for, and found to keep.
+
+    Args:
+        model: its name and family.
+        layers: how many layers were captured.
+        off: the largest error of the captured rows against the model's own kernel, as a share of its largest value.
+        attention: the largest change of attention to a visual token by a latent, 0..1.
+        logits: the largest change of the answer's first logits by it, as a share of the largest of them.
+    """
+
+    model: str
+    layers: int
+    off: float
+    attention: float
+    logits: float
+
+    def __repr__(self) -> str:
+        return one_line("SelfCheck", self._facts())
+
+    def _repr_html_(self) -> str:
+        return card("SelfCheck", self._facts())
+
+    def _facts(self) -> list[Fact]:
+        return [
+            ("passed by", self.model),
+            ("captured rows", f"off the kernel's by at most {self.off:.1g} in {self.layers} layers"),
+            ("a latent changes attention by", f"{self.attention:.1g}"),
+            ("and logits by", f"{self.logits:.1%} of the largest"),
+        ]
+
+
 @unaffected(gradient=False)
-def self_check(mllm: Mllm) -> None:
+def self_check(mllm: Mllm) -> SelfCheck:
     """Prepare a small image and check what every step rests on, with four forwards of the model.
 
     Every layer that should look at visual tokens calls transformers' attention interface; the rows that are computed beside
     its kernel, multiplied with the values, give what the kernel gave; a latent on the visual tokens changes both the
     attention to them and the answer's logits.
+
+    Returns:
+        What was measured.
 
     Raises:
         UnsupportedModelError: naming the assumption that does not hold.
@@ -55,15 +94,19 @@ def self_check(mllm: Mllm) -> None:
         )
     change = max((moved[layer] - captured[layer])[..., columns].abs().max().item() for layer in captured)
     _must(mllm, change > LEAST_CHANGE, "a latent on the visual tokens must change the attention to them; it does not")
-    _must(mllm, _moves_logits(mllm, prompt, latent), "a latent on the visual tokens must change the logits; it does not")
+    heard = _logits_moved(mllm, prompt, latent)
+    _must(mllm, heard > LEAST_CHANGE, "a latent on the visual tokens must change the logits; it does not")
+    name = f"{mllm.name} ({mllm.family.name})"
+    return SelfCheck(name, len(captured), max(errors[layer] for layer in captured), change, heard)
 
 
-def _moves_logits(mllm: Mllm, prompt: Prompt, latent: torch.Tensor) -> bool:
+def _logits_moved(mllm: Mllm, prompt: Prompt, latent: torch.Tensor) -> float:
+    """Largest change of the next token's logits, as a share of the largest of them."""
     logits = []
     for each in (None, latent.float()):
         with undisturbed(mllm.model), latent_added(prompt.call, each):
             logits.append(mllm.model(**prompt.inputs, use_cache=False).logits[:, -1])
-    return (logits[0] - logits[1]).abs().max().item() > LEAST_CHANGE * logits[0].abs().max().item()
+    return (logits[0] - logits[1]).abs().max().item() / max(logits[0].abs().max().item(), 1e-30)
 
 
 def _must(mllm: Mllm, holds: bool, assumption: str) -> None:

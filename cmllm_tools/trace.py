@@ -20,7 +20,8 @@ from .layout import VisualTokenLayout
 from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
-from .regions import Region
+from .notation import updates_text
+from .regions import Region, where_text
 from .trace_file import COPY_SIZE, read_trace, write_trace
 from .version import VERSION
 
@@ -150,7 +151,7 @@ class Trace:
         words = self._words()
         return (
             f"Trace({self.model['name']}, {self.question!r}, {type(self.method).__name__}\n"
-            f"  {len(self)} steps, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
+            f"  {updates_text(len(self) - 1)}, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
             f"share in region {first.share:.1%} -> {last.share:.1%}\n"
             f"  maps {len(self.layers)} layers x {len(self.layout)} visual tokens, queries {words!r}\n"
             f"  answers {first.answer!r} -> {last.answer!r})"
@@ -162,7 +163,7 @@ class Trace:
             ("question", repr(self.question)),
             ("method", type(self.method).__name__),
             ("regions", ", ".join(repr(region) for region in self.regions)),
-            ("steps", f"{len(self)} steps, {self.stopped}" if self.steps else f"no steps, {self.stopped}"),
+            ("run", f"{updates_text(len(self) - 1)}, {self.stopped}" if self.steps else f"no steps, {self.stopped}"),
         ]
         if not self.steps:
             return card("Trace", facts, self._picture(None, ""))
@@ -177,7 +178,7 @@ class Trace:
         grids = [self._grid(step) for step in (first, last)]
         top = max(*(float(grid.max()) for grid in grids), 1e-30)
         pictures = [
-            self._picture(grid / top, f"step {step.number}: {step.share:.0%} in the region")
+            self._picture(grid / top, f"step {step.number}: {step.share:.0%} {where_text(self.regions)}")
             for grid, step in zip(grids, (first, last), strict=True)
         ]
         return card("Trace", facts, *pictures, below=steps_table(self.steps))

@@ -1,5 +1,6 @@
 """Faithfulness: maps that are right by construction must beat shuffled ones, in every metric."""
 
+import re
 import sys
 import warnings
 
@@ -154,7 +155,14 @@ def test_choices_that_are_the_same_tokens_are_measured_once(mllm, asked):
     assert {each.queries for each in found.maps} == {"last"}
     words = agreement(mllm, *asked[:2], queries=["last", ["what", "is"]], **FEW)
     assert {each.queries for each in words.maps} == {"last", ("what", "is")}
-    assert "area, layers x" in words._repr_html_()
+    page = words._repr_html_()
+    # Layers down, context tokens across, each with its name and its number.
+    head = re.findall(r"<th[^>]*>([^<]*)</th>", page[page.index("<thead>") :].split("</thead>")[0])
+    assert head[0] == "area between"
+    assert set(filter(None, head[1:])) == {"last", "what is"}
+    for each in (each for each in words.maps if len(each.layers) == 1):
+        row = page[page.index(f">layer {each.layers[0]}</td>") :].split("</tr>")[0]
+        assert f">{each.curves.area:.2f}</td>" in row
     with pytest.raises(cm.PromptError, match="must be a sequence of choices"):
         agreement(mllm, *asked[:2], queries="last")
 

@@ -57,6 +57,13 @@ def test_sinks_show_themselves(maps):
     assert "0 of 64 visual tokens, with 0.0%" in sinks_in(maps, 100)._repr_html_()
 
 
+def test_the_question_that_asks_nothing_is_not_counted_with_the_others(mllm, prompt):
+    found = cm.analysis.sinks(mllm, prompt.image, QUESTIONS)
+    assert f"for each of {len(QUESTIONS)} questions, and for '.', which asks nothing" in repr(found)
+    without = cm.analysis.sinks(mllm, prompt.image, QUESTIONS, blank="")
+    assert f"for each of {len(QUESTIONS)} questions, highest" in repr(without)
+
+
 def test_bad_input_is_refused(mllm, prompt, maps):
     with pytest.raises(cm.SettingsError, match="at least two questions about one image; got 1"):
         sinks_in(maps[:1])

@@ -21,6 +21,49 @@ def test_it_looks_at_what_the_panel_shows(mllm, bench, scene):
     assert bench.layers._box.children == (bench.layers.explorer,)
 
 
+def test_it_opens_with_the_tokens_layer_and_head_of_the_settings_and_follows_the_tokens(mllm, bench):
+    bench.method = cm.ControlMLLMPlus(steps=1, layers=(2, 3), heads=(4,), queries="last")
+    explorer = bench.layers.look()
+    last = explorer.prompt.positions("last")
+    assert (explorer.queries, explorer.layer, explorer.head) == (last, 2, 4)
+    bench.settings.queries.value = "object"
+    assert explorer.queries == explorer.prompt.positions("object")
+    explorer.queries = last
+    bench.settings.steps.value = 2
+    assert explorer.queries == last
+    bench.settings.queries.value = "zebra"
+    assert explorer.queries == last
+    bench.settings.queries.value = "last"
+    bench.settings.layers.value = (0, 2)
+    explorer = bench.layers.look()
+    assert (explorer.layer, explorer.head) == (None, 4)
+
+
+def test_what_is_of_the_past_is_said_to_be(bench, scene):
+    stale = bench.layers._stale
+    bench.run()
+    assert not stale.value
+    bench.layers.look()
+    for change in (
+        lambda: setattr(bench, "question", "what is at the left ?"),
+        lambda: setattr(bench.picker, "regions", scene.region("point")),
+        lambda: setattr(bench, "image", scene.image.rotate(90)),
+    ):
+        assert not stale.value
+        change()
+        assert "press Look" in stale.value
+        bench.layers.look()
+    bench.picker.regions = scene.region("box")
+    bench.layers.look()
+    bench.run()
+    assert not stale.value
+    bench.layers._when.value = AFTER
+    bench.layers.look()
+    assert not stale.value
+    bench.run()
+    assert "press Look" in stale.value
+
+
 def test_after_a_run_it_looks_with_the_latent(mllm, bench):
     bench.layers._when.value = AFTER
     with pytest.raises(cm.SettingsError, match="press Steer first"):

@@ -253,9 +253,13 @@ def test_callback_settings_are_checked(tmp_path):
         cm.Checkpoint(tmp_path / "no" / "a")
 
 
-def test_progress_bar_counts_steps(tiny, capsys):
+def test_progress_bar_counts_updates(tiny, capsys):
     cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.ProgressBar()])
-    assert "3/3" in capsys.readouterr().err
+    assert "2/2" in capsys.readouterr().err
+    run = cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=9, early_stop=1e-9), [cm.ProgressBar()])
+    # A run that stopped as it should has a whole bar.
+    assert run.stopped.startswith("early stop")
+    assert f"{len(run) - 1}/{len(run) - 1}" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_region_the_model_does_not_see_is_refused_before_the_run(tiny):

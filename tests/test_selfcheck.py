@@ -10,8 +10,15 @@ from cmllm_tools.models.embedded.architecture import build_processor
 from cmllm_tools.models.families import FAMILIES
 
 
-def test_a_sound_model_passes():
-    cm.self_check(cm.load(tiny_llava()))
+def test_a_sound_model_passes_and_is_told_with_what_figures():
+    mllm = cm.load(tiny_llava())
+    found = cm.self_check(mllm)
+    assert found.layers == len(mllm.attention_layers)
+    assert 0 <= found.off < 1e-4
+    assert 0 < found.attention <= 1
+    assert found.logits > 0
+    assert f"passed by {mllm.name} (llava)" in repr(found)
+    assert f"in {found.layers} layers" in found._repr_html_()
 
 
 def test_a_layer_that_does_not_call_the_interface_is_named():

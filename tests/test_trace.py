@@ -1,6 +1,8 @@
 import json
 import os
+import re
 import stat
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +51,7 @@ def test_what_is_needed_to_reproduce_is_there(trace):
 
 def test_repr_and_table(trace):
     text = repr(trace)
-    assert "3 steps, finished" in text
+    assert "2 updates, finished" in text
     assert "share in region" in text
     assert "'what is the red object ?'" in text
     assert trace.table().count("\n") == 3
@@ -124,3 +126,18 @@ def test_a_trace_has_the_permissions_of_other_files(trace, tmp_path):
         assert stat.S_IMODE(trace.save(tmp_path / "run").stat().st_mode) == 0o644
     finally:
         os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("regions", "where"),
+    [
+        ([cm.Box(0, 0, 9, 9)], "in the region"),
+        ([cm.Point(4, 4)], "near the mark"),
+        ([cm.Scribble([(1, 1), (4, 4)]), cm.Point(4, 4)], "near the mark"),
+        ([cm.Box(0, 0, 9, 9), cm.Point(4, 4)], "in the regions and near the marks"),
+    ],
+)
+def test_attention_is_in_an_area_and_near_a_mark(trace, regions, where):
+    drawn = replace(trace, regions=tuple(regions))
+    found = re.findall(r"step \d+: \d+% ([a-z ]+)<", drawn._repr_html_())
+    assert found == [where] * 2

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 import torch
@@ -15,7 +16,6 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries, queries_name
 from .attribution import Attribution, Method, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
-from .layers import grid_picture
 from .presence import Baseline, PresenceScore
 
 # Maps that a notebook lists.
@@ -92,23 +92,26 @@ class Agreement:
         shown = [
             self._picture(self.attribution.values.numpy(), "attribution"),
             self._picture(self.best.values, self.best.name),
-            *self._grid(),
         ]
         own = [html("the attribution itself"), "", *self._measured(self.attribution_curves)]
         rows = [[html(each.name), f"{each.correlation:.2f}", *self._measured(each.curves)] for each in self.maps[:ROWS]]
         head = [html("map"), "rank correlation", "insertion", "deletion", "sd above random", "area between", ""]
-        return card("Agreement", self._facts(), *shown, below=table(head, [own, *rows]))
+        return card("Agreement", self._facts(), *shown, below=Html(self._by_layer() + table(head, [own, *rows])))
 
-    def _grid(self) -> list[Html]:
-        """The areas of single layers' maps as layers x context tokens; nothing where there are none."""
+    def _by_layer(self) -> Html:
+        """The areas of single layers' maps, a row to each layer and a column to each context token; empty without any."""
         areas = {(each.layers, each.queries): each.curves.area for each in self.maps if len(each.layers) == 1}
         if not areas:
-            return []
-        layers = sorted({layer for layer, _ in areas})
+            return Html()
         queries = list(dict.fromkeys(choice for _, choice in areas))
-        values = np.array([[areas.get((layer, choice), 0.0) for choice in queries] for layer in layers])
-        caption = f"area, layers x {', '.join(map(queries_name, queries))}"
-        return [grid_picture(np.clip(values, 0, None), caption)]
+        largest = max(self.attribution_curves.area, self.best.curves.area, 1e-30)
+        rows: list[list[object]] = []
+        for layer in sorted({layer for layer, _ in areas}):
+            found = [areas.get((layer, choice)) for choice in queries]
+            cells = [("-", "") if area is None else (f"{area:.2f}", bar(area / largest)) for area in found]
+            rows.append([html(f"layer {layer[0]}"), *chain.from_iterable(cells), ""])
+        head = [html("area between"), *chain.from_iterable((queries_name(choice), "") for choice in queries), ""]
+        return table(head, rows)
 
     def _measured(self, found: Curves) -> list[str]:
         largest = max(self.attribution_curves.area, self.best.curves.area, 1e-30)

@@ -108,7 +108,7 @@ def gradient_profile(
     gradients = torch.stack(
         [
             gradients_of(energy, [start], half, retain_graph=energy is not energies[-1])[0].flatten()
-            for energy in progress_bar(energies, "gradients", unit="layer")
+            for energy in progress_bar(energies, "gradients of each layer and of their mean", unit="gradient")
         ]
     )
     # A layer that looks at other tokens only (a sliding window past the image) has no energy, and pulls at nothing.

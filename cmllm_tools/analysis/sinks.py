@@ -1,7 +1,7 @@
 """Attention sinks: visual tokens that are looked at whatever is asked."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from PIL import Image
@@ -30,6 +30,7 @@ class Sinks:
         factor: the excess that a sink has for every question.
         layout: where each visual token looks.
         questions: what was asked, in the order of `excess`.
+        blank: the one of them that asks nothing; "" for none.
         image: what the visual tokens look at.
     """
 
@@ -39,6 +40,7 @@ class Sinks:
     layout: VisualTokenLayout = field(repr=False)
     questions: tuple[str, ...]
     image: Image.Image | None = field(default=None, repr=False)
+    blank: str = ""
 
     @property
     def least(self) -> np.ndarray:
@@ -74,9 +76,11 @@ class Sinks:
 
     def _facts(self) -> list[Fact]:
         share = (self.excess / self.excess.sum(1, keepdims=True))[:, list(self.tokens)].sum(1).mean()
+        asked = len(self.questions) - (self.blank in self.questions)
+        beside = f", and for {self.blank!r}, which asks nothing" if self.blank else ""
         return [
             ("", f"{len(self)} of {len(self.layout)} visual tokens, with {share:.1%} of the attention on the image"),
-            ("above", f"{self.factor:g} x the median token for each of {len(self.questions)} questions"),
+            ("above", f"{self.factor:g} x the median token for each of {asked} questions{beside}"),
             ("highest", f"{self.least.max():.1f} x"),
         ]
 
@@ -121,7 +125,7 @@ def sinks(
     for question in asked:
         prompt = mllm.prepare(image, question)
         maps.append(context_map(capture_attention(mllm, prompt, layers, pairs or numbers, queries)))
-    return sinks_in(maps, factor, asked)
+    return replace(sinks_in(maps, factor, asked), blank=blank)
 
 
 def sinks_in(maps: Sequence[ContextMap], factor: float = 5.0, questions: Sequence[str] | None = None) -> Sinks:

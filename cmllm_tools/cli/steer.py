@@ -10,7 +10,6 @@ from ..files import make_folder, write_whole
 from ..images import read_image
 from ..loading import load
 from ..methods import ControlMLLMPlus, Method
-from ..models.embedded import DEMO_SCENE, HELDOUT
 from ..optimize import optimize
 from ..regions import Region
 from ..report import write_report
@@ -41,9 +40,9 @@ def add_steer(steer: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from ..bench.roc import read_roc
+    from ..bench.demo import demo_scene
 
-    example = read_roc(HELDOUT, "question_describe.json")[DEMO_SCENE]
+    example = demo_scene()
     folder = make_folder(options.out)
     out, html = folder / "demo.safetensors", folder / "demo.html"
     check_outputs({"the trace": out, "the page": html})

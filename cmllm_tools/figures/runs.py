@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..display import BLUE, GREY, VERMILION, card
 from ..errors import SettingsError
+from ..regions import where_text
 from ..strict import one_of
 from ..trace import Step, Trace, steps_table
 from .lines import framed
@@ -102,7 +103,8 @@ def before_after(trace: Trace, scale: Scale = "common") -> Figure:
     percents = [percent_grid(step.maps.mean(0).numpy(), trace.layout) for step in ends]
     tops = [max(float(percent.max()), 1e-30) for percent in percents]
     firsts = [
-        f"{when}: {step.share:.0%} of attention in the region" + (f", up to {top:.2g} %" if scale == "own" else "")
+        f"{when}: {step.share:.0%} of attention {where_text(trace.regions)}"
+        + (f", up to {top:.2g} %" if scale == "own" else "")
         for when, step, top in zip(("before", "after"), ends, tops, strict=True)
     ]
     figure = panelled(2, aspect_of(trace.layout), trace._repr_html_())
@@ -135,7 +137,7 @@ def energy_curve(trace: Trace) -> Figure:
         SettingsError: for what is no trace, or one without steps.
     """
     _check(trace, "energy_curve")
-    title = "Energy and share of attention in the region"
+    title = f"Energy and share of attention {where_text(trace.regions)}"
     figure = new_figure(card(title, [], below=steps_table(trace.steps)))
     for curve in _curves(trace):
         figure.add_trace(curve)
@@ -206,15 +208,16 @@ def _curves(trace: Trace) -> list[Any]:
             mode="lines+markers",
             line={"color": SHARE_COLOR, "dash": "dash"},
             marker={"symbol": "square"},
-            hovertemplate="step %{x}: %{y:.1%} in the region<extra></extra>",
+            hovertemplate="step %{x}: %{y:.1%} " + where_text(trace.regions) + "<extra></extra>",
         ),
     ]
 
 
 def _step_title(trace: Trace, step: Step) -> str:
+    share = f"{step.share:.0%} of attention {where_text(trace.regions)}"
     parts = [
         written(trace.question, TEXT, _LINES, TITLE_SIZE),
-        f"step {step.number} of {trace.steps[-1].number}: energy {step.energy:.3f}, share in region {step.share:.0%}",
+        f"step {step.number} of {trace.steps[-1].number}: energy {step.energy:.3f}, {share}",
     ]
     if step.answer is not None:
         parts.append(written(step.answer, TEXT, _LINES, TITLE_SIZE, bold=True))

@@ -76,6 +76,14 @@ class Region(ABC):
         return card(type(self).__name__, self._facts(), picture(self._canvas(), outlines=[self.drawing]))
 
 
+def where_text(regions: Iterable[Region]) -> str:
+    """Where attention is counted, in words: inside an area, or by its distance to a scribble or point."""
+    soft = [region.soft for region in regions]
+    if any(soft):
+        return "near the mark" if all(soft) else "in the regions and near the marks"
+    return "in the region"
+
+
 def coordinates(values: Iterable[Any], needs: str) -> tuple[float, ...]:
     """Plain finite numbers, whole ones kept whole; RegionError with these words for anything else."""
     values = tuple(values)

@@ -1,14 +1,14 @@
 """The workbench's tab of layers and heads: where tokens look in each, what a sweep found, and both as settings."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets as ipw
 
 from ..analysis.sweep import Choice, Sweep
-from ..errors import SettingsError
+from ..errors import CmllmError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions
@@ -51,6 +51,7 @@ class LayersTab(ipw.VBox):
         attempt: calls an action, and shows its error in the messages given with it.
         again: calls what uses the prompt, a second time where the model has changed since it was prepared.
         turn: held while the model is used.
+        state: what the panel shows now, to compare with what was looked into: question, image, regions, and the last run.
 
     Attributes:
         explorer: the last one, None before the first.
@@ -65,9 +66,13 @@ class LayersTab(ipw.VBox):
         attempt: Callable[[Callable[[], Any], Messages], None],
         again: Callable[[Callable[[], Any]], Any],
         turn: AbstractContextManager,
+        state: Callable[[], tuple[Any, ...]],
     ):
         self._mllm, self._subject, self._settings = mllm, subject, settings
-        self._attempt, self._again, self._turn = attempt, again, turn
+        self._attempt, self._again, self._turn, self._state = attempt, again, turn, state
+        # What was looked into, and the settings' tokens that the explorer has followed.
+        self._seen: tuple[Any, ...] = ()
+        self._followed: Queries | None = None
         # Messages of widgets may be handled by another thread, while a cell uses the model in this one.
         self._loop = running_loop()
         self.explorer: AttentionExplorer | None = None
@@ -77,12 +82,12 @@ class LayersTab(ipw.VBox):
         self._use = ipw.Button(
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
-        self._message = Messages()
+        self._message, self._stale = Messages(), Messages()
         self._box, self._found = ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
         self._use.on_click(lambda _: self._do(self.use))
         row = ipw.HBox([self._when, self._look, self._use, self._message], layout=ipw.Layout(flex_flow="row wrap"))
-        super().__init__([row, self._box, self._found])
+        super().__init__([row, self._stale, self._box, self._found])
 
     def _do(self, action: Callable[[], Any]) -> None:
         in_thread_of(self._loop, self._attempt, action, self._message)
@@ -90,11 +95,15 @@ class LayersTab(ipw.VBox):
     def look(self) -> AttentionExplorer:
         """Capture the attention of what the panel shows now, and explore it, as the button does.
 
+        It opens with the settings' tokens, and with their layer and head where they have one.
+
         Raises:
             SettingsError: for a look after steering, when there was no run on this image and question.
         """
         with self._turn:
             self.explorer = self._again(self._explored)
+            self._seen, self._followed = self._shown(), self._settings.method.queries
+        self._stale.clear()
         replace_children(self._box, self.explorer)
         self._use.disabled = False
         return self.explorer
@@ -103,8 +112,40 @@ class LayersTab(ipw.VBox):
         subject, after = self._subject(), self._when.value == AFTER
         if after and subject.run is None:
             raise SettingsError("There is no run on this image and question to look after; press Steer first.")
-        latent, sigma = subject.run if after else None, self._settings.method.sigma
-        return AttentionExplorer(self._mllm, subject.prompt, subject.regions or None, latent=latent, sigma=sigma)
+        method = self._settings.method
+        low, high = method.layers or (0, self._mllm.layers)
+        single = [head for head in method.heads or () if isinstance(head, int)] if len(method.heads or ()) == 1 else []
+        return AttentionExplorer(
+            self._mllm,
+            subject.prompt,
+            subject.regions or None,
+            queries=method.queries,
+            layer=low if high - low == 1 else None,
+            head=single[0] if single else None,
+            latent=subject.run if after else None,
+            sigma=method.sigma,
+        )
+
+    def _shown(self) -> tuple[Any, ...]:
+        """What the explorer depends on: the run only where one looks after it."""
+        *asked, run = self._state()
+        return (*asked, run if self._when.value == AFTER else None, self._when.value)
+
+    def follow(self) -> None:
+        """Something was set in the panel: choose the settings' new tokens, and say where what is shown is of the past."""
+        if self.explorer is None:
+            return
+        if self._shown() != self._seen:
+            self._stale.say(
+                "What is shown below is from before the last change of question, image, regions or run; press Look."
+            )
+            return
+        self._stale.clear()
+        # A field may hold what is no setting, or no token, while it is being typed; Steer says so.
+        with suppress(CmllmError):
+            queries = self._settings.method.queries
+            if queries != self._followed:
+                self.explorer.queries = self._followed = queries
 
     def use(self) -> None:
         """Take the tokens, the layer and the head chosen in the explorer over into the settings, as the button does.

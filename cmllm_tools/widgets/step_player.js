@@ -119,7 +119,7 @@ function render({ model, el }) {
     const { number, answer, latent, gradient, seconds } = data.steps[at];
     const [energy, share] = [data.steps[at].energy[column()], data.steps[at].share[column()]];
     for (const curve of curves) curve.move(at);
-    const spoken = `step ${number}: energy ${energy.toFixed(3)}, ${percent(share)} of the attention in the region`;
+    const spoken = `step ${number}: energy ${energy.toFixed(3)}, ${percent(share)} of the attention ${data.where}`;
     view.picture.show(now.maps[at], { own: Math.max(...now.maps[at]) || 1, common: now.top }, spoken);
     view.slider.value = at;
     view.slider.setAttribute("aria-valuetext", spoken);
@@ -140,7 +140,7 @@ function render({ model, el }) {
     view.charts.replaceChildren();
     curves = [
       chart(view.charts, "energy", "energy", energies, Math.max(1, ...energies), digits, false),
-      chart(view.charts, "share", "share of attention in the region", shares, 1, (v, exact) => percent(v, +!!exact), true),
+      chart(view.charts, "share", `share of attention ${data.where}`, shares, 1, (v, all) => percent(v, +!!all), true),
     ];
     for (const curve of curves) {
       const drag = (event) => event.buttons && go(curve.stepAt(event.clientX));

@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import TraceError
 from ..layout import RegionWarning
 from ..notation import layers_text
+from ..regions import where_text
 from ..trace import Step, Trace
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
@@ -96,6 +97,7 @@ def player_data(trace: Trace) -> dict[str, Any]:
     return {
         **picture_data(Image.fromarray(trace.image), trace.layout, trace.regions),
         "question": trace.question,
+        "where": where_text(trace.regions),
         "method": type(trace.method).__name__,
         "model": trace.model["name"],
         "stopped": trace.stopped,

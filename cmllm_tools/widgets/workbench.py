@@ -96,7 +96,7 @@ class Workbench(Panel):
             self._asked = Asked(mllm, image, question)
             prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.method.sigma)
-            layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn)
+            layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
             super().__init__(picker, settings, question, layers)
             self._listen()
 
@@ -311,6 +311,10 @@ class Workbench(Panel):
         trace = run.trace if run is not None and self._asked.has(run.prompt) else None
         return Subject(self._prompt, self.picker.regions, trace)
 
+    def _state(self) -> tuple[Any, ...]:
+        """What the panel shows now, without preparing it."""
+        return self.question, self.picker.image, list(self.picker.regions), self._run
+
     def _show(self, trace: Trace) -> None:
         """Show what a trace has become: in the player, which stays at the last step if it was there, and the answers."""
         if self.comm is None:
@@ -333,6 +337,7 @@ class Workbench(Panel):
     def _end(self) -> None:
         self._stop.disabled = True
         self._busy = False
+        self.layers.follow()
         self.keep()
 
     # What the panel says.
@@ -360,6 +365,7 @@ class Workbench(Panel):
     def _changed(self, change: Any = None) -> None:
         """Something was set: what depends on it follows."""
         self._warn_of_unknown(self.mllm.processor.tokenizer)
+        self.layers.follow()
         # A field may hold what is no setting while it is being typed; Steer says so.
         with suppress(SettingsError):
             self.picker.sigma = self.method.sigma
