@@ -22,6 +22,7 @@ from .models.prompt import Prompt, Queries
 from .models.undisturbed import unaffected, undisturbed
 from .notation import number_ranges
 from .rows import attention_rows
+from .strict import whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,11 +103,11 @@ def capture_attention(
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
         NotFiniteError: for attention that is not finite, as in a model whose float16 overflows.
-        PromptError: for queries that are not in the prompt, or a prompt of another model.
+        PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
     """
     if prompt.call.copies != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
-    positions = prompt.positions(queries)
+    positions = prompt.seeing(queries)
     pairs, numbers = pairs_within(heads, layers)
     if pairs is not None:
         layers, numbers = {layer for layer, _ in pairs}, [head for _, head in pairs]
@@ -352,7 +353,7 @@ def _observing(original: str | None) -> Callable:
 
 
 def _checked(numbers: Iterable[int], existing: Sequence[int], what: str) -> tuple[int, ...]:
-    chosen = tuple(dict.fromkeys(int(number) for number in numbers))
+    chosen = tuple(dict.fromkeys(whole_numbers(numbers, f"the {what.lower()}", error=CaptureError)))
     if not chosen or not set(chosen) <= set(existing):
         raise CaptureError(f"{what} must be at least one number in {number_ranges(existing)}; got {list(chosen)}.")
     return tuple(sorted(chosen))

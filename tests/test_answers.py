@@ -199,14 +199,14 @@ def test_a_latent_that_is_not_finite(mllm, prompt, latent, make):
     broken = latent.clone()
     broken[3, 5] = torch.nan
     broken[4, 5] = torch.inf
-    with pytest.raises(cm.CaptureError, match=r"must be finite .* 2 of 12288 values are not in torch\.float32"):
+    with pytest.raises(cm.CaptureError, match=r"must be finite; 2 of these 12288 values are not in torch\.float32"):
         mllm.generate(prompt, make(broken))
 
 
 def test_a_latent_too_large_for_the_models_dtype(example):
     mllm = cm.load(dtype=torch.float16)
     prompt = mllm.prepare(example.image, "describe the object.")
-    with pytest.raises(cm.CaptureError, match=r"must be finite .* in torch\.float16"):
+    with pytest.raises(cm.CaptureError, match=r"must be finite; .* in torch\.float16"):
         mllm.generate(prompt, prompt.zero_latent().detach() + 1e6)
 
 

@@ -399,6 +399,8 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
     if not mllm.family.beams:
         with pytest.raises(ValueError, match="do not match"):
             mllm.model.generate(**prompt.inputs, num_beams=2, **decoding)
+        with pytest.raises(cm.SettingsError, match="Beam search needs several copies"):
+            mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding)
     else:
         assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
 

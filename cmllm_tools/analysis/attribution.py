@@ -13,10 +13,12 @@ from PIL import Image
 from ..display import Fact, card, one_line, picture
 from ..errors import SettingsError
 from ..layout import VisualTokenLayout
+from ..models.gradient import rescaled
 from ..models.interrupts import Restoring
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
+from ..strict import whole_number
 from .features import Features, feature_numbers, is_tokens
 from .presence import Baseline, PresenceScore
 
@@ -190,8 +192,9 @@ class Settings:
             )
         for name in ("steps", "samples", "window"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and whole_number(value, name) < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
+        whole_number(self.seed, "seed", least=0)
 
 
 @unaffected(gradient=True)
@@ -225,19 +228,27 @@ def _integrated_gradients(score: PresenceScore, layout: Any, numbers: Any, setti
     steps = settings.steps
     while True:
         with score.progress(steps, "integrated gradients", settings.progress):
-            values = (
-                captum("attr")
-                .IntegratedGradients(score)
-                .attribute(there, baselines=0, n_steps=steps, internal_batch_size=score.batch)
-            )
+            (values,) = rescaled(partial(_integrated, score, there, steps), score.half)
         error = abs(values.sum().item() - change) / max(abs(change), 1e-12)
         if error <= COMPLETE or steps >= MOST_STEPS:
             return values, error
         steps = min(2 * steps, MOST_STEPS)
 
 
+def _integrated(score: PresenceScore, there: torch.Tensor, steps: int, scale: float) -> list[torch.Tensor]:
+    method = captum("attr").IntegratedGradients(_times(score, scale))
+    return [method.attribute(there, baselines=0, n_steps=steps, internal_batch_size=score.batch)]
+
+
 def _input_x_gradient(score: PresenceScore, layout: Any, numbers: Any, settings: Settings) -> _Result:
-    return captum("attr").InputXGradient(score).attribute(_there(score)), None
+    (values,) = rescaled(
+        lambda scale: [captum("attr").InputXGradient(_times(score, scale)).attribute(_there(score))], score.half
+    )
+    return values, None
+
+
+def _times(score: PresenceScore, scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda presence: score(presence) * scale
 
 
 def _feature_ablation(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: Settings) -> _Result:

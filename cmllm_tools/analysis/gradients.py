@@ -12,6 +12,8 @@ from ..display import Fact, Html, bar, card, one_line, table
 from ..energy import Target
 from ..heads import Heads
 from ..layout import Rule
+from ..models.gradient import computes_in_half
+from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
@@ -103,9 +105,10 @@ def gradient_profile(
     maps = layer_maps(attention)
     target = Target.of(prompt.layout, region, sigma, rule).to(maps)
     energies = [target.energy(values) for values in [*maps, maps.mean(0)]]
+    half = computes_in_half(mllm.model)
     gradients = torch.stack(
         [
-            torch.autograd.grad(energy, start, retain_graph=energy is not energies[-1])[0].flatten()
+            gradients_of(energy, [start], half, retain_graph=energy is not energies[-1])[0].flatten()
             for energy in tqdm(energies, "gradients", unit="layer")
         ]
     )

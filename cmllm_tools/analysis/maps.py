@@ -14,6 +14,8 @@ from ..attention import Recorder, attention_shown, check_finite, replay
 from ..context import ContextMap
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
+from ..models.gradient import computes_in_half
+from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
@@ -112,7 +114,7 @@ def relevancy(
         logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
     token = int(logits.argmax()) if answer is None else answer_tokens(mllm, answer)[0]
     kept = list(calls.last_to_first())
-    gradients = torch.autograd.grad(logits[token], [call.output for call in kept])
+    gradients = gradients_of(logits[token], [call.output for call in kept], computes_in_half(mllm.model))
     rows = _rows([len(prompt.tokens) - 1], prompt)[0]
     total = torch.zeros_like(rows)
     with unaffected(gradient=False):

@@ -10,10 +10,12 @@ import torch
 from PIL import Image
 
 from ..errors import SettingsError
+from ..models.gradient import computes_in_half
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
+from ..strict import whole_number
 
 Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
 
@@ -62,9 +64,12 @@ class PresenceScore:
             raise SettingsError(
                 "One token is scored alone, or the answer against another; give token or against, not both."
             )
-        if batch is not None and batch < 1:
-            raise SettingsError(f"At least one copy must be in a batch; got batch={batch}.")
+        if batch is not None:
+            batch = whole_number(batch, "The batch", least=1)
+        if token is not None:
+            token = whole_number(token, "The token")
         self.batch = batch or (BATCH if mllm.family.batch else 1)
+        self.half = computes_in_half(mllm.model)
         self.states = _wide(prompt)
         self.baseline = baseline_states(mllm, prompt, baseline)
         answers = [mllm.generate(prompt) if answer is None else answer, *([] if against is None else [against])]
@@ -148,6 +153,8 @@ def baseline_states(mllm: Mllm, prompt: Prompt, baseline: Baseline) -> torch.Ten
                 f"Baseline states must have shape (visual token, width) = {tuple(states.shape)} or (width,); "
                 f"got {tuple(baseline.shape)}."
             )
+        if not bool(torch.isfinite(baseline).all()):
+            raise SettingsError("Baseline states must be finite; some of these are not.")
         return baseline.detach().to(states).expand_as(states)
     if baseline == "mean":
         return states.mean(0).expand_as(states)

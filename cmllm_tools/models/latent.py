@@ -51,8 +51,8 @@ def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
     finite = torch.isfinite(values.detach().to(states.dtype))
     if not finite.all():
         raise CaptureError(
-            f"A latent must be finite in the model's dtype; {int((~finite).sum())} of {finite.numel()} values are not "
-            f"in {states.dtype}. Take one of an earlier step, or a wider dtype."
+            f"A latent must be finite; {int((~finite).sum())} of these {finite.numel()} values are not in {states.dtype}. "
+            "Take one of an earlier step, or a wider dtype."
         )
     return values
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
 
 from ..display import Fact, card, picture
-from ..errors import CaptureError, PromptError
+from ..errors import CaptureError, CmllmError, PromptError
 from ..layout import VisualTokenLayout
-from ..strict import whole_number
+from ..strict import shown, whole_number
 from .origin import Origin
 from .replay import LanguageCall, implementation
 from .spelling import find_word
@@ -128,28 +128,42 @@ class Prompt:
         Raises:
             PromptError: for a word that is not in the question, or a position outside the sequence.
         """
-        if self.learned and queries in ("text", "after_image", "last"):
+        wanted = as_queries(queries)
+        if self.learned and wanted in ("text", "after_image", "last"):
             return tuple(range(self.learned))
-        if queries == "text":
+        if wanted == "text":
             return self.text_span
-        if queries == "after_image":
+        if wanted == "after_image":
             return tuple(range(self.image_end, len(self.tokens)))
-        if queries == "last":
+        if wanted == "last":
             return (len(self.tokens) - 1,)
-        several = _several(queries)
-        if not several:
-            raise PromptError("At least one query token is needed; got none.")
         found: list[int] = []
-        for query in several:
+        for query in [wanted] if isinstance(wanted, str | int) else wanted:
             found += self._word(query) if isinstance(query, str) else [self._position(query)]
         return tuple(dict.fromkeys(found))
 
-    def _position(self, position: object) -> int:
-        number = whole_number(position, "A query, where it is no word,", error=PromptError)
+    def seeing(self, queries: Queries) -> tuple[int, ...]:
+        """The positions of `queries`, each of which can look at the image.
+
+        Raises:
+            PromptError: for a token before the image, which cannot attend to what comes after it; for those that
+                `positions` does not find.
+        """
+        found = self.positions(queries)
+        first = min(self.visual)
+        blind = [position for position in found if position < first]
+        if blind and self.call.site.in_sequence and not self.learned:
+            raise PromptError(
+                f"Query tokens must not stand before the image, to which they cannot attend; it begins at position "
+                f"{first}; got {shown(queries)}, of which {blind} stand before it."
+            )
+        return found
+
+    def _position(self, position: int) -> int:
         length = self.learned or len(self.tokens)
-        if not -length <= number < length:
-            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {number}.")
-        return number % length
+        if not -length <= position < length:
+            raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {position}.")
+        return position % length
 
     def _word(self, word: str) -> list[int]:
         """Positions of the tokens that have a part in `word`, at its first place in the question."""
@@ -171,11 +185,23 @@ class Prompt:
         )
 
 
-def _several(queries: object) -> list[object]:
-    """What a series holds; an array or tensor of one value is that value."""
-    if isinstance(queries, str | bytes) or not isinstance(queries, Iterable) or getattr(queries, "shape", None) == ():
-        return [queries]
-    return list(queries)
+def as_queries(queries: Any, error: type[CmllmError] = PromptError) -> str | int | tuple[str | int, ...]:
+    """A choice of queries as plain values that can be read again and saved: a text, a position, or several of either.
+
+    Raises:
+        error: for anything else: no queries, a mask of booleans, positions that are no whole numbers.
+    """
+    if isinstance(queries, str):
+        return queries
+    if isinstance(queries, bytes) or not isinstance(queries, Iterable) or getattr(queries, "shape", None) == ():
+        return whole_number(queries, "A query token that is no word", error=error)
+    found = tuple(
+        query if isinstance(query, str) else whole_number(query, "Each query token that is no word", error=error)
+        for query in queries
+    )
+    if not found:
+        raise error("At least one query token is needed; got none.")
+    return found
 
 
 def queries_name(queries: Queries | None) -> str:

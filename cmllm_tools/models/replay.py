@@ -237,7 +237,7 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
         rows: length of the first axis that belongs to one prompt.
 
     Raises:
-        CaptureError: when the latent has another shape.
+        CaptureError: when the latent has another shape, or is not finite.
     """
     prompts = states.reshape(len(states) // rows, -1, states.shape[-1])
     expected = (len(visual), states.shape[-1])
@@ -246,10 +246,16 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
             f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
             f"{len(prompts)}. It belongs to one prompt: optimise again for another image or model."
         )
+    latent = latent.to(states)
+    if not bool((finite := torch.isfinite(latent)).all()):
+        raise CaptureError(
+            f"A latent must be finite in the model's dtype; {int((~finite).sum())} of {finite.numel()} values are not in "
+            f"{states.dtype}. Take one of an earlier step, or a wider dtype."
+        )
     if latent.is_inference():
         # What was made in inference mode takes no part in a graph.
         latent = latent.clone()
-    return prompts.index_add(1, visual, latent.to(states).expand(len(prompts), -1, -1)).view_as(states)
+    return prompts.index_add(1, visual, latent.expand(len(prompts), -1, -1)).view_as(states)
 
 
 @restoring
