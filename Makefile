@@ -8,15 +8,18 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # tests/torchvision_wheel.py.
 TORCHVISION := 0.28.0
 TIMM := 1.0.31
+# The lower bound in pyproject.toml.
+TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
 
-.PHONY: help venv vision demo lab check test notebooks train heldout picture families lock clean
+.PHONY: help venv vision demo lab check test bound notebooks train heldout picture families lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make check   lint, types, unit tests"
 	@echo "make test    everything, notebooks too"
+	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
 
 venv: $(READY)
@@ -56,6 +59,14 @@ test: venv vision
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest
 	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py
+
+bound:
+	$(PYTHON) -m venv build/bound
+	grep -v -E '^(transformers|tokenizers|huggingface_hub|hf-xet)==' constraints.txt > build/bound.txt
+	build/bound/bin/python -m pip install --quiet -c build/bound.txt torch
+	build/bound/bin/python -m pip install --quiet -c build/bound.txt -e ".[dev]" "transformers==$(TRANSFORMERS).*"
+	build/bound/bin/python -m pytest -q tests/test_embedded.py tests/test_attention.py tests/test_optimize.py \
+		tests/test_loading.py tests/test_door.py tests/test_families.py
 
 train: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.train

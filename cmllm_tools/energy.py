@@ -1,28 +1,20 @@
 """Energies: how far a context-token map is from lying in a region. Pure functions, differentiable in the map."""
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from .context import ContextMap
-from .errors import CaptureError, RegionError
-from .layout import Rule, VisualTokenLayout
+from .errors import CaptureError, RegionError, SigmaError
+from .layout import RegionWarning, Rule, VisualTokenLayout
 from .regions import Regions, as_regions
-from .strict import number
+from .strict import number, shown
 
-# Widths of the Gaussian, as shares of the largest distance: beyond these its square says nothing in float32.
-LEAST_SIGMA, MOST_SIGMA = 1e-6, 1e6
-
-
-def as_sigma(sigma: object, what: str = "sigma") -> float:
-    """The width of the soft energies' Gaussian.
-
-    Raises:
-        SettingsError: for one that is not above 0, or so small or large that the Gaussian is none.
-    """
-    return number(sigma, what, least=LEAST_SIGMA, most=MOST_SIGMA)
+# Widths whose square and Gaussian are numbers in float32.
+SIGMAS = (1e-4, 1e4)
 
 
 def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -37,7 +29,7 @@ def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     Raises:
         CaptureError: for a map that is all zero, or not finite.
     """
-    return _hard(looked(values), inside)
+    return _hard(looked(values, inside), inside)
 
 
 def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1) -> torch.Tensor:
@@ -53,23 +45,29 @@ def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1
 
     Raises:
         CaptureError: for a map that is all zero, or not finite.
-        SettingsError: for a sigma that is not above 0.
+        SigmaError: for a sigma that is no width.
     """
-    return _soft(looked(values), distance, as_sigma(sigma))
+    return _soft(looked(values, distance), distance, checked_sigma(sigma))
 
 
-def looked(values: torch.Tensor) -> torch.Tensor:
-    """Maps (..., visual token), each of which has attention to share out.
+def looked(values: torch.Tensor, measure: torch.Tensor | None = None) -> torch.Tensor:
+    """Maps (..., visual token), each of which has attention to share out among tokens that `measure` (visual token,) rates.
 
     Raises:
         CaptureError: for a map that is all zero, or not finite.
+        RegionError: for measures that are not finite, or of other tokens.
     """
-    sums = values.detach().sum(-1)
-    if not bool((torch.isfinite(sums) & (sums > 0)).all()):
-        found = "nothing" if bool((sums == 0).any()) else "values that are not finite"
+    if not torch.is_tensor(values) or not bool((torch.isfinite(sums := values.detach().sum(-1)) & (sums > 0)).all()):
         raise CaptureError(
-            f"A map must have some attention on the image for its energy or share; this one has {found}. Take query tokens "
-            "that stand after the image, and layers and heads that look at it."
+            "A map must be a tensor with some attention on the image, for its energy or share; this one is no tensor, all "
+            "zero or not finite. Take query tokens that stand after the image, and layers and heads that look at it."
+        )
+    if measure is not None and not (
+        torch.is_tensor(measure) and measure.shape[-1:] == values.shape[-1:] and bool(torch.isfinite(measure).all())
+    ):
+        raise RegionError(
+            f"A region must have one finite share or distance for each of the {values.shape[-1]} visual tokens; "
+            f"got {shown(measure)}."
         )
     return values
 
@@ -84,9 +82,23 @@ def _soft(values: torch.Tensor, distance: torch.Tensor, sigma: float, floor: flo
 
 def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     """Normal density of `distance` around 0."""
-    if not sigma > 0:
-        raise RegionError(f"sigma must be above 0; got {sigma}.")
+    sigma = checked_sigma(sigma)
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
+
+
+def checked_sigma(sigma: object, what: str = "sigma") -> float:
+    """The width of a Gaussian over distances in 0..1, as a plain number.
+
+    Raises:
+        SigmaError: for anything else, or a width beyond which every distance, or none, would be the same in float32.
+    """
+    found = number(sigma, what, error=SigmaError)
+    if not found > 0:
+        raise SigmaError(f"{what} must be above 0; got {found:g}.")
+    low, high = SIGMAS
+    if not low <= found <= high:
+        raise SigmaError(f"{what} must lie in {low:g}..{high:g}, a share of the largest distance; got {found:g}.")
+    return found
 
 
 def _share(values: torch.Tensor, weights: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
@@ -105,8 +117,7 @@ class Target:
         floor: added to the sum of a map that its energies divide by.
 
     Raises:
-        RegionError: for measures that are not finite, or a sigma so small that a soft region weighs nothing anywhere.
-        SettingsError: for a sigma that is not above 0.
+        SigmaError: for a sigma that is no width.
     """
 
     measures: torch.Tensor
@@ -116,7 +127,7 @@ class Target:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        as_sigma(self.sigma)
+        object.__setattr__(self, "sigma", checked_sigma(self.sigma))
         if not bool(torch.isfinite(self.measures).all()):
             raise RegionError("A region's shares or distances must be finite for every visual token; these are not.")
         for weights, measure, soft in zip(self._weights(), self.measures, self.soft, strict=True):
@@ -128,9 +139,24 @@ class Target:
 
     @classmethod
     def of(cls, layout: VisualTokenLayout, regions: Regions, sigma: float = 0.1, rule: Rule = "area") -> "Target":
-        """Measure `regions` on a layout. Raises RegionError and warns as the layout does."""
-        several = as_regions(regions)
+        """Measure `regions` on a layout.
+
+        Raises:
+            RegionError: as the layout does.
+
+        Warns:
+            RegionWarning: as the layout does, and for a region that covers all that the model sees.
+        """
+        several, sigma = as_regions(regions), checked_sigma(sigma)
         rows = [layout.distance(region, rule) if region.soft else layout.inside(region, rule) for region in several]
+        for region, row in zip(several, rows, strict=True):
+            if not region.soft and row.min() > 1 - 1e-6:
+                warnings.warn(
+                    f"{region!r} covers everything that the model sees: its energy is 0 wherever the model looks, and "
+                    "steering has no direction to go. Draw a smaller region.",
+                    RegionWarning,
+                    stacklevel=3,
+                )
         return cls(torch.from_numpy(np.stack(rows)), tuple(region.soft for region in several), sigma)
 
     def to(self, values: torch.Tensor) -> "Target":
@@ -181,7 +207,7 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
     Raises:
         RegionError: for a region the model does not see.
         CaptureError: for a map that is all zero, or not finite.
-        SettingsError: for a sigma that is not above 0.
+        SigmaError: for a sigma that is no width.
     """
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(looked(cmap.values))
 

@@ -105,7 +105,7 @@ def make_folder(path: str | PathLike) -> Path:
 
 
 @contextmanager
-def held(path: str | PathLike) -> Iterator[None]:
+def held(path: str | PathLike) -> Iterator[Path]:
     """Hold an output path against other processes and threads that hold it too, to read, merge and write it.
 
     The lock is the system's (`flock`) on a file beside the path (`.cmllm-*.lock`), and ends with the process: one that was
@@ -132,7 +132,7 @@ def held(path: str | PathLike) -> Iterator[None]:
     except OSError as error:
         raise OutputError(f"{said(path)} cannot be written: its lock {lock.name} fails: {_reason(error)}.") from error
     try:
-        yield
+        yield path
     finally:
         # While it is held: who waits for it sees that it has no name any more, and makes a new one.
         with suppress(OSError):
@@ -226,15 +226,17 @@ def _claimed(descriptor: int) -> bool:
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what killed processes left: unfinished files that nobody has claimed."""
+    """Remove what killed processes left, where that can be listed: unfinished files that nobody has claimed."""
     if fcntl is None:
         return
-    with os.scandir(folder) as entries:
+    left: list[str] = []
+    with suppress(OSError), os.scandir(folder) as entries:
         left = [entry.path for entry in entries if entry.name.startswith(PARTIAL[0]) and entry.name.endswith(PARTIAL[1])]
     for path in left:
         with suppress(OSError):
             descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
             try:
+                # Not `_claimed`: where there are no locks, somebody may be writing it.
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if stat.S_ISREG(os.fstat(descriptor).st_mode):
                     Path(path).unlink()

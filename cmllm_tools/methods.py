@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .energy import Target, as_sigma
+from .energy import Target, checked_sigma
 from .errors import SettingsError
 from .heads import pairs_within
 from .layout import Rule, VisualTokenLayout
@@ -62,7 +62,7 @@ class Method(ABC):
         "layers": read_window,
         "heads": read_heads,
         "queries": lambda value, what: as_queries(value, SettingsError),
-        "sigma": as_sigma,
+        "sigma": checked_sigma,
         "rule": partial(one_of, choices=("area", "reference")),
         "early_stop": partial(number, least=0),
         "without": whole_numbers,
@@ -262,6 +262,19 @@ class ControlMLLMPlus(Method):
 
     def start(self, latent: Tensor) -> Updates:
         return AdamSteps(latent, self.step_size, self.betas, self.eps, self.loss_scale)
+
+
+def given_method(method: object, otherwise: Method) -> Method:
+    """The method that was given, or another when it is None.
+
+    Raises:
+        SettingsError: for what is no method: its name, or its class.
+    """
+    if method is None:
+        return otherwise
+    if not isinstance(method, Method):
+        raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
+    return method
 
 
 METHODS: dict[str, type[Method]] = {method.__name__: method for method in (ControlMLLM, ControlMLLMPlus)}

@@ -8,8 +8,8 @@ import torch
 from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import kept, layer_maps
-from .errors import NotFiniteError, OptimizationError
-from .methods import ControlMLLM, Method
+from .errors import NotFiniteError, OptimizationError, carry
+from .methods import ControlMLLM, Method, given_method
 from .models.gradient import computes_in_half, gradients
 from .models.interrupts import uninterrupted
 from .models.mllm import Mllm
@@ -47,7 +47,7 @@ class Steering:
         prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
-        self.method = (method or ControlMLLM()).resolve(mllm)
+        self.method = given_method(method, ControlMLLM()).resolve(mllm)
         prompt.seeing(self.method.queries)
         self.latent = prompt.zero_latent().detach()
         kept(self.method.without, self.latent[:, 0])
@@ -105,7 +105,7 @@ class Steering:
     ) -> tuple[Step, torch.Tensor | None, torch.Tensor]:
         method, started = self.method, time.perf_counter()
         latent = start.detach().clone()
-        self._check_finite("latent", latent, number)
+        self._check_finite("latent", latent.to(self.prompt.call.states.dtype), number)
         try:
             attention = capture_attention(
                 self.mllm,
@@ -180,7 +180,9 @@ def optimize(
 ) -> Trace:
     """Optimise a latent on the visual tokens so that the context token's attention moves into the regions.
 
-    An interrupt (Ctrl-C, the notebook's stop button) ends the run and returns the trace so far.
+    An interrupt (Ctrl-C, the notebook's stop button) ends the run and returns the trace so far, also while callbacks are
+    told of the end. Any other error, of a callback too, has the trace so far in its attribute `trace`. Every callback that
+    was started is told of the end, and the first error is raised after that.
 
     Args:
         mllm: the model that prepared the prompt.
@@ -197,8 +199,24 @@ def optimize(
         NotFiniteError: when attention is not finite before any step.
         OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
     """
-    run = Steering(mllm, prompt, regions, method)
+    run, callbacks = Steering(mllm, prompt, regions, method), tuple(callbacks)
+    try:
+        _run(run, callbacks)
+    except KeyboardInterrupt:
+        if not run.trace.steps:
+            raise
+        run.trace.stopped = "interrupted"
+    except BaseException as error:
+        if run.trace.steps:
+            carry(error, "trace", run.trace, f"The trace so far, {len(run.trace)} steps,")
+        raise
+    return run.trace
+
+
+def _run(run: Steering, callbacks: Sequence[Callback]) -> None:
+    """Every step, and then every `on_end` of a callback that was started; the first error is raised after these."""
     started: list[Callback] = []
+    errors: list[BaseException] = []
     try:
         for callback in callbacks:
             started.append(callback)
@@ -206,11 +224,22 @@ def optimize(
         for step in run:
             for callback in callbacks:
                 callback.on_step(run, step)
-    except KeyboardInterrupt:
-        if not run.trace.steps:
-            raise
+    except KeyboardInterrupt as interrupt:
         run.trace.stopped = "interrupted"
-    finally:
-        for callback in started:
+        errors.append(interrupt)
+    except BaseException as error:
+        reason = type(error).__name__ if run.trace.stopped == "running" else run.trace.stopped
+        run.trace.stopped = f"failed: {reason}"
+        errors.append(error)
+    for callback in started:
+        try:
             callback.on_end(run)
-    return run.trace
+        except BaseException as error:
+            errors.append(error)
+    if errors:
+        # An interrupt leaves a trace to return, so that an error says more.
+        first = next((error for error in errors if not isinstance(error, KeyboardInterrupt)), errors[0])
+        for other in errors:
+            if other is not first:
+                first.add_note(f"There was also: {other!r}")
+        raise first

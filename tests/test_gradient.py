@@ -108,3 +108,15 @@ def test_quantised_weights_computed_in_float16_count_as_half(pair):
     wide = copy.deepcopy(pair[1].model)
     wide.lm_head.compute_dtype = torch.float16
     assert computes_in_half(wide)
+
+
+def test_a_latent_too_large_for_float16_ends_the_run_with_its_trace(pair):
+    """And of runs together that one alone."""
+    mllm = pair[0]
+    prompt = mllm.prepare(IMAGE, "what is the red object ?")
+    wild = cm.ControlMLLM(steps=2, step_size=1e30, ema=1.0, early_stop=0.0, layers=(0, 4)).resolve(mllm)
+    with pytest.raises(cm.OptimizationError, match="latent must stay finite; at step 1 it is not") as caught:
+        cm.optimize(mllm, prompt, REGION, wild)
+    assert len(caught.value.trace) == 1
+    ends = cm.analysis.together.steer_together(mllm, prompt, wild.target(prompt.layout, REGION), [wild, wild])
+    assert torch.isnan(ends.energy[1]).all() and (ends.latent == 0).all()

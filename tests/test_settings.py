@@ -12,6 +12,7 @@ from PIL import Image
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
+from cmllm_tools.errors import SigmaError
 from cmllm_tools.methods import METHODS, Method, method_from_json, register
 from cmllm_tools.updates import GradientSteps
 
@@ -78,9 +79,9 @@ def test_settings_become_plain_values_that_can_be_saved(settings, name, expected
         ({"queries": ()}, "At least one query token"),
         ({"queries": 1.5}, r"got 1\.5"),
         ({"queries": np.array([False, True])}, "whole number"),
-        ({"sigma": -1}, "sigma must be a finite number"),
-        ({"sigma": 1e-200}, "sigma must be a finite number"),
-        ({"sigma": 1e300}, "sigma must be a finite number"),
+        ({"sigma": -1}, "sigma must be above 0; got -1"),
+        ({"sigma": 1e-200}, "sigma must lie in"),
+        ({"sigma": 1e300}, "sigma must lie in"),
         ({"rule": "areal"}, "rule must be 'area' or 'reference'"),
         ({"early_stop": float("nan")}, "early_stop must be a finite number of at least 0"),
         ({"early_stop": -0.1}, "early_stop must be"),
@@ -107,8 +108,17 @@ def test_settings_of_the_gradient_steps_are_read_too(settings):
         cm.ControlMLLM(**settings)
 
 
-@pytest.mark.parametrize("sigma", [-1, 0, float("nan"), "wide", 1e-200])
-def test_a_sigma_has_one_error_wherever_it_enters(tiny, sigma):
+@pytest.mark.parametrize(
+    ("sigma", "message"),
+    [
+        (-1, r"sigma must be above 0; got -1\."),
+        (0, r"sigma must be above 0; got 0\."),
+        (float("nan"), "sigma must be a finite number"),
+        ("wide", "sigma must be a finite number"),
+        (1e-200, r"sigma must lie in 0\.0001\.\.10000"),
+    ],
+)
+def test_a_sigma_has_one_error_wherever_it_enters(tiny, sigma, message):
     mllm, prompt = tiny
     attention = cm.capture_attention(mllm, prompt)
     cmap = cm.context_map(attention)
@@ -122,14 +132,14 @@ def test_a_sigma_has_one_error_wherever_it_enters(tiny, sigma):
         lambda: cm.analysis.gradient_profile(mllm, prompt, REGION, sigma=sigma),
         lambda: cm.analysis.rank_heads(mllm, examples, sigma=sigma),
     ):
-        with pytest.raises(cm.SettingsError, match="sigma must be a finite number in"):
+        with pytest.raises(SigmaError, match=message):
             use()
 
 
 def test_a_sigma_that_reaches_no_visual_token_is_refused(tiny):
     mllm, prompt = tiny
     with pytest.raises(cm.RegionError, match="sigma must be wide enough to reach a visual token"):
-        cm.optimize(mllm, prompt, cm.Point(24, 24), cm.ControlMLLM(sigma=1e-5))
+        cm.optimize(mllm, prompt, cm.Point(24, 24), cm.ControlMLLM(sigma=1e-4))
 
 
 def test_everything_is_checked_before_the_first_step(tiny):
@@ -176,7 +186,7 @@ def test_numbers_of_captures_and_maps_are_read_strictly(tiny):
 def test_tokens_before_the_image_cannot_look_at_it(tiny):
     mllm, prompt = tiny
     for queries in (0, [0, -1]):
-        with pytest.raises(cm.PromptError, match=r"it begins at position \d+, and of .* positions \[0\] stand before it"):
+        with pytest.raises(cm.PromptError, match=r"it begins at position \d+; got .*, of which \[0\] stand before it"):
             cm.capture_attention(mllm, prompt, queries=queries)
 
 
@@ -190,11 +200,9 @@ def test_a_map_that_is_all_zero_has_no_energy(tiny, monkeypatch):
         lambda: cm.energy(cmap, REGION),
         lambda: cm.region_share(cmap, REGION),
     ):
-        with pytest.raises(
-            cm.CaptureError, match="some attention on the image for its energy or share; this one has nothing"
-        ):
+        with pytest.raises(cm.CaptureError, match="some attention on the image, for its energy or share"):
             use()
-    with pytest.raises(cm.CaptureError, match="values that are not finite"):
+    with pytest.raises(cm.CaptureError, match="or not finite"):
         cm.hard_energy(values + torch.nan, torch.ones(16))
     # The package's `optimize` is the function; its module goes by the class.
     module = sys.modules[cm.Steering.__module__]
@@ -212,10 +220,44 @@ def test_latents_and_baselines_that_are_not_finite_are_refused(tiny):
         lambda: cm.capture_attention(mllm, prompt, latent=latent),
         lambda: cm.analysis.gradient_profile(mllm, prompt, REGION, latent=latent),
     ):
-        with pytest.raises(cm.CaptureError, match=r"A latent must be finite; 1 of these \d+ values are not"):
+        with pytest.raises(cm.CaptureError, match=r"A latent must be finite in the model's dtype; 1 of \d+ values are not"):
             use()
     with pytest.raises(cm.SettingsError, match="Baseline states must be finite"):
         cm.analysis.attribute(mllm, prompt, "red", baseline=latent)
+
+
+def test_shares_and_distances_of_other_tokens_have_no_energy():
+    values = torch.rand(4)
+    for inside in (torch.rand(5), torch.full((4,), torch.nan), np.ones(4)):
+        for energy in (cm.hard_energy, cm.soft_energy):
+            with pytest.raises(cm.RegionError, match="one finite share or distance for each of the 4 visual tokens"):
+                energy(values, inside)
+    with pytest.raises(cm.CaptureError, match="must be a tensor"):
+        cm.hard_energy(np.ones(4), torch.ones(4))
+
+
+def test_what_is_no_method_choice_or_count_is_refused(tiny):
+    mllm, prompt = tiny
+    examples = [cm.analysis.Example(prompt.image, "what ?", REGION)]
+    for use in (
+        lambda: cm.Steering(mllm, prompt, REGION, "ControlMLLM"),
+        lambda: cm.optimize(mllm, prompt, REGION, cm.ControlMLLM),
+        lambda: cm.analysis.sweep_windows(mllm, examples, method="x"),
+        lambda: cm.analysis.sweep_windows(mllm, examples, windows=3),
+        lambda: cm.analysis.sweep_windows(mllm, examples, windows=[(0.5, 2)]),
+        lambda: cm.analysis.sweep_windows(mllm, examples, windows=[()]),
+        lambda: cm.analysis.sweep_windows(mllm, examples, contexts=5),
+        lambda: cm.analysis.sweep_windows(mllm, examples, most=1.5),
+        lambda: cm.analysis.Choice((), "last"),
+        lambda: cm.EarlyStopping("x"),
+        lambda: cm.Contrast("1"),
+        lambda: cm.Contrast(float("inf")),
+        lambda: cm.analysis.attribute(mllm, prompt, "red", steps=1.5),
+        lambda: cm.analysis.attribute(mllm, prompt, "red", seed=-1),
+        lambda: cm.analysis.attribute(mllm, prompt, "red", batch=True),
+    ):
+        with pytest.raises(cm.SettingsError):
+            use()
 
 
 def test_a_run_is_gone_through_once(tiny):

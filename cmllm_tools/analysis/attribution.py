@@ -18,6 +18,7 @@ from ..models.interrupts import Restoring
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
+from ..strict import whole_number
 from .features import Features, feature_numbers, is_tokens
 from .presence import Baseline, PresenceScore
 
@@ -191,8 +192,9 @@ class Settings:
             )
         for name in ("steps", "samples", "window"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and whole_number(value, name) < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
+        whole_number(self.seed, "seed", least=0)
 
 
 @unaffected(gradient=True)

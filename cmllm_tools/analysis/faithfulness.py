@@ -12,6 +12,7 @@ from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
+from ..strict import whole_number
 from .attribution import Attribution, Method, Settings, attributed, captum
 from .presence import Baseline, PresenceScore
 
@@ -126,7 +127,7 @@ def insertion_deletion(
 
 
 def check_curves(points: int, orders: int) -> None:
-    if points < 1 or orders < 2:
+    if whole_number(points, "points") < 1 or whole_number(orders, "orders") < 2:
         raise SettingsError(f"Curves need at least 1 point and 2 random orders; got points={points}, orders={orders}.")
 
 

@@ -18,6 +18,7 @@ from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected
+from ..progress import progress_bar
 from ..regions import Regions
 
 
@@ -98,8 +99,6 @@ def gradient_profile(
         CaptureError: for layers or heads out of range.
         PromptError: for queries that are not in the prompt.
     """
-    from tqdm.auto import tqdm
-
     start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     attention = capture_attention(mllm, prompt, layers, heads, queries, start)
     maps = layer_maps(attention)
@@ -109,7 +108,7 @@ def gradient_profile(
     gradients = torch.stack(
         [
             gradients_of(energy, [start], half, retain_graph=energy is not energies[-1])[0].flatten()
-            for energy in tqdm(energies, "gradients", unit="layer")
+            for energy in progress_bar(energies, "gradients", unit="layer")
         ]
     )
     # A layer that looks at other tokens only (a sliding window past the image) has no energy, and pulls at nothing.

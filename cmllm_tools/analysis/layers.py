@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..attention import Attention
-from ..display import VIRIDIS, Fact, Html, Outline, bar, card, one_line, picture, table
+from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
 from ..errors import RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
@@ -19,8 +18,6 @@ from ..regions import Region, Regions, as_regions
 PLACES = 24
 # Heads that a notebook lists.
 ROWS = 8
-# Low values are transparent, to show an image; a grid has the scale's lowest colour there.
-_LEAST = Image.new("RGB", (1, 1), f"#{VIRIDIS[0]}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,13 +157,13 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
 
 
 def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:
-    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest."""
+    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
     rows, columns = values.shape
     return picture(
         (columns, rows),
-        _LEAST,
         cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
         heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
+        opaque=True,
         outlines=outlines,
         caption=caption,
     )

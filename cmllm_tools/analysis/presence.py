@@ -15,6 +15,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
+from ..progress import progress_bar
 from ..strict import whole_number
 
 Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
@@ -130,9 +131,7 @@ class PresenceScore:
     @contextmanager
     def progress(self, total: int, label: str, shown: bool) -> Iterator[None]:
         """While open, a progress bar counts the copies that are scored."""
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, desc=label, leave=False, disable=not shown) as bar:
+        with progress_bar(total=total, desc=label, leave=False, disable=not shown) as bar:
             self._bar = bar
             try:
                 yield

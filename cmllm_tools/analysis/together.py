@@ -63,7 +63,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     latent = updates.latent.detach()
     final, first, last = latent.clone(), torch.empty(0), torch.empty(0)
     for number in range(method.steps + 1):
-        sound = torch.isfinite(latent).flatten(1).all(1)
+        sound = torch.isfinite(latent.to(prompt.call.states.dtype)).flatten(1).all(1)
         # A latent that is not finite ends its run, and would be refused for all.
         latent = torch.where(sound[:, None, None], latent, 0).requires_grad_(number < method.steps and bool(going.any()))
         recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent, finite=number == 0)

@@ -12,10 +12,11 @@ from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
 from ..analysis.intervals import bootstrap, interval_text, says_something
 from ..analysis.sweep import FIGURES
 from ..analysis.together import steer_together
-from ..errors import DataError
+from ..errors import DataError, carry
 from ..methods import Method
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..progress import progress_bar
 from .matching import strict_match
 from .roc import ReferringExample
 
@@ -60,7 +61,8 @@ def sweep_and_test(
 ) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
     """Sweep the first half of a set, recommend, and test on the second half.
 
-    An interrupt of the sweep ends it there, with neither recommendation nor test; one of the test keeps what was tested.
+    An interrupt of the sweep ends it there, with neither recommendation nor test; one of the test keeps what was tested. An
+    error has what is known of the sweep in its attribute `sweep`.
 
     Args:
         lines: of a set whose questions name what to choose from.
@@ -81,20 +83,22 @@ def sweep_and_test(
     )
     if sweep.done < len(sweep.examples):
         return sweep, None, None
-    chosen = recommend(sweep)
-    rest = lines[half:][:held_out]
-    return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+    try:
+        chosen = recommend(sweep)
+        rest = lines[half:][:held_out]
+        return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+    except BaseException as error:
+        carry(error, "sweep", sweep, "The whole sweep")
+        raise
 
 
 def _tested(
     mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation
 ) -> HeldOut | None:
-    from tqdm.auto import tqdm
-
     choices = [chosen.choice, chosen.against]
     answers: list[list[bool]] = []
     with suppress(KeyboardInterrupt):
-        for line in tqdm(lines, desc="held out", unit="example"):
+        for line in progress_bar(lines, desc="held out", unit="example"):
             answers.append(_answers_right(mllm, line, kind, method, choices))
     if not answers:
         return None

@@ -1,14 +1,15 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError
+from ..errors import OutputError, SettingsError
+from ..files import check_writable, said
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..regions import Box, Mask, Point, Region, Scribble
-from ..trace import check_writable
 
 METHODS: dict[str, Callable[..., Method]] = {
     "controlmllm": ControlMLLM,
@@ -107,11 +108,30 @@ def check_count(options: argparse.Namespace) -> None:
         raise SettingsError(f"--n must be at least 1 and --skip at least 0; got {options.n} and {options.skip}.")
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Before the run: nothing that was computed may be lost to a mistyped path."""
-    for path in paths:
-        if path is not None:
-            check_writable(path)
+def check_outputs(outputs: Mapping[str, Path | None], *inputs: object) -> None:
+    """Before the run: nothing that was computed may be lost to a mistyped path, and nothing that is read be replaced.
+
+    Args:
+        outputs: file to each option's name.
+        inputs: files, or folders whose files are read; what is None or no path is passed over.
+
+    Raises:
+        OutputError: for a file that cannot be written, is an input or one of its files, or two outputs in one file.
+    """
+    given = {name: check_writable(path) for name, path in outputs.items() if path is not None}
+    for (one, path), (other, twin) in combinations(given.items(), 2):
+        if _same(path, twin):
+            raise OutputError(f"{one} and {other} must be two files; both are {said(path)}.")
+    sources = [Path(source).expanduser() for source in inputs if isinstance(source, str | Path)]
+    for name, path in given.items():
+        for source in sources:
+            if _same(path, source) or (path.exists() and source.resolve() in path.resolve().parents):
+                raise OutputError(f"{name} must not replace what is read; {said(path)} is, or is in, {said(source)}.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    both = one.exists() and other.exists()
+    return one.samefile(other) if both else one.resolve() == other.resolve()
 
 
 def _pair(text: str) -> tuple[float, float]:

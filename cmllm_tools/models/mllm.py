@@ -15,6 +15,7 @@ from .geometry import Placement
 from .latent import Latent
 from .lookup import family_of, probed_family
 from .prepare import prepare
+from .processors import fitted
 from .prompt import Prompt
 from .spelling import spelled
 from .undisturbed import locked, undisturbed
@@ -26,7 +27,7 @@ class Mllm:
 
     Args:
         model: a transformers model of a supported family.
-        processor: its processor.
+        processor: its processor; settings that old checkpoints leave out are taken from the model, on a copy.
         name: what the model is called in traces; its `name_or_path` when left out.
         revision: of the checkpoint, for traces.
         layout: "table" lays visual tokens out by the family's row; "probe" finds out where each of them looks by moving a
@@ -53,7 +54,7 @@ class Mllm:
         model = unwrapped(model)
         self.family: Family = family_of(model) if layout == "table" else probed_family(model)
         self.model = model
-        self.processor = processor
+        self.processor = fitted(processor, model)
         self.name = name or str(getattr(model.config, "name_or_path", "")) or type(model).__name__
         self.revision = revision or getattr(model.config, "_commit_hash", None)
         self.gradient_checkpointing = False
@@ -109,15 +110,16 @@ class Mllm:
         """Image and question as the model reads them; runs the vision encoder once.
 
         Args:
-            image: path, PIL image or uint8 array.
+            image: all that `read_image` takes, of at least 4 px a side.
             question: the user's words, without the image placeholder or the template around them.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
 
         Raises:
-            ImageError: for an image that cannot be read.
-            PromptError: for an empty question, one that contains the image placeholder, padding on the right, or settings
-                of the image processor.
+            ImageError: for an image that cannot be read, is too small for the model, or that the processor cannot take.
+            PromptError: for an empty question, one that contains the image placeholder or stands before the image, padding
+                on the right, options that the processor would ignore, settings of the image processor, and a prompt that
+                would be cut or is longer than the model's positions.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.

@@ -155,7 +155,7 @@ class Prompt:
         if blind and self.call.site.in_sequence and not self.learned:
             raise PromptError(
                 f"Query tokens must not stand before the image, to which they cannot attend; it begins at position "
-                f"{first}, and of {shown(queries)} positions {blind} stand before it."
+                f"{first}; got {shown(queries)}, of which {blind} stand before it."
             )
         return found
 
@@ -194,9 +194,9 @@ def as_queries(queries: Any, error: type[CmllmError] = PromptError) -> str | int
     if isinstance(queries, str):
         return queries
     if isinstance(queries, bytes) or not isinstance(queries, Iterable) or getattr(queries, "shape", None) == ():
-        return whole_number(queries, "Queries that are no words", error=error)
+        return whole_number(queries, "A query token that is no word", error=error)
     found = tuple(
-        query if isinstance(query, str) else whole_number(query, "Each query that is no word", error=error)
+        query if isinstance(query, str) else whole_number(query, "Each query token that is no word", error=error)
         for query in queries
     )
     if not found:

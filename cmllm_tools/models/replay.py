@@ -246,15 +246,16 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
             f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
             f"{len(prompts)}. It belongs to one prompt: optimise again for another image or model."
         )
-    if not bool(torch.isfinite(latent).all()):
+    latent = latent.to(states)
+    if not bool((finite := torch.isfinite(latent)).all()):
         raise CaptureError(
-            f"A latent must be finite; {int((~torch.isfinite(latent)).sum())} of these {latent.numel()} values are not. "
-            "It may come from a run whose steps were too large, or whose dtype was too narrow."
+            f"A latent must be finite in the model's dtype; {int((~finite).sum())} of {finite.numel()} values are not in "
+            f"{states.dtype}. Take one of an earlier step, or a wider dtype."
         )
     if latent.is_inference():
         # What was made in inference mode takes no part in a graph.
         latent = latent.clone()
-    return prompts.index_add(1, visual, latent.to(states).expand(len(prompts), -1, -1)).view_as(states)
+    return prompts.index_add(1, visual, latent.expand(len(prompts), -1, -1)).view_as(states)
 
 
 @restoring

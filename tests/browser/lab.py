@@ -108,16 +108,17 @@ class Notebook:
 
         Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or asks.
         """
-        running = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first
-        dialog = self.page.locator(".jp-Dialog .jp-mod-accept")
+        last = self._prompt(self.page.locator(".jp-CodeCell").last)
+        begun = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first.or_(last.filter(has_text=re.compile(r"\d")))
+        # It may ask for a kernel, also late, and then hides the menu.
+        dialog = self.page.locator(".jp-Dialog")
+        self.page.add_locator_handler(dialog, lambda _: dialog.locator(".jp-mod-accept").click())
         for _ in range(10):
             self.menu("Run", "Run All Cells")
             with suppress(TooLong):
-                running.or_(dialog).first.wait_for(timeout=3000)
-                self.page.wait_for_timeout(500)
-                if not dialog.is_visible():
-                    break
-                dialog.click()
+                begun.first.wait_for(timeout=15_000)
+                break
+        self.page.remove_locator_handler(dialog)
         self._numbered(self.page.locator(".jp-CodeCell").last, None)
 
     def run_cell(self, start):

@@ -165,7 +165,7 @@ def test_stop_and_another_widget_meanwhile(lesson, panel, measured):
     assert panel.answers() == answers
     # The panel is free, and what it holds is a whole trace: it can be saved, and another run begins.
     panel.press("Save trace")
-    panel.root.get_by_text(f"({steps} steps).").wait_for()
+    panel.root.get_by_text(f"({steps - 1} updates).").wait_for()
     panel.field(0, 2)
     panel.press("Steer")
     panel.wait_for("^finished .step 2 of 2")
@@ -192,7 +192,7 @@ def test_slider(panel, measured, pictures):
     panel.draw("Box", CROSS[:2], CROSS[2:])
     panel.timed("Steer", FINISHED)
     player = panel.root.locator(".cmllm-player")
-    slider = player.locator("input[type=range]")
+    slider = player.locator(".step")
     slider.evaluate(
         """(slider) => {
             slider.addEventListener("input", ({ timeStamp }) => requestAnimationFrame(() => setTimeout(() =>
@@ -250,7 +250,7 @@ def test_layers_tab(lesson, panel, pictures):
     explorer.locator(".cell[aria-label^='layer 2, head 5:'][aria-selected=true]").wait_for()
     panel.root.screenshot(path=pictures / "workbench-layers.png")
     panel.press("Use in settings")
-    panel.root.locator(".widget-readout", has_text=re.compile("^2 . 3$")).wait_for()
+    panel.root.locator(".cmllm-layers", has_text=re.compile("^layer 2$")).wait_for()
     panel.timed("Steer", FINISHED)
     panel.root.get_by_role("tab", name="Steps").click()
     assert panel.root.locator(".cmllm-player .label").text_content() == "step 3 of 3"
