@@ -12,6 +12,7 @@ from .errors import (
     CmllmError,
     DataError,
     ImageError,
+    NotFiniteError,
     OptimizationError,
     OutputError,
     PromptError,
@@ -27,6 +28,7 @@ from .memory import MemoryEstimate, estimate
 from .methods import ControlMLLM, ControlMLLMPlus
 from .models.decoding import Contrast
 from .models.mllm import Mllm
+from .models.origin import WeightsWarning
 from .models.prompt import Prompt
 from .optimize import Steering, optimize
 from .regions import Box, Mask, Point, Scribble
@@ -58,6 +60,7 @@ __all__ = [
     "Mask",
     "MemoryEstimate",
     "Mllm",
+    "NotFiniteError",
     "OptimizationError",
     "OutputError",
     "Point",
@@ -74,6 +77,7 @@ __all__ = [
     "TraceError",
     "UnsupportedModelError",
     "VisualTokenLayout",
+    "WeightsWarning",
     "capture_attention",
     "context_map",
     "energy",

@@ -15,6 +15,7 @@ from ..energy import Target, checked_sigma
 from ..errors import CaptureError, DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
 from ..strict import shown, whole_number, whole_numbers
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
@@ -194,6 +195,7 @@ class HeadRanking:
             raise DataError(f"A ranking must be a file written by HeadRanking.save; {path} is not: {error}") from error
 
 
+@unaffected(gradient=False)
 def rank_heads(
     mllm: Mllm,
     examples: Iterable[Example],

@@ -17,6 +17,7 @@ from .lookup import family_of, probed_family
 from .prepare import prepare
 from .prompt import Prompt
 from .spelling import spelled
+from .undisturbed import locked, undisturbed
 from .wrappers import unwrapped
 
 
@@ -119,7 +120,9 @@ class Mllm:
                 of the image processor.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
-        return prepare(self, image, question, processor_options)
+        # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+            return prepare(self, image, question, processor_options)
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
@@ -150,9 +153,10 @@ class Mllm:
 
         Raises:
             CaptureError: for a latent of another prompt's shape, or one that is not finite.
-            PromptError: for several copies of a prompt.
+            PromptError: for several copies of a prompt, and a prompt of another model, or of another dtype or device.
             SettingsError: for an option that cannot be kept or is out of range, for a contrast together with beams or
                 sampling, and for a family that cannot do it.
         """
+        prompt.check(self)
         options = {"max_new_tokens": max_new_tokens} | options
         return decoding.generate(self.model, self.processor, self.family, prompt, latent, contrast, options)

@@ -12,6 +12,7 @@ from PIL import Image
 from ..errors import PromptError, UnsupportedModelError
 from ..images import ImageSource, read_image
 from .geometry import Placement, Seen
+from .origin import Origin
 from .probe import probe
 from .prompt import Prompt
 from .replay import LanguageCall, record
@@ -46,6 +47,7 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
         call=call,
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
         offsets=offsets,
+        origin=Origin.of(mllm),
     )
 
 
