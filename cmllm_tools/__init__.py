@@ -12,6 +12,7 @@ from .errors import (
     CmllmError,
     DataError,
     ImageError,
+    NotFiniteError,
     OptimizationError,
     OutputError,
     OutputWarning,
@@ -28,6 +29,7 @@ from .memory import MemoryEstimate, estimate
 from .methods import ControlMLLM, ControlMLLMPlus
 from .models.decoding import Contrast
 from .models.mllm import Mllm
+from .models.origin import WeightsWarning
 from .models.prompt import Prompt
 from .optimize import Steering, optimize
 from .regions import Box, Mask, Point, Scribble
@@ -59,6 +61,7 @@ __all__ = [
     "Mask",
     "MemoryEstimate",
     "Mllm",
+    "NotFiniteError",
     "OptimizationError",
     "OutputError",
     "OutputWarning",
@@ -76,6 +79,7 @@ __all__ = [
     "TraceError",
     "UnsupportedModelError",
     "VisualTokenLayout",
+    "WeightsWarning",
     "capture_attention",
     "context_map",
     "energy",

@@ -1,6 +1,7 @@
 """Energies: how far a context-token map is from lying in a region. Pure functions, differentiable in the map."""
 
 import math
+import warnings
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 
 from .context import ContextMap
 from .errors import CaptureError, RegionError
-from .layout import Rule, VisualTokenLayout
+from .layout import RegionWarning, Rule, VisualTokenLayout
 from .regions import Regions, as_regions
 from .strict import number
 
@@ -116,7 +117,7 @@ class Target:
     floor: float = 0.0
 
     def __post_init__(self) -> None:
-        as_sigma(self.sigma)
+        object.__setattr__(self, "sigma", as_sigma(self.sigma))
         if not bool(torch.isfinite(self.measures).all()):
             raise RegionError("A region's shares or distances must be finite for every visual token; these are not.")
         for weights, measure, soft in zip(self._weights(), self.measures, self.soft, strict=True):
@@ -128,9 +129,24 @@ class Target:
 
     @classmethod
     def of(cls, layout: VisualTokenLayout, regions: Regions, sigma: float = 0.1, rule: Rule = "area") -> "Target":
-        """Measure `regions` on a layout. Raises RegionError and warns as the layout does."""
-        several = as_regions(regions)
+        """Measure `regions` on a layout.
+
+        Raises:
+            RegionError: as the layout does.
+
+        Warns:
+            RegionWarning: as the layout does, and for a region that covers all that the model sees.
+        """
+        several, sigma = as_regions(regions), as_sigma(sigma)
         rows = [layout.distance(region, rule) if region.soft else layout.inside(region, rule) for region in several]
+        for region, row in zip(several, rows, strict=True):
+            if not region.soft and row.min() > 1 - 1e-6:
+                warnings.warn(
+                    f"{region!r} covers everything that the model sees: its energy is 0 wherever the model looks, and "
+                    "steering has no direction to go. Draw a smaller region.",
+                    RegionWarning,
+                    stacklevel=3,
+                )
         return cls(torch.from_numpy(np.stack(rows)), tuple(region.soft for region in several), sigma)
 
     def to(self, values: torch.Tensor) -> "Target":

@@ -27,6 +27,10 @@ class CaptureError(CmllmError, ValueError):
     """Attention that cannot be captured as asked: layers, heads or queries that do not exist."""
 
 
+class NotFiniteError(CaptureError):
+    """Attention that is not finite: numbers have overflowed in the model."""
+
+
 class OptimizationError(CmllmError, RuntimeError):
     """An optimisation that cannot go on; `trace` holds the steps so far and the last good latent."""
 

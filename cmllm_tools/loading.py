@@ -12,9 +12,11 @@ from .models.embedded import EMBEDDED_MODEL
 from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
+from .models.undisturbed import unaffected
 from .selfcheck import self_check
 
 
+@unaffected(gradient=True)
 def load(
     model: str | PathLike | tuple[Any, Any] | None = None,
     *,

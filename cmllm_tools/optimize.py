@@ -2,18 +2,19 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
 
 import torch
 
 from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import kept, layer_maps
-from .errors import OptimizationError, carry
+from .errors import NotFiniteError, OptimizationError, carry
 from .methods import ControlMLLM, Method
 from .models.gradient import computes_in_half, gradients
+from .models.interrupts import uninterrupted
 from .models.mllm import Mllm
 from .models.prompt import Prompt, queries_name
+from .models.undisturbed import unaffected
 from .regions import Regions, as_regions
 from .trace import Step, Trace
 
@@ -37,11 +38,13 @@ class Steering:
     Raises:
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
-        PromptError: for queries that are not in the prompt, or stand before the image.
+        PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
         CaptureError: for heads, or visual tokens to leave out, that do not exist.
     """
 
+    @unaffected(gradient=False)
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: Method | None = None):
+        prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
         self.method = (method or ControlMLLM()).resolve(mllm)
@@ -80,29 +83,42 @@ class Steering:
                 self.trace.stopped = self._reason
                 return
             if gradient is not None:
-                updates.update(gradient)
+                with unaffected(gradient=False):
+                    updates.update(gradient)
         self.trace.stopped = "finished"
 
-    def _taken(self, number: int, latent: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
+    def _taken(self, number: int, start: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
         """A step at a latent, which is then the run's, with the gradient there if it is asked for."""
-        latent = latent.detach().clone()
-        self._check_finite("latent", latent, number)
-        step, gradient = self._step(number, latent, differentiate)
+        step, gradient, latent = self._step(number, start, differentiate)
+        self._keep(step, latent)
+        return step, gradient
+
+    @uninterrupted
+    def _keep(self, step: Step, latent: torch.Tensor) -> None:
         self.latent = latent
         self.trace.latent = latent.float().cpu()
         self.trace.steps.append(step)
-        return step, gradient
 
-    def _step(self, number: int, latent: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
+    @unaffected(gradient=True)
+    def _step(
+        self, number: int, start: torch.Tensor, differentiate: bool
+    ) -> tuple[Step, torch.Tensor | None, torch.Tensor]:
         method, started = self.method, time.perf_counter()
-        attention = capture_attention(
-            self.mllm,
-            self.prompt,
-            layers=method.layers_of(self.mllm),
-            heads=method.heads,
-            queries=method.queries,
-            latent=latent.requires_grad_(differentiate),
-        )
+        latent = start.detach().clone()
+        self._check_finite("latent", latent, number)
+        try:
+            attention = capture_attention(
+                self.mllm,
+                self.prompt,
+                layers=method.layers_of(self.mllm),
+                heads=method.heads,
+                queries=method.queries,
+                latent=latent.requires_grad_(differentiate),
+            )
+        except NotFiniteError as error:
+            if number == 0:
+                raise
+            raise self._not_finite("attention", number) from error
         maps = layer_maps(attention, without=method.without)
         values = maps.mean(0)
         self._check_looks(values, number)
@@ -122,11 +138,11 @@ class Steering:
             gradient_norm=None if gradient is None else gradient.norm().item(),
             seconds=time.perf_counter() - started,
         )
-        return step, gradient
+        return step, gradient, latent
 
     def _check_looks(self, values: torch.Tensor, number: int) -> None:
         if not values.any():
-            self._fail(
+            raise self._failed(
                 "map all zero",
                 f"The context-token map must have some attention on the image; at step {number} it has none. Take query "
                 f"tokens that look at the image (now {queries_name(self.method.queries)!r}), other layers or heads, or "
@@ -135,18 +151,21 @@ class Steering:
 
     def _check_finite(self, what: str, values: torch.Tensor, number: int) -> None:
         if not torch.isfinite(values).all():
-            dtype = self.mllm.model.dtype
-            # An unsteered step cannot be the fault of the step size.
-            met = (
-                f"dtype {dtype}, step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype."
-                if number
-                else f"dtype {dtype}, nothing steered yet). Try a wider dtype."
-            )
-            self._fail(f"{what} not finite", f"The {what} must stay finite; at step {number} it is not ({met}")
+            raise self._not_finite(what, number)
 
-    def _fail(self, stopped: str, message: str) -> NoReturn:
+    def _not_finite(self, what: str, number: int) -> OptimizationError:
+        dtype = self.mllm.model.dtype
+        # An unsteered step cannot be the fault of the step size.
+        met = (
+            f"dtype {dtype}, step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype."
+            if number
+            else f"dtype {dtype}, nothing steered yet). Try a wider dtype."
+        )
+        return self._failed(f"{what} not finite", f"The {what} must stay finite; at step {number} it is not ({met}")
+
+    def _failed(self, stopped: str, message: str) -> OptimizationError:
         self.trace.stopped = stopped
-        raise OptimizationError(
+        return OptimizationError(
             f"{message} The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
             self.trace,
         )
@@ -177,7 +196,8 @@ def optimize(
 
     Raises:
         RegionError, SettingsError, PromptError, CaptureError: before the first step, as `Steering` does.
-        OptimizationError: when energy or gradient are no longer finite; it holds the trace so far.
+        NotFiniteError: when attention is not finite before any step.
+        OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
     """
     run, callbacks = Steering(mllm, prompt, regions, method), tuple(callbacks)
     try:

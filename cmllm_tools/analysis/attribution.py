@@ -14,8 +14,10 @@ from ..display import Fact, card, one_line, picture
 from ..errors import SettingsError
 from ..layout import VisualTokenLayout
 from ..models.gradient import rescaled
+from ..models.interrupts import Restoring
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.undisturbed import unaffected
 from .features import Features, feature_numbers, is_tokens
 from .presence import Baseline, PresenceScore
 
@@ -193,6 +195,7 @@ class Settings:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
 
 
+@unaffected(gradient=True)
 def attributed(
     score: PresenceScore, layout: VisualTokenLayout, settings: Settings
 ) -> tuple[torch.Tensor, np.ndarray, float | None]:
@@ -248,7 +251,7 @@ def _times(score: PresenceScore, scale: float) -> Callable[[torch.Tensor], torch
 
 def _feature_ablation(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: Settings) -> _Result:
     mask = torch.from_numpy(numbers).to(score.states.device)[None]
-    with torch.no_grad(), score.progress(int(mask.max()) + 2, "feature ablation", settings.progress):
+    with unaffected(gradient=False), score.progress(int(mask.max()) + 2, "feature ablation", settings.progress):
         values = (
             captum("attr")
             .FeatureAblation(score)
@@ -269,7 +272,7 @@ def _occlusion(score: PresenceScore, layout: VisualTokenLayout, numbers: Any, se
         return score(presence.flatten(1))
 
     total = (rows - window + 1) * (columns - window + 1) + 1
-    with torch.no_grad(), score.progress(total, "occlusion", settings.progress):
+    with unaffected(gradient=False), score.progress(total, "occlusion", settings.progress):
         values = (
             captum("attr")
             .Occlusion(on_grid)
@@ -291,7 +294,8 @@ def _kernel_shap(score: PresenceScore, layout: Any, numbers: np.ndarray, setting
         raise SettingsError(f"KernelShap shares a score out over features, 2 or more; got {settings.features!r}.")
     samples = settings.samples or 8 * count
     devices = [score.states.device] if score.states.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), score.progress(samples, "KernelShap", settings.progress):
+    random = Restoring(partial(torch.random.fork_rng, devices))
+    with unaffected(gradient=False), random, score.progress(samples, "KernelShap", settings.progress):
         torch.manual_seed(settings.seed)
         values = (
             captum("attr")

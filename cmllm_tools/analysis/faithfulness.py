@@ -11,6 +11,7 @@ from ..display import Fact, card, one_line
 from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.undisturbed import unaffected
 from .attribution import Attribution, Method, Settings, attributed, captum
 from .presence import Baseline, PresenceScore
 
@@ -174,7 +175,7 @@ def _both(score: PresenceScore, order: np.ndarray, counts: np.ndarray) -> tuple[
     """Scores (point,) with the first of an order put in, and with them taken out; both ends are known without a run."""
     rank = torch.from_numpy(np.argsort(order))
     put_in = (rank < torch.from_numpy(counts[1:-1, None])).to(score.states)
-    with torch.no_grad():
+    with unaffected(gradient=False):
         found = score(torch.cat([put_in, 1 - put_in])).cpu().double().numpy() if len(put_in) else np.zeros(0)
     there, gone = score.present, score.absent
     insertion, deletion = found[: len(put_in)], found[len(put_in) :]
@@ -222,7 +223,7 @@ def infidelity_of(score: PresenceScore, values: torch.Tensor, samples: int, seed
         taken = (torch.rand(presence.shape, generator=generator) < share).to(presence)
         return taken, presence - taken
 
-    with torch.no_grad():
+    with unaffected(gradient=False):
         there = score.states.new_ones(1, len(score))
         found = captum("metrics").infidelity(
             score,
@@ -237,6 +238,7 @@ def infidelity_of(score: PresenceScore, values: torch.Tensor, samples: int, seed
     return float(found)
 
 
+@unaffected(gradient=False)
 def sensitivity(
     mllm: Mllm,
     prompt: Prompt,

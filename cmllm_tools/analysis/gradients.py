@@ -17,6 +17,7 @@ from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..models.undisturbed import unaffected
 from ..regions import Regions
 
 
@@ -66,6 +67,7 @@ class GradientProfile:
         ]
 
 
+@unaffected(gradient=True)
 def gradient_profile(
     mllm: Mllm,
     prompt: Prompt,

@@ -15,6 +15,7 @@ from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import said, write_whole
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import number, shown, whole_number, whole_numbers
 from .examples import Example, as_examples
@@ -206,6 +207,7 @@ _FIELDS: dict[str, Reader] = {
 }
 
 
+@unaffected(gradient=False)
 def rank_heads(
     mllm: Mllm,
     examples: Iterable[Example],

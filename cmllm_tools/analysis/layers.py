@@ -12,6 +12,7 @@ from ..display import VIRIDIS, Fact, Html, Outline, bar, card, one_line, picture
 from ..energy import Target
 from ..errors import RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
+from ..models.undisturbed import unaffected
 from ..regions import Region, Regions, as_regions
 
 # At most this many other places are compared with.
@@ -90,6 +91,7 @@ class HeadGrid:
         ]
 
 
+@unaffected(gradient=False)
 def region_share(
     attention: Attention,
     region: Regions,

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..attention import Recorder, attention_shown, replay
+from ..attention import Recorder, attention_shown, check_finite, replay
 from ..context import ContextMap
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
@@ -19,10 +19,12 @@ from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
-from ..models.replay import latent_added, undisturbed
+from ..models.replay import latent_added
+from ..models.undisturbed import unaffected, undisturbed
 from ..rows import attention_rows
 
 
+@unaffected(gradient=False)
 def rollout(
     mllm: Mllm,
     prompt: Prompt,
@@ -51,7 +53,7 @@ def rollout(
 
     Raises:
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
-            reproduced.
+            reproduced, or is not finite (NotFiniteError).
         PromptError: for queries that are not in the prompt.
         SettingsError: for a residual out of range.
     """
@@ -60,17 +62,18 @@ def rollout(
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
     positions = prompt.positions(queries)
-    with torch.no_grad():
-        replay(mllm, prompt, calls, None if latent is None else read_latent(latent, prompt.call).detach())
-        rows = _rows(positions, prompt).mean(0)
-        for call in calls.last_to_first():
-            weights = call.weights().mean(0)
-            # Attention sinks of the model's own take from what rows sum to.
-            mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny))
-            rows = residual * rows.to(mixed) + (1 - residual) * mixed
+    replay(mllm, prompt, calls, None if latent is None else read_latent(latent, prompt.call).detach())
+    rows = _rows(positions, prompt).mean(0)
+    for call in calls.last_to_first():
+        weights = call.weights().mean(0)
+        # Attention sinks of the model's own take from what rows sum to.
+        mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny))
+        rows = residual * rows.to(mixed) + (1 - residual) * mixed
+    calls.check_finite(mllm, rows)
     return _map(rows, prompt, prompt.words(positions))
 
 
+@unaffected(gradient=True)
 def relevancy(
     mllm: Mllm, prompt: Prompt, answer: str | Sequence[int] | None = None, *, latent: Latent | None = None
 ) -> ContextMap:
@@ -95,16 +98,16 @@ def relevancy(
 
     Raises:
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
-            reproduced.
+            reproduced, or is not finite (NotFiniteError).
         PromptError: for an empty answer.
     """
+    prompt.check(mllm)
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
     # Something has to require a gradient for a graph to be kept, as the model's own weights do not.
     start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     with (
-        torch.enable_grad(),
-        undisturbed(mllm.model),
+        undisturbed(mllm.model, gradient=True),
         attention_shown(mllm, calls),
         latent_added(prompt.call, start),
     ):
@@ -114,7 +117,7 @@ def relevancy(
     gradients = gradients_of(logits[token], [call.output for call in kept], computes_in_half(mllm.model))
     rows = _rows([len(prompt.tokens) - 1], prompt)[0]
     total = torch.zeros_like(rows)
-    with torch.no_grad():
+    with unaffected(gradient=False):
         for call, gradient in zip(kept, gradients, strict=True):
             weights = call.weights()
             pulls = (gradient[0].transpose(0, 1).to(weights) @ call.values(weights).transpose(-1, -2) * weights).clamp_min(
@@ -122,6 +125,7 @@ def relevancy(
             )
             heard = (rows + total).to(weights) @ pulls.mean(0)
             total = total.to(heard) + heard
+    calls.check_finite(mllm, total)
     total = total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)
     return _map(total, prompt, mllm.words([token]))
 
@@ -179,6 +183,13 @@ class _Calls(Recorder):
         if missing:
             raise CaptureError(f"Every layer must call transformers' attention interface; layers {missing} did not.")
         return (self.calls[layer] for layer in reversed(self.layers))
+
+    def check_finite(self, mllm: Mllm, followed: torch.Tensor) -> None:
+        """Refuse what was followed through all layers where it is not finite, and say in which layer that began."""
+        if not followed.isfinite().all():
+            with unaffected(gradient=False):
+                for layer in self.layers:
+                    check_finite(mllm, {layer: self.calls[layer].weights()})
 
 
 def _check_in_sequence(mllm: Mllm, prompt: Prompt) -> None:

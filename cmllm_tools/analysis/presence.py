@@ -14,6 +14,7 @@ from ..models.gradient import computes_in_half
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.scoring import AnswerScore
+from ..models.undisturbed import unaffected
 from ..strict import whole_number
 
 Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
@@ -47,6 +48,7 @@ class PresenceScore:
             not one of these.
     """
 
+    @unaffected(gradient=False)
     def __init__(
         self,
         mllm: Mllm,
@@ -114,7 +116,7 @@ class PresenceScore:
         return self._at(0.0)
 
     def _at(self, presence: float) -> float:
-        with torch.no_grad():
+        with unaffected(gradient=False):
             return self(self.states.new_full((1, len(self)), presence)).item()
 
     def moved(self, shift: torch.Tensor) -> "PresenceScore":

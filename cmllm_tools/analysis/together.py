@@ -14,6 +14,7 @@ from ..models.batch import copies
 from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.undisturbed import unaffected
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +32,7 @@ class Ends:
     share: torch.Tensor
 
 
+@unaffected(gradient=True)
 def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[Method]) -> Ends:
     """Optimise one latent for each method, all in one batch; each ends as `optimize` would end it alone.
 
@@ -45,6 +47,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     Raises:
         SettingsError: for several methods with a family whose batches are not kept apart.
         CaptureError: for visual tokens to leave out that do not exist.
+        NotFiniteError: when attention is not finite before any step.
     """
     if prompt.call.copies != len(methods):
         prompt = copies(mllm, prompt, len(methods))
@@ -63,7 +66,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
         sound = torch.isfinite(latent).flatten(1).all(1)
         # A latent that is not finite ends its run, and would be refused for all.
         latent = torch.where(sound[:, None, None], latent, 0).requires_grad_(number < method.steps and bool(going.any()))
-        recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent)
+        recorder = capture(mllm, prompt, layers, None, rows, prompt.visual, latent, finite=number == 0)
         parts = [
             torch.einsum("rhqv,rhq->rv", values.to(zero.device), weights[:, index].to(values.dtype))
             for index, values in enumerate(recorder.captured[layer] for layer in layers)

@@ -21,6 +21,7 @@ from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
+from ..models.undisturbed import unaffected
 from ..regions import as_regions
 from ..settings import read_window
 from ..strict import shown, whole_number
@@ -38,6 +39,7 @@ OWN = 32
 Window = tuple[int, int]
 
 
+@unaffected(gradient=False)
 def sweep_windows(
     mllm: Mllm,
     examples: Iterable[Example],

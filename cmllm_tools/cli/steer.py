@@ -27,7 +27,7 @@ def add(commands: Any) -> None:
     demo.set_defaults(run=_demo)
 
     steer = commands.add_parser("steer", help="ask about a region of an image")
-    steer.add_argument("image", type=Path, metavar="IMAGE")
+    steer.add_argument("image", metavar="IMAGE", help="a file, or a data: URI")
     steer.add_argument("question", metavar="QUESTION")
     add_region(steer)
     add_method(steer)

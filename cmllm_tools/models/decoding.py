@@ -13,7 +13,8 @@ from .family import Family
 from .latent import Latent, Steered, read_latent
 from .options import read_options
 from .prompt import Prompt
-from .replay import latent_added, undisturbed
+from .replay import latent_added
+from .undisturbed import undisturbed
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def generate(
         options["logits_processor"] = LogitsProcessorList([_ContrastRows(contrast, theirs)])
         if options.get("streamer") is not None:
             options["streamer"] = _FirstRow(options["streamer"])
-    with torch.no_grad(), undisturbed(model), latent_added(prompt.call, values):
+    with undisturbed(model), latent_added(prompt.call, values):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
     rows = output if torch.is_tensor(output) else output.sequences

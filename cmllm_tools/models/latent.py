@@ -8,6 +8,7 @@ import torch
 from ..errors import CaptureError
 from ..strict import shown
 from .replay import LanguageCall
+from .undisturbed import unaffected
 
 
 @runtime_checkable
@@ -26,6 +27,7 @@ class Steered(Protocol):
 Latent = torch.Tensor | np.ndarray | Steered
 
 
+@unaffected(gradient=True)
 def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
     """The tensor, where the call's states are; one that requires a gradient keeps it.
 

@@ -17,6 +17,7 @@ from .lookup import family_of, probed_family
 from .prepare import prepare
 from .prompt import Prompt
 from .spelling import spelled
+from .undisturbed import locked, undisturbed
 from .wrappers import unwrapped
 
 
@@ -108,18 +109,20 @@ class Mllm:
         """Image and question as the model reads them; runs the vision encoder once.
 
         Args:
-            image: path, PIL image or uint8 array.
+            image: all that `read_image` takes, of at least 4 px a side.
             question: the user's words, without the image placeholder or the template around them.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
 
         Raises:
-            ImageError: for an image that cannot be read.
+            ImageError: for an image that cannot be read, or is too small for the model.
             PromptError: for an empty question, one that contains the image placeholder, padding on the right, or settings
                 of the image processor.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
-        return prepare(self, image, question, processor_options)
+        # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+            return prepare(self, image, question, processor_options)
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
@@ -150,9 +153,10 @@ class Mllm:
 
         Raises:
             CaptureError: for a latent of another prompt's shape, or one that is not finite.
-            PromptError: for several copies of a prompt.
+            PromptError: for several copies of a prompt, and a prompt of another model, or of another dtype or device.
             SettingsError: for an option that cannot be kept or is out of range, for a contrast together with beams or
                 sampling, and for a family that cannot do it.
         """
+        prompt.check(self)
         options = {"max_new_tokens": max_new_tokens} | options
         return decoding.generate(self.model, self.processor, self.family, prompt, latent, contrast, options)

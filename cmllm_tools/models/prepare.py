@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from ..errors import PromptError, UnsupportedModelError
-from ..images import ImageSource, read_image
+from ..images import refusing_small_images
 from .geometry import Placement, Seen
+from .origin import Origin
 from .probe import probe
 from .prompt import Prompt
 from .replay import LanguageCall, record
@@ -21,9 +22,9 @@ if TYPE_CHECKING:
     from .mllm import Mllm
 
 
-def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, Any]) -> Prompt:
+@refusing_small_images
+def prepare(mllm: Mllm, image: Image.Image, question: str, options: dict[str, Any]) -> Prompt:
     """See `Mllm.prepare`."""
-    image = read_image(image)
     text = prompt_text(mllm, question)
     inputs = tensors(mllm, image, text, options)
     ids = inputs["input_ids"][0].tolist()
@@ -46,6 +47,7 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
         call=call,
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
         offsets=offsets,
+        origin=Origin.of(mllm),
     )
 
 

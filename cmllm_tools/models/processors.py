@@ -1,12 +1,17 @@
 """Loading a processor, also where its video part cannot be had: that needs torchvision, and images do not."""
 
 import sys
+import threading
+from collections.abc import Iterator
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import transformers
 from transformers import AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
+
+from .interrupts import restoring
 
 VIDEO = "video_processor"
 
@@ -44,15 +49,26 @@ def processor_class(name: str) -> type[Any]:
             helper = import_module(module.replace(".processing_", ".image_processing_pil_"))
         except ImportError:
             return found
-        before = sys.modules.get(kept)
-        sys.modules[kept] = helper
-        try:
+        with _ONE_AT_A_TIME, _standing_in(kept, helper):
             import_module(module)
-        finally:
-            del sys.modules[kept]
-            if before is not None:
-                sys.modules[kept] = before
     return getattr(sys.modules[module], name)
+
+
+# Another thread that imports meanwhile would be given the stand-in.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@restoring
+def _standing_in(name: str, other: ModuleType) -> Iterator[None]:
+    """While open, imports of the module `name` give another one."""
+    before = sys.modules.get(name)
+    sys.modules[name] = other
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
 
 
 class _Missing(dict[str, Any]):

@@ -2,17 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
 
 from ..display import Fact, card, picture
-from ..errors import CmllmError, PromptError
+from ..errors import CaptureError, CmllmError, PromptError
 from ..layout import VisualTokenLayout
 from ..strict import shown, whole_number
-from .replay import LanguageCall
+from .origin import Origin
+from .replay import LanguageCall, implementation
 from .spelling import find_word
+from .undisturbed import locked, unaffected
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
 
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
@@ -35,6 +40,7 @@ class Prompt:
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
             text does.
         offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
+        origin: the model that prepared it, and its state then; None is not checked.
     """
 
     image: Image.Image
@@ -49,6 +55,28 @@ class Prompt:
     call: LanguageCall
     learned: int = 0
     offsets: tuple[tuple[int, int], ...] = ()
+    origin: Origin | None = None
+
+    def check(self, mllm: "Mllm", replayed: bool = False) -> None:
+        """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.
+
+        Args:
+            replayed: whether the recorded call is made again, whose masks fit one attention implementation.
+
+        Raises:
+            PromptError: for another model, dtype or device.
+            CaptureError: for another attention implementation.
+        """
+        # While another thread captures, the model shows a name of this package's for its implementation.
+        with locked(mllm.model):
+            if self.origin is not None:
+                self.origin.check(mllm)
+            attention = implementation(mllm.model, mllm.family.site) if replayed else None
+        if replayed and self.call.attention != attention:
+            raise CaptureError(
+                f"A prompt's masks fit the attention implementation it was prepared for, {self.call.attention!r}; "
+                f"the model now has {attention!r}. Prepare the prompt again."
+            )
 
     def __repr__(self) -> str:
         facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
@@ -69,6 +97,7 @@ class Prompt:
             ("layout", repr(self.layout)),
         ]
 
+    @unaffected(gradient=True)
     def zero_latent(self) -> torch.Tensor:
         """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""
         states = self.call.states

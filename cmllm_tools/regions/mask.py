@@ -271,7 +271,7 @@ def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarr
             f"A stored region needs a kind and, of a mask, run lengths of at least 0 as whole numbers; got {shown(counts)}."
         )
     if sum(counts) != height * width:
-        raise RegionError(f"The run lengths must add up to {height * width} pixels; got {sum(counts)}.")
+        raise RegionError(f"The run lengths must add up to {height * width} pixels; got {shown(sum(counts))}.")
     values = np.arange(len(counts)) % 2 == 1
     return np.repeat(values, counts).reshape(height, width)
 

@@ -58,8 +58,7 @@ def _of_kind(data: Mapping[str, Any], size: Size | None) -> Region:
             height, width = data["size"]
             if size is not None and (width, height) != tuple(size):
                 raise RegionError(
-                    f"A stored mask must have the image's size of {size[0]} x {size[1]} px; "
-                    f"got {shown(width)} x {shown(height)} px."
+                    f"A mask needs the image's shape (height, width) = {(size[1], size[0])}; got {shown((height, width))}."
                 )
             return Mask(from_run_lengths(data["counts"], height, width))
         case "scribble":
