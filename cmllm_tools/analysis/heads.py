@@ -15,6 +15,7 @@ from ..energy import Target
 from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..notation import layers_text
 from ..progress import progress_bar
 from .examples import Example, as_examples
 from .intervals import bootstrap, wilson
@@ -133,7 +134,7 @@ class HeadRanking:
         (layer, head), *_ = self.order
         return [
             ("", self.model),
-            ("", f"{len(self.layers)} layers x {len(self.heads)} heads over {self.examples} examples"),
+            ("", f"{layers_text(self.layers)} x {len(self.heads)} heads over {self.examples} examples"),
             ("best", f"layer {layer}, head {head}"),
             ("pointing", f"{self.pointing.min():.1%}..{self.pointing.max():.1%}, mean {self.pointing.mean():.1%}"),
             ("by chance", f"{self.pointing_chance:.1%}"),

@@ -13,6 +13,7 @@ from ..display import Fact, Html, card, html, one_line, table
 from ..errors import DataError
 from ..methods import Method, method_from_json
 from ..models.prompt import Queries, queries_name
+from ..notation import window_text
 from ..regions import Box
 from ..trace import check_writable
 from .intervals import bootstrap
@@ -42,7 +43,7 @@ class Choice:
             object.__setattr__(self, "queries", tuple(self.queries))
 
     def __str__(self) -> str:
-        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
+        return f"{window_text(self.layers)}, {queries_name(self.queries)}"
 
 
 @dataclass(frozen=True)
