@@ -48,6 +48,10 @@ class Html(str):
 
     __slots__ = ()
 
+    def __html__(self) -> str:
+        """As templates know it."""
+        return self
+
 
 def html(text: object) -> Html:
     """Escape, unless it is HTML already."""

@@ -15,7 +15,10 @@ def progress_bar(iterable: Iterable[Any] | None = None, desc: str = "", **option
     """
     from tqdm import tqdm
 
-    return tqdm(iterable, desc, file=sys.stdout if _in_notebook() else sys.stderr, **options)
+    notebook = _in_notebook()
+    # In a file or a pipe, each movement of a bar is a line of its own.
+    seconds = 0.1 if notebook or sys.stderr.isatty() else 60.0
+    return tqdm(iterable, desc, file=sys.stdout if notebook else sys.stderr, mininterval=seconds, **options)
 
 
 def _in_notebook() -> bool:

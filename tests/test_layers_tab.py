@@ -45,7 +45,7 @@ def test_after_a_run_it_looks_with_the_latent(mllm, bench):
 def test_a_failure_is_shown_in_the_panel(bench):
     bench.layers._when.value = AFTER
     bench.layers._look.click()
-    assert "press Steer first" in bench._message.value
+    assert "press Steer first" in bench.layers._message.value
     assert isinstance(bench.error, cm.SettingsError)
 
 
@@ -79,7 +79,7 @@ def test_tokens_of_another_question_are_not_steered_with(bench):
     bench.layers.look().queries = ["object"]
     method, bench.question = bench.method, "what is at the left ?"
     bench.layers._use.click()
-    assert "press Look" in bench._message.value
+    assert "press Look" in bench.layers._message.value
     assert bench.method == method
 
 
@@ -88,7 +88,7 @@ def test_a_choice_that_the_model_does_not_have_is_told_in_the_panel(bench):
     sweep.values[:] = 1.0
     bench.layers.sweep = sweep
     bench.layers._found.children[0].value = sweep.choices[0]
-    assert "layers must be a window" in bench._message.value
+    assert "layers must be a window" in bench.layers._message.value
 
 
 def test_a_sweeps_choices_can_be_taken_over(bench):

@@ -87,7 +87,7 @@ def test_traits(trace):
     assert (synced["step"], synced["layer"], len(synced["data"]["steps"])) == (2, None, 6)
     assert "export default { initialize, render }" in synced["_esm"]
     assert ".cmllm-player" in synced["_css"]
-    assert "step 2 of 6, all layers" in repr(player)
+    assert "step 2 of 5, layers 0..2 (3)" in repr(player)
 
 
 def test_what_the_trace_does_not_hold(trace, mllm, prompt, box):

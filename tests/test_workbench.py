@@ -1,7 +1,9 @@
 import asyncio
 import signal
 
+import numpy as np
 import pytest
+import torch
 from conftest import PLUS
 from PIL import Image
 
@@ -287,7 +289,8 @@ def test_settings_are_the_model_s_and_taken_over(mllm, scene):
     bench = Workbench(mllm, scene.image, regions=scene.region("box"))
     assert bench.method == cm.ControlMLLM().resolve(mllm)
     settings = bench.settings
-    settings.steps.value, settings.step_size.value, settings.layers.value = 2, 300.0, (1, 5)
+    settings.steps.value, settings.step_size.value, settings.layers.value = 2, 300.0, (1, 4)
+    assert settings._named.value == "layers 1..4 (4)"
     settings.queries.value, settings.sigma.value = "the, object", 0.3
     changed = bench.method
     assert (changed.steps, changed.step_size, changed.layers) == (2, 300.0, (1, 5))
@@ -342,15 +345,16 @@ def test_prompt_is_prepared_again_only_when_it_must(bench, mllm, monkeypatch, sc
 
 def test_saved_trace_reopens(bench, tmp_path):
     bench._save.click()
-    assert "There is no trace to save yet" in message(bench)
+    assert "There is no trace to save yet" in bench._saved.value
     trace = bench.run()
     bench._path.value = str(tmp_path / "run.safetensors")
     bench._save.click()
-    assert "Saved" in message(bench)
+    assert "Saved" in bench._saved.value
+    assert "(3 updates)" in bench._saved.value
     assert energies(cm.Trace.load(tmp_path / "run.safetensors")) == energies(trace)
     bench._path.value = str(tmp_path / "no" / "run.safetensors")
     bench._save.click()
-    assert "The folder of an output path must exist" in message(bench)
+    assert "The folder of an output path must exist" in bench._saved.value
     assert not bench.running
 
 
@@ -369,7 +373,7 @@ def test_saved_while_it_runs(bench, expected, tmp_path):
         await until(lambda: steps_so_far(bench) == 2)
         bench._path.value = str(tmp_path)
         bench._save.click()
-        assert "must name a file" in message(bench)
+        assert "must name a file" in bench._saved.value
         assert (bench.running, bench.trace.stopped) == (True, "running")
         bench._path.value = str(tmp_path / "run.safetensors")
         bench._save.click()
@@ -391,3 +395,285 @@ def test_cancelled_task_leaves_the_panel_free(bench):
     asyncio.run(steer())
     assert not bench.running
     assert bench.run().stopped == "finished"
+
+
+# Messages, and places that are still empty.
+
+
+def beside(bench, button):
+    """The row that a button stands in."""
+    boxes = [bench._below, bench._side, bench.layers]
+    return next(box for box in boxes for part in box.children if button in (part, *getattr(part, "children", ())))
+
+
+def test_messages_appear_beside_the_button_that_caused_them(bench, tmp_path):
+    """Save and copy in their row, a look and a sweep in their tab, a run below Steer; and nowhere else."""
+    bench._save.click()
+    bench.settings.heads.value = "x"
+    places = (bench._saved, bench.layers._message, bench._message)
+    assert ["no trace to save" in place.value for place in places] == [True, False, False]
+    bench._copy.click()
+    assert ["layer:head pairs" in place.value for place in places] == [True, False, False]
+    bench.settings.heads.value = ""
+    bench._copy.click()
+    assert bench._saved.value == ""
+    bench.layers._when.value = "after"
+    bench.layers._look.click()
+    assert ["press Steer first" in place.value for place in places] == [False, True, False]
+    bench.layers._when.value = "before steering"
+    bench.layers._look.click()
+    assert bench.layers._message.value == ""
+    bench._steer.click()
+    assert ["running event loop" in place.value for place in places] == [False, False, True]
+    assert bench._saved in beside(bench, bench._save).children
+    assert bench.layers._message in bench.layers.children[0].children
+    assert bench._message in beside(bench, bench._steer).children
+
+
+def test_empty_tabs_say_what_will_be_there(bench):
+    steps, layers = (box.children[0].value for box in (bench._player_box, bench.layers._box))
+    assert "a run is shown step by step" in steps
+    assert "Press Steer" in steps
+    assert "where each token looks" in layers
+    assert "Press Look" in layers
+    bench.run()
+    bench.layers.look()
+    assert bench._player_box.children == (bench.player,)
+    assert bench.layers._box.children == (bench.layers.explorer,)
+
+
+# What the model does not know.
+
+
+def test_words_that_the_model_does_not_know_are_named(bench):
+    assert bench._unknown.value == ""
+    bench.question = "describe the <b>zebra</b> & the red cross , zebra ."
+    assert "does not know: <b>&lt;, b, &gt;, zebra, /, &amp;</b>." in bench._unknown.value
+    known = bench._unknown.value.split("<summary>")[1]
+    assert " cross " in known
+    assert "zebra" not in known
+    bench.question = "describe the red cross ."
+    assert bench._unknown.value == ""
+
+
+def test_unknown_words_by_tokenizer():
+    """One with an unknown token, one without, one that knows too many words to list."""
+    from tiny_models import tiny_llava
+
+    from cmllm_tools.models.vocabulary import known_words, unknown_words
+
+    words = tiny_llava()[1].tokenizer
+    unknown = unknown_words(words, "what is the zyzzyva and the zyzzyva ?")
+    assert "zyzzyva" in unknown
+    assert len(set(unknown)) == len(unknown)
+    assert all(words.unk_token_id not in words(word, add_special_tokens=False)["input_ids"] for word in known_words(words))
+
+    class Bytes:
+        unk_token_id, all_special_tokens = None, []
+
+        def get_vocab(self):
+            return {f"piece{number}": number for number in range(5000)}
+
+    assert unknown_words(Bytes(), "zyzzyva") == known_words(Bytes()) == ()
+
+
+# What is copied.
+
+
+def test_copied_code_has_no_endless_line(bench, scene):
+    """A mask drawn by hand on a photograph, a long scribble, a long question: each line can be read, and it runs."""
+    y, x = np.mgrid[:192, :192]
+    ragged = ((x - 90) ** 2 + (y - 80) ** 2 + 900 * np.sin(x / 7) * np.cos(y / 5)) < 60**2
+    long = cm.Scribble([(20 + 0.37 * at, 30.1 + 0.21 * at) for at in range(300)])
+    bench.picker.regions = [cm.Mask(ragged), long]
+    bench.question = "describe the red cross and the blue zero at the center of the image . " * 5
+    code = bench.code()
+    assert max(map(len, code.splitlines())) <= 120
+    names = {}
+    exec(code.replace("trace = ", "trace = None and ").replace("print(trace.table())", ""), names)  # noqa: S102
+    assert names["regions"] == [cm.Mask(ragged), long]
+    assert names["prompt"].question == bench.question
+
+
+def test_copied_code_of_a_mask_of_a_photograph_is_short(mllm):
+    from cmllm_tools.widgets.reproduce import code
+
+    y, x = np.mgrid[:3000, :4000]
+    mask = cm.Mask((x - 1500) ** 2 / 1.3 + (y - 1200) ** 2 + 90000 * np.sin(x / 170) < 900**2)
+    lines = code(mllm, "photo.jpg", "describe the object.", (mask,), PLUS).splitlines()
+    assert max(map(len, lines)) <= 120
+    assert len(lines) < 110
+
+
+def test_copied_code_without_a_region_runs(bench):
+    bench.picker.regions = ()
+    code, names = bench.code(), {}
+    assert "# No region is drawn yet: put yours here" in code
+    exec(code, names)  # noqa: S102
+    assert len(names["trace"]) == 4
+
+
+# What is let go.
+
+
+def living():
+    from ipywidgets.widgets.widget import _instances
+
+    return set(_instances)
+
+
+def used(mllm, image, region):
+    """A panel after all that makes widgets: runs, looks, a sweep, another image, code."""
+    bench = Workbench(mllm, image, regions=region, method=cm.ControlMLLM(steps=1))
+    bench.run()
+    bench.run()
+    for _ in range(2):
+        bench.layers.look()
+    bench.layers.sweep = Found()
+    bench.layers.sweep = Found()
+    bench.image = image
+    bench._copy.click()
+    return bench
+
+
+class Found:
+    """What the tab shows of a sweep."""
+
+    def rows(self):
+        return []
+
+    def _repr_html_(self):
+        return "<table></table>"
+
+
+def test_closed_panels_leave_nothing(mllm, scene):
+    import gc
+    import weakref
+
+    before = living()
+    bench = used(mllm, scene.image, scene.region("box"))
+    trace, parts = bench.trace, [weakref.ref(bench), weakref.ref(bench.picker), weakref.ref(bench.player)]
+    bench.close()
+    assert living() == before
+    assert len(trace) == 2
+    del bench
+    gc.collect()
+    assert [part() for part in parts] == [None] * 3
+
+
+@pytest.mark.slow
+def test_a_hundred_closed_panels_leave_memory_flat(mllm, scene):
+    import gc
+
+    import psutil
+
+    before, sizes = living(), []
+    for number in range(100):
+        bench = Workbench(mllm, scene.image, regions=scene.region("box"), method=cm.ControlMLLM(steps=1))
+        if number % 25 == 0:
+            bench.run()
+        bench.close()
+        del bench
+        if number in (19, 99):
+            gc.collect()
+            sizes.append(psutil.Process().memory_info().rss)
+    assert living() == before
+    # 0.8 MB each were left before.
+    assert sizes[1] - sizes[0] < 80 * 0.1e6
+
+
+def test_each_widget_closes_whole(mllm, prompt, box):
+    before = living()
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=1))
+    for make in (
+        lambda: cm.widgets.StepPlayer(trace),
+        lambda: cm.widgets.AttentionExplorer(mllm, prompt, box),
+        lambda: cm.widgets.RegionPicker(prompt.image, box, prompt.layout),
+    ):
+        widget = make()
+        heard = []
+        widget.observe(heard.append)
+        widget.close()
+        widget.close()
+        assert living() == before
+        assert heard == []
+
+
+def test_a_layout_that_others_use_stays(mllm, prompt, box):
+    import ipywidgets as ipw
+
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=1))
+    shared = ipw.Layout(width="50%")
+    one, other = (cm.widgets.StepPlayer(trace, layout=shared) for _ in range(2))
+    one.close()
+    assert shared.comm is not None
+    other.close()
+    assert shared.comm is None
+
+
+def test_a_panel_that_cannot_be_made_leaves_nothing(mllm, scene):
+    before = living()
+    for given in ({"regions": cm.Box(0, 0, 900, 900)}, {"question": " "}, {"method": cm.ControlMLLM(steps=-3)}):
+        with pytest.raises(cm.CmllmError):
+            Workbench(mllm, scene.image, **given)
+    with pytest.raises(cm.RegionError):
+        cm.widgets.RegionPicker(scene.image, cm.Box(0, 0, 900, 900))
+    assert living() == before
+
+
+def test_closed_in_the_midst_of_a_run(bench, expected):
+    before = living()
+
+    async def steer():
+        task = bench.steer()
+        await until(lambda: steps_so_far(bench) == 2)
+        bench.close()
+        return await task
+
+    bench.method = cm.ControlMLLMPlus(steps=200)
+    trace = asyncio.run(steer())
+    assert (bench.running, trace.stopped) == (False, "closed")
+    assert 2 <= len(trace) <= 3
+    assert living() < before
+
+
+# A model that has changed.
+
+
+@pytest.fixture
+def changeable():
+    """A model of its own, as it is changed."""
+    return cm.load()
+
+
+@pytest.mark.parametrize("change", ["attention", "dtype"])
+def test_the_prompt_is_prepared_again_when_the_model_has_changed(changeable, scene, monkeypatch, change):
+    bench = Workbench(changeable, scene.image, regions=scene.region("box"), method=PLUS)
+    before = bench.run()
+    bench.layers.look()
+    prepared = []
+    prepare = cm.Mllm.prepare
+    monkeypatch.setattr(cm.Mllm, "prepare", lambda *given: (prepared.append(given[2]), prepare(*given))[1])
+    if change == "attention":
+        changeable.model.set_attn_implementation("eager")
+    else:
+        changeable.model.to(torch.float64)
+    after = bench.run()
+    assert bench.error is None
+    assert prepared == ["describe the object."] * (1 if change == "attention" else len(prepared))
+    assert energies(after) == pytest.approx(energies(before), rel=1e-3)
+    if change == "attention":
+        # The tab finds it out for itself, and the run's latent is still of this image and question.
+        changeable.model.set_attn_implementation("sdpa")
+        bench.layers._when.value = "after"
+        bench.layers._look.click()
+        assert bench.layers._message.value == ""
+        assert prepared == ["describe the object."] * 2
+
+
+def test_what_is_wrong_with_the_settings_is_said_once_prepared_again(bench):
+    """A refusal that preparing does not mend is shown, not tried for ever."""
+    bench.settings.queries.value = "zebra"
+    with pytest.raises(cm.CmllmError, match="zebra"):
+        bench.run()
+    assert "zebra" in message(bench)

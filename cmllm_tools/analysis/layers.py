@@ -11,6 +11,7 @@ from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
 from ..errors import RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
+from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
 from ..regions import Region, Regions, as_regions
 
@@ -88,6 +89,7 @@ class HeadGrid:
         ]
 
 
+@unaffected(gradient=False)
 def region_share(
     attention: Attention,
     region: Regions,
@@ -138,8 +140,8 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     Places are a half of the shape (at least one visual token) apart; at most PLACES of them, evenly chosen.
     """
     several = as_regions(region)
-    points = np.array([point for one in several for line in one.outline() for point in line])
-    low, high = points.min(0), points.max(0)
+    bounds = np.array([one.bounds for one in several])
+    low, high = bounds[:, :2].min(0), bounds[:, 2:].max(0)
     x0, y0, x1, y1 = layout.seen
     token = np.median(layout.boxes[:, 2:] - layout.boxes[:, :2], axis=0)
     steps = np.maximum(np.maximum((high - low) / 2, token).round(), 1)

@@ -16,8 +16,7 @@ function rove(elements, at) {
 }
 
 function build(el) {
-  // JupyterLab must not take the keys for moving between cells.
-  const root = node(el, "div", { class: "cmllm-view cmllm-explorer", "data-lm-suppress-shortcuts": "true" });
+  const root = node(el, "div", { class: "cmllm-view cmllm-explorer" });
   const words = node(root, "div", {
     class: "words",
     role: "listbox",
@@ -29,7 +28,7 @@ function build(el) {
   several.title = "Each click adds a token or removes it; else press Ctrl while you click";
   const presets = node(controls, "span", { class: "presets" });
   const panels = node(root, "div", { class: "panels" });
-  const picture = mapOnImage(node(panels, "div", { class: "left" }));
+  const picture = mapOnImage(node(panels, "div", { class: "left" }), "heads", false);
   const label = node(picture.scale, "label", { title: "So that one token with most of the attention hides no others" });
   const cut = node(label, "input", { type: "checkbox", class: "cut" });
   label.append(" cut at the 99th percentile");
@@ -48,6 +47,7 @@ function build(el) {
 
 function render({ model, el }) {
   const view = build(el);
+  const leaveKeys = keepKeys(() => view.root);
   const fixed = Boolean(model.get("fixed")); // a page: there is no kernel to ask for other tokens
   let data, shown, maps, colors, tokens, cells, late;
 
@@ -124,7 +124,7 @@ function render({ model, el }) {
     const where = data.uniform === null ? "that is on the image" : "on the image that is in the region";
     view.title.textContent = `Share of the attention ${where}, by layer (down) and head (across)`;
     view.grid.setAttribute("aria-label", `${view.title.textContent}; arrow keys choose`);
-    colors = colorsOf(data.palette, true);
+    colors = colorsOf(data.palette);
     view.ramp.style.background = rampOf(colors);
   }
 
@@ -160,7 +160,8 @@ function render({ model, el }) {
     view.facts.textContent =
       `"${phrase()}", ${nameOf("layer", layer)}, ${nameOf("head", head)}: ` +
       `${percent(shown.on_image[at], 1)} of its attention is on the image${inside}`;
-    view.picture.show(map, top, view.facts.textContent, cut && top < shown.peaks[at]);
+    const tops = { own: top, common: Math.max(...shown.peaks) };
+    view.picture.show(map, tops, view.facts.textContent, cut && top < shown.peaks[at]);
     cells.forEach((one, index) => index !== at && one.ariaSelected === "true" && (one.ariaSelected = "false"));
     cells[at].ariaSelected = "true";
     rove(cells, at);
@@ -242,6 +243,7 @@ function render({ model, el }) {
   for (const [name, listener] of Object.entries(listeners)) model.on(`change:${name}`, listener);
   load();
   return () => {
+    leaveKeys();
     clearTimeout(late);
     for (const [name, listener] of Object.entries(listeners)) model.off(`change:${name}`, listener);
   };

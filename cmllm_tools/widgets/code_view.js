@@ -4,7 +4,7 @@ function render({ model, el }) {
   const root = el.appendChild(document.createElement("div"));
   const [status, text] = ["div", "pre"].map((tag) => root.appendChild(document.createElement(tag)));
   root.className = "cmllm-code";
-  root.dataset.lmSuppressShortcuts = "true"; // JupyterLab would copy the cell instead of what is selected
+  const leaveKeys = keepKeys(() => root); // JupyterLab would copy the cell instead of what is selected
   text.tabIndex = 0;
   status.setAttribute("role", "status");
 
@@ -30,6 +30,7 @@ function render({ model, el }) {
   model.on("change:shown", copy);
   show();
   return () => {
+    leaveKeys();
     model.off("change:code", show);
     model.off("change:shown", copy);
   };

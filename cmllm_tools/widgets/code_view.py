@@ -1,16 +1,16 @@
 """Python code to take along: shown, and copied to the clipboard."""
 
-from pathlib import Path
-
 import anywidget
 import traitlets
+
+from .modules import joined
 
 
 class CodeView(anywidget.AnyWidget):
     """Code that is hidden until it is shown first; setting `code` then follows silently."""
 
-    _esm = Path(__file__).with_name("code_view.js")
-    _css = Path(__file__).with_name("code_view.css")
+    _esm = joined("keys.js", "code_view.js")
+    _css = joined("code_view.css")
 
     code = traitlets.Unicode().tag(sync=True)
     shown = traitlets.Int(0).tag(sync=True)

@@ -2,11 +2,14 @@
 
 from typing import Any
 
+import ipywidgets as ipw
+
 from ..display import Html
+from .closing import close_whole
 
 
-class Kept:
-    """Mixin of a DOM widget whose MIME bundle has `text/html`: this becomes an output of its own below the widget.
+class Kept(ipw.DOMWidget):
+    """A DOM widget whose MIME bundle has `text/html`: this becomes an output of its own below the widget.
 
     A front shows one form of an output only. Without a kernel JupyterLab takes the widget's form of it, and then finds no
     model; and what a notebook holds of an output is what it was when it was first shown. So the picture is an output that
@@ -17,8 +20,13 @@ class Kept:
 
     def keep(self) -> None:
         """Renew the picture in the notebook."""
-        if self._shown:
+        if self._shown and self.comm is not None:
             self._send_picture("update_display")
+
+    def close(self) -> None:
+        """Close the widget and all that it is made of; its picture in the notebook stays."""
+        if self.comm is not None:
+            close_whole(self)
 
     def _ipython_display_(self, **_: Any) -> None:
         from IPython.display import display
@@ -27,7 +35,7 @@ class Kept:
         data.pop("text/html")
         # The widget's own text would stay what it was; the picture's is renewed.
         data["text/plain"] = type(self).__name__
-        self.add_class(f"{self._mark}-alive")  # type: ignore[attr-defined]
+        self.add_class(f"{self._mark}-alive")
         display(data, metadata=metadata, raw=True)
         self._send_picture("display")
         self._shown = True
@@ -45,9 +53,9 @@ class Kept:
 
     @property
     def _mark(self) -> str:
-        return f"cmllm-{self.model_id}"  # type: ignore[attr-defined]
+        return f"cmllm-{self.model_id}"
 
     def _bundle(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """Data and metadata; a widget of ipywidgets gives the first alone."""
-        bundle = self._repr_mimebundle_()  # type: ignore[attr-defined]
+        bundle = self._repr_mimebundle_()
         return bundle if isinstance(bundle, tuple) else (bundle, {})

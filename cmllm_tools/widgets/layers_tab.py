@@ -6,18 +6,24 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets as ipw
-import torch
 
 from ..analysis.sweep import Choice, Sweep
 from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions
+from ..trace import Trace
 from .attention_explorer import AttentionExplorer
+from .closing import replace_children
+from .messages import Messages, hint
 from .settings import NAMED, Settings
 from .turns import in_thread_of, running_loop
 
 BEFORE, AFTER = "before steering", "after"
+_NOTHING_YET = (
+    "Here you see where each token looks, in every layer and head, and choose those to steer with. Press Look; "
+    "a sweep of the layers is shown below once it is set: bench.layers.sweep = cm.analysis.sweep_windows(...)."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,12 +33,12 @@ class Subject:
     Args:
         prompt: image and question.
         regions: to measure the share in; may be none.
-        latent: of the last run on this prompt, None before one.
+        run: the last one on this prompt, None before one.
     """
 
     prompt: Prompt
     regions: Regions
-    latent: torch.Tensor | None
+    run: Trace | None
 
 
 class LayersTab(ipw.VBox):
@@ -42,7 +48,8 @@ class LayersTab(ipw.VBox):
         mllm: the model.
         subject: gives what to look into, when it is asked for.
         settings: the fields of the method, which take over what is chosen here.
-        attempt: calls an action, and shows its error in the panel.
+        attempt: calls an action, and shows its error in the messages given with it.
+        again: calls what uses the prompt, a second time where the model has changed since it was prepared.
         turn: held while the model is used.
 
     Attributes:
@@ -55,11 +62,12 @@ class LayersTab(ipw.VBox):
         mllm: Mllm,
         subject: Callable[[], Subject],
         settings: Settings,
-        attempt: Callable[[Callable[[], Any]], None],
+        attempt: Callable[[Callable[[], Any], Messages], None],
+        again: Callable[[Callable[[], Any]], Any],
         turn: AbstractContextManager,
     ):
         self._mllm, self._subject, self._settings = mllm, subject, settings
-        self._attempt, self._turn = attempt, turn
+        self._attempt, self._again, self._turn = attempt, again, turn
         # Messages of widgets may be handled by another thread, while a cell uses the model in this one.
         self._loop = running_loop()
         self.explorer: AttentionExplorer | None = None
@@ -69,14 +77,15 @@ class LayersTab(ipw.VBox):
         self._use = ipw.Button(
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
-        self._box, self._found = ipw.VBox(), ipw.VBox()
+        self._message = Messages()
+        self._box, self._found = ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
         self._use.on_click(lambda _: self._do(self.use))
-        row = ipw.HBox([self._when, self._look, self._use], layout=ipw.Layout(flex_flow="row wrap"))
+        row = ipw.HBox([self._when, self._look, self._use, self._message], layout=ipw.Layout(flex_flow="row wrap"))
         super().__init__([row, self._box, self._found])
 
     def _do(self, action: Callable[[], Any]) -> None:
-        in_thread_of(self._loop, self._attempt, action)
+        in_thread_of(self._loop, self._attempt, action, self._message)
 
     def look(self) -> AttentionExplorer:
         """Capture the attention of what the panel shows now, and explore it, as the button does.
@@ -85,18 +94,17 @@ class LayersTab(ipw.VBox):
             SettingsError: for a look after steering, when there was no run on this image and question.
         """
         with self._turn:
-            subject = self._subject()
-            if self._when.value == AFTER and subject.latent is None:
-                raise SettingsError("There is no run on this image and question to look after; press Steer first.")
-            latent = subject.latent if self._when.value == AFTER else None
-            old, region = self.explorer, subject.regions or None
-            sigma = self._settings.method.sigma
-            self.explorer = AttentionExplorer(self._mllm, subject.prompt, region, latent=latent, sigma=sigma)
-        self._box.children = [self.explorer]
+            self.explorer = self._again(self._explored)
+        replace_children(self._box, self.explorer)
         self._use.disabled = False
-        if old is not None:
-            old.close()
         return self.explorer
+
+    def _explored(self) -> AttentionExplorer:
+        subject, after = self._subject(), self._when.value == AFTER
+        if after and subject.run is None:
+            raise SettingsError("There is no run on this image and question to look after; press Steer first.")
+        latent, sigma = subject.run if after else None, self._settings.method.sigma
+        return AttentionExplorer(self._mllm, subject.prompt, subject.regions or None, latent=latent, sigma=sigma)
 
     def use(self) -> None:
         """Take the tokens, the layer and the head chosen in the explorer over into the settings, as the button does.
@@ -134,13 +142,13 @@ class LayersTab(ipw.VBox):
     def sweep(self, sweep: Sweep | None) -> None:
         self._sweep = sweep
         if sweep is None:
-            self._found.children = []
+            replace_children(self._found)
             return
         options = [("choose layers and context token of the sweep", None)]
         options += [(f"{row['choice']}: moved {row['moved']:.3f}", row["choice"]) for row in sweep.rows()]
         choices = ipw.Dropdown(options=options, layout=ipw.Layout(width="auto"))
         choices.observe(lambda change: self._do(lambda: self._take(change["new"])), "value")
-        self._found.children = [choices, ipw.HTML(sweep._repr_html_())]
+        replace_children(self._found, choices, ipw.HTML(sweep._repr_html_()))
 
     def _take(self, choice: Choice | None) -> None:
         if choice is not None:

@@ -12,13 +12,13 @@ import anywidget
 import numpy as np
 from PIL import Image
 
-from ..display import data_uri, palette
+from ..display import OPACITY, data_uri, palette
+from ..files import write_text
 from ..layout import VisualTokenLayout
 from ..regions import Region
-from ..trace import check_writable
 from .kept import Kept
+from .modules import joined
 
-_HERE = Path(__file__).parent
 _EXPORT = "export default"
 
 _PAGE = """<!doctype html>
@@ -66,11 +66,9 @@ class MapWidget(Kept, anywidget.AnyWidget):
         """Write the page of `to_html` to a file.
 
         Raises:
-            TraceError: when the file cannot be written.
+            OutputError: when the file cannot be written.
         """
-        path = check_writable(path)
-        path.write_text(self.to_html(), encoding="utf-8")
-        return path
+        return write_text(path, self.to_html())
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget, and beside it the static HTML."""
@@ -82,12 +80,12 @@ class MapWidget(Kept, anywidget.AnyWidget):
 
 def module(name: str) -> str:
     """ES module of a widget, after what all of them draw with."""
-    return _read("picture.js") + _read(f"{name}.js")
+    return joined("keys.js", "picture.js", f"{name}.js")
 
 
 def style(name: str) -> str:
     """Style sheet of a widget, after the common one."""
-    return _read("picture.css") + _read(f"{name}.css")
+    return joined("picture.css", f"{name}.css")
 
 
 def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
@@ -122,6 +120,7 @@ def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterabl
             for region in regions
         ],
         "palette": base64_of(palette()),
+        "opacity": OPACITY,
     }
 
 
@@ -132,7 +131,3 @@ def base64_of(values: np.ndarray) -> str:
 
 def _rounded(values: Any) -> list[float]:
     return [round(float(value), 2) for value in values]
-
-
-def _read(name: str) -> str:
-    return (_HERE / name).read_text(encoding="utf-8")

@@ -2,6 +2,10 @@
 // of them is the model's `_regions`. What is being drawn lives here and joins the list when the pointer is released.
 
 const [WIDEST, TALLEST] = [640, 560]; // CSS pixels
+const [NARROW, HIGHEST] = [160, 900]; // an image narrower than the first may be this high
+const LEAST_WIDTH = 430; // of the tools and the words
+const RIM_WIDTH = 16; // around the image, where a box may begin; as in the style sheet
+const SPECK = 9; // square CSS pixels; what the eraser leaves of a mask, if it is less, nobody would see
 const SMALL = 400; // an image below this is magnified by a whole number
 const RIM = "rgba(0, 0, 0, 0.8)";
 const INK = "#ffffff";
@@ -22,7 +26,8 @@ const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], Arrow
 
 function render({ model, el }) {
   const [width, height] = model.get("_size");
-  const fit = Math.min(WIDEST / width, TALLEST / height);
+  const tallest = Math.min(HIGHEST, Math.max(TALLEST, (NARROW * height) / width));
+  const fit = Math.min(WIDEST / width, tallest / height);
   const scale = fit < 1 ? fit : Math.max(1, Math.min(Math.floor(SMALL / Math.max(width, height)), Math.floor(fit)));
   const dense = Math.max(1, window.devicePixelRatio || 1);
   const [across, down] = [width, height].map((side) => Math.max(1, Math.round(side * scale * dense))); // of the canvases
@@ -35,10 +40,13 @@ function render({ model, el }) {
   let fresh = false; // whether the next stroke begins another mask
   let stroke = null; // { tool, points, pointer } while something is drawn; pointer is null for the keys
   let hover = null; // where the pointer is, for the outline of the brush
+  let entering = null; // the pointer that was pressed beside the image, and whose line begins where it enters
   let cross = null; // where the keys are
+  let refused = ""; // why the last stroke came to nothing
 
   // ---- The parts of the view
   const root = add(el, "div", { className: "cmllm-picker" });
+  const leaveKeys = keepKeys(() => root);
   const bar = add(root, "div", { className: "cmllm-bar", role: "toolbar", ariaLabel: "Drawing tools" });
   const group = add(bar, "span", { className: "cmllm-group" });
   const tools = TOOLS.map((one) => button(group, one.label, `${one.hint} (key ${one.key})`, () => choose(one.name)));
@@ -56,7 +64,9 @@ function render({ model, el }) {
   const newMask = button(painting, "New mask", "The next stroke begins a mask (key n)", () => refresh((fresh = !fresh)));
 
   const stage = add(root, "div", { className: "cmllm-stage" });
-  [stage.style.width, bar.style.maxWidth] = [0, 430].map((least) => `${Math.max(across / dense, least)}px`);
+  stage.style.width = `${across / dense}px`;
+  root.style.width = `${Math.max(across / dense, LEAST_WIDTH) + 2 * RIM_WIDTH}px`; // whatever is said in it
+  const rim = add(stage, "div", { className: "cmllm-rim" });
   const [picture, tokens, canvas] = ["picture", "tokens", "drawing"].map((name) =>
     add(stage, "canvas", { className: `cmllm-${name}`, width: across, height: down, ariaHidden: name !== "drawing" }),
   );
@@ -76,7 +86,7 @@ function render({ model, el }) {
   const undo = () => (stroke ? cancel() : history.length && send(history.pop()));
 
   function send(regions) {
-    shown = regions;
+    [shown, refused] = [regions, ""];
     model.set("_error", ""); // Python answers with an error where the new list is no good
     model.set("_regions", regions);
     model.save_changes();
@@ -94,21 +104,31 @@ function render({ model, el }) {
   }
 
   // ---- One stroke, of the pointer or of the keys
-  const begin = (at, pointer) => redraw((stroke = { tool, points: [at], pointer }));
+  const begin = (at, pointer) => {
+    [stroke, refused] = [{ tool, points: [at], pointer }, ""];
+    redraw();
+  };
   const extend = (at) => redraw(same(at, stroke.points.at(-1)) || stroke.points.push(at));
   const cancel = () => refresh((stroke = null));
 
   function finish() {
     const { tool: kind, points } = stroke;
     const [first, last] = [points[0], points.at(-1)];
-    const sorted = [0, 1].map((axis) => [first[axis], last[axis]].sort((a, b) => a - b));
     stroke = null;
-    if (kind === "box") commit([...shown, { kind, corners: [0, 1].flatMap((end) => sorted.map((ends) => ends[end])) }]);
+    if (kind === "box") drawBox(first, last);
     else if (kind === "point") commit([...shown, { kind, position: last }]);
     else if (kind === "scribble") commit([...shown, { kind, points }]);
     else if (kind === "mask") paintMask(points);
     else eraseMasks(points);
   }
+
+  function drawBox(...corners) {
+    const [[left, right], [top, bottom]] = [0, 1].map((axis) => corners.map((at) => at[axis]).sort((a, b) => a - b));
+    if (left === right || top === bottom) return refuse(NO_BOX);
+    return commit([...shown, { kind: "box", corners: [left, top, right, bottom] }]);
+  }
+
+  const refuse = (words) => refresh((refused = words));
 
   function paintMask(points) {
     const onto = !fresh && shown.at(-1)?.kind === "mask" ? [shown.at(-1)] : [];
@@ -124,39 +144,60 @@ function render({ model, el }) {
       const pixels = region.kind === "mask" ? decode(region) : null;
       if (!pixels || !fillStroke(pixels, width, height, points, brush / 2, 0)) return [region];
       touched = true;
-      return pixels.includes(1) ? [encode(pixels, width, height)] : []; // a mask without pixels is no region
+      return has(pixels, SPECK / scale ** 2) ? [encode(pixels, width, height)] : [];
     });
     if (touched) return commit(left);
-    redraw();
+    refresh();
     return say("The eraser takes from masks; there was none where it went.");
   }
 
   // ---- Pointer. Positions are rounded to what the screen can resolve, so that regions have short numbers.
-  function position({ clientX, clientY }) {
+  function shares({ clientX, clientY }) {
     const frame = canvas.getBoundingClientRect();
-    const shares = [(clientX - frame.left) / frame.width, (clientY - frame.top) / frame.height];
-    const digits = scale > 1 ? 10 : 1;
-    return [width, height].map((side, axis) => within(Math.round(shares[axis] * side * digits) / digits, side));
+    return [(clientX - frame.left) / frame.width, (clientY - frame.top) / frame.height];
   }
 
-  canvas.onpointerdown = (event) => {
+  function position(event) {
+    const digits = scale > 1 ? 10 : 1;
+    const at = shares(event);
+    return [width, height].map((side, axis) => within(Math.round(at[axis] * side * digits) / digits, side));
+  }
+
+  const inside = (event) => shares(event).every((share) => share >= 0 && share <= 1);
+
+  canvas.onpointerdown = rim.onpointerdown = (event) => {
     if (!event.isPrimary || event.button !== 0) return;
     event.preventDefault();
     canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(event.pointerId);
     cross = null;
-    begin(position(event), event.pointerId);
+    // A box that begins beside the image begins at its edge, a line where it enters, and a point is where one clicks.
+    if (inside(event) || tool === "box") begin(position(event), event.pointerId);
+    else if (tool !== "point") entering = event.pointerId;
+  };
+  // Beside a picture there may be room, where a mouse may begin as well; a finger scrolls the page there.
+  el.onpointerdown = (event) => {
+    const beside = [el, root].includes(event.target) && event.pointerType !== "touch";
+    const [, down] = shares(event);
+    if (beside && down >= 0 && down <= 1) canvas.onpointerdown(event);
   };
   canvas.onpointermove = (event) => {
     if (!event.isPrimary) return;
     hover = position(event);
     redraw();
+    if (entering === event.pointerId && inside(event)) {
+      entering = null;
+      begin(hover, event.pointerId);
+    }
     if (stroke?.pointer !== event.pointerId) return;
     const steps = event.getCoalescedEvents?.() ?? []; // between two frames
     (steps.length ? steps : [event]).forEach((step) => extend(position(step)));
   };
-  canvas.onpointerup = (event) => stroke?.pointer === event.pointerId && (extend(position(event)), finish());
-  canvas.onpointercancel = () => stroke && cancel();
+  canvas.onpointerup = (event) => {
+    entering = null;
+    if (stroke?.pointer === event.pointerId) finish(extend(position(event)));
+  };
+  canvas.onpointercancel = () => cancel((entering = null));
   canvas.onpointerleave = () => redraw((hover = null));
 
   // ---- Keys. Those that are used here must not reach the notebook, where b would insert a cell.
@@ -194,7 +235,7 @@ function render({ model, el }) {
     return say(`Set down at x ${cross[0]}, y ${cross[1]} px. Move, then press Enter again.`);
   }
 
-  const choose = (name) => refresh(([stroke, tool] = [null, name]));
+  const choose = (name) => refresh(([stroke, tool, refused] = [null, name, ""]));
   const resizeBrush = (value) => refresh((brush = within(value - 1, largest - 1) + 1));
 
   // ---- What is on screen
@@ -219,8 +260,8 @@ function render({ model, el }) {
   }
 
   const showProblem = () => {
-    problem.textContent = model.get("_error") || model.get("_note");
-    problem.classList.toggle("cmllm-error", Boolean(model.get("_error")));
+    problem.textContent = refused || model.get("_error") || model.get("_note");
+    problem.classList.toggle("cmllm-error", Boolean(refused || model.get("_error")));
   };
 
   function drawTokens() {
@@ -341,60 +382,11 @@ function render({ model, el }) {
   });
   drawTokens();
   refresh();
-  return () => Object.entries(listeners).forEach(([name, listener]) => model.off(`change:${name}`, listener));
-}
-
-const add = (parent, tag, properties) => parent.appendChild(Object.assign(document.createElement(tag), properties));
-const button = (parent, text, title, onclick) => add(parent, "button", { type: "button", innerText: text, title, onclick });
-const within = (value, limit) => Math.min(Math.max(value, 0), limit);
-const same = (one, other) => one === other || JSON.stringify(one) === JSON.stringify(other);
-
-function describe({ kind, corners, points, position, counts }) {
-  const [a, b, c, d] = (corners ?? position ?? []).map((value) => Math.round(value * 10) / 10);
-  if (kind === "box") return `box x ${a}..${c}, y ${b}..${d} px`;
-  if (kind === "point") return `point x ${a}, y ${b} px`;
-  if (kind === "scribble") return `scribble of ${points.length} points`;
-  return `mask of ${counts.reduce((sum, run, index) => sum + (index % 2) * run, 0)} px`;
-}
-
-// Masks travel as lengths of runs of equal pixels, row by row, the first unmarked; see run_lengths in regions.py.
-function encode(pixels, width, height) {
-  const counts = [];
-  let start = 0;
-  for (let at = 0, value = 0; at < pixels.length; at++) {
-    if (pixels[at] === value) continue;
-    counts.push(at - start);
-    [start, value] = [at, pixels[at]];
-  }
-  return { kind: "mask", size: [height, width], counts: [...counts, pixels.length - start] };
-}
-
-function decode({ size: [height, width], counts }) {
-  const pixels = new Uint8Array(height * width);
-  counts.reduce((start, run, index) => pixels.fill(index % 2, start, start + run) && start + run, 0);
-  return pixels;
-}
-
-// Give `value` to the pixels whose centre is within `radius` of the line; returns whether any had another value.
-function fillStroke(pixels, width, height, points, radius, value) {
-  const reach = Math.max(radius, 0.71) ** 2; // so that the thinnest brush still finds a centre
-  let changed = false;
-  points.forEach(([x1, y1], index) => {
-    const [x0, y0] = points[Math.max(index - 1, 0)];
-    const [dx, dy] = [x1 - x0, y1 - y0];
-    const square = dx * dx + dy * dy || 1;
-    const [left, right, top, bottom] = [Math.min(x0, x1), Math.max(x0, x1), Math.min(y0, y1), Math.max(y0, y1)];
-    for (let y = Math.max(0, Math.floor(top - radius - 1)); y < Math.min(height, bottom + radius + 1); y++) {
-      for (let x = Math.max(0, Math.floor(left - radius - 1)); x < Math.min(width, right + radius + 1); x++) {
-        const [px, py] = [x + 0.5 - x0, y + 0.5 - y0];
-        const along = within((px * dx + py * dy) / square, 1);
-        if ((px - along * dx) ** 2 + (py - along * dy) ** 2 > reach || pixels[y * width + x] === value) continue;
-        pixels[y * width + x] = value;
-        changed = true;
-      }
-    }
-  });
-  return changed;
+  return () => {
+    leaveKeys();
+    el.onpointerdown = null;
+    Object.entries(listeners).forEach(([name, listener]) => model.off(`change:${name}`, listener));
+  };
 }
 
 export default { render };

@@ -4,7 +4,6 @@ import warnings
 from base64 import b64encode
 from html import escape
 from io import BytesIO
-from pathlib import Path
 from typing import Any
 
 import anywidget
@@ -12,12 +11,14 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw
 
-from ..energy import Target
+from ..energy import Target, checked_sigma
 from ..errors import ImageError, RegionError
 from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
 from ..regions import Mask, Region, Regions, as_regions, region_from_json
+from .closing import all_or_none
 from .kept import Kept
+from .modules import joined
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
 SENT_PIXELS = 1280
@@ -46,8 +47,8 @@ class RegionPicker(Kept, anywidget.AnyWidget):
         RegionError: for a region outside the image or outside what the layout sees, or for a sigma that is not above 0.
     """
 
-    _esm = Path(__file__).with_name("region_picker.js")
-    _css = Path(__file__).with_name("region_picker.css")
+    _esm = joined("keys.js", "regions.js", "region_picker.js")
+    _css = joined("region_picker.css")
 
     regions: Any = traitlets.Any(())
     token_layout: Any = traitlets.Instance(VisualTokenLayout, allow_none=True)
@@ -73,10 +74,11 @@ class RegionPicker(Kept, anywidget.AnyWidget):
         self._picture = read_image(image)
         self._small = _reduced(self._picture, STATIC_PIXELS)
         self._last: Any = None
-        super().__init__(_image=_encoded(self._picture, SENT_PIXELS)[1], _size=list(self._picture.size))
-        self.sigma = sigma
-        self.token_layout = layout
-        self.regions = regions
+        with all_or_none():
+            super().__init__(_image=_encoded(self._picture, SENT_PIXELS)[1], _size=list(self._picture.size))
+            self.sigma = sigma
+            self.token_layout = layout
+            self.regions = regions
 
     @property
     def image(self) -> Image.Image:
@@ -124,7 +126,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
     def _check_sigma(self, proposal: Any) -> float:
         if not proposal["value"] > 0:
             raise RegionError(f"sigma must be above 0; got {proposal['value']}.")
-        return proposal["value"]
+        return checked_sigma(proposal["value"])
 
     @traitlets.observe("token_layout")
     def _show_layout(self, change: Any) -> None:
@@ -156,7 +158,8 @@ class RegionPicker(Kept, anywidget.AnyWidget):
         known = list(zip(stored, self.regions, strict=True))
         try:
             self.regions = [
-                next((region for data, region in known if data == drawn), None) or region_from_json(drawn)
+                next((region for data, region in known if data == drawn), None)
+                or region_from_json(drawn, self._picture.size)
                 for drawn in change["new"]
             ]
         except RegionError as error:

@@ -1,9 +1,13 @@
 """The Python that does again what was set with the mouse."""
 
+import json
+from base64 import b85encode
 from dataclasses import fields
 from os import PathLike
 from pathlib import Path
+from textwrap import fill, indent
 from typing import Any
+from zlib import compress
 
 from ..images import ImageSource
 from ..methods import Method
@@ -15,6 +19,16 @@ PLACEHOLDER = "path/to/your/image.png"
 EMBEDDED = "embedded"
 # Settings that are always written; the others where they are not the method's own.
 WRITTEN = ("steps", "step_size", "layers", "queries", "sigma")
+# Longest line, about, and how far a part of one is moved to the right.
+WIDTH, STEP = 100, "    "
+_IMPORTS_OF_MASKS = [
+    "import json",
+    "from base64 import b85decode",
+    "from zlib import decompress",
+    "",
+    "import cmllm_tools as cm",
+    "from cmllm_tools.regions import region_from_json",
+]
 
 
 def code(
@@ -30,23 +44,19 @@ def code(
     """
     path = source(image)
     model = "" if mllm.name == EMBEDDED else repr(mllm.name)
-    given = ", ".join(
+    given = [
         f"{field.name}={getattr(method, field.name)!r}"
         for field in fields(method)
         if field.name in WRITTEN or getattr(method, field.name) != field.default
-    )
-    lines = ["import cmllm_tools as cm"]
-    if any(isinstance(region, Mask) for region in regions):
-        lines.append("from cmllm_tools.regions import region_from_json")
-    lines += [
+    ]
+    lines = [
+        *(_IMPORTS_OF_MASKS if any(isinstance(region, Mask) for region in regions) else ["import cmllm_tools as cm"]),
         "",
         f"mllm = cm.load({model})",
         *(["# The image came from no file: put its path here."] if path is None else []),
-        f"prompt = mllm.prepare({path or PLACEHOLDER!r}, {question!r})",
-        "regions = [",
-        *(f"    {constructor(region)}," for region in regions),
-        "]",
-        f"method = cm.{type(method).__name__}({given})",
+        *_assigned("prompt", "mllm.prepare", [_literal(path or PLACEHOLDER), _literal(question)]),
+        *_list_of(regions),
+        *_assigned("method", f"cm.{type(method).__name__}", given),
         'trace = cm.optimize(mllm, prompt, regions, method, callbacks=[cm.Answers("ends")])',
         "print(trace.table())",
     ]
@@ -63,17 +73,48 @@ def source(image: Any) -> str | None:
 
 
 def constructor(region: Region) -> str:
-    """The expression that makes an equal region."""
+    """The expression that makes an equal region; a mask's needs the imports that `code` writes."""
     # Its JSON holds plain floats, where the region itself may hold those of numpy.
     data = region.to_json()
     match region:
         case Mask():
-            return f"region_from_json({data!r})"
+            packed = b85encode(compress(json.dumps(data).encode(), 9)).decode()
+            return f"region_from_json(json.loads(decompress(b85decode({_inside(_literal(packed))}))))"
         case Scribble():
-            return f"cm.Scribble({[tuple(point) for point in data['points']]!r})"
+            points = repr([tuple(point) for point in data["points"]])
+            return f"cm.Scribble({_inside(fill(points, WIDTH, break_long_words=False))})"
         case Point():
             return f"cm.Point({_numbers(data['position'])})"
     return f"cm.Box({_numbers(data['corners'])})"
+
+
+def _list_of(regions: tuple[Region, ...]) -> list[str]:
+    if not regions:
+        return [
+            "# No region is drawn yet: put yours here, in pixels of the image.",
+            "width, height = prompt.image.size",
+            "regions = [cm.Box(width / 4, height / 4, 3 * width / 4, 3 * height / 4)]",
+        ]
+    return ["regions = [", *(indent(constructor(region), STEP) + "," for region in regions), "]"]
+
+
+def _assigned(name: str, function: str, arguments: list[str]) -> list[str]:
+    """A call on one line, or where this is too long on one for each argument."""
+    whole = f"{name} = {function}({', '.join(arguments)})"
+    if "\n" not in whole and len(whole) <= WIDTH:
+        return [whole]
+    return [f"{name} = {function}(", *(indent(argument, STEP) + "," for argument in arguments), ")"]
+
+
+def _literal(text: str) -> str:
+    """A string; a long one in parts, each on a line of its own, which Python joins within parentheses."""
+    parts = [text[at : at + WIDTH] for at in range(0, len(text), WIDTH)] or [""]
+    return "\n".join(map(repr, parts))
+
+
+def _inside(parentheses: str) -> str:
+    """What stands in parentheses: one line within them, several below."""
+    return "\n" + indent(parentheses, STEP) + "\n" if "\n" in parentheses else parentheses
 
 
 def _numbers(values: list[float]) -> str:

@@ -11,6 +11,8 @@ from ..errors import SettingsError
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.mllm import Mllm
 from ..models.prompt import queries_name
+from ..notation import layers_text
+from ..strict import shown
 
 NAMED = ("text", "after_image", "last")
 
@@ -38,8 +40,15 @@ class Settings(ipw.VBox):
         self.steps = ipw.IntText(description="steps", **common)
         self.step_size = ipw.FloatText(description="step size", **common)
         self.layers = ipw.IntRangeSlider(
-            min=0, max=mllm.layers, description="layers", tooltip="from the first up to, not including, the last", **common
+            min=0,
+            # A slider needs two ends, also for a model with one layer.
+            max=max(mllm.layers - 1, 1),
+            description="layers",
+            tooltip="from the first to the last, both included",
+            readout=False,
+            **common,
         )
+        self._named = ipw.Label().add_class("cmllm-layers")
         self.queries = ipw.Combobox(
             options=NAMED, description="queries", tooltip="text, after_image, last, or words of the question", **common
         )
@@ -51,7 +60,11 @@ class Settings(ipw.VBox):
         self._listeners: list[Callable[[Any], None]] = []
         self.method = method or ControlMLLM()
         self.kind.observe(self._switch, "value")
-        super().__init__([self.kind, *self._fields])
+        self.layers.observe(self._name_layers, "value")
+        self._name_layers()
+        rows: list[ipw.Widget] = [self.kind, *self._fields]
+        rows.insert(rows.index(self.layers) + 1, self._named)
+        super().__init__(rows)
 
     @property
     def method(self) -> Method:
@@ -65,6 +78,8 @@ class Settings(ipw.VBox):
     @method.setter
     def method(self, method: Method) -> None:
         kind = type(method)
+        if not isinstance(method, Method):
+            raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
         if kind not in self._known:
             raise SettingsError(f"A method must be a ControlMLLM or a ControlMLLMPlus; got {kind.__name__}.")
         resolved = method.resolve(self._mllm)
@@ -92,18 +107,23 @@ class Settings(ipw.VBox):
         self.layers.value = self._window(method)
         self.queries.value, self.heads.value = queries_name(method.queries), _heads_text(method.heads)
 
+    def _name_layers(self, _change: Any = None) -> None:
+        low, high = self.layers.value
+        self._named.value = layers_text(range(low, high + 1))
+
     def _window(self, method: Method) -> tuple[int, int]:
+        """The first and the last layer: both ends of the slider are meant."""
         low, high = method.layers or (0, self._mllm.layers)
-        return low, high
+        return low, high - 1
 
     def _read(self, kind: type[Method]) -> Method:
         given = self._known[kind]
-        window, queries = tuple(self.layers.value), self.queries.value.strip()
+        (low, high), queries = self.layers.value, self.queries.value.strip()
         method = replace(
             given,
             steps=self.steps.value,
             step_size=self.step_size.value,
-            layers=given.layers if window == self._window(given) else window,
+            layers=given.layers if (low, high) == self._window(given) else (low, high + 1),
             heads=_as_heads(self.heads.value),
             queries=given.queries if queries == queries_name(given.queries) else _as_queries(queries),
             sigma=self.sigma.value,

@@ -1,9 +1,10 @@
 // Plays a trace: slider over steps, linked to the map on the image, energy and share with a cursor, and the answer.
-// Everything arrives once in `data` (see player_data in step_player.py), but for the steps of a run that goes on, which follow
-// one by one; a step is drawn here, without the kernel.
+// Everything arrives once in `data` (see player_data in step_player.py), but for the steps of a run that goes on, which
+// follow one by one; a step is drawn here, without the kernel.
 
 const CHART = { width: 420, height: 132, left: 48, right: 14, top: 24, bottom: 20 };
 const PLAY_MS = 700;
+const EVERY = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000]; // steps between two numbers below a chart
 
 // Numbers of a step's maps, decoded once: (layer, cell), as shares of each layer's highest.
 const decoded = new WeakMap();
@@ -49,7 +50,7 @@ function chart(parent, name, title, values, highest, format, last) {
     node(svg, "line", { x1: left, x2: width - right, y1: y(tick), y2: y(tick), class: "grid" });
     node(svg, "text", { x: left - 6, y: y(tick) + 4, "text-anchor": "end" }, format(tick));
   }
-  const every = Math.max(1, Math.ceil(values.length / 10));
+  const every = EVERY.find((steps) => values.length <= 10 * steps) ?? values.length;
   for (let step = 0; last && step < values.length; step += every) {
     node(svg, "text", { x: x(step), y: height - 4, "text-anchor": "middle" }, step);
   }
@@ -75,11 +76,10 @@ function chart(parent, name, title, values, highest, format, last) {
 }
 
 function build(el) {
-  // JupyterLab must not take the arrow keys for moving between cells.
-  const root = node(el, "div", { class: "cmllm-view cmllm-player", "data-lm-suppress-shortcuts": "true" });
+  const root = node(el, "div", { class: "cmllm-view cmllm-player" });
   const question = node(root, "div", { class: "question" });
   const panels = node(root, "div", { class: "panels" });
-  const picture = mapOnImage(node(panels, "div", { class: "left" }));
+  const picture = mapOnImage(node(panels, "div", { class: "left" }), "steps", true);
   const right = node(panels, "div", { class: "right" });
   const charts = node(right, "div", { class: "charts" });
   const facts = node(right, "div", { class: "facts" });
@@ -90,10 +90,10 @@ function build(el) {
   const answer = node(answers, "div", { class: "answer", "aria-live": "polite" });
   const controls = node(root, "div", { class: "controls" });
   const play = node(controls, "button", { type: "button", class: "play" });
-  const slider = node(controls, "input", { type: "range", min: 0, step: 1, "aria-label": "step" });
+  const slider = node(controls, "input", { type: "range", class: "step", min: 0, step: 1, "aria-label": "step" });
   const label = node(controls, "output", { class: "label" });
-  const choice = node(controls, "label", { class: "choice" }, "layers ");
-  const layers = node(choice, "select");
+  const layers = node(controls, "select", { "aria-label": "layers" });
+  controls.append(picture.looks); // the tab key comes to Play first
   return { root, question, picture, charts, facts, before, when, answer, play, slider, label, layers };
 }
 
@@ -104,6 +104,7 @@ function initialize({ model }) {
 
 function render({ model, el }) {
   const view = build(el);
+  const leaveKeys = keepKeys(() => view.root);
   let data, now, curves, timer;
 
   const step = () => Math.min(model.get("step"), data.steps.length - 1);
@@ -119,7 +120,7 @@ function render({ model, el }) {
     const [energy, share] = [data.steps[at].energy[column()], data.steps[at].share[column()]];
     for (const curve of curves) curve.move(at);
     const spoken = `step ${number}: energy ${energy.toFixed(3)}, ${percent(share)} of the attention in the region`;
-    view.picture.show(now.maps[at], now.top, spoken);
+    view.picture.show(now.maps[at], { own: Math.max(...now.maps[at]) || 1, common: now.top }, spoken);
     view.slider.value = at;
     view.slider.setAttribute("aria-valuetext", spoken);
     view.label.textContent = `step ${number} of ${data.steps.at(-1).number}`;
@@ -154,8 +155,8 @@ function render({ model, el }) {
     view.picture.load(data);
     view.question.textContent = data.question;
     view.layers.replaceChildren();
-    node(view.layers, "option", { value: "all" }, `all ${data.layers.length}`);
-    for (const layer of data.layers) node(view.layers, "option", { value: layer }, layer);
+    node(view.layers, "option", { value: "all" }, data.all_layers);
+    for (const layer of data.layers) node(view.layers, "option", { value: layer }, `layer ${layer}`);
     grow();
   }
 
@@ -182,7 +183,8 @@ function render({ model, el }) {
   }
 
   function press(event) {
-    if (event.target === view.layers || event.altKey || event.ctrlKey || event.metaKey) return;
+    const elsewhere = event.target === view.layers || view.picture.looks.contains(event.target);
+    if (elsewhere || event.altKey || event.ctrlKey || event.metaKey) return;
     const moves = { ArrowLeft: step() - 1, ArrowRight: step() + 1, Home: 0, End: data.steps.length - 1 };
     if (event.key in moves) go(moves[event.key]);
     else if (event.key === " " && event.target !== view.play) toggle();
@@ -206,6 +208,7 @@ function render({ model, el }) {
   pause();
   load();
   return () => {
+    leaveKeys();
     pause();
     model.off("change:step", show);
     model.off("change:layer", choose);

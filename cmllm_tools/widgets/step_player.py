@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..errors import TraceError
 from ..layout import RegionWarning
+from ..notation import layers_text
 from ..trace import Step, Trace
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
@@ -23,7 +24,8 @@ class StepPlayer(MapWidget):
 
     Args:
         trace: with at least one step.
-        step: shown first, as an index into `trace.steps`; negative counts from the end.
+        step: shown first, as an index into `trace.steps`; negative counts from the end. The last one, as the map of an
+            unsteered model shows least.
         layer: number of one of the trace's layers, or None for their mean.
 
     Raises:
@@ -37,13 +39,13 @@ class StepPlayer(MapWidget):
     step = traitlets.Int(0).tag(sync=True)
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
 
-    def __init__(self, trace: Trace, step: int = 0, layer: int | None = None, **options: Any):
+    def __init__(self, trace: Trace, step: int = -1, layer: int | None = None, **options: Any):
         self.trace = trace
         super().__init__(data=player_data(trace), step=step, layer=layer, **options)
 
     def __repr__(self) -> str:
-        layers = "all layers" if self.layer is None else f"layer {self.layer}"
-        return f"StepPlayer(step {self.step} of {len(self.trace)}, {layers}, {self.trace!r})"
+        layers = layers_text(self.trace.layers if self.layer is None else [self.layer])
+        return f"StepPlayer(step {self.step} of {len(self.trace) - 1}, {layers}, {self.trace!r})"
 
     def refresh(self) -> None:
         """Show what the trace has become since it was last read: only steps that are new, or answered since, are sent."""
@@ -98,6 +100,7 @@ def player_data(trace: Trace) -> dict[str, Any]:
         "model": trace.model["name"],
         "stopped": trace.stopped,
         "layers": list(trace.layers),
+        "all_layers": layers_text(trace.layers),
         # A running optimisation may add steps meanwhile.
         "steps": steps_data(trace, list(trace.steps)),
     }

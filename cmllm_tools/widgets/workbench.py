@@ -3,13 +3,13 @@
 import asyncio
 import threading
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from itertools import chain
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as ipw
 from PIL import Image
 
 from ..callbacks import Answers
@@ -19,24 +19,27 @@ from ..images import ImageSource
 from ..layout import RegionWarning
 from ..methods import Method
 from ..models.mllm import Mllm
+from ..models.prompt import Prompt
+from ..notation import updates_text
 from ..optimize import Steering
 from ..regions import Regions
-from ..trace import Trace
+from ..trace import Step, Trace
 from . import reproduce
-from .code_view import CodeView
-from .kept import Kept
+from .asked import Asked
+from .closing import all_or_none, replace_children
 from .layers_tab import LayersTab, Subject
 from .messages import Messages
+from .panel import Panel
 from .region_picker import RegionPicker
 from .settings import Settings
 from .step_player import StepPlayer
 from .turns import running_loop, take_turns
 
-STOPPED, INTERRUPTED = "stopped", "interrupted"
+STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
 
 
-class Workbench(Kept, ipw.VBox):
+class Workbench(Panel):
     """A panel to steer a model with the mouse: draw, press Steer, watch, stop, save.
 
     A run takes one step per turn of the kernel's event loop, so that Stop, other widgets and other cells are served between
@@ -76,10 +79,7 @@ class Workbench(Kept, ipw.VBox):
         regions: Regions = (),
         method: Method | None = None,
     ):
-        self.mllm, self._source = mllm, image
-        self.settings = Settings(mllm, method)
-        self._prompt = mllm.prepare(image, question)
-        self.picker = RegionPicker(self._prompt.image, regions, self._prompt.layout, sigma=self.method.sigma)
+        self.mllm = mllm
         self.player: StepPlayer | None = None
         self.trace: Trace | None = None
         self.error: BaseException | None = None
@@ -91,75 +91,24 @@ class Workbench(Kept, ipw.VBox):
         # as a trace must not grow while it is saved.
         self._door, self._turn = threading.Lock(), threading.RLock()
         self._loop = running_loop()
-        self._build(question)
-        super().__init__(
-            [
-                ipw.HBox([self._picker_box, self._side], layout=ipw.Layout(flex_flow="row wrap", grid_gap="16px")),
-                ipw.Tab([self._player_box, self.layers], titles=["Steps", "Layers"]),
-                self._below,
-                self._code,
-            ]
-        )
-        self.add_class("cmllm-workbench")
+        with all_or_none():
+            settings = Settings(mllm, method)
+            self._asked = Asked(mllm, image, question)
+            prompt = self._prompt
+            picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.method.sigma)
+            layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn)
+            super().__init__(picker, settings, question, layers)
+            self._listen()
 
-    def _build(self, question: str) -> None:
-        wide = {"layout": ipw.Layout(width="auto"), "style": {"description_width": "70px"}}
-        self._question = ipw.Text(question, description="question", **wide)
-        self._steer = ipw.Button(description="Steer", button_style="primary", tooltip="Move attention into the regions")
-        self._stop = ipw.Button(
-            description="Stop", disabled=True, tooltip="End the run after this step, and keep its trace"
-        )
-        self._progress = ipw.IntProgress(0, 0, 1, layout=ipw.Layout(width="auto"))
-        self._status = ipw.Label("Draw a region, then press Steer.").add_class("cmllm-run")
-        self._message, self._answers, self._player_box = Messages(), ipw.HTML().add_class("cmllm-answers"), ipw.VBox()
-        self.layers = LayersTab(self.mllm, self._subject, self.settings, self._try, self._turn)
-        self._path = ipw.Text("trace.safetensors", description="file")
-        self._save = ipw.Button(description="Save trace", disabled=True)
-        self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that does the same without this panel")
-        self._code = CodeView()
-        self._picker_box = ipw.VBox([self.picker])
-        self._side = ipw.VBox(
-            [
-                self._question,
-                self.settings,
-                ipw.HBox([self._steer, self._stop]),
-                self._progress,
-                self._status,
-                self._message,
-                self._answers,
-            ],
-            layout=ipw.Layout(min_width="340px", flex="1 1 340px"),
-        )
-        self._below = ipw.HBox([self._path, self._save, self._copy], layout=ipw.Layout(flex_flow="row wrap"))
-        self._steer.on_click(lambda _: self._try(self.steer))
+    def _listen(self) -> None:
+        self._steer.on_click(lambda _: self._try(self.steer, self._message))
         self._stop.on_click(lambda _: self.stop())
-        self._save.on_click(lambda _: self._try(self.save))
-        self._copy.on_click(lambda _: self._try(lambda: self._code.show(self.code())))
+        self._save.on_click(lambda _: self._try(self.save, self._saved))
+        self._copy.on_click(lambda _: self._try(lambda: self._code.show(self.code()), self._saved))
         self._question.observe(self._changed, "value")
         self.settings.listen(self._changed)
         self.picker.observe(self._changed, "regions")
-
-    @property
-    def question(self) -> str:
-        """What is asked; it may be set."""
-        return self._question.value
-
-    @question.setter
-    def question(self, question: str) -> None:
-        self._question.value = question
-
-    @property
-    def method(self) -> Method:
-        """The method as set in the panel, every setting filled in; it may be set.
-
-        Raises:
-            SettingsError: for a setting out of range.
-        """
-        return self.settings.method
-
-    @method.setter
-    def method(self, method: Method) -> None:
-        self.settings.method = method
+        self._changed()
 
     @property
     def image(self) -> Image.Image:
@@ -168,15 +117,20 @@ class Workbench(Kept, ipw.VBox):
 
     @image.setter
     def image(self, image: ImageSource) -> None:
-        prompt = self.mllm.prepare(image, self.question)
+        asked = Asked(self.mllm, image, self.question)
+        prompt = asked.prompt
         try:
             picker = RegionPicker(prompt.image, self.picker.regions, prompt.layout, sigma=self.picker.sigma)
         except RegionError:
             picker = RegionPicker(prompt.image, (), prompt.layout, sigma=self.picker.sigma)
-        self.picker, self._prompt, self._source = picker, prompt, image
-        self._picker_box.children = [picker]
+        self.picker, self._asked = picker, asked
+        replace_children(self._picker_box, picker)
         picker.observe(self._changed, "regions")
         self._changed()
+
+    @property
+    def _prompt(self) -> Prompt:
+        return self._asked.prompt
 
     @property
     def running(self) -> bool:
@@ -250,7 +204,7 @@ class Workbench(Kept, ipw.VBox):
             raise TraceError("There is no trace to save yet; press Steer first.")
         with self._turn:
             saved = self.trace.save(self._path.value if path is None else path)
-        self._message.say(f"Saved {saved.resolve()} ({len(self.trace)} steps).")
+        self._saved.say(f"Saved {saved.resolve()} ({updates_text(len(self.trace) - 1)}).")
         return saved
 
     def code(self) -> str:
@@ -259,7 +213,12 @@ class Workbench(Kept, ipw.VBox):
         Raises:
             SettingsError: for a setting out of range.
         """
-        return reproduce.code(self.mllm, self._source, self.question, self.picker.regions, self.method)
+        return reproduce.code(self.mllm, self._asked.source, self.question, self.picker.regions, self.method)
+
+    def close(self) -> None:
+        """Close the panel and all that it is made of, and end a run that goes on; its trace stays in `trace`."""
+        self.stop(CLOSED)
+        super().close()
 
     def __repr__(self) -> str:
         trace = "no run yet" if self.trace is None else repr(self.trace)
@@ -307,17 +266,12 @@ class Workbench(Kept, ipw.VBox):
         """A run, cut where others have their turn."""
         if not self.picker.regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
-        self._prepare()
-        with warnings.catch_warnings():
-            # The picker says it where the region was drawn.
-            warnings.simplefilter("ignore", RegionWarning)
-            run = self._run = Steering(self.mllm, self._prompt, self.picker.regions, self.method)
-        if self._reason is not None:
-            run.stop(self._reason)
+        self._asked.ask(self.question)
+        run, steps = self._again(self._first_step)
         answers, last = Answers("ends"), run.method.steps
         self._progress.max = last
         try:
-            for step in run:
+            for step in steps:
                 self._progress.value = step.number
                 if self._reason is None:
                     self._status.value = f"step {step.number} of {last}"
@@ -337,25 +291,36 @@ class Workbench(Kept, ipw.VBox):
         self._show(run.trace)
         self._status.value = f"{run.trace.stopped} (step {run.trace.steps[-1].number} of {last})"
 
-    def _prepare(self) -> None:
-        if self.question != self._prompt.question:
-            self._prompt = self.mllm.prepare(self._source, self.question)
+    def _first_step(self) -> tuple[Steering, Iterator[Step]]:
+        with warnings.catch_warnings():
+            # The picker says it where the region was drawn.
+            warnings.simplefilter("ignore", RegionWarning)
+            run = self._run = Steering(self.mllm, self._prompt, self.picker.regions, self.method)
+        if self._reason is not None:
+            run.stop(self._reason)
+        steps = iter(run)
+        return run, chain([next(steps)], steps)
+
+    def _again(self, use: Callable[[], Any]) -> Any:
+        return self._asked.again(use)
 
     def _subject(self) -> Subject:
-        """What the tab of layers looks into: the latent is that of a run on the very prompt."""
-        self._prepare()
+        """What the tab of layers looks into: the run is one on the very prompt."""
+        self._asked.ask(self.question)
         run = self._run
-        latent = run.trace.latent if run is not None and run.prompt is self._prompt else None
-        return Subject(self._prompt, self.picker.regions, latent)
+        trace = run.trace if run is not None and self._asked.has(run.prompt) else None
+        return Subject(self._prompt, self.picker.regions, trace)
 
     def _show(self, trace: Trace) -> None:
         """Show what a trace has become: in the player, which stays at the last step if it was there, and the answers."""
+        if self.comm is None:
+            # Closed in the midst of a run: nothing is shown any more.
+            self.trace = trace
+            return
         if self.trace is not trace or self.player is None:
-            old, self.trace, self.player = self.player, trace, StepPlayer(trace)
-            self._player_box.children = [self.player]
+            self.trace, self.player = trace, StepPlayer(trace)
+            replace_children(self._player_box, self.player)
             self._save.disabled = False
-            if old is not None:
-                old.close()
         else:
             follows = self.player.step == len(self.player.data["steps"]) - 1
             self.player.refresh()
@@ -372,12 +337,13 @@ class Workbench(Kept, ipw.VBox):
 
     # What the panel says.
 
-    def _try(self, action: Callable[[], Any]) -> None:
-        """Do what a button asks for; what an exception says is shown, as in a callback nobody would see it."""
+    def _try(self, action: Callable[[], Any], messages: Messages) -> None:
+        """Do what a button asks for; what an exception says is shown beside it, as in a callback nobody would see it."""
+        messages.clear()
         try:
             action()
         except Exception as error:
-            self._failed(error)
+            self._failed(error, messages)
 
     def _broke_off(self, error: BaseException) -> None:
         """A run has failed: its trace, which stays, and the panel say so."""
@@ -385,14 +351,15 @@ class Workbench(Kept, ipw.VBox):
         if self._run is not None and self._run.trace.stopped == "running":
             self._run.trace.stopped = reason
         self._status.value = reason if self._run is None else self._run.trace.stopped
-        self._failed(error)
+        self._failed(error, self._message)
 
-    def _failed(self, error: BaseException) -> None:
+    def _failed(self, error: BaseException, messages: Messages) -> None:
         self.error = error
-        self._message.failed(error)
+        messages.failed(error)
 
     def _changed(self, change: Any = None) -> None:
         """Something was set: what depends on it follows."""
+        self._warn_of_unknown(self.mllm.processor.tokenizer)
         # A field may hold what is no setting while it is being typed; Steer says so.
         with suppress(SettingsError):
             self.picker.sigma = self.method.sigma

@@ -12,9 +12,11 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import TimeoutError as TooLong
 
+from .conftest import HANGS
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "of-the-tests"
-READY_WITHIN = 60  # seconds
+READY_WITHIN = HANGS / 1000  # seconds
 # What the fronts fetch from the net on their own.
 OFFLINE = [
     "--LabApp.extension_manager=readonly",
@@ -73,7 +75,7 @@ class Notebook:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self._count(request.url))
         page.on("websocket", lambda socket: self._count(socket.url))
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(HANGS)
         page.goto(f"{address}?token={TOKEN}")
         self.wait_for_kernel()
 
@@ -106,16 +108,17 @@ class Notebook:
 
         Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or asks.
         """
-        running = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first
-        dialog = self.page.locator(".jp-Dialog .jp-mod-accept")
+        last = self._prompt(self.page.locator(".jp-CodeCell").last)
+        begun = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first.or_(last.filter(has_text=re.compile(r"\d")))
+        # It may ask for a kernel, also late, and then hides the menu.
+        dialog = self.page.locator(".jp-Dialog")
+        self.page.add_locator_handler(dialog, lambda _: dialog.locator(".jp-mod-accept").click())
         for _ in range(10):
             self.menu("Run", "Run All Cells")
             with suppress(TooLong):
-                running.or_(dialog).first.wait_for(timeout=3000)
-                self.page.wait_for_timeout(500)
-                if not dialog.is_visible():
-                    break
-                dialog.click()
+                begun.first.wait_for(timeout=15_000)
+                break
+        self.page.remove_locator_handler(dialog)
         self._numbered(self.page.locator(".jp-CodeCell").last, None)
 
     def run_cell(self, start):
@@ -132,7 +135,6 @@ class Notebook:
         self.page.wait_for_function(
             "([prompt, before]) => /\\d/.test(prompt.textContent) && prompt.textContent !== before",
             arg=[self._prompt(cell).element_handle(), before],
-            timeout=90_000,
         )
 
     def _prompt(self, cell):
@@ -142,7 +144,7 @@ class Notebook:
         """Save with the keyboard's shortcut, and wait until the file is another, and whole."""
         before = file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        for _ in range(200):
+        for _ in range(HANGS // 50):
             self.page.wait_for_timeout(50)
             with suppress(ValueError):
                 if file.stat().st_mtime_ns != before and json.loads(file.read_text(encoding="utf-8")):
@@ -211,10 +213,10 @@ class Panel:
     def timed(self, name, *conditions):
         """Press a button; seconds from the click until each condition holds, given as JavaScript on `panel`."""
         self.root.evaluate(
-            """(panel, conditions) => {
+            """(panel, [conditions, hangs]) => {
                 panel.querySelector(".cmllm-player")?.setAttribute("data-old", "");
                 const holds = conditions.map((text) => new Function("panel", "return " + text));
-                const late = performance.now() + 30_000;
+                const late = performance.now() + hangs;
                 const clicked = new Promise((done) => addEventListener("click", done, { capture: true, once: true }));
                 const next = () => new Promise(requestAnimationFrame);
                 window.timed = Promise.all(holds.map(async (condition) => {
@@ -226,7 +228,7 @@ class Panel:
                     return (performance.now() - timeStamp) / 1000;
                 }));
             }""",
-            conditions,
+            [conditions, HANGS],
         )
         self.press(name)
         return self.page.evaluate("window.timed")

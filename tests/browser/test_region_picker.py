@@ -12,6 +12,7 @@ from .cell import Cell
 pytestmark = pytest.mark.slow
 # Of what the browser asks Python for: large photograph, small image shown magnified.
 LARGE, SMALL = (1600, 1200), (192, 192)
+NO_BOX = {"kind": "box", "corners": [3, 3, 3, 9]}
 
 
 def scene(size):
@@ -129,6 +130,80 @@ def test_box(cell):
     assert "3 regions; last: box" in cell.text("status")
 
 
+@pytest.mark.parametrize("beside", [8, 60], ids=["at the edge", "in the room beside it"])
+def test_a_box_begun_outside_the_image_begins_at_its_edge(cell, beside):
+    """Right of the image, where there may be room, and around it."""
+    frame, mouse = cell.canvas.bounding_box(), cell.page.mouse
+    width, height = cell.picker.image.size
+    x, y = cell.at(0.4 * width, 0.4 * height)
+    starts = {(frame["x"] + frame["width"] + beside, frame["y"] + 0.8 * frame["height"]): cm.Box}
+    if beside < 12:
+        starts |= {(frame["x"] - beside, frame["y"] - beside): cm.Box}
+    for start in starts:
+        mouse.move(*start)
+        mouse.down()
+        mouse.move(x, y, steps=6)
+        mouse.up()
+    regions = cell.settled()
+    assert len(regions) == len(starts)
+    found = np.array([[box.x0, box.y0, box.x1, box.y1] for box in regions])
+    expected = [[0.4 * width, 0.4 * height, width, 0.8 * height], [0, 0, 0.4 * width, 0.4 * height]][: len(starts)]
+    assert np.abs(found - expected).max() <= 2
+    assert found[0, 2] == width
+
+
+def test_a_line_begun_outside_the_image_begins_where_it_enters(cell):
+    cell.choose("Scribble")
+    width, height = cell.picker.image.size
+    outside = (width * (1 + 8 / cell.canvas.bounding_box()["width"]), 0.2 * height)
+    (region,) = cell.drag(outside, (0.5 * width, 0.2 * height), steps=40)
+    points = np.array(region.points)
+    assert points[0, 0] > 0.9 * width
+    assert np.abs(points[:, 1] - 0.2 * height).max() <= 2
+    # A point is where one clicks.
+    cell.choose("Point")
+    assert len(cell.drag(outside)) == 1
+
+
+def test_a_mask_that_nobody_could_see_does_not_stay_after_erasing(cell):
+    """Two of the image's pixels are left by the eraser; where as many were drawn on purpose, they stay."""
+    width, height = cell.picker.image.size
+    pixels = np.zeros((height, width), bool)
+    pixels[height // 2, width // 2 - 1 : width // 2 + 1] = True
+    cell.picker.region = cm.Mask(pixels)
+    cell.push()
+    cell.choose("Eraser")
+    assert len(cell.drag(*placed(cell, (0.1, 0.1), (0.2, 0.1)))) == 1
+    assert "there was none where it went" in cell.text("status")
+    pixels[int(0.1 * height) - 3 : int(0.1 * height) + 3, int(0.1 * width) : int(0.2 * width)] = True
+    cell.picker.region = cm.Mask(pixels)
+    cell.push()
+    assert cell.drag(*placed(cell, (0.08, 0.1), (0.22, 0.1))) == ()
+    assert "no region" in cell.canvas.get_attribute("aria-label")
+
+
+def test_what_is_said_below_the_image_moves_nothing(show):
+    """Neither the columns beside the picker, nor what is below its messages; short words, long words, on a narrow image."""
+    crop = fixed_grid((300, 900), (300, 900), (300, 300), (6, 6))
+    cell = show(cm.widgets.RegionPicker(scene((300, 900)), layout=crop))
+
+    def places():
+        return cell.page.evaluate(
+            "[...document.querySelectorAll('.cmllm-picker, .cmllm-picker summary')].map((part) =>"
+            "{ const { right, top, bottom } = part.getBoundingClientRect(); return [right, top, bottom]; })"
+        )
+
+    before = places()
+    cell.drag((20, 350), (280, 550))
+    assert places() == before
+    cell.drag((20, 100), (200, 400))
+    assert "is lost" in cell.text("problem")
+    assert places() == before
+    cell.drag((20, 100), (20, 100))
+    assert "two corners" in cell.text("problem")
+    assert places() == before
+
+
 def test_mask_brush_and_eraser(cell):
     cell.choose("Mask")
     line = placed(cell, (0.2, 0.3), (0.6, 0.5), (0.6, 0.7))
@@ -203,10 +278,21 @@ def test_undo_clear_and_several_regions(cell):
 def test_invalid_drawing_shows_the_words_of_the_error(cell):
     kept = cell.drag(*placed(cell, (0.1, 0.1), (0.3, 0.3)))
     for _ in range(2):
-        assert cell.drag(*placed(cell, (0.5, 0.5))) == kept
+        cell.page.evaluate(
+            "regions => { model.set('_regions', regions); model.save_changes(); }", [kept[0].to_json(), NO_BOX]
+        )
+        assert cell.settled() == kept
         assert "A box needs x0 < x1 and y0 < y1" in cell.text("problem")
         assert cell.page.evaluate("model.get('_regions').length") == 1
     assert len(cell.drag(*placed(cell, (0.5, 0.5), (0.6, 0.6)))) == 2
+    assert cell.text("problem") == ""
+    for tool in ("drag", "keys"):
+        # A click, or Enter twice, is no box; what to do is said in the words of one who draws.
+        both = cell.picker.regions
+        assert (cell.drag(*placed(cell, (0.5, 0.5))) if tool == "drag" else cell.keys("Enter", "Enter", "Enter")) == both
+        assert cell.text("problem").startswith("A box has two corners: drag from one to the other.")
+        assert cell.page.evaluate("model.get('_error')") == ""
+    cell.choose("Point")
     assert cell.text("problem") == ""
     # What was refused is no step to undo.
     assert cell.keys("Control+z") == kept
