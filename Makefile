@@ -2,28 +2,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Errors only: hints about pip itself are of no use here.
+PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # torchvision of the torch in constraints.txt, and timm, for the tests of families that need them; see
 # tests/torchvision_wheel.py.
 TORCHVISION := 0.28.0
 TIMM := 1.0.31
+# The lower bound in pyproject.toml.
+TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
 
-.PHONY: help venv vision demo lab check test notebooks train heldout picture families lock clean
+.PHONY: help venv vision demo lab check test bound notebooks train heldout picture families lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make check   lint, types, unit tests"
 	@echo "make test    everything, notebooks too"
+	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
 
 venv: $(READY)
 
+# torch first: alone, pip takes its CPU build where one is at hand.
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -m venv $(VENV)
-	# torch first: alone, pip takes its CPU build where one is at hand.
-	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[dev]"
+	@echo "making the virtual environment (some minutes)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt torch
+	@$(PIP) install -c constraints.txt -e ".[dev]"
 	@touch $(READY)
 
 # In a folder of its own, so that the package is tested without them too. Without their dependencies, as these would bring a
@@ -31,28 +37,36 @@ $(READY): pyproject.toml constraints.txt
 vision: $(VISION)/.$(TORCHVISION)-$(TIMM)
 
 $(VISION)/.$(TORCHVISION)-$(TIMM): $(READY)
-	rm -rf $(VISION)
-	$(BIN)/python -m pip install --quiet --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
+	@rm -rf $(VISION)
+	@$(PIP) install --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
 	@touch $@
 
 demo: venv
-	$(BIN)/cmllm demo --out out
+	@$(BIN)/cmllm demo --out out
 
 lab: venv
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
 check: venv
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest -q -m "not slow"
 
 test: venv vision
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest
-	$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py
+
+bound:
+	$(PYTHON) -m venv build/bound
+	grep -v -E '^(transformers|tokenizers|huggingface_hub|hf-xet)==' constraints.txt > build/bound.txt
+	build/bound/bin/python -m pip install --quiet -c build/bound.txt torch
+	build/bound/bin/python -m pip install --quiet -c build/bound.txt -e ".[dev]" "transformers==$(TRANSFORMERS).*"
+	build/bound/bin/python -m pytest -q tests/test_embedded.py tests/test_attention.py tests/test_optimize.py \
+		tests/test_loading.py tests/test_door.py tests/test_families.py
 
 train: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.train

@@ -28,7 +28,7 @@ from cmllm_tools.energy import Target
 from cmllm_tools.memory import peak_bytes
 from cmllm_tools.models.embedded.architecture import build_processor
 from cmllm_tools.models.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
-from cmllm_tools.models.replay import undisturbed
+from cmllm_tools.models.undisturbed import undisturbed
 
 LAYERS, WIDTH, PATCH = 12, 512, 14
 WINDOW = range(LAYERS // 4, 3 * LAYERS // 4)
@@ -95,7 +95,7 @@ class Setting:
         rows, columns = list(prompt.text_span), list(prompt.visual)
         decoder.config._attn_implementation = "eager"
         try:
-            with undisturbed(self.mllm.model):
+            with undisturbed(self.mllm.model, gradient=True):
                 embeds = prompt.call.states.index_add(1, prompt.call.visual, latent[None])
                 output = decoder(inputs_embeds=embeds, use_cache=False, output_attentions=True)
                 kept = torch.cat(output.attentions).mean(0)
@@ -109,7 +109,7 @@ class Setting:
         every = decoder.layers
         try:
             decoder.layers = every[: layers.stop] if layers else every
-            with undisturbed(self.mllm.model):
+            with undisturbed(self.mllm.model, gradient=True):
                 hidden = self.prompt.call.replay(latent).last_hidden_state
             text = hidden[:, list(self.prompt.text_span)]
             return torch.autograd.grad(text.square().mean(), latent)[0]

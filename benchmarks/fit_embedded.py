@@ -19,7 +19,7 @@ from cmllm_tools.bench.matching import names_it
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.energy import hard_energy, soft_energy
 from cmllm_tools.models.embedded.heldout import DESCRIPTIONS, generate
-from cmllm_tools.models.replay import undisturbed
+from cmllm_tools.models.undisturbed import undisturbed
 
 SEED = 778
 # Answers of both kinds begin with the name: color and kind.
@@ -114,7 +114,7 @@ def main() -> None:
     parser.add_argument("--model", help="folder of another checkpoint than the shipped one")
     options = parser.parse_args()
     mllm = cm.load(options.model, attn_implementation="eager", dtype=torch.float32)
-    with tempfile.TemporaryDirectory() as folder, undisturbed(mllm.model):
+    with tempfile.TemporaryDirectory() as folder, undisturbed(mllm.model, gradient=True):
         generate(Path(folder), options.scenes, SEED)
         choices, descriptions = (Batch(mllm, read_roc(folder, *file)) for file in ((), (DESCRIPTIONS,)))
         for method in tqdm(grid(), "settings"):

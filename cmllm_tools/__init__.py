@@ -1,41 +1,51 @@
-"""See where a multimodal language model looks, and steer its attention into a region, step by step."""
+"""See where a multimodal language model looks, and steer its attention into a region, step by step.
 
+Names load with their first use: neither torch nor transformers is imported before something needs it.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from . import figures
-from .attention import Attention, capture_attention
-from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
-from .context import ContextMap, context_map
-from .energy import energy, hard_energy, region_share, soft_energy
-from .errors import (
-    CaptureError,
-    CmllmError,
-    DataError,
-    ImageError,
-    OptimizationError,
-    PromptError,
-    RegionError,
-    SettingsError,
-    TraceError,
-    UnsupportedModelError,
-)
-from .images import read_image
-from .layout import RegionWarning, VisualTokenLayout
-from .loading import load
-from .memory import MemoryEstimate, estimate
-from .methods import ControlMLLM, ControlMLLMPlus
-from .models.decoding import Contrast
-from .models.mllm import Mllm
-from .models.prompt import Prompt
-from .optimize import Steering, optimize
-from .regions import Box, Mask, Point, Scribble
-from .selfcheck import self_check
-from .trace import Step, Trace
 from .version import VERSION
 
 if TYPE_CHECKING:
     from . import analysis as analysis
+    from . import figures as figures
     from . import widgets as widgets
+    from .attention import Attention, capture_attention
+    from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .context import ContextMap, context_map
+    from .energy import energy, hard_energy, region_share, soft_energy
+    from .errors import (
+        CaptureError,
+        CmllmError,
+        DataError,
+        ImageError,
+        NotFiniteError,
+        OptimizationError,
+        OutputError,
+        OutputWarning,
+        PromptError,
+        RegionError,
+        SettingsError,
+        TraceError,
+        UnsupportedModelError,
+    )
+    from .images import read_image
+    from .layout import RegionWarning, VisualTokenLayout
+    from .loading import load
+    from .memory import MemoryEstimate, estimate
+    from .methods import ControlMLLM, ControlMLLMPlus
+    from .models.decoding import Contrast
+    from .models.mllm import Mllm
+    from .models.origin import WeightsWarning
+    from .models.prompt import Prompt
+    from .optimize import Steering, optimize
+    from .regions import Box, Mask, Point, Scribble
+    from .selfcheck import self_check
+    from .trace import Step, Trace
 
 __version__ = VERSION
 
@@ -57,7 +67,10 @@ __all__ = [
     "Mask",
     "MemoryEstimate",
     "Mllm",
+    "NotFiniteError",
     "OptimizationError",
+    "OutputError",
+    "OutputWarning",
     "Point",
     "ProgressBar",
     "Prompt",
@@ -72,6 +85,7 @@ __all__ = [
     "TraceError",
     "UnsupportedModelError",
     "VisualTokenLayout",
+    "WeightsWarning",
     "capture_attention",
     "context_map",
     "energy",
@@ -86,11 +100,56 @@ __all__ = [
     "soft_energy",
 ]
 
+# Where each name is; a test compares this with what type checkers are told above.
+_MODULES = {
+    "attention": "Attention capture_attention",
+    "callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
+    "context": "ContextMap context_map",
+    "energy": "energy hard_energy region_share soft_energy",
+    "errors": (
+        "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
+        "PromptError RegionError SettingsError TraceError UnsupportedModelError"
+    ),
+    "images": "read_image",
+    "layout": "RegionWarning VisualTokenLayout",
+    "loading": "load",
+    "memory": "MemoryEstimate estimate",
+    "methods": "ControlMLLM ControlMLLMPlus",
+    "models.decoding": "Contrast",
+    "models.mllm": "Mllm",
+    "models.origin": "WeightsWarning",
+    "models.prompt": "Prompt",
+    "optimize": "Steering optimize",
+    "regions": "Box Mask Point Scribble",
+    "selfcheck": "self_check",
+    "trace": "Step Trace",
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
+_ROOMS = ("analysis", "figures", "widgets")
+
 
 def __getattr__(name: str) -> Any:
-    """Load these rooms at their first use: `import cmllm_tools` must load neither anywidget nor captum."""
-    if name in ("analysis", "widgets"):
-        from importlib import import_module
-
+    if name in _ROOMS:
         return import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME, *_ROOMS})
+
+
+class _Package(ModuleType):
+    """This package: some functions are named like their modules (`energy`, `optimize`), and are meant by that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # Importing such a module would put it in its function's place.
+        super().__setattr__(
+            name, getattr(value, name) if _HOME.get(name) == name and isinstance(value, ModuleType) else value
+        )
+
+
+sys.modules[__name__].__class__ = _Package

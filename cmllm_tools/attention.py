@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,14 +13,16 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .display import Fact, card, one_line, picture
-from .errors import CaptureError
+from .errors import CaptureError, NotFiniteError
 from .heads import Heads, pairs_within
 from .models.checkpointing import checkpointed
+from .models.interrupts import restoring
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
-from .models.replay import implementation, undisturbed
+from .models.undisturbed import unaffected, undisturbed
 from .notation import number_ranges
 from .rows import attention_rows
+from .strict import whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,18 +102,20 @@ def capture_attention(
 
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
-        PromptError: for queries that are not in the prompt.
+        NotFiniteError: for attention that is not finite, as in a model whose float16 overflows.
+        PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
     """
     if prompt.call.copies != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
-    positions = prompt.positions(queries)
+    positions = prompt.seeing(queries)
     pairs, numbers = pairs_within(heads, layers)
     if pairs is not None:
         layers, numbers = {layer for layer, _ in pairs}, [head for _, head in pairs]
     chosen = mllm.attention_layers if layers is None else layers
     recorder = capture(mllm, prompt, chosen, numbers, positions, prompt.visual, latent)
     device = prompt.call.states.device
-    values = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
+    with unaffected(gradient=True):
+        values = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
     captured = recorder.heads or tuple(range(values.shape[1]))
     return Attention(values, recorder.layers, captured, positions, prompt, pairs)
 
@@ -139,13 +143,18 @@ def capture(
     rows: Sequence[int],
     columns: Sequence[int] | None,
     latent: torch.Tensor | None = None,
+    finite: bool = True,
 ) -> "Recorder":
     """Replay the prompt with a recorder that keeps these rows and columns (all keys when None) of these layers.
 
     The prompt may be several copies in one batch (`models.batch.copies`), each with its own latent.
 
+    Args:
+        finite: whether what was captured must be finite.
+
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
+        NotFiniteError: naming the first layer whose attention is not finite.
     """
     numbers = _checked(layers, mllm.attention_layers, "Layers")
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
@@ -158,7 +167,29 @@ def capture(
             f"Every layer asked for must call transformers' attention interface; layers {number_ranges(missing)} of "
             f"{type(mllm.decoder).__name__} did not."
         )
+    if finite:
+        check_finite(mllm, {layer: recorder.captured[layer] for layer in numbers})
     return recorder
+
+
+def check_finite(mllm: Mllm, rows: Mapping[int, torch.Tensor]) -> None:
+    """Refuse attention rows, by layer, that are not finite.
+
+    Raises:
+        NotFiniteError: naming the first such layer, the model's dtype, and what to do.
+    """
+    # One look at the device for all layers.
+    flags = [values.detach().isfinite().all() for values in rows.values()]
+    finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()
+    if all(finite):
+        return
+    dtype, layer = mllm.model.dtype, list(rows)[finite.index(False)]
+    advice = (
+        "Values above 65504 overflow in float16: load the model in bfloat16 or float32 (cm.load(..., dtype=torch.bfloat16))"
+        if dtype == torch.float16
+        else "The model's weights, or the latent that was given, hold values that are too large or not finite"
+    )
+    raise NotFiniteError(f"Attention must be finite; in layer {layer} it is not (dtype {dtype}). {advice}.")
 
 
 def replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
@@ -166,17 +197,12 @@ def replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tenso
 
     Raises:
         CaptureError: for a prompt that was prepared for another attention implementation.
+        PromptError: for a prompt of another model, or of another dtype or device.
     """
-    attention = implementation(mllm.model, mllm.family.site)
-    if prompt.call.attention != attention:
-        raise CaptureError(
-            f"A prompt's masks fit the attention implementation it was prepared for, {prompt.call.attention!r}; "
-            f"the model now has {attention!r}. Prepare the prompt again."
-        )
+    prompt.check(mllm, replayed=True)
     differentiable = latent is not None and latent.requires_grad
     with (
-        torch.set_grad_enabled(differentiable),
-        undisturbed(mllm.model),
+        undisturbed(mllm.model, differentiable),
         attention_shown(mllm, recorder),
         _kept_small(mllm, recorder) if differentiable and mllm.gradient_checkpointing else nullcontext(),
         suppress(_Enough),
@@ -248,10 +274,11 @@ class Recorder:
         self.errors[layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
 
 
-_ACTIVE: ContextVar[Recorder] = ContextVar("cmllm_recorder")
+# In other threads nobody records: the user's own calls of the model go on there while a capture is open.
+_ACTIVE: ContextVar[Recorder | None] = ContextVar("cmllm_recorder", default=None)
 
 
-@contextmanager
+@restoring
 def attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
     """While open, the attention modules that look at visual states show their queries and keys to `recorder`."""
     top = [mllm.decoder.config] if hasattr(mllm.decoder, "config") else []
@@ -269,15 +296,15 @@ def attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
         _ACTIVE.reset(token)
 
 
-@contextmanager
+@restoring
 def _kept_small(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
     """While open, the layers before the last one asked for are checkpointed; that one ends the forward."""
 
-    @contextmanager
+    @restoring
     def again() -> Iterator[None]:
         # The same rows are computed, as autograd counts on it, and dropped: those of the first pass carry the gradient.
         second = Recorder(recorder.modules, recorder.heads, recorder.rows, recorder.columns)
-        with undisturbed(mllm.model), attention_shown(mllm, second):
+        with undisturbed(mllm.model, gradient=True), attention_shown(mllm, second):
             yield
 
     with checkpointed(mllm.family.layer_modules(mllm.model)[: recorder.layers[-1]], again):
@@ -315,18 +342,18 @@ def _observing(original: str | None) -> Callable:
         else:
             own = ALL_ATTENTION_FUNCTIONS[original]
         recorder = _ACTIVE.get()
-        if recorder.errors is None:
+        if recorder is not None and recorder.errors is None:
             recorder.see(module, query, key, attention_mask, options)
-            return own(module, query, key, value, attention_mask, **options)
         result = own(module, query, key, value, attention_mask, **options)
-        recorder.compare(module, query, key, value, attention_mask, options, result[0])
+        if recorder is not None and recorder.errors is not None:
+            recorder.compare(module, query, key, value, attention_mask, options, result[0])
         return result
 
     return attend
 
 
 def _checked(numbers: Iterable[int], existing: Sequence[int], what: str) -> tuple[int, ...]:
-    chosen = tuple(dict.fromkeys(int(number) for number in numbers))
+    chosen = tuple(dict.fromkeys(whole_numbers(numbers, f"the {what.lower()}", error=CaptureError)))
     if not chosen or not set(chosen) <= set(existing):
         raise CaptureError(f"{what} must be at least one number in {number_ranges(existing)}; got {list(chosen)}.")
     return tuple(sorted(chosen))

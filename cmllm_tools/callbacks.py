@@ -1,16 +1,21 @@
 """Listeners of an optimisation: progress, early stopping, answers, checkpoints."""
 
+import warnings
 from collections.abc import Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
 
-from .errors import SettingsError
+from .errors import OutputWarning, SettingsError, TraceError
+from .files import check_writable
 from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
-from .trace import Step, Trace, check_writable
+from .progress import progress_bar
+from .strict import flag, number, whole_number
+from .trace import Step, Trace
 
 
 class Run(Protocol):
@@ -43,13 +48,10 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar over the steps, with energy and share of attention in the region."""
+    """A tqdm bar, as text, over the steps, with energy and share of attention in the region."""
 
     def on_start(self, run: Run) -> None:
-        # Imported here: in a notebook tqdm.auto loads ipywidgets.
-        from tqdm.auto import tqdm
-
-        self.bar = tqdm(total=run.method.steps + 1, desc="steering", unit="step")
+        self.bar = progress_bar(total=run.method.steps + 1, desc="steering", unit="step")
 
     def on_step(self, run: Run, step: Step) -> None:
         self.bar.set_postfix(energy=f"{step.energy:.3f}", share=f"{step.share:.0%}")
@@ -83,9 +85,9 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, threshold: float = 0.25, on_rise: bool = False):
-        if not threshold > 0:
+        if not number(threshold, "An early stopping threshold") > 0:
             raise SettingsError(f"An early stopping threshold must be above 0; got {threshold}.")
-        self.threshold, self.on_rise = threshold, on_rise
+        self.threshold, self.on_rise = float(threshold), flag(on_rise, "on_rise")
 
     def on_step(self, run: Run, step: Step) -> None:
         steps = run.trace.steps
@@ -122,24 +124,49 @@ class Answers(Callback):
 class Checkpoint(Callback):
     """Save the trace after every `every` steps and at the end, so that a crash loses little.
 
+    A file that is there already is kept until the run has ended by itself, and then replaced. Until then, and when the run
+    is interrupted, killed or fails, its trace is beside that file, with `.unfinished` before the suffix. A save that fails
+    (a full disk) gives a warning, and the run goes on; `optimize` returns the trace, to be saved elsewhere.
+
     Args:
         path: of the trace file; checked before the run.
         every: steps between two saves.
 
+    Attributes:
+        saved: the file that holds the trace now, None before the first save and after one that failed.
+
     Raises:
-        TraceError: when the path cannot be written.
+        OutputError: when the path cannot be written.
         SettingsError: for `every` below 1.
     """
 
     def __init__(self, path: str | PathLike, every: int = 1):
-        if every < 1:
+        self.every = whole_number(every, "every")
+        if self.every < 1:
             raise SettingsError(f"A checkpoint needs every >= 1; got {every}.")
-        self.path, self.every = check_writable(path), every
+        self.path = self.here = check_writable(path)
+        self.saved: Path | None = None
+
+    def on_start(self, run: Run) -> None:
+        beside = self.path.with_name(f"{self.path.stem}.unfinished{self.path.suffix}")
+        self.here, self.saved = beside if self.path.exists() else self.path, None
 
     def on_step(self, run: Run, step: Step) -> None:
         if (step.number + 1) % self.every == 0:
-            run.trace.save(self.path)
+            self._save(run.trace, self.here)
 
     def on_end(self, run: Run) -> None:
-        if run.trace.steps:
-            run.trace.save(self.path)
+        if not run.trace.steps:
+            return
+        if not run.trace.whole:
+            self._save(run.trace, self.here)
+        elif self._save(run.trace, self.path) and self.here != self.path:
+            self.here.unlink(missing_ok=True)
+
+    def _save(self, trace: Trace, path: Path) -> bool:
+        try:
+            self.saved = trace.save(path)
+        except TraceError as error:
+            self.saved = None
+            warnings.warn(f"The checkpoint is not saved: {error}", OutputWarning, stacklevel=3)
+        return self.saved is not None

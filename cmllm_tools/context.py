@@ -13,6 +13,7 @@ from .errors import CaptureError
 from .heads import Heads, pairs_within
 from .layout import VisualTokenLayout
 from .models.prompt import Queries
+from .strict import whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +101,7 @@ def layer_maps(
 
     Args and errors are those of `context_map`.
     """
-    layers = None if layers is None else list(layers)
+    layers = None if layers is None else list(dict.fromkeys(whole_numbers(layers, "the layers", error=CaptureError)))
     pairs, numbers = pairs_within(attention.pairs if heads is None else heads, layers)
     if pairs is not None:
         layers = sorted({layer for layer, _ in pairs})
@@ -125,7 +126,8 @@ def layer_maps(
         named = _index([head for _, head in pairs], attention.heads, "heads")
         counted[_index([layer for layer, _ in pairs], layers or (), "layers"), named] = len(maps) / len(pairs)
         maps = (counted[..., None] * maps).sum(1)
-    return maps * kept(without, maps) if (without := tuple(without)) else maps
+    without = whole_numbers(without, "the visual tokens to leave out", error=CaptureError)
+    return maps * kept(without, maps) if without else maps
 
 
 def kept(without: Sequence[int], maps: torch.Tensor) -> torch.Tensor:

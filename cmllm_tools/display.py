@@ -20,14 +20,23 @@ Outline = tuple[Sequence[Sequence[tuple[float, float]]], bool]
 
 # Viridis, from little to much: perceptually uniform, and told apart with any colour vision.
 VIRIDIS = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
-OPACITY = 0.75
-# Okabe and Ito's vermilion, as the share's curve in the figures.
+OPACITY = 0.85
+# The opacity rises steeply, so that a tenth of the maximum is seen already.
+RISE = 0.4
+# Okabe and Ito's blue, vermilion, green, purple and orange, told apart with any colour vision, and a grey for their black,
+# which is not seen on black.
+BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#808080"
 BAR_COLOR = (0xD5, 0x5E, 0x00)
-# Their blue, for less than nothing.
+# For less than nothing.
 LESS_COLOR = (0x00, 0x72, 0xB2)
 BAR_WIDTH = 80
-# Longest side of a picture, in pixels: as shown, and as drawn, so that lines stay sharp on dense screens.
+# Longest side of a picture, in pixels: as shown, and as drawn, so that lines stay sharp on dense screens. One of extreme
+# shape is up to twice as long, or it would be a strip.
 SHOWN, DRAWN = 220, 440
+# What is left of a photograph's colour and brightness under a map, and of its brightness where the model does not look.
+COLOR, BRIGHT, UNSEEN = 0.3, 0.6, 0.25
+# Pixels of the copy of an image that a figure holds, and its longest side.
+COPY_PIXELS, COPY_SIDE = 512 * 512, 1024
 # A picture that is larger than this as PNG (a photograph) is stored as JPEG.
 PNG_BYTES = 24_000
 # Longer values are folded.
@@ -38,6 +47,10 @@ class Html(str):
     """Text that is HTML already. Any other string is escaped before it enters a page."""
 
     __slots__ = ()
+
+    def __html__(self) -> str:
+        """As templates know it."""
+        return self
 
 
 def html(text: object) -> Html:
@@ -86,6 +99,7 @@ def picture(
     cells: np.ndarray | None = None,
     heat: np.ndarray | None = None,
     signed: bool = False,
+    opaque: bool = False,
     boxes: np.ndarray | None = None,
     outlines: Iterable[Outline] = (),
     caption: str = "",
@@ -96,16 +110,21 @@ def picture(
         size: (width, height) of the user's image, in whose pixels all positions are.
         image: a copy of it of any size; light grey when None.
         cells: (row, column, 4), corners of the map's cells.
-        heat: (row, column) in 0..1, or -1..1 when `signed`: blue for less and vermilion for more, clear at 0.
+        heat: (row, column) in 0..1, or -1..1 when `signed`: blue for less and vermilion for more, clear at 0; clear where
+            it is not a number. The image is dimmed below it, and more where it has no cells.
+        opaque: whether the heat hides the image.
         boxes: (n, 4), corners to draw thinly.
         outlines: of regions.
         caption: text below, also the alternative text.
     """
-    scale = DRAWN / max(size)
+    longest = min(max(max(size) / min(size) / 2, 1.0), 2.0)
+    scale = longest * DRAWN / max(size)
     drawn = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
     canvas = _background(image, drawn)
     if heat is not None and cells is not None:
-        canvas = Image.alpha_composite(canvas.convert("RGBA"), _heat(heat, cells * scale, drawn, signed)).convert("RGB")
+        below = canvas if image is None else dimmed(canvas, cells[0, 0, :2] * scale, cells[-1, -1, 2:] * scale)
+        layer = _heat(heat, cells * scale, drawn, signed, opaque)
+        canvas = Image.alpha_composite(below.convert("RGBA"), layer).convert("RGB")
     draw = ImageDraw.Draw(canvas, "RGBA")
     for x0, y0, x1, y1 in boxes * scale if boxes is not None else ():
         for offset, color in ((1, (0, 0, 0, 110)), (0, (255, 255, 255, 200))):
@@ -127,13 +146,37 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
+def small(image: Image.Image) -> Image.Image:
+    """An RGB copy of at most COPY_PIXELS pixels and COPY_SIDE a side: what a figure holds of a photograph."""
+    width, height = image.size
+    scale = min((COPY_PIXELS / (width * height)) ** 0.5, COPY_SIDE / max(width, height), 1.0)
+    size = (max(round(width * scale), 1), max(round(height * scale), 1))
+    return image.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+
+
+def dimmed(image: Image.Image, low: np.ndarray, high: np.ndarray) -> Image.Image:
+    """An RGB image for a map to lie on: pale and dark, so that the map's colours are the brightest ones.
+
+    Args:
+        image: RGB.
+        low, high: corners (x, y) of what the model sees, in its pixels; the rest is darker.
+    """
+    colors = np.asarray(image, np.float32)
+    grey = colors @ np.array([0.299, 0.587, 0.114], np.float32)
+    pale = (COLOR * colors + (1 - COLOR) * grey[..., None]) * BRIGHT
+    (x0, y0), (x1, y1) = np.maximum(np.round(low), 0).astype(int), np.maximum(np.round(high), 0).astype(int)
+    dark = pale * (UNSEEN / BRIGHT)
+    dark[y0:y1, x0:x1] = pale[y0:y1, x0:x1]
+    return Image.fromarray(dark.astype(np.uint8))
+
+
 @cache
 def palette() -> np.ndarray:
     """(256, 4) uint8 RGBA, from little to much. It starts transparent, so that the image shows where attention is low."""
     anchors = np.array([[int(color[at : at + 2], 16) for at in (0, 2, 4)] for color in VIRIDIS])
     at = np.linspace(0, 1, 256)
     channels = [np.interp(at, np.linspace(0, 1, len(anchors)), channel) for channel in anchors.T]
-    return np.round(np.stack([*channels, 255 * OPACITY * at**0.7], 1)).astype(np.uint8)
+    return np.round(np.stack([*channels, 255 * OPACITY * at**RISE], 1)).astype(np.uint8)
 
 
 _TOP = 'valign="top" align="left" style="vertical-align:top;text-align:left"'
@@ -162,20 +205,25 @@ def _background(image: Image.Image | np.ndarray | None, size: tuple[int, int]) -
     return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
-def _colors(heat: np.ndarray, signed: bool) -> np.ndarray:
+def _colors(heat: np.ndarray, signed: bool, opaque: bool) -> np.ndarray:
     """(row, column, 4) uint8 RGBA."""
-    heat = np.nan_to_num(heat)
+    known, heat = np.isfinite(heat), np.nan_to_num(heat)
     if not signed:
-        return palette()[np.round(255 * np.clip(heat, 0, 1)).astype(int)]
+        colors = palette()[np.round(255 * np.clip(heat, 0, 1)).astype(int)]
+        if opaque:
+            colors[..., 3] = np.where(known, 255, 0)
+        return colors
     color = np.where(heat[..., None] < 0, LESS_COLOR, BAR_COLOR)
     return np.dstack([color, np.round(255 * OPACITY * np.clip(abs(heat), 0, 1))]).astype(np.uint8)
 
 
-def _heat(heat: np.ndarray, cells: np.ndarray, size: tuple[int, int], signed: bool = False) -> Image.Image:
+def _heat(
+    heat: np.ndarray, cells: np.ndarray, size: tuple[int, int], signed: bool = False, opaque: bool = False
+) -> Image.Image:
     """The map as an RGBA image: each pixel takes the colour of the cell that its centre lies in."""
     rows = _cell_of(np.append(cells[:, 0, 1], cells[-1, 0, 3]), size[1])
     columns = _cell_of(np.append(cells[0, :, 0], cells[0, -1, 2]), size[0])
-    pixels = _colors(heat, signed)[np.ix_(rows, columns)]
+    pixels = _colors(heat, signed, opaque)[np.ix_(rows, columns)]
     pixels[rows < 0] = 0
     pixels[:, columns < 0] = 0
     return Image.fromarray(pixels)

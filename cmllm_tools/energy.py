@@ -1,15 +1,20 @@
 """Energies: how far a context-token map is from lying in a region. Pure functions, differentiable in the map."""
 
 import math
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
 from .context import ContextMap
-from .errors import RegionError
-from .layout import Rule, VisualTokenLayout
+from .errors import CaptureError, RegionError, SigmaError
+from .layout import RegionWarning, Rule, VisualTokenLayout
 from .regions import Regions, as_regions
+from .strict import number, shown
+
+# Widths whose square and Gaussian are numbers in float32.
+SIGMAS = (1e-4, 1e4)
 
 
 def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -20,8 +25,11 @@ def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     Args:
         values: A, (..., visual token), not negative and not all zero.
         inside: r, (visual token,), share of each token inside the region.
+
+    Raises:
+        CaptureError: for a map that is all zero, or not finite.
     """
-    return (1 - _share(values, inside)) ** 2
+    return _hard(looked(values, inside), inside)
 
 
 def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1) -> torch.Tensor:
@@ -34,19 +42,67 @@ def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1
         values: A, (..., visual token), not negative and not all zero.
         distance: D, (visual token,), as a share of the largest distance.
         sigma: width of the Gaussian, above 0.
+
+    Raises:
+        CaptureError: for a map that is all zero, or not finite.
+        SigmaError: for a sigma that is no width.
     """
-    return (1 - _share(values, gaussian(distance, sigma))) ** 2
+    return _soft(looked(values, distance), distance, checked_sigma(sigma))
+
+
+def looked(values: torch.Tensor, measure: torch.Tensor | None = None) -> torch.Tensor:
+    """Maps (..., visual token), each of which has attention to share out among tokens that `measure` (visual token,) rates.
+
+    Raises:
+        CaptureError: for a map that is all zero, or not finite.
+        RegionError: for measures that are not finite, or of other tokens.
+    """
+    if not torch.is_tensor(values) or not bool((torch.isfinite(sums := values.detach().sum(-1)) & (sums > 0)).all()):
+        raise CaptureError(
+            "A map must be a tensor with some attention on the image, for its energy or share; this one is no tensor, all "
+            "zero or not finite. Take query tokens that stand after the image, and layers and heads that look at it."
+        )
+    if measure is not None and not (
+        torch.is_tensor(measure) and measure.shape[-1:] == values.shape[-1:] and bool(torch.isfinite(measure).all())
+    ):
+        raise RegionError(
+            f"A region must have one finite share or distance for each of the {values.shape[-1]} visual tokens; "
+            f"got {shown(measure)}."
+        )
+    return values
+
+
+def _hard(values: torch.Tensor, inside: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+    return (1 - _share(values, inside, floor)) ** 2
+
+
+def _soft(values: torch.Tensor, distance: torch.Tensor, sigma: float, floor: float = 0.0) -> torch.Tensor:
+    return (1 - _share(values, gaussian(distance, sigma), floor)) ** 2
 
 
 def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     """Normal density of `distance` around 0."""
-    if not sigma > 0:
-        raise RegionError(f"sigma must be above 0; got {sigma}.")
+    sigma = checked_sigma(sigma)
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
 
 
-def _share(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    return (values * weights).sum(-1) / values.sum(-1)
+def checked_sigma(sigma: object, what: str = "sigma") -> float:
+    """The width of a Gaussian over distances in 0..1, as a plain number.
+
+    Raises:
+        SigmaError: for anything else, or a width beyond which every distance, or none, would be the same in float32.
+    """
+    found = number(sigma, what, error=SigmaError)
+    if not found > 0:
+        raise SigmaError(f"{what} must be above 0; got {found:g}.")
+    low, high = SIGMAS
+    if not low <= found <= high:
+        raise SigmaError(f"{what} must lie in {low:g}..{high:g}, a share of the largest distance; got {found:g}.")
+    return found
+
+
+def _share(values: torch.Tensor, weights: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+    return (values * weights).sum(-1) / (values.sum(-1) + floor)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,31 +113,65 @@ class Target:
         measures: (region, visual token): share inside for box and mask, distance for scribble and point.
         soft: whether each region is soft.
         sigma: width of the soft energies' Gaussian.
+        average: take the mean of the regions' energies, not their sum.
+        floor: added to the sum of a map that its energies divide by.
+
+    Raises:
+        SigmaError: for a sigma that is no width.
     """
 
     measures: torch.Tensor
     soft: tuple[bool, ...]
     sigma: float
+    average: bool = False
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sigma", checked_sigma(self.sigma))
+        if not bool(torch.isfinite(self.measures).all()):
+            raise RegionError("A region's shares or distances must be finite for every visual token; these are not.")
+        for weights, measure, soft in zip(self._weights(), self.measures, self.soft, strict=True):
+            if soft and not bool((weights > 0).any()):
+                raise RegionError(
+                    "sigma must be wide enough to reach a visual token, the nearest of which is "
+                    f"{measure.min().item():.3g} of the largest distance from the scribble or point; got {self.sigma:g}."
+                )
 
     @classmethod
     def of(cls, layout: VisualTokenLayout, regions: Regions, sigma: float = 0.1, rule: Rule = "area") -> "Target":
-        """Measure `regions` on a layout. Raises RegionError and warns as the layout does."""
-        several = as_regions(regions)
+        """Measure `regions` on a layout.
+
+        Raises:
+            RegionError: as the layout does.
+
+        Warns:
+            RegionWarning: as the layout does, and for a region that covers all that the model sees.
+        """
+        several, sigma = as_regions(regions), checked_sigma(sigma)
         rows = [layout.distance(region, rule) if region.soft else layout.inside(region, rule) for region in several]
+        for region, row in zip(several, rows, strict=True):
+            if not region.soft and row.min() > 1 - 1e-6:
+                warnings.warn(
+                    f"{region!r} covers everything that the model sees: its energy is 0 wherever the model looks, and "
+                    "steering has no direction to go. Draw a smaller region.",
+                    RegionWarning,
+                    stacklevel=3,
+                )
         return cls(torch.from_numpy(np.stack(rows)), tuple(region.soft for region in several), sigma)
 
     def to(self, values: torch.Tensor) -> "Target":
         """The same target on the device and in the precision of `values`."""
-        return Target(self.measures.to(values), self.soft, self.sigma)
+        return replace(self, measures=self.measures.to(values))
 
     def energy(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum of the regions' energies of a map (..., visual token); the reference sums them too."""
-        return torch.stack(
+        """Sum (or mean) of the regions' energies of a map (..., visual token); not a number where a map is all zero."""
+        energies = torch.stack(
             [
-                soft_energy(values, measure, self.sigma) if soft else hard_energy(values, measure)
+                _soft(values, measure, self.sigma, self.floor) if soft else _hard(values, measure, self.floor)
                 for measure, soft in zip(self.measures, self.soft, strict=True)
             ]
-        ).sum(0)
+        )
+        return energies.mean(0) if self.average else energies.sum(0)
 
     def weights(self) -> torch.Tensor:
         """Weight of each visual token: (visual token,) in 0..1.
@@ -89,11 +179,14 @@ class Target:
         A token counts by its share inside a box or mask, by exp(-D^2 / 2 sigma^2) for a scribble or point, and by the
         largest of these for several regions.
         """
-        weights = [
+        return torch.stack(self._weights()).amax(0)
+
+    def _weights(self) -> list[torch.Tensor]:
+        """(visual token,) of each region."""
+        return [
             torch.exp(-(measure**2) / (2 * self.sigma**2)) if soft else measure
             for measure, soft in zip(self.measures, self.soft, strict=True)
         ]
-        return torch.stack(weights).amax(0)
 
     def share(self, values: torch.Tensor) -> torch.Tensor:
         """Share of a map (..., visual token) that lies in the regions, each token counted by its weight: 0..1."""
@@ -113,10 +206,12 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
 
     Raises:
         RegionError: for a region the model does not see.
+        CaptureError: for a map that is all zero, or not finite.
+        SigmaError: for a sigma that is no width.
     """
-    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(cmap.values)
+    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(looked(cmap.values))
 
 
 def region_share(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> float:
-    """Share of the map that lies in the regions, 0..1; see `Target.share`."""
-    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(cmap.values).item()
+    """Share of the map that lies in the regions, 0..1; see `Target.share`. It raises what `energy` does."""
+    return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(looked(cmap.values)).item()

@@ -27,6 +27,10 @@ class CaptureError(CmllmError, ValueError):
     """Attention that cannot be captured as asked: layers, heads or queries that do not exist."""
 
 
+class NotFiniteError(CaptureError):
+    """Attention that is not finite: numbers have overflowed in the model."""
+
+
 class OptimizationError(CmllmError, RuntimeError):
     """An optimisation that cannot go on; `trace` holds the steps so far and the last good latent."""
 
@@ -39,9 +43,34 @@ class SettingsError(CmllmError, ValueError):
     """A setting of a method outside its range."""
 
 
+class SigmaError(SettingsError, RegionError):
+    """A width of the Gaussian around scribbles and points that is none, wherever it is given."""
+
+
 class TraceError(CmllmError, ValueError):
-    """A trace file that cannot be read or written."""
+    """A trace file that cannot be read, or a trace that cannot be used as asked."""
 
 
 class DataError(CmllmError, ValueError):
-    """A data set whose files are missing or malformed."""
+    """A data set or a result whose files are missing or malformed."""
+
+
+class OutputError(TraceError, DataError):
+    """A file that cannot be written; whoever expects the error of what was to be saved catches it too."""
+
+
+class OutputWarning(UserWarning):
+    """A file that could not be written during a run, which goes on; what was to be saved is still in memory."""
+
+
+def carry(error: BaseException, name: str, value: Any, words: str) -> None:
+    """Give an error that ends a long run what there is so far: as an attribute of this name, and a note that says so.
+
+    An error that has the attribute already keeps its own; an error's type stays as it was.
+    """
+    if getattr(error, name, None) is None:
+        try:
+            setattr(error, name, value)
+        except (AttributeError, TypeError):
+            return
+        error.add_note(f"{words} is in this error's .{name}.")

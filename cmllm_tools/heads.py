@@ -3,9 +3,37 @@
 from collections.abc import Iterable
 from typing import Any
 
-from .errors import CaptureError
+from .errors import CaptureError, CmllmError
+from .strict import shown, whole_number, whole_numbers
 
 Heads = Iterable[int] | Iterable[tuple[int, int]]
+Chosen = tuple[int, ...] | tuple[tuple[int, int], ...]
+
+
+def as_heads(heads: Heads | None, error: type[CmllmError] = CaptureError) -> Chosen | None:
+    """Numbers or pairs as a tuple that can be read again, each once; None for all.
+
+    Raises:
+        error: for anything else: texts, masks of booleans, numbers and pairs mixed.
+    """
+    if heads is None:
+        return None
+    if isinstance(heads, str | bytes) or not isinstance(heads, Iterable):
+        raise error(f"Heads must be several numbers, or (layer, head) pairs, as (0, 1); got {shown(heads)}.")
+    several: list[Any] = list(heads)
+    pairs = [tuple(head) for head in several if _is_pair(head)]
+    if not pairs:
+        return tuple(dict.fromkeys(whole_numbers(several, "the heads", error=error)))
+    if len(pairs) < len(several) or any(len(pair) != 2 for pair in pairs):
+        raise error(f"Heads must be numbers, or (layer, head) pairs throughout; got {shown(several)}.")
+    read = (
+        (
+            whole_number(layer, "The layer of each (layer, head) pair", error=error),
+            whole_number(head, "The head of each (layer, head) pair", error=error),
+        )
+        for layer, head in pairs
+    )
+    return tuple(dict.fromkeys(read))
 
 
 def pairs_within(
@@ -14,18 +42,22 @@ def pairs_within(
     """The (layer, head) pairs in `layers` (all when None), or the head numbers; None for each that `heads` are not.
 
     Raises:
-        CaptureError: for numbers and pairs mixed, or pairs of which none is in these layers.
+        CaptureError: for what are no heads, or pairs of which none is in these layers.
     """
-    if heads is None:
+    several: Any = as_heads(heads)
+    if several is None:
         return None, None
-    several: list[Any] = list(heads)
-    pairs = [head for head in several if isinstance(head, tuple | list)]
-    if not pairs:
-        return None, [int(head) for head in several]
-    if len(pairs) < len(several) or any(len(pair) != 2 for pair in pairs):
-        raise CaptureError(f"Heads must be numbers, or (layer, head) pairs throughout; got {several}.")
-    wanted = None if layers is None else set(layers)
-    within = tuple(dict.fromkeys((int(layer), int(head)) for layer, head in pairs if wanted is None or layer in wanted))
+    if not several or not isinstance(several[0], tuple):
+        return None, list(several)
+    wanted = None if layers is None else set(whole_numbers(layers, "the layers", error=CaptureError))
+    within = tuple(pair for pair in several if wanted is None or pair[0] in wanted)
     if not within:
-        raise CaptureError(f"At least one (layer, head) pair must be in layers {sorted(wanted or ())}; got {several}.")
+        raise CaptureError(
+            f"At least one (layer, head) pair must be in layers {sorted(wanted or ())}; got {shown(list(several))}."
+        )
     return within, None
+
+
+def _is_pair(head: Any) -> bool:
+    """Whether it is several values: an array's row too, but no array of one value."""
+    return isinstance(head, Iterable) and not isinstance(head, str | bytes) and getattr(head, "shape", None) != ()

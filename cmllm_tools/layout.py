@@ -7,20 +7,18 @@ from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
-from PIL import Image
-from scipy.ndimage import distance_transform_edt
 
+from . import region_reference, region_weights
 from .display import Fact, card, one_line, picture
 from .errors import RegionError, UnsupportedModelError
 from .regions import Region
 
 Rule = Literal["area", "reference"]
 
-CENTRE_CROP = "fixed grid, centre crop"
-# The reference code cuts every mask from a 224 px crop, whatever the model's own resolution.
-REFERENCE_CROP = 224
-# Distances are measured on at most this many pixels a side; finer than any model's visual tokens.
-DISTANCE_PIXELS = 1024
+FIXED = "fixed grid"
+CENTRE_CROP = f"{FIXED}, centre crop"
+DYNAMIC = "dynamic grid"
+_PUBLISHED: dict[str, region_reference.Way] = {CENTRE_CROP: "crop", FIXED: "stretch", f"{FIXED}, CLS": "stretch"}
 
 
 class RegionWarning(UserWarning):
@@ -93,10 +91,17 @@ class VisualTokenLayout:
     @cached_property
     def _spread(self) -> np.ndarray:
         """(cell, visual token): share of each token's box, as far as it is on the image, in each cell."""
-        cells, boxes = self.cells.reshape(-1, 4), _clipped(self.boxes, self.image_size)
-        low = np.maximum(cells[:, None, :2], boxes[None, :, :2])
-        high = np.minimum(cells[:, None, 2:], boxes[None, :, 2:])
-        overlap = np.clip(high - low, 0, None).prod(-1)
+        cells, boxes = self.cells, region_weights.clipped(self.boxes, self.image_size)
+        # The cells are a regular grid: what is shared along x and along y, once for each column and row.
+        across, down = (
+            np.clip(
+                np.minimum(line[:, None, axis + 2], boxes[:, axis + 2]) - np.maximum(line[:, None, axis], boxes[:, axis]),
+                0,
+                None,
+            )
+            for axis, line in enumerate((cells[0], cells[:, 0]))
+        )
+        overlap = (down[:, None] * across).reshape(-1, len(boxes))
         return overlap / np.maximum(overlap.sum(0), 1e-12)
 
     @property
@@ -111,8 +116,8 @@ class VisualTokenLayout:
 
         Args:
             region: any kind; for a scribble or point, the drawn pixels.
-            rule: "area" measures the overlap with each token's box; "reference" repeats the nearest-neighbour resizing
-                of the published code (square grids on a centre crop only).
+            rule: "area" measures the overlap with each token's box; "reference" repeats the published code for grids that
+                it knows, with all that is rough in it; see `region_reference`.
 
         Raises:
             RegionError: for a region outside the image, or wholly outside what the model sees.
@@ -120,37 +125,45 @@ class VisualTokenLayout:
         Warns:
             RegionWarning: for a region partly outside what the model sees, with the fraction that is lost.
         """
-        cover = self._checked_cover(region)
+        self._check(region)
         if _is_reference(rule):
-            values = self._nearest(np.where(cover > 0, 255, 0).astype(np.uint8))
-            if not values.any():
-                raise RegionError(
-                    f"No visual token's sample falls into {region!r} under the reference's nearest-neighbour mask. "
-                    "Use rule='area', which counts any overlap."
-                )
-            return values
-        return self._mean_in_boxes(cover)
+            return region_reference.inside(region, self._as_published)
+        return region_weights.shares(region, self.boxes, self.image_size)
 
     def distance(self, region: Region, rule: Rule = "area") -> np.ndarray:
         """Distance D of each visual token to what was drawn: (visual token,) float32.
 
         "area" gives the mean over the token's box, as a share of the largest distance in view; "reference" the
-        published code's: over the whole image, in steps of 1/255, sampled by nearest neighbour.
+        published code's, of scribbles and points: over the whole image, in steps of 1/255, sampled by nearest neighbour.
 
         Raises and warns like `inside`.
         """
-        cover = self._checked_cover(region)
+        self._check(region)
         if _is_reference(rule):
-            distance = distance_transform_edt(cover == 0)
-            return self._nearest(np.round(distance * (255 / max(distance.max(), 1e-12))).astype(np.uint8))
-        return self._mean_in_boxes(self._distance_in_view(cover))
+            return region_reference.distance(region, self._as_published)
+        return region_weights.distances(region, self.boxes, self.seen, self.image_size)
 
-    def _checked_cover(self, region: Region) -> np.ndarray:
+    @property
+    def _as_published(self) -> region_reference.Grid:
+        """How the published code would sample a mask for this grid."""
+        way = _PUBLISHED.get(self.rule)
+        if self.rule.startswith(DYNAMIC) and not self.rule.endswith("padded"):
+            way = "touched"
+        if self.merged or way is None or (way != "touched" and self.grid[0] != self.grid[1]):
+            raise RegionError(
+                "The reference's nearest-neighbour mask exists for square grids on a centre crop only, or on the whole "
+                f"image, and its mask of touched tokens for grids of the image's shape; this layout is {self!r}. "
+                "Use rule='area'."
+            )
+        return region_reference.Grid(way, self.image_size, self.grid, self.boxes)
+
+    def _check(self, region: Region) -> None:
         region.check(*self.image_size)
-        cover = region.cover(*self.image_size)
-        total = float(cover.sum())
-        inside = float(_box_sums(cover, np.array([self.seen]))[0])
-        lost = 1 - inside / total
+        x0, y0, x1, y1 = region.bounds
+        if (np.array([x0, y0]).astype(int) >= self.seen[:2]).all() and self._ends_in_view(x1, y1):
+            return
+        whole, inside = region_weights.overlaps(region, np.array([(0, 0, *self.image_size), self.seen]), self.image_size)
+        lost = 1 - float(inside) / float(whole)
         if lost > 1 - 1e-6:
             x0, y0, x1, y1 = self.seen
             raise RegionError(
@@ -162,43 +175,12 @@ class VisualTokenLayout:
             warnings.warn(
                 f"{lost:.0%} of {region!r} lies outside what the model sees and is lost.", RegionWarning, stacklevel=4
             )
-        return cover
 
-    def _mean_in_boxes(self, values: np.ndarray) -> np.ndarray:
-        """Mean of a (height, width) array over the part of each token's box that is on the image; 0 where none is."""
-        width, height = self.image_size
-        scale = np.array([values.shape[1] / width, values.shape[0] / height] * 2)
-        boxes = _clipped(self.boxes, self.image_size) * scale
-        area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-        return np.divide(_box_sums(values, boxes), area, out=np.zeros(len(boxes)), where=area > 0).astype(np.float32)
-
-    def _distance_in_view(self, cover: np.ndarray) -> np.ndarray:
-        """Distance to the drawn pixels, in 0..1 over the part of the image in view; reduced for large images."""
-        height, width = cover.shape
-        step = -(-max(height, width) // DISTANCE_PIXELS)
-        if step > 1:
-            padded = np.pad(cover, ((0, -height % step), (0, -width % step)))
-            cover = padded.reshape(padded.shape[0] // step, step, padded.shape[1] // step, step).max((1, 3))
-        distance = distance_transform_edt(cover == 0)
-        x0, y0, x1, y1 = (value / step for value in self.seen)
-        view = distance[int(y0) : max(int(np.ceil(y1)), int(y0) + 1), int(x0) : max(int(np.ceil(x1)), int(x0) + 1)]
-        return distance / max(view.max(), 1e-12)
-
-    def _nearest(self, pixels: np.ndarray) -> np.ndarray:
-        """The published resizing of an 8-bit (height, width) array to one value in 0..1 for each visual token."""
-        if self.rule != CENTRE_CROP or self.grid[0] != self.grid[1]:
-            raise RegionError(
-                "The reference's nearest-neighbour mask exists for square grids on a centre crop only; "
-                f"this layout is {self!r}. Use rule='area'."
-            )
-        width, height = self.image_size
-        scale = REFERENCE_CROP / min(width, height)
-        size = (max(int(width * scale), REFERENCE_CROP), max(int(height * scale), REFERENCE_CROP))
-        left, top = (round((side - REFERENCE_CROP) / 2) for side in size)
-        nearest = Image.Resampling.NEAREST
-        crop = Image.fromarray(pixels).resize(size, nearest)
-        crop = crop.crop((left, top, left + REFERENCE_CROP, top + REFERENCE_CROP))
-        return np.asarray(crop.resize(self.grid[::-1], nearest), np.float32).ravel() / 255
+    def _ends_in_view(self, x: float, y: float) -> bool:
+        """Whether the whole pixel at a region's lower right corner is seen."""
+        return all(
+            min(int(at) + 1, side) <= end for at, side, end in zip((x, y), self.image_size, self.seen[2:], strict=True)
+        )
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes an equal layout."""
@@ -232,7 +214,7 @@ def fixed_grid(
         crop: (width, height) of the centre crop, or None for no crop; larger than `resized` means padding.
         grid: (rows, columns).
     """
-    rule = CENTRE_CROP if crop else "fixed grid"
+    rule = CENTRE_CROP if crop else FIXED
     crop = crop or resized
     # transformers' center_crop rounds the corner down, also where the image is smaller than the crop and is padded.
     left, top = ((full - part) // 2 for full, part in zip(resized, crop, strict=True))
@@ -249,10 +231,6 @@ def grid_boxes(area: Sequence[float] | np.ndarray, grid: tuple[int, int]) -> np.
     return np.stack([x0, y0, x1, y1], 1)
 
 
-def _clipped(boxes: np.ndarray, image_size: tuple[int, int]) -> np.ndarray:
-    return np.clip(boxes, 0, [*image_size] * 2)
-
-
 def _by(grid: tuple[int, int]) -> str:
     return f"{grid[0]} x {grid[1]}"
 
@@ -261,20 +239,3 @@ def _is_reference(rule: Rule) -> bool:
     if rule not in ("area", "reference"):
         raise RegionError(f"A weighting rule must be 'area' or 'reference'; got {rule!r}.")
     return rule == "reference"
-
-
-def _box_sums(values: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Integral of a (height, width) array, constant within each pixel, over boxes (n, 4) given in its pixels."""
-    integral = np.zeros((values.shape[0] + 1, values.shape[1] + 1))
-    np.cumsum(np.cumsum(values, 0, dtype=float), 1, out=integral[1:, 1:])
-
-    def at(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        column = np.clip(np.floor(x).astype(int), 0, values.shape[1] - 1)
-        row = np.clip(np.floor(y).astype(int), 0, values.shape[0] - 1)
-        right, down = x - column, y - row
-        upper = integral[row, column] * (1 - right) + integral[row, column + 1] * right
-        lower = integral[row + 1, column] * (1 - right) + integral[row + 1, column + 1] * right
-        return upper * (1 - down) + lower * down
-
-    x0, y0, x1, y1 = boxes.T
-    return at(x1, y1) - at(x0, y1) - at(x1, y0) + at(x0, y0)

@@ -1,22 +1,33 @@
 """Loading a model: the embedded one, a checkpoint, or one already in hand."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
+from transformers.utils import logging
 
 from .errors import UnsupportedModelError
 from .models.embedded import EMBEDDED_MODEL
 from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
+from .models.undisturbed import unaffected
 from .selfcheck import self_check
 
+# What transformers raises for a checkpoint or an option that it cannot use.
+_NOT_LOADED = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+_SHOWN_KEYS = 3
 
+
+@unaffected(gradient=True)
 def load(
-    model: str | PathLike | tuple[Any, Any] | None = None,
+    model: Any = None,
     *,
     revision: str | None = None,
     trust_remote_code: bool = False,
@@ -27,7 +38,8 @@ def load(
     """Load a model: the embedded one, a checkpoint, or one you already hold.
 
     Args:
-        model: None for the embedded model; a hub id or a local folder; or a pair (model, processor).
+        model: None for the embedded model; a hub id or a local folder (`~` is your home); a pair (model, processor); or a
+            pipeline of transformers, which holds both.
         revision: of a hub checkpoint.
         trust_remote_code: run code that comes with a checkpoint; off unless you turn it on.
         layout: how visual tokens are laid out; see `Mllm`.
@@ -35,46 +47,132 @@ def load(
         **options: for `from_pretrained` (dtype, device_map, quantization_config, attn_implementation, ...).
 
     Raises:
-        UnsupportedModelError: for a checkpoint that is missing or cannot be loaded, a family this package does not know, or
-            a model that fails the self-check.
+        UnsupportedModelError: for a checkpoint that is missing, cannot be loaded, or lacks weights of the model, a model
+            without its processor, a family this package does not know, or a model that fails the self-check.
+
+    Warns:
+        UserWarning: for weights of a checkpoint that the model has no place for.
     """
-    mllm = _loaded(model, revision, trust_remote_code, layout, options)
+    held = _held(model)
+    if held is None:
+        mllm = _loaded(model, revision, trust_remote_code, layout, options)
+    else:
+        if options or revision:
+            raise UnsupportedModelError(
+                "A model in hand must be given as (model, processor), without loading options; "
+                f"got {sorted([*options, *['revision'] * bool(revision)])}."
+            )
+        mllm = Mllm(*held, layout=layout)
     if check if check is not None else not mllm.family.tested:
         self_check(mllm)
     return mllm
 
 
+def _held(given: Any) -> tuple[Any, Any] | None:
+    """Model and processor where they are in hand; None for what is to be loaded."""
+    if given is None or isinstance(given, PathLike | str):
+        return None
+    if isinstance(given, tuple | list):
+        if len(given) != 2:
+            raise UnsupportedModelError(f"A model in hand must be given as (model, processor); got {len(given)} parts.")
+        return given[0], given[1]
+    if isinstance(given, torch.nn.Module):
+        raise UnsupportedModelError(
+            f"A model in hand must be given with its processor, as load((model, processor)); got {type(given).__name__} "
+            "alone. The processor is what AutoProcessor.from_pretrained gives for the same checkpoint."
+        )
+    if not hasattr(given, "model"):
+        raise UnsupportedModelError(
+            "A model must be a hub id, a folder, a pair (model, processor), or a pipeline of both; "
+            f"got {type(given).__name__}."
+        )
+    return given.model, getattr(given, "processor", None) or getattr(given, "tokenizer", None)
+
+
 def _loaded(
-    model: str | PathLike | tuple[Any, Any] | None,
+    model: str | PathLike | None,
     revision: str | None,
     trust_remote_code: bool,
     layout: Literal["table", "probe"],
     options: dict[str, Any],
 ) -> Mllm:
-    if isinstance(model, tuple):
-        if len(model) != 2 or options or revision:
-            raise UnsupportedModelError(
-                "A model in hand must be given as (model, processor), without loading options; "
-                f"got {len(model)} parts and options {sorted(options)}."
-            )
-        return Mllm(*model, layout=layout)
+    source: str | Path = EMBEDDED_MODEL
     if model is None:
         options = {"dtype": torch.float32} | options
-    source = EMBEDDED_MODEL if model is None else Path(model).expanduser() if Path(model).expanduser().is_dir() else model
+    else:
+        source = _source(model)
     common = {"revision": revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(source, **common)
         if layout == "table":
             # Before gigabytes of weights are fetched.
             family_for(config)
-        loaded = AutoModelForImageTextToText.from_pretrained(source, **common, **options)
+        wanted = {**common, **options, "output_loading_info": True}
+        with _without_bar(model is None):
+            loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
         processor = load_processor(source, config.model_type, **common)
-    except (OSError, ValueError, ImportError) as error:
-        if isinstance(error, UnsupportedModelError):
+    except _NOT_LOADED as error:
+        if isinstance(error, UnsupportedModelError | torch.OutOfMemoryError):
             raise
         raise UnsupportedModelError(
             f"A model must be a hub id or a folder with an image-text-to-text checkpoint and its processor; "
             f"{source} cannot be loaded: {error}"
         ) from error
+    _check_weights(source, loaded, found)
     name = "embedded" if model is None else str(model)
     return Mllm(loaded, processor, name, revision, layout)
+
+
+def _source(model: str | PathLike) -> str | Path:
+    """A folder, or what the hub may know by that name."""
+    if not str(model).strip():
+        raise UnsupportedModelError(f"A model must be a hub id or a folder; got {str(model)!r}.")
+    try:
+        path = Path(model).expanduser()
+    except RuntimeError:
+        # No user has that home.
+        return str(model)
+    if path.is_file():
+        raise UnsupportedModelError(
+            f"A model must be the folder of a checkpoint, with its config and processor; got the file {path}."
+        )
+    return path if path.is_dir() else str(model)
+
+
+def _check_weights(source: str | Path, model: Any, found: dict[str, Any]) -> None:
+    """Refuse a model some of whose weights are random, and name those of the checkpoint that are not in it.
+
+    transformers leaves out of both what is tied, made anew, or known to be of no use.
+    """
+    random = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
+    unused = sorted(found["unexpected_keys"])
+    if random:
+        beside = f", and has no place for {len(unused)} that are there ({_some(unused)})" if unused else ""
+        raise UnsupportedModelError(
+            f"A checkpoint must hold every weight of its model; {source} lacks {len(random)} of {type(model).__name__}, or "
+            f"has them in another shape ({_some(random)}){beside}. They would be random. Where names differ by a prefix, "
+            "another version of transformers saved it: save it again, or take that version."
+        )
+    if unused:
+        warnings.warn(
+            f"{type(model).__name__} has no place for {len(unused)} weights of {source}, which are left out "
+            f"({_some(unused)}).",
+            stacklevel=4,
+        )
+
+
+def _some(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN_KEYS]) + ", ..." * (len(keys) > _SHOWN_KEYS)
+
+
+@contextmanager
+def _without_bar(quiet: bool) -> Iterator[None]:
+    """Without transformers' bar of loaded weights, if `quiet`: it would stay in a notebook, frozen, for no time's work."""
+    if not quiet or not logging.is_progress_bar_enabled():
+        yield
+        return
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.enable_progress_bar()

@@ -2,8 +2,11 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import psutil
@@ -11,8 +14,10 @@ import torch
 
 from .attention import capture_attention
 from .errors import CaptureError
+from .models.interrupts import Restoring, restoring
 from .models.mllm import Mllm
 from .models.prompt import Prompt, Queries
+from .models.undisturbed import unaffected
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,15 @@ def estimate(mllm: Mllm, prompt: Prompt, layers: Iterable[int] | None = None, qu
     wanted = sorted(set(mllm.attention_layers if layers is None else layers))
     if not wanted or not set(wanted) <= set(mllm.attention_layers):
         raise CaptureError(f"Layers must be among {list(mllm.attention_layers)}; got {wanted}.")
-    before = mllm.gradient_checkpointing
-    try:
-        mllm.gradient_checkpointing = False
-        kept = _reckoned(mllm, prompt, wanted, queries)
-        mllm.gradient_checkpointing = True
-        checkpointed = _reckoned(mllm, prompt, wanted, queries)
-    finally:
-        mllm.gradient_checkpointing = before
-    return MemoryEstimate(kept, checkpointed, free_bytes(prompt.call.states.device), before)
+    kept, checkpointed = (_reckoned(_set(mllm, switch), prompt, wanted, queries) for switch in (False, True))
+    return MemoryEstimate(kept, checkpointed, free_bytes(prompt.call.states.device), mllm.gradient_checkpointing)
+
+
+def _set(mllm: Mllm, gradient_checkpointing: bool) -> Mllm:
+    """The same model under another switch; the user's own is left alone."""
+    other = copy(mllm)
+    other.gradient_checkpointing = gradient_checkpointing
+    return other
 
 
 def _reckoned(mllm: Mllm, prompt: Prompt, wanted: list[int], queries: Queries) -> int:
@@ -90,10 +95,28 @@ def _reckoned(mllm: Mllm, prompt: Prompt, wanted: list[int], queries: Queries) -
     return round(short + (wanted[-1] - second) * passed + (len(wanted) - 1) * captured)
 
 
+@unaffected(gradient=True)
 def _step(mllm: Mllm, prompt: Prompt, layers: tuple[int, ...], queries: Queries) -> torch.Tensor:
     latent = prompt.zero_latent()
     values = capture_attention(mllm, prompt, layers, queries=queries, latent=latent).values.mean((0, 1, 2))
     return torch.autograd.grad(values[0] / values.sum(), latent)[0]
+
+
+# torch profiles one run at a time in a process.
+_PROFILING = threading.Lock()
+
+
+@restoring
+def _quiet() -> Iterator[None]:
+    """While open, Kineto does not announce its every start and stop."""
+    name = "KINETO_LOG_LEVEL"
+    added = name not in os.environ
+    os.environ.setdefault(name, "99")
+    try:
+        yield
+    finally:
+        if added:
+            os.environ.pop(name, None)
 
 
 def peak_bytes(step: Callable[[], object], device: torch.device | str = "cpu") -> int:
@@ -106,11 +129,10 @@ def peak_bytes(step: Callable[[], object], device: torch.device | str = "cpu") -
         before = torch.cuda.memory_allocated(device)
         step()
         return torch.cuda.max_memory_allocated(device) - before
-    # Kineto announces every start and stop otherwise; it reads this once.
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     # Blocks from before that are freed meanwhile would be warned about.
     gc.collect()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    profiler = partial(torch.profiler.profile, activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True)
+    with _PROFILING, _quiet(), Restoring(profiler) as profile:
         step()
     events = [event for event in profile.profiler.kineto_results.events() if event.name() == "[memory]"]
     events.sort(key=lambda event: event.start_ns())

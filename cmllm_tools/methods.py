@@ -1,33 +1,45 @@
 """The methods as settings of one optimisation: ControlMLLM and ControlMLLM++."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from math import isfinite
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
-import torch
+from torch import Tensor
 
+from .energy import Target, checked_sigma
 from .errors import SettingsError
 from .heads import pairs_within
-from .layout import Rule
+from .layout import Rule, VisualTokenLayout
 from .models.decoding import Contrast
-from .models.defaults import method_defaults
+from .models.defaults import method_defaults, published_settings
 from .models.mllm import Mllm
-from .models.prompt import Queries
+from .models.prompt import Queries, as_queries
+from .regions import Regions
+from .settings import Reader, read_betas, read_heads, read_share, read_window
+from .strict import flag, number, one_of, shown, whole_number, whole_numbers
+from .updates import AdamSteps, GradientSteps, Updates
 
 # Stands for a setting that `Method.resolve` takes from the model's own defaults.
 MODEL_DEFAULT: Any = None
+# Settings that, left open, are what the published code has for the model; see `published_settings`.
+PUBLISHED = ("accumulate", "average", "floor")
 
 
 @dataclass(frozen=True)
 class Method(ABC):
     """Settings shared by all methods. What is None is filled in for the model by `resolve`.
 
+    Every setting is checked when a method is made, and kept as a plain value: an int, a float, a tuple. A subclass gives
+    the readers of settings of its own in `readers`, and has its base class's defaults; `register` it, so that its traces
+    can be reopened.
+
     Args:
         steps: number of updates of the latent (T).
         step_size: how far an update goes: the factor on the gradient (alpha) for gradient steps, the learning rate for
             Adam.
-        layers: window [a, b) of decoder layers whose attention is averaged, or () for all.
+        layers: window [a, b) of decoder layers whose attention is averaged, `range(a, b)` for the same, or () for all.
         heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count (all layers, where that
             is left open).
         queries: which tokens make up the context token; see `Prompt.positions`. The paper takes "text".
@@ -35,7 +47,28 @@ class Method(ABC):
         rule: how regions become token weights, "area" or "reference".
         early_stop: stop once the energy has changed by this fraction of the first; 0 never stops.
         without: numbers of visual tokens to leave out of map and energy; see `analysis.sinks`.
+        average: take the mean of several regions' energies, not their sum.
+        floor: added to the sum of the map that an energy divides by; published for Qwen2.5-VL alone.
+
+    Raises:
+        SettingsError: for a setting that is not of its kind or out of its range.
     """
+
+    # The row of the table of defaults.
+    defaults: ClassVar[str] = ""
+    readers: ClassVar[Mapping[str, Reader]] = {
+        "steps": partial(whole_number, least=1),
+        "step_size": partial(number, above=0),
+        "layers": read_window,
+        "heads": read_heads,
+        "queries": lambda value, what: as_queries(value, SettingsError),
+        "sigma": checked_sigma,
+        "rule": partial(one_of, choices=("area", "reference")),
+        "early_stop": partial(number, least=0),
+        "without": whole_numbers,
+        "average": flag,
+        "floor": partial(number, least=0),
+    }
 
     steps: int = MODEL_DEFAULT
     step_size: float = MODEL_DEFAULT
@@ -46,41 +79,54 @@ class Method(ABC):
     rule: Rule = "area"
     early_stop: float = MODEL_DEFAULT
     without: tuple[int, ...] = ()
+    average: bool = False
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = getattr(self, each.name)
+            left_open = value is None and (each.default is None or each.name in PUBLISHED)
+            if each.name in self.readers and not left_open:
+                object.__setattr__(self, each.name, self.readers[each.name](value, each.name))
 
     def resolve(self, mllm: Mllm) -> "Method":
         """The same method with every setting filled in for a model.
 
         Raises:
-            SettingsError: for a setting out of range.
+            SettingsError: for a setting out of the model's range, or one left open by a method without defaults.
             CaptureError: for (layer, head) pairs none of which is in the window of layers.
         """
         config = mllm.model.config
         width = int(config.get_text_config().hidden_size)
-        defaults = method_defaults(type(self).__name__, config.model_type, mllm.layers, width)
-        if not mllm.family.contrast and "contrast" in defaults:
-            defaults["contrast"] = 0.0
+        found = method_defaults(self.defaults, config.model_type, mllm.layers, width) if self.defaults else {}
+        if not mllm.family.contrast and "contrast" in found:
+            found["contrast"] = 0.0
         if pairs_within(self.heads, None)[0] is not None:
-            defaults["layers"] = ()
-        missing = {name: value for name, value in defaults.items() if getattr(self, name) is None}
-        return replace(self, **missing).checked(mllm)
+            found["layers"] = ()
+        found |= published_settings(config.model_type)
+        left_open = {each.name for each in fields(self) if getattr(self, each.name) is None}
+        resolved = replace(self, **{name: value for name, value in found.items() if name in left_open})
+        missing = [name for name in self.readers if getattr(resolved, name) is None and name != "heads"]
+        if missing:
+            raise SettingsError(
+                f"{type(self).__name__} must be given {', '.join(missing)}: only ControlMLLM, ControlMLLMPlus and their "
+                "subclasses have defaults for a model."
+            )
+        return resolved.checked(mllm)
 
     def checked(self, mllm: Mllm) -> "Method":
-        if not isinstance(self.steps, int) or self.steps < 1:
-            raise SettingsError(f"steps must be a whole number of at least 1; got {self.steps!r}.")
-        for name in ("step_size", "sigma"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value > 0):
-                raise SettingsError(f"{name} must be a finite number above 0; got {value!r}.")
-        pairs, _ = pairs_within(self.heads, None)
+        """This method, if the model has what its settings name; see `resolve`."""
+        pairs, heads = pairs_within(self.heads, None)
         unknown = [pair for pair in pairs or () if pair[0] not in mllm.attention_layers or not 0 <= pair[1] < mllm.heads]
         if unknown:
             raise SettingsError(
                 f"(layer, head) pairs must name layers of {list(mllm.attention_layers)} and heads in 0..{mllm.heads - 1}; "
                 f"got {unknown}."
             )
+        if any(head >= mllm.heads for head in heads or ()):
+            raise SettingsError(f"heads must be numbers in 0..{mllm.heads - 1}; got {self.heads!r}.")
         if self.layers:
-            window = tuple(self.layers)
-            if len(window) != 2 or not 0 <= window[0] < window[1] <= mllm.layers:
+            if self.layers[1] > mllm.layers:
                 raise SettingsError(
                     f"layers must be a window (a, b) with 0 <= a < b <= {mllm.layers}, or () for all; got {self.layers!r}."
                 )
@@ -90,6 +136,10 @@ class Method(ABC):
                     f"got {self.layers!r}."
                 )
         return self
+
+    def target(self, layout: VisualTokenLayout, regions: Regions) -> Target:
+        """The regions as this method's energies see them. Raises what `Target.of` does."""
+        return replace(Target.of(layout, regions, self.sigma, self.rule), average=self.average, floor=self.floor)
 
     def layers_of(self, mllm: Mllm) -> tuple[int, ...]:
         """The window's layers that look at visual states and have one of the heads."""
@@ -104,7 +154,7 @@ class Method(ABC):
         return None
 
     @abstractmethod
-    def start(self, latent: torch.Tensor) -> "Updates":
+    def start(self, latent: Tensor) -> Updates:
         """The state of a run of this method."""
 
     def to_json(self) -> dict[str, Any]:
@@ -119,27 +169,50 @@ class ControlMLLM(Method):
 
     Args:
         ema: weight of the newest latent in the moving average (beta), in (0, 1]; 1 takes no average.
-        accumulate: what the published code does: visual tokens are changed in place, so that the latents of all
-            iterations add up, and every gradient after the first is scaled by beta. (When the code stops early it adds the
-            last latent once more; this is not repeated here.)
+        accumulate: visual tokens are changed in place, as in the published code for LLaVA, so that the latents of all
+            iterations add up. After an early stop the last latent is added once more, which is a step of its own. None
+            stands for what was published for the model's family.
+        scale_gradient: every gradient after the first is scaled by beta, as the published code differentiates by p.
     """
+
+    defaults: ClassVar[str] = "ControlMLLM"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        **Method.readers,
+        "ema": read_share,
+        "accumulate": flag,
+        "scale_gradient": flag,
+    }
 
     ema: float = MODEL_DEFAULT
     accumulate: bool = False
+    scale_gradient: bool = False
 
     @classmethod
-    def reference(cls, **settings: Any) -> "ControlMLLM":
-        """The published code's variant: accumulation, its mask, and every token after the image as context."""
-        variant: dict[str, Any] = {"accumulate": True, "rule": "reference", "queries": "after_image"}
-        return cls(**variant | settings)
+    def reference(cls, task: str = "roc", **settings: Any) -> "ControlMLLM":
+        """The published code's variant, which docs/published.md describes setting by setting.
 
-    def checked(self, mllm: Mllm) -> "Method":
-        if self.ema is None or not 0 < self.ema <= 1:
-            raise SettingsError(f"ema must be above 0 and at most 1; got {self.ema!r}.")
-        return super().checked(mllm)
+        Accumulation (not for InstructBLIP) with early stopping's extra latent, gradients scaled by beta, its masks, and
+        every token after the image as context. How far and how often it steps are the model's defaults: for LLaVA-1.5-7B
+        those published.
 
-    def start(self, latent: torch.Tensor) -> "Updates":
-        return _GradientSteps(self, latent)
+        Args:
+            task: "roc", or "rtc", for which the published code takes T = 4.
+            settings: others, or other values of these.
+        """
+        variant: dict[str, Any] = {
+            "accumulate": MODEL_DEFAULT,
+            "scale_gradient": True,
+            "average": MODEL_DEFAULT,
+            "floor": MODEL_DEFAULT,
+            "rule": "reference",
+            "queries": "after_image",
+        }
+        steps = {"steps": 4} if one_of(task, "task", ("roc", "rtc")) == "rtc" else {}
+        return cls(**variant | steps | settings)
+
+    def start(self, latent: Tensor) -> Updates:
+        # Left open, it is as published for most models: where the visual tokens stand in the text's sequence.
+        return GradientSteps(latent, self.step_size, self.ema, self.accumulate is not False, self.scale_gradient)
 
 
 @dataclass(frozen=True)
@@ -152,8 +225,18 @@ class ControlMLLMPlus(Method):
         contrast: strength of contrastive decoding in the answer (cd_alpha); 0 decodes plainly.
         contrast_cut: plausibility cut of contrastive decoding (cd_beta).
         loss_scale: factor on the energy (alpha); it matters through Adam's epsilon only.
-        betas, eps: Adam's.
+        betas, eps: Adam's. Its state is float32, as in the paper; the published code's has the model's dtype.
     """
+
+    defaults: ClassVar[str] = "ControlMLLMPlus"
+    readers: ClassVar[Mapping[str, Reader]] = {
+        **Method.readers,
+        "contrast": partial(number, least=0),
+        "contrast_cut": partial(number, above=0, most=1),
+        "loss_scale": partial(number, above=0),
+        "betas": read_betas,
+        "eps": partial(number, above=0),
+    }
 
     queries: Queries = "last"
     sigma: float = 0.4
@@ -168,61 +251,68 @@ class ControlMLLMPlus(Method):
     def contrast_decoding(self) -> Contrast | None:
         return Contrast(self.contrast, self.contrast_cut) if self.contrast else None
 
-    def start(self, latent: torch.Tensor) -> "Updates":
-        return _AdamSteps(self, latent)
+    @classmethod
+    def reference(cls, **settings: Any) -> "ControlMLLMPlus":
+        """The published code's masks and energy, whose form depends on the model; docs/published.md has its settings.
+
+        Args:
+            settings: others, or other values of these.
+        """
+        return cls(**{"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT} | settings)
+
+    def start(self, latent: Tensor) -> Updates:
+        return AdamSteps(latent, self.step_size, self.betas, self.eps, self.loss_scale)
 
 
-class Updates(ABC):
-    """State of one run: `latent` is what the next forward uses, `update` moves it along a gradient."""
+def given_method(method: object, otherwise: Method) -> Method:
+    """The method that was given, or another when it is None.
 
-    latent: torch.Tensor
-
-    @abstractmethod
-    def update(self, gradient: torch.Tensor) -> None:
-        """Move the latent along the energy's gradient."""
-
-
-class _GradientSteps(Updates):
-    def __init__(self, method: ControlMLLM, latent: torch.Tensor):
-        self.method = method
-        self.raw = self.average = self.latent = latent
-        self.first = True
-
-    def update(self, gradient: torch.Tensor) -> None:
-        method = self.method
-        if method.accumulate and not self.first:
-            # The latent in use is beta * raw + ..., and the published code differentiates by raw.
-            gradient = gradient * method.ema
-        self.first = False
-        self.raw = self.raw - method.step_size * gradient
-        self.average = method.ema * self.raw + (1 - method.ema) * self.average
-        self.latent = self.latent + self.average if method.accumulate else self.average
+    Raises:
+        SettingsError: for what is no method: its name, or its class.
+    """
+    if method is None:
+        return otherwise
+    if not isinstance(method, Method):
+        raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
+    return method
 
 
-class _AdamSteps(Updates):
-    def __init__(self, method: ControlMLLMPlus, latent: torch.Tensor):
-        self.method = method
-        self.latent = latent.detach().clone().requires_grad_()
-        self.adam = torch.optim.Adam([self.latent], lr=method.step_size, betas=method.betas, eps=method.eps)
-
-    def update(self, gradient: torch.Tensor) -> None:
-        self.latent.grad = self.method.loss_scale * gradient
-        self.adam.step()
+METHODS: dict[str, type[Method]] = {method.__name__: method for method in (ControlMLLM, ControlMLLMPlus)}
 
 
-METHODS = {method.__name__: method for method in (ControlMLLM, ControlMLLMPlus)}
+def register(method: type[Method]) -> type[Method]:
+    """Make a subclass of a method known by its name, so that traces of it can be reopened; a decorator, too.
+
+    Raises:
+        SettingsError: for what is no subclass of `Method`, or a name that another method has.
+    """
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise SettingsError(f"A method must be a subclass of Method; got {shown(method)}.")
+    known = METHODS.get(method.__name__, method)
+    # A notebook's cell that is run again defines its class anew.
+    if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+        raise SettingsError(
+            f"A method must have a name of its own; there is a {method.__name__} in {known.__module__} already."
+        )
+    METHODS[method.__name__] = method
+    return method
 
 
 def method_from_json(data: dict[str, Any]) -> Method:
     """The method that `to_json` described.
 
     Raises:
-        SettingsError: for a name or a setting that does not exist.
+        SettingsError: for a name that is not known, or a setting that does not exist or is out of range.
     """
+    if not isinstance(data, dict):
+        raise SettingsError(f"A method must be described by its name and settings; got {shown(data)}.")
     settings = dict(data)
     name = settings.pop("name", None)
-    if name not in METHODS:
-        raise SettingsError(f"A method must be one of {', '.join(METHODS)}; got {name!r}.")
+    if not isinstance(name, str) or name not in METHODS:
+        raise SettingsError(
+            f"A method must be one of {', '.join(METHODS)}; got {shown(name)}. "
+            "A class of your own is made known by cmllm_tools.methods.register."
+        )
     known = {field.name for field in fields(METHODS[name])}
     if unknown := set(settings) - known:
         raise SettingsError(f"{name} has the settings {sorted(known)}; got {sorted(unknown)} too.")

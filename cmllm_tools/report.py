@@ -2,39 +2,48 @@
 
 import json
 from collections.abc import Sequence
-from html import escape
+from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import figures
+from .display import Html
 from .errors import TraceError
-from .trace import Step, Trace, check_writable
+from .files import write_text
+from .trace import Step, Trace
 
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ title }}</title>
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-  max-width: 1020px; margin: 2em auto; padding: 0 1em }}
-table {{ border-collapse: collapse }} th, td {{ padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }}
-td:last-child, th:last-child {{ text-align: left }}
-.answers td, .answers th {{ text-align: left }}
-pre {{ background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }}
+body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
+  max-width: 1020px; margin: 2em auto; padding: 0 1em }
+table { border-collapse: collapse } th, td { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
+td:last-child, th:last-child { text-align: left }
+.answers td, .answers th { text-align: left }
+pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }
 </style></head><body>
+<h1>{{ title }}</h1>
+{% block body %}{% for part in parts %}{{ part }}
+{% endfor %}{% endblock %}
+</body></html>
 """
-_PAGE = """<h1>{title}</h1>
-<table class="answers"><tr><th>before steering</th><td>{before}</td></tr><tr><th>after</th><td>{after}</td></tr></table>
-{player}
+_REPORT = """{% extends "page" %}{% block body %}
+<table class="answers"><tr><th>before steering</th><td>{{ before }}</td></tr>
+<tr><th>after</th><td>{{ after }}</td></tr></table>
+{{ player }}
 <h2>Steps</h2>
 <table><tr><th>step</th><th>energy</th><th>share in region</th><th>latent norm</th><th>gradient norm</th><th>seconds</th>
 <th>answer</th></tr>
-{rows}
-</table>
-<p>Ended: {stopped}.</p>
+{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
+{% endfor %}</table>
+<p>Ended: {{ stopped }}.</p>
 <h2>To reproduce</h2>
-<pre>{settings}</pre>
-</body></html>
-"""
+<pre>{{ settings }}</pre>
+{% endblock %}"""
 
 
 def report_html(trace: Trace) -> str:
@@ -54,14 +63,20 @@ def report_html(trace: Trace) -> str:
         "seed": trace.seed,
         "versions": trace.versions,
     }
-    return (_HEAD + _PAGE).format(
-        title=escape(trace.question),
-        before=_answer(trace.steps[0]),
-        after=_answer(trace.steps[-1]),
-        player=figures.step_player(trace).to_html(full_html=False, include_plotlyjs=True, auto_play=False),
-        rows="\n".join(_row(step) for step in trace.steps),
-        stopped=escape(trace.stopped),
-        settings=escape(json.dumps(settings, indent=1)),
+    answers = ["not asked for" if step.answer is None else step.answer for step in (trace.steps[0], trace.steps[-1])]
+    player = figures.step_player(trace).to_html(full_html=False, include_plotlyjs=True, auto_play=False)
+    return (
+        _templates()
+        .get_template("report")
+        .render(
+            title=trace.question,
+            before=answers[0],
+            after=answers[1],
+            player=Html(player),
+            rows=[_row(step) for step in trace.steps],
+            stopped=trace.stopped,
+            settings=json.dumps(settings, indent=1),
+        )
     )
 
 
@@ -69,11 +84,10 @@ def write_report(trace: Trace, path: str | PathLike) -> Path:
     """Write the page to a file.
 
     Raises:
-        TraceError: when the file cannot be written.
+        OutputError: when the file cannot be written.
+        TraceError: for a trace without steps.
     """
-    path = check_writable(path)
-    path.write_text(report_html(trace), encoding="utf-8")
-    return path
+    return write_text(path, report_html(trace))
 
 
 def write_page(title: str, parts: Sequence[Any], path: str | PathLike) -> Path:
@@ -81,36 +95,29 @@ def write_page(title: str, parts: Sequence[Any], path: str | PathLike) -> Path:
 
     Args:
         title: of the page.
-        parts: each a result's `_repr_html_()`, or a figure.
+        parts: each a result's `_repr_html_()`, a figure, or plain text.
         path: of the file.
 
     Raises:
-        TraceError: when the file cannot be written.
+        OutputError: when the file cannot be written.
     """
-    path = check_writable(path)
     drawn = [part for part in parts if not isinstance(part, str)]
     body = [
-        part if isinstance(part, str) else part.to_html(full_html=False, include_plotlyjs=part is drawn[0])
+        part if isinstance(part, str) else Html(part.to_html(full_html=False, include_plotlyjs=part is drawn[0]))
         for part in parts
     ]
-    page = "\n".join([_HEAD.format(title=escape(title)), f"<h1>{escape(title)}</h1>", *body, "</body></html>\n"])
-    path.write_text(page, encoding="utf-8")
-    return path
+    return write_text(path, _templates().get_template("page").render(title=title, parts=body))
 
 
-def _answer(step: Step) -> str:
-    return "not asked for" if step.answer is None else escape(step.answer)
+@cache
+def _templates() -> "Environment":
+    """The pages; whatever is put into them is escaped, unless it is `Html`."""
+    from jinja2 import DictLoader, Environment
+
+    return Environment(autoescape=True, loader=DictLoader({"page": _PAGE, "report": _REPORT}))
 
 
-def _row(step: Step) -> str:
+def _row(step: Step) -> list[object]:
+    numbers = [f"{step.energy:.4f}", f"{step.share:.1%}", f"{step.latent_norm:.3g}"]
     gradient = "" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-    cells = [
-        str(step.number),
-        f"{step.energy:.4f}",
-        f"{step.share:.1%}",
-        f"{step.latent_norm:.3g}",
-        gradient,
-        f"{step.seconds:.3f}",
-        escape(step.answer or ""),
-    ]
-    return "<tr>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return [step.number, *numbers, gradient, f"{step.seconds:.3f}", step.answer or ""]

@@ -30,6 +30,8 @@ def attention_rows(
     token, width), mask boolean or additive (1 or prompt, 1 or head, token, key) or None for causal attention; `softcap`
     bounds the logits, `s_aux` holds attention sinks.
 
+    A row whose mask lets it see nothing, as padding's does, is zeros.
+
     Raises:
         CaptureError: for a mask or bias of a form that is not understood.
     """
@@ -57,11 +59,13 @@ def attention_rows(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    logits = _masked(logits, mask, row_index, head_index, causal and query.shape[2] > 1, sliding_window)
+    logits, blind = _masked(logits, mask, row_index, head_index, causal and query.shape[2] > 1, sliding_window)
     if s_aux is not None:
         sinks = s_aux.to(logits)[head_index, None, None].expand(*logits.shape[:3], 1)
-        return torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
-    return logits.softmax(-1)
+        weights = torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]
+    else:
+        weights = logits.softmax(-1)
+    return weights if blind is None else weights.masked_fill(blind, 0)
 
 
 def _masked(
@@ -71,15 +75,18 @@ def _masked(
     heads: torch.Tensor,
     causal: bool,
     window: int | None,
-) -> torch.Tensor:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Logits with the mask, and the rows (..., row, 1) that it lets see nothing, which would have no softmax."""
     if mask is None:
         if not causal:
-            return logits
+            return logits, None
         distance = rows[:, None] - torch.arange(logits.shape[-1], device=logits.device)
         hidden = (distance < 0) if window is None else (distance < 0) | (distance >= window)
-        return logits.masked_fill(hidden, float("-inf"))
+        return logits.masked_fill(hidden, float("-inf")), None
     shared = mask.shape[1] == 1
     chosen = (mask[:, :, rows] if shared else mask[:, heads[:, None], rows])[..., : logits.shape[-1]]
+    hidden = ~chosen if chosen.dtype == torch.bool else chosen == float("-inf")
+    blind = hidden.all(-1, keepdim=True)
     if chosen.dtype == torch.bool:
-        return logits.masked_fill(~chosen, float("-inf"))
-    return logits + chosen.to(logits)
+        return logits.masked_fill(hidden & ~blind, float("-inf")), blind
+    return logits + chosen.to(logits).masked_fill(blind, 0), blind

@@ -8,7 +8,8 @@ from .attention import capture, kernel_errors
 from .errors import CmllmError, UnsupportedModelError
 from .models.mllm import Mllm
 from .models.prompt import Prompt
-from .models.replay import latent_added, undisturbed
+from .models.replay import latent_added
+from .models.undisturbed import unaffected, undisturbed
 
 IMAGE_SIZE = (160, 120)
 QUESTION = "what is this?"
@@ -17,6 +18,7 @@ TOLERANCE = 3e-2
 LEAST_CHANGE = 1e-6
 
 
+@unaffected(gradient=False)
 def self_check(mllm: Mllm) -> None:
     """Prepare a small image and check what every step rests on, with four forwards of the model.
 
@@ -59,7 +61,7 @@ def self_check(mllm: Mllm) -> None:
 def _moves_logits(mllm: Mllm, prompt: Prompt, latent: torch.Tensor) -> bool:
     logits = []
     for each in (None, latent.float()):
-        with torch.no_grad(), undisturbed(mllm.model), latent_added(prompt.call, each):
+        with undisturbed(mllm.model), latent_added(prompt.call, each):
             logits.append(mllm.model(**prompt.inputs, use_cache=False).logits[:, -1])
     return (logits[0] - logits[1]).abs().max().item() > LEAST_CHANGE * logits[0].abs().max().item()
 

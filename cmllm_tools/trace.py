@@ -1,7 +1,6 @@
 """What a run leaves behind: every step's figures and maps on the CPU, saved and reopened without the model."""
 
 import hashlib
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,22 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from .display import Fact, Html, bar, card, picture, table
 from .energy import Target
-from .errors import CmllmError, TraceError
+from .errors import TraceError
 from .layout import VisualTokenLayout
-from .methods import Method, method_from_json
+from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
-from .regions import Region, region_from_json
+from .regions import Region
+from .trace_file import COPY_SIZE, read_trace, write_trace
 from .version import VERSION
 
-FORMAT = "1"
-# Longest side of the image's copy in a trace, in pixels.
-COPY_SIZE = 512
 # A longer run shows this many of its steps in a notebook.
 ROWS = 40
 LIBRARIES = ("torch", "transformers", "numpy")
@@ -77,7 +72,8 @@ class Trace:
     Args:
         steps: in order; grows while the run goes on.
         latent: (visual token, width) of the last step, float32.
-        stopped: why the run ended: "finished", "interrupted", or the reason a callback gave.
+        stopped: why the run ended: "finished", "interrupted", "failed: ..." after an error, or the reason a callback gave;
+            "running" while it goes on.
         method: with every setting filled in.
         regions: in pixels of the image.
         layout: where each visual token looks.
@@ -151,7 +147,7 @@ class Trace:
         if not self.steps:
             return f"Trace(no steps, {self.stopped}, {self.question!r})"
         first, last = self.steps[0], self.steps[-1]
-        words = " ".join(self.tokens[position] for position in self.queries)
+        words = self._words()
         return (
             f"Trace({self.model['name']}, {self.question!r}, {type(self.method).__name__}\n"
             f"  {len(self)} steps, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
@@ -171,7 +167,7 @@ class Trace:
         if not self.steps:
             return card("Trace", facts, self._picture(None, ""))
         first, last = self.steps[0], self.steps[-1]
-        words = " ".join(self.tokens[position] for position in self.queries)
+        words = self._words()
         facts += [
             ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
             ("share in region", f"{first.share:.1%} -> {last.share:.1%}"),
@@ -186,6 +182,10 @@ class Trace:
         ]
         return card("Trace", facts, *pictures, below=steps_table(self.steps))
 
+    def _words(self) -> str:
+        """The query tokens; those of learned queries, which are no tokens of the text, may lie beyond it."""
+        return " ".join(self.tokens[at] if at < len(self.tokens) else f"query {at}" for at in self.queries)
+
     def _grid(self, step: Step) -> np.ndarray:
         """A step's mean map as (row, column), as a share of the attention on the image."""
         values = step.maps.mean(0).numpy()
@@ -199,6 +199,13 @@ class Trace:
             heat=heat,
             outlines=[region.drawing for region in self.regions],
             caption=caption,
+        )
+
+    @property
+    def whole(self) -> bool:
+        """Whether the run ended by itself or by a callback's wish: it neither goes on, nor was interrupted, nor failed."""
+        return (
+            bool(self.steps) and self.stopped not in ("running", "interrupted") and not self.stopped.startswith("failed:")
         )
 
     @property
@@ -223,16 +230,16 @@ class Trace:
         return "\n".join(lines)
 
     def save(self, path: str | PathLike) -> Path:
-        """Write the trace as safetensors with JSON metadata; an existing file is replaced only when all is written.
+        """Write the trace as safetensors with JSON metadata and a hash of all bytes; see `files.write_whole`.
 
         Raises:
-            TraceError: when there are no steps yet or the file cannot be written.
+            OutputError: when the file cannot be written.
+            TraceError: when there are no steps yet, or numbers are not finite.
         """
         if not self.steps:
             raise TraceError("A trace needs at least one step to be saved; this one has none.")
-        path = check_writable(path)
         plain = [{key: value for key, value in _fields(step).items() if key != "maps"} for step in self.steps]
-        metadata = {
+        data = {
             "steps": plain,
             "stopped": self.stopped,
             "method": self.method.to_json(),
@@ -245,54 +252,17 @@ class Trace:
             "latent": self.latent.contiguous(),
             "image": torch.from_numpy(self.image.copy()),
         }
-        temporary = path.with_name(path.name + ".partial")
-        try:
-            save_file(tensors, temporary, {"cmllm_trace": FORMAT, "trace": json.dumps(metadata)})
-            temporary.replace(path)
-        except (OSError, SafetensorError) as error:
-            raise TraceError(f"The trace cannot be written to {path}: {error}. It is still in memory.") from error
-        finally:
-            temporary.unlink(missing_ok=True)
-        return path
+        return write_trace(path, tensors, data)
 
     @classmethod
     def load(cls, path: str | PathLike) -> "Trace":
-        """Reopen a saved trace; needs no model.
+        """Reopen a saved trace; needs no model. What the file holds is checked, its hash too where it has one.
 
         Raises:
             TraceError: for a file that is missing, damaged, or not a trace.
         """
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-                if "cmllm_trace" not in metadata:
-                    raise TraceError(f"A trace must be a file written by Trace.save; {path} is another safetensors file.")
-                if metadata["cmllm_trace"] != FORMAT:
-                    raise TraceError(
-                        f"{path} has trace format {metadata['cmllm_trace']}; this version reads format {FORMAT}. "
-                        "Open it with the version of cmllm_tools that wrote it."
-                    )
-                tensors = {name: file.get_tensor(name) for name in ("maps", "latent", "image")}
-            data = json.loads(metadata["trace"])
-            plain: dict[str, Any] = {
-                name: tuple(value) if isinstance(value := data[name], list) else value for name in _PLAIN
-            }
-            return cls(
-                steps=[Step(**step, maps=maps) for step, maps in zip(data["steps"], tensors["maps"], strict=True)],
-                latent=tensors["latent"],
-                stopped=data["stopped"],
-                method=method_from_json(data["method"]),
-                regions=tuple(region_from_json(region) for region in data["regions"]),
-                layout=VisualTokenLayout.from_json(data["layout"]),
-                image=tensors["image"].numpy(),
-                **plain,
-            )
-        except TraceError:
-            raise
-        except FileNotFoundError:
-            raise TraceError(f"There is no trace at {path}.") from None
-        except (OSError, SafetensorError, CmllmError, KeyError, TypeError, ValueError) as error:
-            raise TraceError(f"{path} cannot be read as a trace, it is damaged or another kind of file: {error}") from error
+        found = read_trace(path)
+        return cls(**found | {"steps": [Step(**step) for step in found["steps"]]})
 
 
 def steps_table(steps: Sequence[Step]) -> Html:
@@ -318,26 +288,3 @@ _PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "mode
 
 def _fields(step: Step) -> dict[str, Any]:
     return {name: getattr(step, name) for name in Step.__dataclass_fields__}
-
-
-def check_writable(path: str | PathLike) -> Path:
-    """The path, if a file can be written there.
-
-    Raises:
-        TraceError: when the folder is missing or not writable, or the path is a folder.
-    """
-    path = Path(path).expanduser()
-    folder = path.parent
-    if path.is_dir():
-        raise TraceError(f"An output path must name a file; {path} is a folder.")
-    if not folder.is_dir():
-        raise TraceError(f"The folder of an output path must exist; there is no {folder}.")
-    probe = folder / f".{path.name}.probe"
-    try:
-        probe.touch()
-        probe.unlink()
-        if path.exists():
-            path.open("ab").close()
-    except OSError as error:
-        raise TraceError(f"{path} cannot be written: {error}.") from error
-    return path

@@ -141,3 +141,52 @@ def test_ranking_shows_itself(ranking):
     page = ranking._repr_html_()
     assert "95 % interval" in page
     assert page.count("<tr>") > 8
+
+
+def test_no_flipped_byte_of_a_ranking_passes(ranking, tmp_path):
+    path = ranking.save(tmp_path / "heads.json")
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*range(100), *rng.integers(0, len(data), 400)]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ int(rng.integers(1, 256))]) + data[place + 1 :])
+        with pytest.raises(cm.DataError, match=r"written by HeadRanking\.save"):
+            HeadRanking.load(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("model", [None, 3, ["x"]]),
+        ("layers", [None, "14", [1], [1, 1], [1, -4], [1, 4.5], [True, 4], []]),
+        ("heads", [None, [0], [0, 1, 2, 3, 4, "5"]]),
+        ("examples", [None, 0, -1, 6.0, True, "6", 10**400]),
+        ("hits", [None, [], [[1.5] * 6] * 2, [[7] * 6] * 2, [[-1] * 6] * 2, [["1"] * 6] * 2, [[True] * 6] * 2]),
+        ("pointing_chance", [None, "0.5", 1.5, -0.1, float("nan")]),
+        ("lift", [None, [[1.0] * 6], [[float("inf")] * 6] * 2, [[10**400] * 6] * 2]),
+        ("lift_interval", [None, [[1.0] * 6] * 2]),
+        ("cmllm_heads", [None, 2, "1"]),
+        ("extra", [1]),
+    ],
+)
+def test_a_ranking_of_wrong_types_and_shapes_is_refused(ranking, tmp_path, name, values):
+    path = ranking.save(tmp_path / "heads.json")
+    data = json.loads(path.read_text())
+    # As earlier versions wrote it.
+    del data["sha256"]
+    path.write_text(json.dumps(data))
+    assert HeadRanking.load(path).order == ranking.order
+    for value in values:
+        path.write_text(json.dumps(data | {name: value}))
+        with pytest.raises(cm.DataError, match=r"written by HeadRanking\.save"):
+            HeadRanking.load(path)
+
+
+def test_an_error_in_a_ranking_carries_what_is_known(mllm, examples):
+    def queries(example):
+        if example is examples[2]:
+            raise RuntimeError("mine")
+        return "last"
+
+    with pytest.raises(RuntimeError, match="mine") as caught:
+        rank_heads(mllm, examples[:4], queries, layers=[1])
+    assert caught.value.ranking.examples == 2

@@ -1,5 +1,7 @@
 """Sweeps over windows: batched runs against `optimize`, and what is made of their figures."""
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -342,3 +344,134 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, [(1, 3)], method=cm.ControlMLLMPlus(heads=((0, 1),)))
     with pytest.raises(cm.DataError, match="At least one example"):
         sweep_windows(mllm, [])
+
+
+ONE = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "progress": False}
+
+
+def replaced(monkeypatch, act):
+    """`act(calls so far)` before each example is measured; the figures are those of a run that is not made."""
+    from cmllm_tools.analysis import windows
+
+    calls = []
+
+    def measured(mllm, prompt, example, sweep, most, bar):
+        act(len(calls))
+        calls.append(example)
+        return np.full((len(FIGURES), len(sweep.choices)), float(len(calls)))
+
+    monkeypatch.setattr(windows, "_measured", measured)
+    return calls
+
+
+def test_two_sweeps_on_one_file_share_what_they_find(mllm, examples, monkeypatch, tmp_path):
+    path = tmp_path / "sweep.json"
+
+    def other(count):
+        if count == 0:
+            calls.append(None)
+            sweep_windows(mllm, [examples[2]], path=path, **ONE)
+
+    calls = replaced(monkeypatch, other)
+    sweep = sweep_windows(mllm, examples, path=path, **ONE)
+    assert [call is examples[number] for number, call in enumerate([calls[2], calls[3], calls[1]])] == [True] * 3
+    assert len(calls) == 4
+    assert sweep.done == 3
+    assert Sweep.load(path).done == 3
+    assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
+
+
+def test_sweeps_saved_at_once_are_merged(tmp_path):
+    path = tmp_path / "sweep.json"
+    whole = made([np.arange(12.0)] * 4)
+
+    def part(number):
+        only = Sweep.empty(whole.model, whole.method, whole.choices, whole.examples)
+        return only.with_example(number, whole.values[:, :, number]).merged_into(path)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(part, range(12)))
+    assert Sweep.load(path).done == 12
+    np.testing.assert_array_equal(Sweep.load(path).figure("moved"), whole.figure("moved"))
+
+
+def test_a_full_disk_does_not_end_a_sweep(mllm, examples, monkeypatch, tmp_path):
+    path = tmp_path / "sweep.json"
+
+    def act(count):
+        if count == 1:
+            monkeypatch.setattr(Sweep, "save", lambda *_: (_ for _ in ()).throw(cm.OutputError("No space left")))
+        if count == 2:
+            monkeypatch.undo()
+
+    replaced(monkeypatch, act)
+    with pytest.warns(cm.OutputWarning, match=r"No space left The sweep goes on"):
+        sweep = sweep_windows(mllm, examples[:2], path=path, **ONE)
+    assert sweep.done == 2
+    assert Sweep.load(path).done == 1
+
+
+def test_an_error_in_a_sweep_carries_what_is_known(mllm, examples, monkeypatch):
+    def act(count):
+        if count == 2:
+            raise RuntimeError("out of memory")
+
+    replaced(monkeypatch, act)
+    with pytest.raises(RuntimeError, match="out of memory") as caught:
+        sweep_windows(mllm, examples, **ONE)
+    assert (caught.value.sweep.done, len(caught.value.sweep.examples)) == (2, 3)
+    assert "The sweep so far, 2 of 3 examples, is in this error's .sweep." in caught.value.__notes__
+
+
+def test_an_example_given_twice_is_run_once_and_keeps_its_places(mllm, examples, monkeypatch, tmp_path):
+    twice = [examples[0], examples[1], examples[0], examples[2]]
+    calls = replaced(monkeypatch, lambda count: None)
+    for _ in range(2):
+        sweep = sweep_windows(mllm, twice, path=tmp_path / "sweep.json", **ONE)
+        assert sweep.figure("moved").tolist() == [[1, 2, 1, 3]]
+    assert len(calls) == 3
+
+
+def test_no_flipped_byte_of_a_sweep_passes(tmp_path):
+    path = made([[np.nan, 9], [1, 2], [0, 1], [0, 0]]).save(tmp_path / "sweep.json")
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in [*range(100), *rng.integers(0, len(data), 400)]:
+        path.write_bytes(data[:place] + bytes([data[place] ^ int(rng.integers(1, 256))]) + data[place + 1 :])
+        with pytest.raises(cm.DataError):
+            Sweep.load(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: data | {"extra": 1},
+        lambda data: {name: data[name] for name in data if name != "model"},
+        lambda data: data | {"model": 3},
+        lambda data: data | {"method": "x"},
+        lambda data: data | {"method": data["method"] | {"name": "x"}},
+        lambda data: data | {"examples": [data["examples"][0]] * 2},
+        lambda data: data | {"examples": "ab"},
+        lambda data: data | {"choices": data["choices"][:1] * 4},
+        lambda data: data | {"choices": [{"layers": [0, 10**9], "queries": "last"}, *data["choices"][1:]]},
+        lambda data: data | {"choices": [{"layers": [2, 1], "queries": "last"}, *data["choices"][1:]]},
+        lambda data: data | {"choices": [{"layers": [0.5, 1], "queries": "last"}, *data["choices"][1:]]},
+        lambda data: data | {"values": "x"},
+        lambda data: data | {"values": data["values"][:-1]},
+        lambda data: data | {"values": [[["1"] * 2] * 4] * 8},
+        lambda data: data | {"values": [[[True] * 2] * 4] * 8},
+        lambda data: data | {"values": [[[10**400] * 2] * 4] * 8},
+        lambda data: data | {"values": [[[float("nan")] * 2] * 4] * 8},
+        lambda data: data | {"sha256": "0" * 64},
+        lambda data: data | {"sha256": "x"},
+        lambda data: [data],
+    ],
+)
+def test_a_sweep_of_wrong_types_shapes_and_sizes_is_refused(tmp_path, change):
+    data = made([[np.nan, 9], [1, 2], [0, 1], [0, 0]]).to_json()
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps(data))
+    assert Sweep.load(path).done == 2
+    path.write_text(json.dumps(change(data)))
+    with pytest.raises(cm.DataError, match=r"sweep must be read from its own|those of a sweep's to_json"):
+        Sweep.load(path)

@@ -6,6 +6,7 @@ from tiny_models import tiny_llava
 from transformers import AttentionInterface
 
 import cmllm_tools as cm
+from cmllm_tools.analysis import gradient_profile, relevancy, rollout, sinks
 from cmllm_tools.rows import attention_rows
 
 
@@ -258,3 +259,63 @@ def test_a_mask_of_another_form_is_refused(tiny):
     query = torch.zeros(1, 4, 5, 8)
     with pytest.raises(cm.CaptureError, match=r"a mask that is a Tensor of shape \(1, 5\)"):
         attention_rows(module, query, query, torch.ones(1, 5), [0], [0])
+
+
+@pytest.fixture
+def overflowing():
+    """A model in float16 whose second layer makes values above 65504."""
+    model, processor = tiny_llava()
+    with torch.no_grad():
+        model.model.language_model.layers[1].mlp.down_proj.weight.fill_(3e4)
+        model.model.language_model.layers[1].mlp.up_proj.weight.fill_(3e3)
+    mllm = cm.load((model.half(), processor))
+    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+
+
+NOT_FINITE = r"Attention must be finite; in layer 2 it is not \(dtype torch\.float16\)\..*bfloat16 or float32"
+
+
+@pytest.mark.parametrize(
+    "use",
+    {
+        "capture": cm.capture_attention,
+        "optimize": lambda mllm, prompt: cm.optimize(mllm, prompt, cm.Box(12, 5, 30, 30)),
+        "gradient_profile": lambda mllm, prompt: gradient_profile(mllm, prompt, cm.Box(12, 5, 30, 30)),
+        "sinks": lambda mllm, prompt: sinks(mllm, prompt.image, [prompt.question]),
+        "rollout": rollout,
+        "relevancy": lambda mllm, prompt: relevancy(mllm, prompt, "red"),
+        "self_check": lambda mllm, prompt: cm.self_check(mllm),
+    }.values(),
+    ids=lambda use: getattr(use, "__name__", ""),
+)
+def test_overflow_is_named_where_attention_is_made(overflowing, use):
+    with pytest.raises(cm.CmllmError, match=NOT_FINITE):
+        use(*overflowing)
+
+
+def test_layers_before_an_overflow_can_be_captured(overflowing):
+    assert cm.capture_attention(*overflowing, layers=[0, 1]).values.isfinite().all()
+
+
+def test_a_row_that_sees_nothing_is_zeros_and_passes_no_gradient():
+    module = torch.nn.Module()
+    module.is_causal = False
+    query, key = torch.randn(1, 2, 4, 8, requires_grad=True), torch.randn(1, 2, 4, 8)
+    seen = torch.ones(1, 1, 4, 4, dtype=torch.bool).tril()
+    seen[..., 0, :] = False
+    added = torch.zeros(1, 1, 4, 4).masked_fill(~seen, -torch.inf)
+    for mask in (seen, added):
+        rows = attention_rows(module, query, key, mask, range(2), [0, 3])
+        assert (rows[:, :, 0] == 0).all()
+        torch.testing.assert_close(rows[:, :, 1].sum(-1), torch.ones(1, 2))
+        (gradient,) = torch.autograd.grad(rows.square().sum(), query)
+        assert gradient.isfinite().all()
+        assert (gradient[:, :, 0] == 0).all()
+
+
+def test_values_that_are_not_finite_are_no_row_that_sees_nothing():
+    module = torch.nn.Module()
+    module.is_causal = False
+    query = torch.full((1, 1, 3, 4), torch.inf)
+    mask = torch.ones(1, 1, 3, 3, dtype=torch.bool)
+    assert attention_rows(module, query, torch.randn(1, 1, 3, 4), mask, [0], [0, 1]).isnan().all()

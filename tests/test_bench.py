@@ -110,3 +110,91 @@ def test_an_example_for_the_analyses_is_named_as_the_question_names_it(example):
     assert given.alternatives[0] in given.question
     synonym = dataclasses.replace(example, data=example.data | {"name": "gem_stone", "synonyms": [example.names[0]]})
     assert synonym.example().answer == example.names[0]
+
+
+LINE = {
+    "id": 7,
+    "image_path": "LVIS/val2017/7.jpg",
+    "text": "Is the object <location> a cat or a dog?",
+    "name": "cat",
+    "synonyms": ["house_cat"],
+    "bbox": [1, 2, 3, 4],
+    "seg_mask": "7.png",
+    "center_point": [2, 3],
+    "scribble": [[2, 3], [3, 4]],
+    "objects": [{"name": "cat", "bbox": [1, 2, 3, 4]}],
+}
+BAD = [None, True, 1.5, 10**400, "", "half \ud800", [], [1], [[1, 2], [3]], {}, {"name": 3}, float("nan"), ["1", "2"]]
+
+
+@pytest.mark.parametrize("field", LINE)
+def test_malformed_fields_are_named_by_file_and_line(tmp_path, field):
+    """Each field in turn replaced by each of many values; what is a right value of one passes."""
+    good = {"text": ["half \ud800"], "name": ["half \ud800"], "synonyms": [[], ["1", "2"]], "objects": [[]]}
+    good |= {"id": ["", "half \ud800", 10**400]}
+    file = tmp_path / "question_roc.json"
+    for value in BAD:
+        file.write_text(f"{json.dumps(LINE)}\n\n{json.dumps(LINE | {field: value})}\n", encoding="utf-8")
+        if any(value is each or value == each for each in good.get(field, [])):
+            assert len(read_roc(tmp_path)) == 2
+        else:
+            with pytest.raises(cm.DataError, match=r"line of .*question_roc\.json must be .*; line 3 "):
+                read_roc(tmp_path)
+
+
+@pytest.mark.parametrize("line", [b"[]", b"3", b"null", b'"x"', b"[" * 100_000, b"\xff\xfe", b'{"id": NaN}', b"1" * 5000])
+def test_lines_that_are_no_objects_are_named_by_file_and_line(tmp_path, line):
+    (tmp_path / "question_roc.json").write_bytes(json.dumps(LINE).encode() + b"\r\n" + line + b"\n")
+    with pytest.raises(cm.DataError, match=r"question_roc\.json must be .*; line 2 "):
+        read_roc(tmp_path)
+
+
+def test_a_line_may_hold_line_separators_of_other_alphabets(tmp_path):
+    line = json.dumps(LINE | {"text": "one \u2028 two \x85?"}, ensure_ascii=False)
+    (tmp_path / "question_roc.json").write_text("\ufeff" + line + "\n", encoding="utf-8")
+    assert read_roc(tmp_path)[0].question == "one \u2028 two \x85?"
+
+
+@pytest.mark.parametrize(
+    ("field", "name"),
+    [
+        ("image_path", "/passwd"),
+        ("image_path", "a/.."),
+        ("image_path", "../../x"),
+        ("image_path", ".."),
+        ("image_path", "out/secret.png"),
+        ("image_path", "nul\0byte"),
+        ("seg_mask", "../secret.png"),
+        ("seg_mask", "/etc/passwd"),
+        ("seg_mask", "link.png"),
+        ("seg_mask", "."),
+    ],
+)
+def test_a_set_does_not_reach_files_outside_its_folders(tmp_path, field, name):
+    root = tmp_path / "set"
+    for folder in ("image", "mask"):
+        (root / folder).mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(tmp_path / "secret.png")
+    (root / "image/out").symlink_to(tmp_path)
+    (root / "mask/link.png").symlink_to(tmp_path / "secret.png")
+    (root / "question_roc.json").write_text(json.dumps(LINE | {field: name}))
+    with pytest.raises(cm.DataError, match=r"question_roc\.json must be .*; line 1 (leads out of the set's|names no file)"):
+        read_roc(root)
+
+
+def test_the_folders_of_a_set_may_be_links(tmp_path):
+    (tmp_path / "data/val2017").mkdir(parents=True)
+    Image.new("RGB", (30, 20)).save(tmp_path / "data/val2017/7.jpg")
+    (tmp_path / "image").symlink_to(tmp_path / "data")
+    (tmp_path / "question_roc.json").write_text(json.dumps(LINE))
+    (example,) = read_roc(tmp_path)
+    assert example.image.size == (30, 20)
+
+
+def test_images_of_a_set_that_cannot_be_read_are_named(tmp_path):
+    (tmp_path / "question_roc.json").write_text(json.dumps(LINE))
+    (example,) = read_roc(tmp_path)
+    with pytest.raises(cm.ImageError, match=r"no image at .*7\.jpg"):
+        _ = example.image
+    with pytest.raises(cm.ImageError, match=r"no image at .*7\.png"):
+        example.region("mask")

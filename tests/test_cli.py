@@ -1,3 +1,4 @@
+import argparse
 import importlib.util
 import json
 import re
@@ -9,7 +10,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.bench import embedded as evaluation
-from cmllm_tools.cli import main
+from cmllm_tools.cli import main, options
 from cmllm_tools.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -138,13 +139,13 @@ def test_usage_errors(arguments, capsys):
 
 
 def test_interrupted_steer_keeps_its_trace(picture, tmp_path, monkeypatch, capsys):
-    from cmllm_tools.callbacks import ProgressBar
+    from cmllm_tools.callbacks import Answers
 
     def interrupt(self, run, step):
         if step.number == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(ProgressBar, "on_step", interrupt)
+    monkeypatch.setattr(Answers, "on_step", interrupt)
     out = tmp_path / "run.safetensors"
     assert main(["steer", picture, "describe the object.", "--point", "30", "40", "--out", str(out)]) == 130
     assert cm.Trace.load(out).stopped == "interrupted"
@@ -257,3 +258,15 @@ def test_documents_are_made_from_the_table():
     assert (ROOT / "docs/families.md").read_text(encoding="utf-8") == page.page()
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert page.readme(text) == text
+
+
+def test_mask_option_marks_what_was_drawn(tmp_path):
+    """An RGBA drawing on nothing: 961 of 9216 px, where all were marked."""
+    image = Image.new("RGBA", (96, 96), (255, 255, 255, 0))
+    image.paste((255, 255, 255, 255), (20, 30, 51, 61))
+    image.save(tmp_path / "mask.png")
+    parser = argparse.ArgumentParser()
+    options.add_region(parser)
+    region = options.region_of(parser.parse_args(["--mask", str(tmp_path / "mask.png")]))
+    assert repr(region) == "Mask(961 of 96 x 96 px)"
+    assert region.bounds == (20, 30, 51, 61)

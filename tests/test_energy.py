@@ -1,4 +1,6 @@
 import math
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -82,3 +84,36 @@ def test_share_lies_in_0_to_1_for_soft_regions_too():
     on_mark = torch.from_numpy(np.eye(16)[0])
     share = Target.of(LAYOUT, cm.Point(5, 5)).to(on_mark).share(on_mark).item()
     assert 0.5 < share <= 1
+
+
+@pytest.mark.parametrize(
+    "sigma",
+    [0, -1, 1e-300, 1e300, math.nan, math.inf, 10**400, Decimal("0.1"), "0.1", True, None, torch.tensor([0.1, 0.2])],
+    ids=lambda value: str(value)[:20],
+)
+@pytest.mark.parametrize("region", [cm.Point(5, 5), cm.Box(0, 0, 5, 5)], ids=["soft", "hard"])
+def test_a_sigma_that_is_no_width_is_refused_for_every_region(sigma, region):
+    with pytest.raises(cm.SettingsError, match=r"sigma must be a finite number in 1e-06\.\.1e\+06; got "):
+        Target.of(LAYOUT, region, sigma)
+
+
+@pytest.mark.parametrize("sigma", [np.float32(0.25), torch.tensor(0.25), Fraction(1, 4)], ids=repr)
+def test_numbers_of_other_kinds_become_plain(sigma):
+    target = Target.of(LAYOUT, cm.Point(5, 5), sigma)
+    assert type(target.sigma) is float
+    assert target.sigma == 0.25
+
+
+def test_a_sigma_under_which_no_token_counts_is_refused():
+    with pytest.raises(cm.RegionError, match="sigma must be wide enough to reach a visual token"):
+        Target.of(LAYOUT, cm.Point(5, 5), 1e-4)
+    assert Target.of(LAYOUT, cm.Point(5, 5), 0.01).weights().max() > 0
+
+
+@pytest.mark.parametrize("region", [cm.Box(0, 0, 40, 40), cm.Mask(np.ones((40, 40)))], ids=["box", "mask"])
+def test_a_region_that_covers_everything_says_that_it_gives_no_direction(region, values):
+    with pytest.warns(cm.RegionWarning, match="covers everything that the model sees: its energy is 0"):
+        target = Target.of(LAYOUT, region).to(values)
+    start = values.clone().requires_grad_()
+    target.energy(start).backward()
+    assert start.grad.abs().max() < 1e-12

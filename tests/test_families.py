@@ -20,7 +20,7 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention import capture, kernel_errors
-from cmllm_tools.models import mllm as mllm_module
+from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.geometry import Seen, square_grid
@@ -29,6 +29,7 @@ from cmllm_tools.models.probe import probe
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
 from cmllm_tools.models.scoring import AnswerScore
+from cmllm_tools.models.template import prompt_text
 
 pytestmark = pytest.mark.slow
 QUESTION = "describe the object ."
@@ -348,7 +349,7 @@ def test_gradient_equals_finite_differences(family):
 def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     mllm, _ = family
     size = SIZES[shape]
-    monkeypatch.setattr(mllm_module, "probe", partial(probe, pieces=1))
+    monkeypatch.setattr(prepare_module, "probe", partial(probe, pieces=1))
     prompt = mllm.prepare(picture(size), QUESTION)
     found = cm.load((mllm.model, mllm.processor), layout="probe").prepare(picture(size), QUESTION)
     boxes = dict(zip(prompt.visual, prompt.layout.boxes, strict=True))
@@ -398,6 +399,8 @@ def test_energy_falls_and_the_answer_can_be_steered(family):
     if not mllm.family.beams:
         with pytest.raises(ValueError, match="do not match"):
             mllm.model.generate(**prompt.inputs, num_beams=2, **decoding)
+        with pytest.raises(cm.SettingsError, match="Beam search needs several copies"):
+            mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding)
     else:
         assert isinstance(mllm.generate(prompt, latent=trace.latent, num_beams=2, **decoding), str)
 
@@ -511,7 +514,8 @@ def test_settings_that_a_row_does_not_cover_are_refused():
 def test_a_processor_with_other_settings_than_the_rule_knows_is_refused(name, monkeypatch):
     """Whatever went wrong, a number of boxes other than that of tokens is never shown as a map."""
     mllm = cm.load(TINY[name]())
-    candidates, end, call = mllm._candidates(mllm._inputs(picture((80, 80)), mllm._prompt_text(QUESTION), {}))
-    monkeypatch.setattr(mllm, "_candidates", lambda inputs: (candidates[:-1], end, call))
+    inputs = prepare_module.tensors(mllm, picture((80, 80)), prompt_text(mllm, QUESTION), {})
+    candidates, end, call = prepare_module.candidates(mllm, inputs)
+    monkeypatch.setattr(prepare_module, "candidates", lambda *_: (candidates[:-1], end, call))
     with pytest.raises(cm.UnsupportedModelError, match="must"):
         mllm.prepare(picture((80, 80)), QUESTION)

@@ -109,8 +109,11 @@ def test_reference_rule_repeats_the_published_resizing():
 
 def test_reference_rule_is_refused_elsewhere():
     layout = fixed_grid((50, 20), (32, 32), None, (4, 4))
-    with pytest.raises(cm.RegionError, match="square grids on a centre crop only"):
-        layout.inside(cm.Box(0, 0, 20, 20), "reference")
+    padded = cm.VisualTokenLayout((50, 20), layout.boxes, (4, 4), "fixed grid, padded to a square")
+    oblong = cm.VisualTokenLayout((50, 20), layout.boxes, (2, 8), "fixed grid")
+    for other in (padded, oblong):
+        with pytest.raises(cm.RegionError, match="square grids on a centre crop only"):
+            other.inside(cm.Box(0, 0, 20, 20), "reference")
     with pytest.raises(cm.RegionError, match="'area' or 'reference'; got 'nearest'"):
         layout.inside(cm.Box(0, 0, 20, 20), "nearest")
 

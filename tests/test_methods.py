@@ -95,21 +95,26 @@ def test_resolve_fills_in_what_is_left_open(mllm):
 
 
 @pytest.mark.parametrize(
-    ("method", "message"),
+    ("kind", "settings", "message"),
     [
-        (cm.ControlMLLM(steps=0), "steps must be a whole number of at least 1; got 0"),
-        (cm.ControlMLLM(steps=2.5), "got 2.5"),
-        (cm.ControlMLLM(step_size=-1), "step_size must be a finite number above 0; got -1"),
-        (cm.ControlMLLM(step_size=float("inf")), "step_size must be"),
-        (cm.ControlMLLM(ema=0), "ema must be above 0 and at most 1; got 0"),
-        (cm.ControlMLLMPlus(sigma=0), "sigma must be"),
-        (cm.ControlMLLMPlus(layers=(4, 9)), r"0 <= a < b <= 6, or \(\) for all; got \(4, 9\)"),
-        (cm.ControlMLLMPlus(layers=(2,)), "window"),
+        (cm.ControlMLLM, {"steps": 0}, "steps must be a whole number of at least 1; got 0"),
+        (cm.ControlMLLM, {"steps": 2.5}, "got 2.5"),
+        (cm.ControlMLLM, {"step_size": -1}, "step_size must be a finite number above 0; got -1"),
+        (cm.ControlMLLM, {"step_size": float("inf")}, "step_size must be"),
+        (cm.ControlMLLM, {"ema": 0}, "ema must be above 0 and at most 1; got 0"),
+        (cm.ControlMLLMPlus, {"sigma": 0}, "sigma must be"),
+        (cm.ControlMLLMPlus, {"layers": (2,)}, "window"),
     ],
 )
-def test_settings_out_of_range(mllm, method, message):
+def test_settings_out_of_range(kind, settings, message):
+    """Where they are given: a method with a setting out of range cannot be made."""
     with pytest.raises(cm.SettingsError, match=message):
-        method.resolve(mllm)
+        kind(**settings)
+
+
+def test_window_past_the_model_is_refused(mllm):
+    with pytest.raises(cm.SettingsError, match=r"0 <= a < b <= 6, or \(\) for all; got \(4, 9\)"):
+        cm.ControlMLLMPlus(layers=(4, 9)).resolve(mllm)
 
 
 @pytest.mark.parametrize("method", [cm.ControlMLLM.reference(steps=3), cm.ControlMLLMPlus(layers=(1, 3))])

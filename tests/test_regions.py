@@ -1,5 +1,13 @@
+import itertools
+import json
+import math
+import tracemalloc
+from decimal import Decimal
+from fractions import Fraction
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import cmllm_tools as cm
@@ -108,3 +116,123 @@ def test_mask_does_not_follow_later_changes():
         mask.pixels[0, 0] = False
     assert repr(mask) == "Mask(9 of 3 x 3 px)"
     assert cm.Mask(np.asarray(Image.new("L", (3, 3), 255))) == mask
+
+
+def test_numbers_of_other_kinds_become_plain_ones():
+    box = cm.Box(*torch.tensor([1.5, 2.0, 7.25, 9.0], requires_grad=True))
+    assert box == cm.Box(1.5, 2, 7.25, 9)
+    assert json.loads(json.dumps(box.to_json())) == cm.Box(1.5, 2, 7.25, 9).to_json()
+    for region in (
+        box,
+        cm.Box(np.int64(1), np.float32(2), np.uint8(7), Fraction(19, 2)),
+        cm.Point(*np.array([3, 4.5])),
+        cm.Scribble(torch.tensor([[1, 1], [8, 3]])),
+        cm.Scribble(pair for pair in [(1, 1), (8, 3)]),
+        cm.Scribble(np.array([[1, 1], [8, 3]], np.int16)),
+    ):
+        for value in json.loads(json.dumps(region.to_json())).values():
+            assert isinstance(value, str | list)
+        assert all(type(value) in (int, float) for value in region.bounds)
+        assert region_from_json(region.to_json()) == region
+    assert repr(cm.Box(np.int64(1), 2, 7, 9)) == "Box(x0=1, y0=2, x1=7, y1=9)"
+    ones = torch.ones(3, 3, requires_grad=True)
+    assert cm.Mask(ones) == cm.Mask(ones.bool()) == cm.Mask(ones.bfloat16()) == cm.Mask([[1] * 3] * 3)
+
+
+STRANGE = [
+    math.nan,
+    math.inf,
+    -math.inf,
+    10**400,
+    Decimal(3),
+    True,
+    np.True_,
+    None,
+    "3",
+    "\udcff",
+    b"3",
+    1j,
+    [1],
+    {},
+    object(),
+]
+
+
+@pytest.mark.parametrize("value", STRANGE, ids=lambda value: type(value).__name__)
+def test_what_is_no_number_is_refused_in_words(value):
+    for make in (
+        lambda: cm.Box(value, 0, 5, 4),
+        lambda: cm.Box(0, 0, 5, value),
+        lambda: cm.Point(1, value),
+        lambda: cm.Scribble([(1, 2), (value, 3)]),
+        lambda: region_from_json({"kind": "box", "corners": [0, 0, 5, value]}),
+        lambda: region_from_json({"kind": "point", "position": [value, 5]}),
+        lambda: region_from_json({"kind": "mask", "size": [2, value], "counts": [0, 4]}),
+        lambda: region_from_json({"kind": "mask", "size": [2, 2], "counts": [0, value]}),
+        lambda: region_from_json({"kind": value}),
+        lambda: region_from_json(value),
+    ):
+        with pytest.raises(cm.RegionError) as caught:
+            make()
+        str(caught.value).encode()
+        assert len(str(caught.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: cm.Scribble(5), "pairs of finite numbers.*got 5"),
+        (lambda: cm.Scribble([1, 2]), "pairs of finite numbers"),
+        (lambda: cm.Mask([[1, 2], [3]]), "rows of several lengths"),
+        (lambda: cm.Mask([["a"]]), "booleans or numbers"),
+        (lambda: cm.Mask(np.zeros((0, 5))), "at least one marked pixel"),
+        (lambda: cm.Mask(None), r"got \(\)"),
+        (lambda: region_from_json({"kind": "box", "corners": "1234"}), "four finite numbers"),
+        (lambda: region_from_json({"kind": "box", "corners": [1, 2, 3]}), "kind and its coordinates"),
+        (lambda: region_from_json({"kind": "mask", "size": [2, 2]}), "kind and its coordinates"),
+        (lambda: region_from_json({"kind": "mask", "size": [2], "counts": [0, 4]}), "kind and its coordinates"),
+        (lambda: region_from_json({"kind": "mask", "size": [2, 2], "counts": [0, 5, -1]}), "at least 0 as whole numbers"),
+        (lambda: region_from_json({"kind": "mask", "size": [2, 2], "counts": [0, 4.0]}), "at least 0 as whole numbers"),
+        (lambda: region_from_json({"kind": "mask", "size": [0, 2], "counts": []}), "A mask's side must be a whole number"),
+        (lambda: region_from_json([1, 2]), "kind and its coordinates"),
+        (lambda: region_from_json({"kind": "box", "corners": [0, 0, 50, 5]}, (10, 12)), "within the image of 10 x 12 px"),
+    ],
+)
+def test_data_of_another_form_is_refused(make, message):
+    with pytest.raises(cm.RegionError, match=message):
+        make()
+
+
+def test_run_lengths_are_bounded_before_they_are_expanded():
+    tracemalloc.start()
+    try:
+        side = 10**7
+        for size in (None, (10, 12)):
+            with pytest.raises(
+                cm.RegionError, match=r"at most 268435456 pixels|image's shape .* = \(12, 10\); got \(10000000"
+            ):
+                region_from_json({"kind": "mask", "size": [side, side], "counts": [0, side * side]}, size)
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_run_lengths_of_a_part_are_those_of_the_whole(seed):
+    rng = np.random.default_rng(seed)
+    pixels = np.zeros((9, 7), bool)
+    top, left = rng.integers(0, 5, 2)
+    pixels[top : top + 5, left : left + 6] = rng.random(pixels[top : top + 5, left : left + 6].shape) < rng.choice(
+        [0.5, 0.9, 1]
+    )
+    pixels[top, left] = True
+    mask = cm.Mask(pixels)
+    counts = mask.to_json()["counts"]
+    flat = pixels.ravel()
+    expected = []
+    for key, run in itertools.groupby(flat):
+        if not expected and key:
+            expected.append(0)
+        expected.append(len(list(run)))
+    assert counts == expected == run_lengths(pixels)
+    assert region_from_json(json.loads(json.dumps(mask.to_json()))) == mask

@@ -8,8 +8,9 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import cmllm_tools as cm
 from cmllm_tools.attention import capture
 from cmllm_tools.models.batch import _NotTwice, copies, widened
-from cmllm_tools.models.replay import latent_added, undisturbed
+from cmllm_tools.models.replay import latent_added
 from cmllm_tools.models.scoring import AnswerScore
+from cmllm_tools.models.undisturbed import undisturbed
 
 ANSWER = "red cross at the right"
 

@@ -1,4 +1,6 @@
 import json
+import os
+import stat
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from safetensors.torch import save_file
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.trace import check_writable
+from cmllm_tools.files import check_writable
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_failed_save_keeps_the_file_that_was_there(trace, tmp_path, monkeypatch)
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("cmllm_tools.trace.save_file", full)
+    monkeypatch.setattr("cmllm_tools.trace_file.save", full)
     with pytest.raises(cm.TraceError, match=r"disk full\. It is still in memory"):
         trace.save(path)
     assert path.read_bytes() == before
@@ -114,3 +116,11 @@ def test_trace_without_steps_is_not_saved(tmp_path):
     assert "no steps" in repr(trace)
     with pytest.raises(cm.TraceError, match="at least one step"):
         trace.save(tmp_path / "run")
+
+
+def test_a_trace_has_the_permissions_of_other_files(trace, tmp_path):
+    before = os.umask(0o022)
+    try:
+        assert stat.S_IMODE(trace.save(tmp_path / "run").stat().st_mode) == 0o644
+    finally:
+        os.umask(before)

@@ -1,5 +1,7 @@
 """Models as users hold them: split over devices, quantised, adapted, compiled."""
 
+from copy import copy
+
 import numpy as np
 import pytest
 import torch
@@ -71,6 +73,67 @@ def test_the_gradient_reaches_the_latent_through_quantised_layers(saved, config)
     energies, answer = steered(mllm)
     assert energies[-1] < energies[0]
     assert isinstance(answer, str)
+    # Once more, after an answer.
+    assert steered(mllm)[0] == pytest.approx(energies, rel=1e-3)
+
+
+def packed(module):
+    return getattr(module.weight.quant_state, "packing_format_for_cpu", False)
+
+
+@pytest.fixture(params=[False, True], ids=["plain scales", "nested scales"])
+def packing(saved, monkeypatch, request):
+    """A 4-bit model as on a CPU with AVX512-BF16, where bitsandbytes packs weights for a kernel that has no backward."""
+    from bitsandbytes import functional
+    from bitsandbytes.nn import Linear4bit
+
+    def kernel(inputs, weight, out=None, state=None):
+        whole = copy(state)
+        plain, whole = functional._convert_weight_packed_for_cpu_inverse(weight.data, whole)
+        whole.nested, whole.absmax = False, state.absmax.T.flatten().float()
+        with torch.no_grad():
+            return inputs @ functional.dequantize_4bit(plain, whole).to(inputs.dtype).T
+
+    monkeypatch.setattr(functional, "gemv_4bit", kernel)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_use_double_quant=request.param,
+    )
+    mllm = cm.load(saved, quantization_config=config, dtype=torch.float32)
+    layers = [module for module in mllm.model.modules() if isinstance(module, Linear4bit)]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = True
+    return mllm, layers
+
+
+def test_optimising_after_an_answer_where_4_bit_layers_are_packed_for_inference(packing):
+    mllm, layers = packing
+    energies, answer = steered(mllm)
+    assert energies[-1] < energies[0]
+    assert not any(packed(layer) for layer in layers)
+    assert all(layer.support_avx512bf16_for_cpu for layer in layers)
+    assert steered(mllm) == (energies, answer)
+    # The user's own call packs them: they are stepped through as they are, and stay packed.
+    prompt = prepared(mllm)
+    with torch.no_grad():
+        mllm.model(**prompt.inputs)
+    before = [
+        (layer.weight.data, layer.weight.quant_state, layer.weight.quant_state.absmax) for layer in layers if packed(layer)
+    ]
+    assert before
+    again, _ = steered(mllm)
+    assert again == pytest.approx(energies, rel=1e-2)
+    mllm.gradient_checkpointing = True
+    assert steered(mllm)[0] == pytest.approx(again, rel=1e-5)
+    after = [
+        (layer.weight.data, layer.weight.quant_state, layer.weight.quant_state.absmax) for layer in layers if packed(layer)
+    ]
+    for (data, state, scales), (now, state_now, scales_now) in zip(before, after, strict=True):
+        assert data.data_ptr() == now.data_ptr()
+        assert state is state_now
+        assert scales is scales_now
 
 
 def test_an_adapted_model_is_steered_with_its_adapters():

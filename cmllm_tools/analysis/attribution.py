@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from importlib import import_module
 from typing import Any, Literal
 
@@ -12,8 +13,12 @@ from PIL import Image
 from ..display import Fact, card, one_line, picture
 from ..errors import SettingsError
 from ..layout import VisualTokenLayout
+from ..models.gradient import rescaled
+from ..models.interrupts import Restoring
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.undisturbed import unaffected
+from ..strict import whole_number
 from .features import Features, feature_numbers, is_tokens
 from .presence import Baseline, PresenceScore
 
@@ -187,10 +192,12 @@ class Settings:
             )
         for name in ("steps", "samples", "window"):
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if value is not None and whole_number(value, name) < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
+        whole_number(self.seed, "seed", least=0)
 
 
+@unaffected(gradient=True)
 def attributed(
     score: PresenceScore, layout: VisualTokenLayout, settings: Settings
 ) -> tuple[torch.Tensor, np.ndarray, float | None]:
@@ -221,24 +228,32 @@ def _integrated_gradients(score: PresenceScore, layout: Any, numbers: Any, setti
     steps = settings.steps
     while True:
         with score.progress(steps, "integrated gradients", settings.progress):
-            values = (
-                captum("attr")
-                .IntegratedGradients(score)
-                .attribute(there, baselines=0, n_steps=steps, internal_batch_size=score.batch)
-            )
+            (values,) = rescaled(partial(_integrated, score, there, steps), score.half)
         error = abs(values.sum().item() - change) / max(abs(change), 1e-12)
         if error <= COMPLETE or steps >= MOST_STEPS:
             return values, error
         steps = min(2 * steps, MOST_STEPS)
 
 
+def _integrated(score: PresenceScore, there: torch.Tensor, steps: int, scale: float) -> list[torch.Tensor]:
+    method = captum("attr").IntegratedGradients(_times(score, scale))
+    return [method.attribute(there, baselines=0, n_steps=steps, internal_batch_size=score.batch)]
+
+
 def _input_x_gradient(score: PresenceScore, layout: Any, numbers: Any, settings: Settings) -> _Result:
-    return captum("attr").InputXGradient(score).attribute(_there(score)), None
+    (values,) = rescaled(
+        lambda scale: [captum("attr").InputXGradient(_times(score, scale)).attribute(_there(score))], score.half
+    )
+    return values, None
+
+
+def _times(score: PresenceScore, scale: float) -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda presence: score(presence) * scale
 
 
 def _feature_ablation(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: Settings) -> _Result:
     mask = torch.from_numpy(numbers).to(score.states.device)[None]
-    with torch.no_grad(), score.progress(int(mask.max()) + 2, "feature ablation", settings.progress):
+    with unaffected(gradient=False), score.progress(int(mask.max()) + 2, "feature ablation", settings.progress):
         values = (
             captum("attr")
             .FeatureAblation(score)
@@ -259,7 +274,7 @@ def _occlusion(score: PresenceScore, layout: VisualTokenLayout, numbers: Any, se
         return score(presence.flatten(1))
 
     total = (rows - window + 1) * (columns - window + 1) + 1
-    with torch.no_grad(), score.progress(total, "occlusion", settings.progress):
+    with unaffected(gradient=False), score.progress(total, "occlusion", settings.progress):
         values = (
             captum("attr")
             .Occlusion(on_grid)
@@ -281,7 +296,8 @@ def _kernel_shap(score: PresenceScore, layout: Any, numbers: np.ndarray, setting
         raise SettingsError(f"KernelShap shares a score out over features, 2 or more; got {settings.features!r}.")
     samples = settings.samples or 8 * count
     devices = [score.states.device] if score.states.is_cuda else []
-    with torch.no_grad(), torch.random.fork_rng(devices), score.progress(samples, "KernelShap", settings.progress):
+    random = Restoring(partial(torch.random.fork_rng, devices))
+    with unaffected(gradient=False), random, score.progress(samples, "KernelShap", settings.progress):
         torch.manual_seed(settings.seed)
         values = (
             captum("attr")

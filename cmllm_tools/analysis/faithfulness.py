@@ -11,6 +11,8 @@ from ..display import Fact, card, one_line
 from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.undisturbed import unaffected
+from ..strict import whole_number
 from .attribution import Attribution, Method, Settings, attributed, captum
 from .presence import Baseline, PresenceScore
 
@@ -125,7 +127,7 @@ def insertion_deletion(
 
 
 def check_curves(points: int, orders: int) -> None:
-    if points < 1 or orders < 2:
+    if whole_number(points, "points") < 1 or whole_number(orders, "orders") < 2:
         raise SettingsError(f"Curves need at least 1 point and 2 random orders; got points={points}, orders={orders}.")
 
 
@@ -174,7 +176,7 @@ def _both(score: PresenceScore, order: np.ndarray, counts: np.ndarray) -> tuple[
     """Scores (point,) with the first of an order put in, and with them taken out; both ends are known without a run."""
     rank = torch.from_numpy(np.argsort(order))
     put_in = (rank < torch.from_numpy(counts[1:-1, None])).to(score.states)
-    with torch.no_grad():
+    with unaffected(gradient=False):
         found = score(torch.cat([put_in, 1 - put_in])).cpu().double().numpy() if len(put_in) else np.zeros(0)
     there, gone = score.present, score.absent
     insertion, deletion = found[: len(put_in)], found[len(put_in) :]
@@ -222,7 +224,7 @@ def infidelity_of(score: PresenceScore, values: torch.Tensor, samples: int, seed
         taken = (torch.rand(presence.shape, generator=generator) < share).to(presence)
         return taken, presence - taken
 
-    with torch.no_grad():
+    with unaffected(gradient=False):
         there = score.states.new_ones(1, len(score))
         found = captum("metrics").infidelity(
             score,
@@ -237,6 +239,7 @@ def infidelity_of(score: PresenceScore, values: torch.Tensor, samples: int, seed
     return float(found)
 
 
+@unaffected(gradient=False)
 def sensitivity(
     mllm: Mllm,
     prompt: Prompt,

@@ -12,8 +12,13 @@ from ..display import Fact, Html, bar, card, one_line, table
 from ..energy import Target
 from ..heads import Heads
 from ..layout import Rule
+from ..models.gradient import computes_in_half
+from ..models.gradient import gradients as gradients_of
+from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..models.undisturbed import unaffected
+from ..progress import progress_bar
 from ..regions import Regions
 
 
@@ -63,6 +68,7 @@ class GradientProfile:
         ]
 
 
+@unaffected(gradient=True)
 def gradient_profile(
     mllm: Mllm,
     prompt: Prompt,
@@ -73,7 +79,7 @@ def gradient_profile(
     queries: Queries = "text",
     sigma: float = 0.1,
     rule: Rule = "area",
-    latent: torch.Tensor | None = None,
+    latent: Latent | None = None,
 ) -> GradientProfile:
     """Measure how much each layer's attention pulls the latent, and how far the layers' pulls agree.
 
@@ -86,24 +92,23 @@ def gradient_profile(
         region: one or several, in pixels of the image.
         layers, heads, queries: as in `capture_attention`.
         sigma, rule: as in `energy`.
-        latent: (visual token, width) where the gradients are taken; zeros when None.
+        latent: (visual token, width) where the gradients are taken, or a run that has one; zeros when None.
 
     Raises:
         RegionError: for a region the model does not see.
         CaptureError: for layers or heads out of range.
         PromptError: for queries that are not in the prompt.
     """
-    from tqdm.auto import tqdm
-
-    start = prompt.zero_latent() if latent is None else latent.detach().clone().requires_grad_()
+    start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     attention = capture_attention(mllm, prompt, layers, heads, queries, start)
     maps = layer_maps(attention)
     target = Target.of(prompt.layout, region, sigma, rule).to(maps)
     energies = [target.energy(values) for values in [*maps, maps.mean(0)]]
+    half = computes_in_half(mllm.model)
     gradients = torch.stack(
         [
-            torch.autograd.grad(energy, start, retain_graph=energy is not energies[-1])[0].flatten()
-            for energy in tqdm(energies, "gradients", unit="layer")
+            gradients_of(energy, [start], half, retain_graph=energy is not energies[-1])[0].flatten()
+            for energy in progress_bar(energies, "gradients", unit="layer")
         ]
     )
     # A layer that looks at other tokens only (a sliding window past the image) has no energy, and pulls at nothing.

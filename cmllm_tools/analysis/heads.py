@@ -1,6 +1,5 @@
 """Which heads find what a question refers to, measured over a set of examples."""
 
-import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -9,14 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from ..attention import capture_attention
+from ..attention import Attention, capture_attention
 from ..display import Fact, Html, bar, card, one_line, table
-from ..energy import Target
-from ..errors import DataError, SettingsError
+from ..energy import Target, checked_sigma
+from ..errors import CaptureError, DataError, SettingsError, carry
+from ..files import said, write_whole
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
+from ..progress import progress_bar
+from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
+from ..strict import number, shown, whole_number, whole_numbers
 from .examples import Example, as_examples
-from .intervals import bootstrap, wilson
+from .intervals import FEWEST, bootstrap, says_something, wilson
 from .layers import ROWS, head_picture, on_image
 
 FORMAT = 1
@@ -34,7 +38,8 @@ class HeadRanking:
         hits: (layer, head), in how many the visual token with the most attention is in the region (pointing game).
         pointing_chance: the fraction of hits that a token drawn at random would have.
         lift: (layer, head), mean share of attention in the region, as a multiple of the share of area.
-        lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples.
+        lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples; of few it means nothing, and is
+            not shown.
     """
 
     model: str
@@ -73,12 +78,13 @@ class HeadRanking:
         Raises:
             SettingsError: for an amount out of range.
         """
-        count = max(1, round(amount * len(self.order))) if isinstance(amount, float) and 0 < amount < 1 else amount
-        if not isinstance(count, int) or not 1 <= count <= len(self.order):
-            raise SettingsError(
-                f"The amount must be a fraction in (0, 1) or a whole number in 1..{len(self.order)}; got {amount!r}."
-            )
-        return self.order[:count]
+        if isinstance(amount, float | np.floating) and 0 < amount < 1:
+            return self.order[: max(1, round(amount * len(self.order)))]
+        what = "The amount must be a fraction in (0, 1) or"
+        try:
+            return self.order[: whole_number(amount, "The amount", 1, len(self.order))]
+        except SettingsError:
+            raise SettingsError(f"{what} a whole number in 1..{len(self.order)}; got {shown(amount)}.") from None
 
     def rows(self, pairs: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
         """These heads' figures as plain data."""
@@ -92,21 +98,32 @@ class HeadRanking:
                     "pointing": float(self.pointing[at]),
                     "pointing_ci": self.pointing_interval[:, *at].tolist(),
                     "over_chance": float(self.lift[at]),
-                    "over_chance_ci": self.lift_interval[:, *at].tolist(),
+                    "over_chance_ci": self._lift_interval(at),
                 }
             )
         return found
 
+    def _lift_interval(self, at: tuple[int, int]) -> list[float] | None:
+        interval = self.lift_interval[:, *at].tolist()
+        return interval if says_something(self.examples, interval) else None
+
     def table(self, count: int | None = None) -> str:
         """The best heads as a plain-text table; all when None."""
+        if count is not None:
+            count = whole_number(count, "The number of rows", least=0)
         lines = ["layer  head  pointing  95 % interval   share over chance  95 % interval"]
         for row in self.rows(self.order[:count]):
-            (low, high), (least, most) = row["pointing_ci"], row["over_chance_ci"]
+            low, high = row["pointing_ci"]
             lines.append(
                 f"{row['layer']:5d}  {row['head']:4d}  {row['pointing']:8.1%}  {low:5.1%} .. {high:6.1%}  "
-                f"{row['over_chance']:17.2f}  {least:5.2f} .. {most:5.2f}"
+                f"{row['over_chance']:17.2f}  {_shown(row['over_chance_ci'], '5.2f')}"
             )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._few()])
+
+    def _few(self) -> list[str]:
+        """That a bootstrap over these examples says nothing, where it does not."""
+        few = f"n = {self.examples}: too few for an interval of the share; that of pointing is Wilson's, right for any n"
+        return [few] if self.examples < FEWEST else []
 
     def __repr__(self) -> str:
         return one_line("HeadRanking", self._facts())
@@ -120,7 +137,7 @@ class HeadRanking:
                 bar(row["pointing"]),
                 "{:.1%} .. {:.1%}".format(*row["pointing_ci"]),
                 f"{row['over_chance']:.2f}",
-                "{:.2f} .. {:.2f}".format(*row["over_chance_ci"]),
+                _shown(row["over_chance_ci"], ".2f"),
             ]
             for row in self.rows(self.order[:ROWS])
         ]
@@ -136,49 +153,62 @@ class HeadRanking:
             ("best", f"layer {layer}, head {head}"),
             ("pointing", f"{self.pointing.min():.1%}..{self.pointing.max():.1%}, mean {self.pointing.mean():.1%}"),
             ("by chance", f"{self.pointing_chance:.1%}"),
+            *(("", few) for few in self._few()),
         ]
 
     def save(self, path: str | PathLike) -> Path:
-        """Write the ranking as JSON.
+        """Write the ranking as JSON with a hash of its bytes, whole or not at all; see `files.write_whole`.
 
         Raises:
-            DataError: when the file cannot be written.
+            OutputError: when the file cannot be written.
         """
         arrays = ("hits", "lift", "lift_interval")
-        data = asdict(self) | {name: getattr(self, name).tolist() for name in arrays}
-        path = Path(path).expanduser()
-        try:
-            path.write_text(json.dumps({"cmllm_heads": FORMAT, **data}), encoding="utf-8")
-        except OSError as error:
-            raise DataError(f"The ranking cannot be written to {path}: {error}. It is still in memory.") from error
-        return path
+        data = {"cmllm_heads": FORMAT, **asdict(self), **{name: getattr(self, name).tolist() for name in arrays}}
+        return write_whole(path, lambda file: file.write(dump_json(data)), "It is still in memory.")
 
     @classmethod
     def load(cls, path: str | PathLike) -> "HeadRanking":
-        """Reopen a saved ranking.
+        """Reopen a saved ranking; what it holds is checked, its hash too where it has one.
 
         Raises:
             DataError: for a file that is missing, damaged, or not a ranking.
         """
+        what = "A ranking must be a file written by HeadRanking.save"
+        data = load_json(path, what)
         try:
-            data = json.loads(Path(path).expanduser().read_text(encoding="utf-8"))
-            if data.pop("cmllm_heads") != FORMAT:
-                raise ValueError("it is of another format")
-            shape = len(data["layers"]), len(data["heads"])
-            return cls(
-                model=str(data["model"]),
-                layers=tuple(map(int, data["layers"])),
-                heads=tuple(map(int, data["heads"])),
-                examples=int(data["examples"]),
-                hits=np.asarray(data["hits"], int).reshape(shape),
-                pointing_chance=float(data["pointing_chance"]),
-                lift=np.asarray(data["lift"], float).reshape(shape),
-                lift_interval=np.asarray(data["lift_interval"], float).reshape(2, *shape),
-            )
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise DataError(f"A ranking must be a file written by HeadRanking.save; {path} is not: {error}") from error
+            found = record(data, "a ranking", _FIELDS)
+            shape = len(found["layers"]), len(found["heads"])
+            hits = array_of(found["hits"], "its hits", shape)
+            lift = array_of(found["lift"], "its lift", shape)
+            interval = array_of(found["lift_interval"], "its lift_interval", (2, *shape))
+            if found.pop("cmllm_heads") != FORMAT or (hits % 1).any() or hits.min() < 0 or hits.max() > found["examples"]:
+                raise DataError(f"it must be of format {FORMAT}, with whole numbers of hits in its examples")
+            return cls(**found | {"hits": hits.astype(int), "lift": lift, "lift_interval": interval})
+        except DataError as error:
+            raise DataError(f"{what}; {said(path)} is not: {error}") from error
 
 
+def _numbers(value: Any, what: str) -> tuple[int, ...]:
+    found = items(value, what, lambda each, name: whole_number(each, name, 0, 1 << 53, DataError))
+    if not found or len(set(found)) < len(found):
+        raise DataError(f"{what} must be one or more numbers that differ; got {shown(value)}.")
+    return found
+
+
+_FIELDS: dict[str, Reader] = {
+    "cmllm_heads": lambda value, what: value,
+    "model": text_of,
+    "layers": _numbers,
+    "heads": _numbers,
+    "examples": lambda value, what: whole_number(value, what, 1, 1 << 53, DataError),
+    "hits": lambda value, what: value,
+    "pointing_chance": lambda value, what: number(value, what, 0, 1, error=DataError),
+    "lift": lambda value, what: value,
+    "lift_interval": lambda value, what: value,
+}
+
+
+@unaffected(gradient=False)
 def rank_heads(
     mllm: Mllm,
     examples: Iterable[Example],
@@ -194,7 +224,8 @@ def rank_heads(
     has in the region (pointing game, Zhang et al., arXiv 1608.00507). That a few heads do, and do on new images too, is
     what Kang et al. (arXiv 2503.06287) report for text tokens of several models, without regions to choose the heads by.
 
-    An interrupt returns the ranking over the examples so far. Takes one replay for each example.
+    An interrupt returns the ranking over the examples so far, and an error has it in its attribute `ranking`. Takes one
+    replay for each example.
 
     Args:
         mllm: the model.
@@ -206,16 +237,16 @@ def rank_heads(
 
     Raises:
         DataError: for no examples.
-        PromptError: for queries that are not in a question.
+        PromptError: for queries that are not in a question, or stand before the image.
         RegionError: for a region the model does not see.
+        SettingsError: for a sigma or a seed out of range.
     """
-    from tqdm.auto import tqdm
-
-    layers = list(mllm.attention_layers if layers is None else layers)
+    layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    sigma, seed = checked_sigma(sigma), whole_number(seed, "The seed", least=0)
     # Hits and lifts (layer, head), and the hits of chance, of each example.
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     try:
-        for example in tqdm(as_examples(examples), "heads", unit="example"):
+        for example in progress_bar(as_examples(examples), "heads", unit="example"):
             prompt = mllm.prepare(example.image, example.question)
             chosen = queries(example) if callable(queries) else queries
             attention = capture_attention(mllm, prompt, layers, None, chosen)
@@ -228,6 +259,15 @@ def rank_heads(
     except KeyboardInterrupt:
         if not found:
             raise
+    except BaseException as error:
+        if found:
+            so_far = _ranking(mllm, attention, found, seed)
+            carry(error, "ranking", so_far, f"The ranking over the {len(found)} examples so far")
+        raise
+    return _ranking(mllm, attention, found, seed)
+
+
+def _ranking(mllm: Mllm, attention: Attention, found: list[tuple[np.ndarray, np.ndarray, float]], seed: int) -> HeadRanking:
     every_hit, lifts, chances = (np.stack(figures) for figures in zip(*found, strict=True))
     return HeadRanking(
         model=mllm.name,
@@ -239,6 +279,10 @@ def rank_heads(
         lift=lifts.mean(0),
         lift_interval=bootstrap(lifts, seed),
     )
+
+
+def _shown(interval: list[float] | None, form: str) -> str:
+    return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
 
 
 def named(example: Example) -> str:

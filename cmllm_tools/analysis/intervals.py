@@ -1,5 +1,7 @@
 """How far a mean over examples may be off: 95 % intervals."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 # 97.5 % point of the normal distribution.
@@ -7,8 +9,30 @@ Z = 1.96
 RESAMPLES = 2000
 
 
+# Of fewer examples a resample says nothing: of two, every one in two holds but one of them.
+FEWEST = 10
+
+
+def says_something(count: int, interval: Sequence[float]) -> bool:
+    """Whether a bootstrap's interval over `count` examples means anything: few, or all alike, they show no spread."""
+    low, high = interval
+    # Means of values that are all alike differ by rounding.
+    return bool(count >= FEWEST and high - low > 1e-9 * max(abs(low), abs(high)))
+
+
+def interval_text(count: int, interval: Sequence[float], form: str) -> str:
+    """A bootstrap's interval over `count` examples for a person to read, or why there is none."""
+    if says_something(count, interval):
+        low, high = interval
+        return f"95 %: {low:{form}} to {high:{form}}"
+    return f"n = {count}: too few for an interval" if count < FEWEST else f"all {count} alike: no interval"
+
+
 def bootstrap(values: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Interval (2, ...) of the mean of `values` (example, ...), by percentiles of means over resampled examples."""
+    """Interval (2, ...) of the mean of `values` (example, ...), by percentiles of means over resampled examples.
+
+    It is computed for any number of examples; `says_something` tells whether it is worth showing.
+    """
     rng = np.random.default_rng(seed)
     count = len(values)
     flat = values.reshape(count, -1)

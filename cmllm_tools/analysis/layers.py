@@ -5,21 +5,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 
 from ..attention import Attention
-from ..display import VIRIDIS, Fact, Html, Outline, bar, card, one_line, picture, table
+from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
 from ..errors import RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
+from ..models.undisturbed import unaffected
 from ..regions import Region, Regions, as_regions
 
 # At most this many other places are compared with.
 PLACES = 24
 # Heads that a notebook lists.
 ROWS = 8
-# Low values are transparent, to show an image; a grid has the scale's lowest colour there.
-_LEAST = Image.new("RGB", (1, 1), f"#{VIRIDIS[0]}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +88,7 @@ class HeadGrid:
         ]
 
 
+@unaffected(gradient=False)
 def region_share(
     attention: Attention,
     region: Regions,
@@ -140,8 +139,8 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     Places are a half of the shape (at least one visual token) apart; at most PLACES of them, evenly chosen.
     """
     several = as_regions(region)
-    points = np.array([point for one in several for line in one.outline() for point in line])
-    low, high = points.min(0), points.max(0)
+    bounds = np.array([one.bounds for one in several])
+    low, high = bounds[:, :2].min(0), bounds[:, 2:].max(0)
     x0, y0, x1, y1 = layout.seen
     token = np.median(layout.boxes[:, 2:] - layout.boxes[:, :2], axis=0)
     steps = np.maximum(np.maximum((high - low) / 2, token).round(), 1)
@@ -158,13 +157,13 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
 
 
 def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:
-    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest."""
+    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
     rows, columns = values.shape
     return picture(
         (columns, rows),
-        _LEAST,
         cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
         heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
+        opaque=True,
         outlines=outlines,
         caption=caption,
     )

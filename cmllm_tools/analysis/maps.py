@@ -4,29 +4,34 @@ Both start from the row of a query token and multiply it by one (token, token) m
 first, so that what a token heard from others counts for where these had looked themselves.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from ..attention import Recorder, attention_shown, replay
+from ..attention import Recorder, attention_shown, check_finite, replay
 from ..context import ContextMap
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
+from ..models.gradient import computes_in_half
+from ..models.gradient import gradients as gradients_of
+from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
-from ..models.replay import latent_added, undisturbed
+from ..models.replay import latent_added
+from ..models.undisturbed import unaffected, undisturbed
 from ..rows import attention_rows
 
 
+@unaffected(gradient=False)
 def rollout(
     mllm: Mllm,
     prompt: Prompt,
     queries: Queries = "text",
     *,
     residual: float = 0.5,
-    latent: torch.Tensor | None = None,
+    latent: Latent | None = None,
 ) -> ContextMap:
     """Follow attention through all layers, as if heads were averaged and tokens mixed by their weights alone.
 
@@ -41,14 +46,14 @@ def rollout(
         prompt: image and question.
         queries: which tokens' rows are averaged; see `Prompt.positions`.
         residual: weight of the residual connection, in [0, 1).
-        latent: (visual token, width) added to the visual tokens.
+        latent: (visual token, width) added to the visual tokens, or a run that has one; see `Mllm.generate`.
 
     Returns:
         The map (visual token,): the share of the queries that comes from each; 1 minus their sum is from the other tokens.
 
     Raises:
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
-            reproduced.
+            reproduced, or is not finite (NotFiniteError).
         PromptError: for queries that are not in the prompt.
         SettingsError: for a residual out of range.
     """
@@ -57,18 +62,21 @@ def rollout(
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
     positions = prompt.positions(queries)
-    with torch.no_grad():
-        replay(mllm, prompt, calls, None if latent is None else latent.detach())
-        rows = _rows(positions, prompt).mean(0)
-        for call in calls.last_to_first():
-            weights = call.weights().mean(0)
-            # Attention sinks of the model's own take from what rows sum to.
-            mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny))
-            rows = residual * rows.to(mixed) + (1 - residual) * mixed
+    replay(mllm, prompt, calls, None if latent is None else read_latent(latent, prompt.call).detach())
+    rows = _rows(positions, prompt).mean(0)
+    for call in calls.last_to_first():
+        weights = call.weights().mean(0)
+        # Attention sinks of the model's own take from what rows sum to.
+        mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny))
+        rows = residual * rows.to(mixed) + (1 - residual) * mixed
+    calls.check_finite(mllm, rows)
     return _map(rows, prompt, prompt.words(positions))
 
 
-def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: torch.Tensor | None = None) -> ContextMap:
+@unaffected(gradient=True)
+def relevancy(
+    mllm: Mllm, prompt: Prompt, answer: str | Sequence[int] | None = None, *, latent: Latent | None = None
+) -> ContextMap:
     """Follow attention through all layers, weighted by what it does for one token of the answer.
 
     `R <- R + mean over heads of (A * dy/dA)^+ R` over the layers, y being the logit of the answer's first token (Chefer et
@@ -83,33 +91,33 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
         mllm: the model that prepared the prompt.
         prompt: image and question.
         answer: whose first token is explained; the model's most likely one when None.
-        latent: (visual token, width) added to the visual tokens.
+        latent: (visual token, width) added to the visual tokens, or a run that has one; see `Mllm.generate`.
 
     Returns:
         The map (visual token,): each one's share of the relevance of all tokens; its words are the token explained.
 
     Raises:
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
-            reproduced.
+            reproduced, or is not finite (NotFiniteError).
         PromptError: for an empty answer.
     """
+    prompt.check(mllm)
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
     # Something has to require a gradient for a graph to be kept, as the model's own weights do not.
-    start = prompt.zero_latent() if latent is None else latent.detach().clone().requires_grad_()
+    start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     with (
-        torch.enable_grad(),
-        undisturbed(mllm.model),
+        undisturbed(mllm.model, gradient=True),
         attention_shown(mllm, calls),
         latent_added(prompt.call, start),
     ):
         logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
     token = int(logits.argmax()) if answer is None else answer_tokens(mllm, answer)[0]
     kept = list(calls.last_to_first())
-    gradients = torch.autograd.grad(logits[token], [call.output for call in kept])
+    gradients = gradients_of(logits[token], [call.output for call in kept], computes_in_half(mllm.model))
     rows = _rows([len(prompt.tokens) - 1], prompt)[0]
     total = torch.zeros_like(rows)
-    with torch.no_grad():
+    with unaffected(gradient=False):
         for call, gradient in zip(kept, gradients, strict=True):
             weights = call.weights()
             pulls = (gradient[0].transpose(0, 1).to(weights) @ call.values(weights).transpose(-1, -2) * weights).clamp_min(
@@ -117,8 +125,9 @@ def relevancy(mllm: Mllm, prompt: Prompt, answer: str | None = None, *, latent: 
             )
             heard = (rows + total).to(weights) @ pulls.mean(0)
             total = total.to(heard) + heard
+    calls.check_finite(mllm, total)
     total = total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)
-    return _map(total, prompt, (mllm.processor.tokenizer.decode([token]).strip(),))
+    return _map(total, prompt, mllm.words([token]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,6 +183,13 @@ class _Calls(Recorder):
         if missing:
             raise CaptureError(f"Every layer must call transformers' attention interface; layers {missing} did not.")
         return (self.calls[layer] for layer in reversed(self.layers))
+
+    def check_finite(self, mllm: Mllm, followed: torch.Tensor) -> None:
+        """Refuse what was followed through all layers where it is not finite, and say in which layer that began."""
+        if not followed.isfinite().all():
+            with unaffected(gradient=False):
+                for layer in self.layers:
+                    check_finite(mllm, {layer: self.calls[layer].weights()})
 
 
 def _check_in_sequence(mllm: Mllm, prompt: Prompt) -> None:

@@ -1,6 +1,6 @@
 """How likely an answer is, as a function of which visual tokens are there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from functools import cached_property
@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from ..errors import SettingsError
+from ..models.gradient import computes_in_half
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.scoring import AnswerScore
+from ..models.undisturbed import unaffected
+from ..progress import progress_bar
+from ..strict import whole_number
 
 Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
 
@@ -31,7 +35,7 @@ class PresenceScore:
     Args:
         mllm: the model that prepared the prompt.
         prompt: image and question.
-        answer: the text whose log-probability is asked for; the model's own answer when None.
+        answer: whose log-probability is asked for, as text or token ids; the model's own answer when None.
         token: number of the answer's token to score alone, given those before it; all when None.
         against: another answer, whose log-probability is subtracted: what speaks for the one rather than the other.
         baseline: what stands in for a token that is not there: "mean", the mean of the visual states, which is like those
@@ -45,14 +49,15 @@ class PresenceScore:
             not one of these.
     """
 
+    @unaffected(gradient=False)
     def __init__(
         self,
         mllm: Mllm,
         prompt: Prompt,
-        answer: str | None = None,
+        answer: str | Sequence[int] | None = None,
         *,
         token: int | None = None,
-        against: str | None = None,
+        against: str | Sequence[int] | None = None,
         baseline: Baseline = "mean",
         batch: int | None = None,
     ):
@@ -60,20 +65,23 @@ class PresenceScore:
             raise SettingsError(
                 "One token is scored alone, or the answer against another; give token or against, not both."
             )
-        if batch is not None and batch < 1:
-            raise SettingsError(f"At least one copy must be in a batch; got batch={batch}.")
-        self.answer = mllm.generate(prompt) if answer is None else answer
+        if batch is not None:
+            batch = whole_number(batch, "The batch", least=1)
+        if token is not None:
+            token = whole_number(token, "The token")
         self.batch = batch or (BATCH if mllm.family.batch else 1)
+        self.half = computes_in_half(mllm.model)
         self.states = _wide(prompt)
         self.baseline = baseline_states(mllm, prompt, baseline)
-        answers = [self.answer] if against is None else [self.answer, against]
-        self._scores = [AnswerScore(mllm, prompt, text) for text in answers]
+        answers = [mllm.generate(prompt) if answer is None else answer, *([] if against is None else [against])]
+        self._scores = [AnswerScore(mllm, prompt, each) for each in answers]
+        self.answer = self._scores[0].answer
         words = mllm.words(self._scores[0].ids)
         if token is not None and not 0 <= token < len(words):
             raise SettingsError(f"The token must be one of the answer's, 0..{len(words) - 1} of {words}; got {token}.")
         self._token = token
         named = repr(self.answer) if token is None else f"{words[token]!r} in {self.answer!r}"
-        self.target = f"log p({named})" if against is None else f"log p({named}) - log p({against!r})"
+        self.target = f"log p({named})" if against is None else f"log p({named}) - log p({self._scores[1].answer!r})"
         self._shift: torch.Tensor | float = 0.0
         self._bar: Any = None
 
@@ -109,7 +117,7 @@ class PresenceScore:
         return self._at(0.0)
 
     def _at(self, presence: float) -> float:
-        with torch.no_grad():
+        with unaffected(gradient=False):
             return self(self.states.new_full((1, len(self)), presence)).item()
 
     def moved(self, shift: torch.Tensor) -> "PresenceScore":
@@ -123,9 +131,7 @@ class PresenceScore:
     @contextmanager
     def progress(self, total: int, label: str, shown: bool) -> Iterator[None]:
         """While open, a progress bar counts the copies that are scored."""
-        from tqdm.auto import tqdm
-
-        with tqdm(total=total, desc=label, leave=False, disable=not shown) as bar:
+        with progress_bar(total=total, desc=label, leave=False, disable=not shown) as bar:
             self._bar = bar
             try:
                 yield
@@ -146,6 +152,8 @@ def baseline_states(mllm: Mllm, prompt: Prompt, baseline: Baseline) -> torch.Ten
                 f"Baseline states must have shape (visual token, width) = {tuple(states.shape)} or (width,); "
                 f"got {tuple(baseline.shape)}."
             )
+        if not bool(torch.isfinite(baseline).all()):
+            raise SettingsError("Baseline states must be finite; some of these are not.")
         return baseline.detach().to(states).expand_as(states)
     if baseline == "mean":
         return states.mean(0).expand_as(states)

@@ -15,6 +15,7 @@ from ..images import ImageSource
 from ..layout import VisualTokenLayout
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +81,7 @@ class Sinks:
         ]
 
 
+@unaffected(gradient=False)
 def sinks(
     mllm: Mllm,
     image: ImageSource,

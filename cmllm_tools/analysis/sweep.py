@@ -1,6 +1,5 @@
 """What a sweep over windows of layers and context tokens found, and what it recommends."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
@@ -10,39 +9,19 @@ from typing import Any
 import numpy as np
 
 from ..display import Fact, Html, card, html, one_line, table
-from ..errors import DataError
-from ..methods import Method, method_from_json
+from ..errors import CmllmError, DataError
+from ..files import held, write_whole
+from ..methods import Method
 from ..models.prompt import Queries, queries_name
 from ..regions import Box
-from ..trace import check_writable
-from .intervals import bootstrap
+from ..stored import array_of, dump_json, load_json, record
+from ..strict import shown
+from .choices import FIELDS, FIGURES, Choice
+from .intervals import bootstrap, interval_text
 from .layers import ROWS, grid_picture
 
-# Rows of the figures, in the order that a run gives them.
-FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
 # Figures of which less is better.
 LESS = ("energy before", "energy", "damage", "seconds")
-
-
-@dataclass(frozen=True)
-class Choice:
-    """What a run averages attention over.
-
-    Args:
-        layers: window [a, b).
-        queries: which tokens make up the context token.
-    """
-
-    layers: tuple[int, int]
-    queries: Queries
-
-    def __post_init__(self) -> None:
-        # So that a choice equals the one that comes back from JSON.
-        if not isinstance(self.queries, str | int):
-            object.__setattr__(self, "queries", tuple(self.queries))
-
-    def __str__(self) -> str:
-        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
 
 
 @dataclass(frozen=True)
@@ -56,7 +35,9 @@ class Recommendation:
         against: the best choice that takes all layers: from the first to the last of any choice.
         gain: mean difference of the figure to `against`, positive where the choice is better.
         interval: of the gain, 95 %, from resampled examples: the ones it was chosen on, so that on others it may gain less.
+            Of few examples it means nothing: see `count`.
         reason: in words.
+        count: number of examples it is from.
     """
 
     choice: Choice
@@ -66,12 +47,13 @@ class Recommendation:
     gain: float
     interval: tuple[float, float]
     reason: str
+    count: int
 
     def __str__(self) -> str:
-        low, high = self.interval
         return (
             f"recommended: {self.choice}\n{self.reason}\n"
-            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} (95 %: {low:+.3f} to {high:+.3f})"
+            f"{self.by} {self.mean:.3f}; against {self.against} {self.gain:+.3f} "
+            f"({interval_text(self.count, self.interval, '+.3f')})"
         )
 
 
@@ -176,8 +158,7 @@ class Sweep:
             if framed is not None and framed.queries == context:
                 first, end = framed.layers
                 frames = [Box(end - 1, first, end, first + 1).drawing]
-            # A window with the least differs from the half where there are none.
-            heat = np.nan_to_num(0.1 + 0.9 * (grid - low) / max(high - low, 1e-30))
+            heat = (grid - low) / max(high - low, 1e-30)
             caption = f"{name}, {queries_name(context)}: {low:.3f} to {high:.3f}; first layer (down) x last layer"
             shown.append(grid_picture(heat, caption, top=1.0, outlines=frames))
         return shown
@@ -218,13 +199,18 @@ class Sweep:
                     f"A sweep is resumed from a file of the same {what}; got {getattr(before, what)!r}, and now "
                     f"{getattr(self, what)!r}. Give another path."
                 )
-        found = {example: number for number, example in enumerate(before.examples) if number not in set(before.missing())}
+        found: dict[str, np.ndarray] = {}
+        for sweep in (before, self):
+            left = set(sweep.missing())
+            found |= {
+                example: sweep.values[:, :, number] for number, example in enumerate(sweep.examples) if number not in left
+            }
         several = tuple(dict.fromkeys([*self.examples, *found]))
-        sweep = Sweep.empty(self.model, self.method, self.choices, several)
+        joined = Sweep.empty(self.model, self.method, self.choices, several)
         for number, example in enumerate(several):
             if example in found:
-                sweep = sweep.with_example(number, before.values[:, :, found[example]])
-        return sweep
+                joined = joined.with_example(number, found[example])
+        return joined
 
     def subset(self, numbers: Sequence[int]) -> "Sweep":
         """The sweep over some of its examples."""
@@ -250,41 +236,45 @@ class Sweep:
             DataError: for other data.
         """
         try:
-            if tuple(data["figures"]) != FIGURES:
-                raise ValueError(f"its figures are {data['figures']}")
-            choices = [
-                Choice((int(each["layers"][0]), int(each["layers"][1])), each["queries"]) for each in data["choices"]
-            ]
-            values = np.array(data["values"], float).reshape(len(FIGURES), len(choices), len(data["examples"]))
-            return cls(
-                str(data["model"]), method_from_json(data["method"]), tuple(choices), tuple(data["examples"]), values
-            )
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DataError(f"The data must be those of a sweep's to_json; they are not: {error!r}.") from error
+            found = record(data, "a sweep", FIELDS)
+            if found["figures"] != FIGURES:
+                raise DataError(f"its figures must be {', '.join(FIGURES)}; they are {shown(found['figures'])}")
+            if len(set(found["choices"])) < len(found["choices"]) or len(set(found["examples"])) < len(found["examples"]):
+                raise DataError("its choices and its examples must differ from each other")
+            shape = len(FIGURES), len(found["choices"]), len(found["examples"])
+            values = array_of(found["values"], "its values", shape, missing=True)
+            return cls(found["model"], found["method"], found["choices"], found["examples"], values)
+        except (CmllmError, TypeError) as error:
+            raise DataError(f"The data must be those of a sweep's to_json; they are not: {error}") from error
 
     def save(self, path: str | PathLike) -> Path:
-        """Write the sweep to a JSON file, whole or not at all.
+        """Write the sweep to a JSON file with a hash of its bytes, whole or not at all; see `files.write_whole`.
 
         Raises:
-            TraceError: when the file cannot be written.
+            OutputError: when the file cannot be written.
         """
-        path = check_writable(path)
-        part = path.with_name(path.name + ".part")
-        part.write_text(json.dumps(self.to_json()), encoding="utf-8")
-        part.replace(path)
-        return path
+        return write_whole(path, lambda file: file.write(dump_json(self.to_json())), "It is still in memory.")
+
+    def merged_into(self, path: str | PathLike) -> "Sweep":
+        """The sweep with what a file of it holds too, saved there; several processes may do so at once.
+
+        Raises:
+            OutputError: when the file cannot be written, or another process holds it for a minute.
+            DataError: for a file that is no sweep, or one of another model, method or choices.
+        """
+        with held(path) as file:
+            merged = self.resumed(Sweep.load(file)) if file.exists() else self
+            merged.save(file)
+        return merged
 
     @classmethod
     def load(cls, path: str | PathLike) -> "Sweep":
-        """Read a saved sweep.
+        """Read a saved sweep; what it holds is checked, its hash too where it has one.
 
         Raises:
-            DataError: for a file that is missing, or is not one.
+            DataError: for a file that is missing, damaged, or not a sweep.
         """
-        try:
-            return cls.from_json(json.loads(Path(path).expanduser().read_text(encoding="utf-8")))
-        except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-            raise DataError(f"A sweep must be read from its own JSON file; {path} is none: {error}") from error
+        return cls.from_json(load_json(path, "A sweep must be read from its own JSON file"))
 
     def _ran(self) -> np.ndarray:
         return np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
@@ -340,4 +330,5 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
         float(gains.mean()),
         (low, high),
         reason,
+        len(gains),
     )

@@ -2,25 +2,30 @@
 
 import hashlib
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from ..energy import Target
-from ..errors import SettingsError
+from ..errors import OutputError, OutputWarning, SettingsError, carry
+from ..files import check_writable
 from ..images import read_image
 from ..memory import estimate
-from ..methods import ControlMLLMPlus, Method
+from ..methods import ControlMLLMPlus, Method, given_method
 from ..models.batch import Copies
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
+from ..models.undisturbed import unaffected
+from ..progress import progress_bar
 from ..regions import as_regions
-from ..trace import check_writable
+from ..settings import read_window
+from ..strict import shown, whole_number
 from .examples import Example, as_examples
 from .sweep import FIGURES, Choice, Sweep
 from .together import steer_together
@@ -35,6 +40,7 @@ OWN = 32
 Window = tuple[int, int]
 
 
+@unaffected(gradient=False)
 def sweep_windows(
     mllm: Mllm,
     examples: Iterable[Example],
@@ -59,53 +65,81 @@ def sweep_windows(
         method: its other settings; `ControlMLLMPlus()` when None.
         most: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
             family's batches are not kept apart.
-        path: JSON file to save to after each example; examples that it holds already are not run again.
+        path: JSON file to save to after each example; examples that it holds already are not run again. Several sweeps may
+            have one file at once: each adds what it finds. One that cannot be saved goes on, with a warning.
         progress: show a bar.
+
+    Any error that ends a sweep has what is known in its attribute `sweep`.
 
     Raises:
         SettingsError: for a window or a setting out of range.
         CaptureError: for a window without any of the method's (layer, head) pairs.
-        TraceError: when the file cannot be written.
+        OutputError: when the file cannot be written, before anything is run.
         DataError: for no examples, or a file of another sweep.
         RegionError: for a region that the model does not see.
     """
     several = as_examples(examples)
-    method = (method or ControlMLLMPlus()).resolve(mllm)
-    if most is not None and most < 1:
-        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {most}.")
+    method = given_method(method, ControlMLLMPlus()).resolve(mllm)
+    most = None if most is None else _most(most)
     path = None if path is None else check_writable(path)
     choices = _choices(mllm, method, windows, contexts)
-    sweep = Sweep.empty(mllm.name, method, choices, [_digest(example) for example in several])
+    digests = [_digest(example) for example in several]
+    given = dict(zip(digests, several, strict=True))
+    sweep = Sweep.empty(mllm.name, method, choices, list(given))
     if path is not None and path.exists():
         sweep = sweep.resumed(Sweep.load(path))
+    # The file keeps examples of other sweeps too, after these; an example may have been given twice.
+    wanted = [list(given).index(digest) for digest in digests]
     fitting: Callable[[Prompt], int] | None = None if most is None else lambda prompt: most
-    # The file keeps examples of earlier sweeps too, after these.
-    wanted = range(len(several))
     bar = _bar(len(list(sweep.missing())) * len(choices), progress)
     try:
-        for number in sweep.missing():
-            prompt = mllm.prepare(several[number].image, several[number].question)
+        for number, example in enumerate(given.values()):
+            # Another process may have filled it in meanwhile, through the file.
+            if number not in sweep.missing():
+                continue
+            prompt = mllm.prepare(example.image, example.question)
             fitting = fitting or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, several[number], sweep, fitting(prompt), bar))
+            sweep = sweep.with_example(number, _measured(mllm, prompt, example, sweep, fitting(prompt), bar))
             if path is not None:
-                sweep.save(path)
+                sweep = _saved(sweep, path)
     except KeyboardInterrupt:
         if not sweep.subset(wanted).done:
             raise
+    except BaseException as error:
+        if (so_far := sweep.subset(wanted)).done:
+            carry(error, "sweep", so_far, f"The sweep so far, {so_far.done} of {len(wanted)} examples,")
+        raise
     finally:
         bar.close()
     return sweep.subset(wanted)
 
 
+def _saved(sweep: Sweep, path: Path) -> Sweep:
+    """The sweep with what others found meanwhile; one that cannot be saved goes on, as its results are in memory."""
+    try:
+        return sweep.merged_into(path)
+    except OutputError as error:
+        warnings.warn(f"{error} The sweep goes on, and is saved after the next example.", OutputWarning, stacklevel=3)
+        return sweep
+
+
 def _choices(
     mllm: Mllm, method: Method, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
 ) -> list[Choice]:
-    if isinstance(contexts, str) or not contexts:
-        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {contexts!r}.")
+    several = () if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable) else tuple(contexts)
+    if not several:
+        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {shown(contexts)}.")
     chosen = _windows(mllm, windows)
     for window in chosen:
         replace(method, layers=window).resolve(mllm)
-    return list(dict.fromkeys(Choice(window, context) for context in contexts for window in chosen))
+    return list(dict.fromkeys(Choice(window, context) for context in several for window in chosen))
+
+
+def _most(most: int) -> int:
+    try:
+        return whole_number(most, "most", least=1)
+    except SettingsError:
+        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {shown(most)}.") from None
 
 
 def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
@@ -115,16 +149,20 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
             raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {windows!r}.")
         # Where not every layer looks at visual states, windows that take in the same ones are one.
         return [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
-    several = [(int(low), int(high)) for low, high in windows]
+    if not isinstance(windows, Iterable):
+        raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {shown(windows)}.")
+    several = [read_window(window, "windows") for window in windows]
     if not several:
         raise SettingsError("At least one window of layers is needed; got none.")
-    return several
+    if () in several:
+        raise SettingsError(f"Each of windows must be (a, b), and (0, {mllm.layers}) for all layers; got ().")
+    return [(low, high) for low, high in several]
 
 
 def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int, bar: Any) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
-    target = Target.of(prompt.layout, as_regions(example.region), method.sigma, method.rule)
+    target = method.target(prompt.layout, as_regions(example.region))
     scores, plain = _candidates(mllm, prompt, example)
     figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
     batches = Copies(mllm, prompt)
@@ -195,7 +233,4 @@ def _digest(example: Example) -> str:
 
 
 def _bar(total: int, progress: bool) -> Any:
-    # Imported here: in a notebook tqdm.auto loads ipywidgets.
-    from tqdm.auto import tqdm
-
-    return tqdm(total=total, desc="sweep", unit="run", disable=not progress)
+    return progress_bar(total=total, desc="sweep", unit="run", disable=not progress)

@@ -7,7 +7,6 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from ..baselines.overlays import OVERLAYS
 from ..errors import SettingsError
@@ -19,7 +18,9 @@ from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, ma
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..optimize import optimize
+from ..progress import progress_bar
 from ..regions import Box, Region
+from ..strict import one_of, whole_number
 from .matching import names_it, strict_match
 from .roc import ReferringExample, read_roc
 
@@ -37,33 +38,62 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracies on `count` held-out scenes after the first `skip` (all when None), as fractions; a progress bar on stderr.
 
+    Raises:
+        SettingsError: for no scenes, or a kind of region that does not exist.
+
     Returns:
         `{"n", "unsteered": {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}, METHOD: {REGION: {"a_or_b",
         "describe", "hallucinated"}}, "seconds"}`. *describe_valid*: names an object of the scene and nothing absent.
         *a_or_b*: names the referred object and not the other. *marked*: describes the object that carries an overlay.
-        *describe*: names the referred object; *hallucinated*: names something absent.
+        *describe*: names the referred object; *hallucinated*: names something absent. After an interrupt, of the scenes
+        that were done, with an entry `interrupted`.
     """
     started = time.perf_counter()
+    count = None if count is None else whole_number(count, "count", least=0)
+    skip = whole_number(skip, "skip", least=0)
+    regions = [one_of(kind, "Each of the regions", (*REGIONS, CONTROL)) for kind in regions]
     mllm = mllm or load()
     methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
     pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[skip:][:count]
     if not pairs:
         raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")
     scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
-    for number, (choice, description) in enumerate(tqdm(pairs, "scenes")):
-        rng = np.random.default_rng([SEED, number])
-        prompts = {
-            "a_or_b": mllm.prepare(choice.image, choice.question),
-            "describe": mllm.prepare(description.image, description.question),
-        }
-        _score_unsteered(scores, mllm, prompts, choice)
-        _score_marked(scores, mllm, description, OVERLAYS[number % len(OVERLAYS)], rng)
-        control = background_box(choice, rng)
-        for kind in regions:
-            region = control if kind == CONTROL else choice.region(kind)
-            for name, method in methods.items():
-                _score_steered(scores, (name, kind), mllm, prompts, choice, region, method)
-    return _summary(scores, len(pairs), tuple(methods), regions, time.perf_counter() - started)
+    done, interrupted = 0, {}
+    try:
+        for choice, description in progress_bar(pairs, "scenes"):
+            of_scene = _scene_scores(mllm, done, choice, description, methods, regions)
+            for key, right in of_scene.items():
+                scores[key] += right
+            done += 1
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        interrupted = {"interrupted": True}
+    return _summary(scores, done, tuple(methods), regions, time.perf_counter() - started) | interrupted
+
+
+def _scene_scores(
+    mllm: Mllm,
+    number: int,
+    choice: ReferringExample,
+    description: ReferringExample,
+    methods: dict[str, Method],
+    regions: Sequence[str],
+) -> dict[tuple[str, ...], list[bool]]:
+    scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    rng = np.random.default_rng([SEED, number])
+    prompts = {
+        "a_or_b": mllm.prepare(choice.image, choice.question),
+        "describe": mllm.prepare(description.image, description.question),
+    }
+    _score_unsteered(scores, mllm, prompts, choice)
+    _score_marked(scores, mllm, description, OVERLAYS[number % len(OVERLAYS)], rng)
+    control = background_box(choice, rng)
+    for kind in regions:
+        region = control if kind == CONTROL else choice.region(kind)
+        for name, method in methods.items():
+            _score_steered(scores, (name, kind), mllm, prompts, choice, region, method)
+    return scores
 
 
 def _score_unsteered(scores: dict, mllm: Mllm, prompts: dict[str, Prompt], example: ReferringExample) -> None:
@@ -92,7 +122,10 @@ def _score_steered(
     answers = {}
     for question, prompt in prompts.items():
         trace = optimize(mllm, prompt, region, method)
-        answers[question] = mllm.generate(prompt, trace.latent, trace.method.contrast_decoding)
+        if trace.stopped == "interrupted":
+            # `optimize` keeps what it has, but a run that was cut short is no result.
+            raise KeyboardInterrupt
+        answers[question] = mllm.generate(prompt, trace)
     scores[*key, "a_or_b"].append(chooses(answers["a_or_b"], example))
     scores[*key, "describe"].append(names_it(answers["describe"], example.names[0]))
     scores[*key, "hallucinated"].append(bool(absent_names(answers["describe"], example.objects)))

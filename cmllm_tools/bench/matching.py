@@ -3,16 +3,43 @@
 import re
 from collections.abc import Iterable
 
-_NEGATED = re.compile(r"\s+not[^,.]*[,.]|\s+no[^,.]*[,.]")
+from ..errors import DataError
+
+# One after the other, in this order: what the first has cut out may have stood between the parts of a second.
+_NEGATED = (re.compile(r"\s+not[^,.]*[,.]"), re.compile(r"\s+no[^,.]*[,.]"))
 
 
-def reference_match(answer: str, names: Iterable[str]) -> bool:
-    """The published matcher: case-sensitive substring of any name, after clauses with "not" or "no" are cut out.
+def reference_match(answer: str, names: str | Iterable[str]) -> bool:
+    """The published matcher of ROC and RTC: a case-sensitive substring, after clauses with "not", then "no", are cut out.
 
-    Underscores in names stand for spaces. An answer that names both alternatives counts as right.
+    An answer that names both alternatives counts as right, and so does one that has a name within a longer word.
+
+    Args:
+        answer: what the model said.
+        names: the object's name and synonyms, as ROC has them, each split at a parenthesis: "bat_(animal)" is met by "bat"
+            and by "animal". (The published code splits synonyms only; in LVIS the name is one of them.) Or one text, RTC's
+            label, which is not split.
+
+    Raises:
+        DataError: for a name with several parentheses, or one that is not closed, as the published code has it.
     """
-    answer = _NEGATED.sub("", answer)
-    return any(name.replace("_", " ") in answer for name in names)
+    for negated in _NEGATED:
+        answer = negated.sub("", answer)
+    wanted = [_plain(names)] if isinstance(names, str) else [part for name in names for part in _parts(name)]
+    return any(each in answer for each in wanted)
+
+
+def _parts(name: str) -> list[str]:
+    if "(" not in name:
+        return [_plain(name)]
+    parts = name.split("(")
+    if len(parts) != 2 or ")" not in name:
+        raise DataError(f"A name may have one parenthesis, as in 'bat_(animal)'; got {name!r}.")
+    return [_plain(parts[0]), _plain(parts[1].replace(")", ""))]
+
+
+def _plain(name: str) -> str:
+    return name.replace("_", " ").strip()
 
 
 def strict_match(answer: str, names: Iterable[str], others: Iterable[str]) -> bool:

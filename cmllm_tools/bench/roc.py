@@ -1,6 +1,6 @@
 """Referring object classification (ROC) in its public format: JSON lines beside folders `image` and `mask`."""
 
-import json
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from os import PathLike
@@ -12,7 +12,11 @@ from PIL import Image
 
 from ..analysis.examples import Example
 from ..errors import DataError
+from ..files import said
+from ..images import read_image
 from ..regions import Box, Mask, Point, Region, Scribble
+from ..stored import Reader, array_of, items, parse_json, text_of
+from ..strict import shown, whole_number
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,22 @@ class ReferringExample:
 
     @property
     def image_file(self) -> Path:
-        return self.root / "image" / Path(*Path(self.data["image_path"]).parts[-2:])
+        """The image's file.
+
+        Raises:
+            DataError: when it is not below the set's folder `image`.
+        """
+        return _below(self.root / "image", Path(*Path(self.data["image_path"]).parts[-2:]))
 
     @cached_property
     def image(self) -> Image.Image:
-        return Image.open(self.image_file).convert("RGB")
+        """The image, upright.
+
+        Raises:
+            ImageError: when its file cannot be read.
+            DataError: when it is not below the set's folder `image`.
+        """
+        return read_image(self.image_file)
 
     def region(self, kind: str) -> Region:
         """The object as "box", "mask", "scribble" or "point".
@@ -65,7 +80,7 @@ class ReferringExample:
                 x, y, width, height = self.data["bbox"]
                 return Box(x, y, x + width, y + height)
             case "mask":
-                return Mask(np.asarray(Image.open(self.root / "mask" / self.data["seg_mask"]).convert("L")) > 0)
+                return Mask.from_file(_below(self.root / "mask", self.data["seg_mask"]))
             case "scribble":
                 return Scribble(self.data["scribble"])
             case "point":
@@ -84,28 +99,119 @@ class ReferringExample:
         return Example(self.image_file, self.question, self.region(kind), answer, others)
 
 
-FIELDS = ("id", "image_path", "text", "name", "synonyms", "bbox", "seg_mask", "center_point", "scribble")
-
-
 def read_roc(root: str | PathLike, file: str = "question_roc.json") -> list[ReferringExample]:
-    """Read a set's questions.
+    """Read a set's questions, one to a line; every line is checked.
 
     Raises:
-        DataError: for a missing file, a line that is not JSON, or one without the format's fields.
+        DataError: for a missing file, a line that is not JSON or not of the format, or one whose image or mask lies outside
+            the set's folders.
     """
-    path = Path(root) / file
-    if not path.is_file():
-        raise DataError(f"A ROC set must have a file of questions; there is no {path}.")
+    try:
+        root = Path(root).expanduser()
+        path = root / file
+        missing = not path.is_file()
+        lines = [] if missing else path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(f"A ROC set must be a folder with a file of questions; {said(root)} is none: {error}") from error
+    if missing:
+        raise DataError(f"A ROC set must have a file of questions; there is no {said(path)}.")
     examples = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            data = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"Every line of {path} must be JSON; line {number} is not: {error}") from error
-        missing = [field for field in FIELDS if field not in data]
-        if missing:
-            raise DataError(
-                f"Every line of {path} must have {', '.join(FIELDS)}; line {number} lacks {', '.join(missing)}."
-            )
-        examples.append(ReferringExample(Path(root), data))
+            data = parse_json(line)
+        except ValueError as error:
+            raise DataError(f"Every line of {said(path)} must be JSON; line {number} is not: {error}") from error
+        try:
+            _check(root, data)
+        except DataError as error:
+            raise DataError(f"Every line of {said(path)} must be a question of ROC's; line {number} {error}") from error
+        examples.append(ReferringExample(root, data))
     return examples
+
+
+def _check(root: Path, data: Any) -> None:
+    if not isinstance(data, dict):
+        raise DataError(f"must be an object; got {shown(data)}.")
+    if absent := [field for field in _FIELDS if field not in data]:
+        raise DataError(f"lacks {', '.join(absent)}.")
+    for field, read in (_FIELDS | {"objects": _objects}).items():
+        if field in data:
+            read(data[field], f"has a bad {field}: it")
+    _below(root / "image", Path(*Path(data["image_path"]).parts[-2:]))
+    _below(root / "mask", data["seg_mask"])
+
+
+def _below(folder: Path, name: str | Path) -> Path:
+    """A file of a folder; a set may not reach others by `..`, absolute names or links. The folder itself may be a link."""
+    plain = Path(name)
+    try:
+        possible = b"\0" not in os.fsencode(plain)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise DataError(f"names no file: {said(name)}.")
+    path = folder / plain
+    inside = bool(plain.parts) and not plain.is_absolute() and ".." not in plain.parts
+    if inside and any(part.is_symlink() for part in (path, *path.parents[: len(plain.parts) - 1])):
+        inside = Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+    if not inside:
+        raise DataError(f"leads out of the set's folder {said(folder)}: {said(name)}.")
+    return path
+
+
+def _id(value: Any, what: str) -> int | str:
+    return value if isinstance(value, str) else whole_number(value, what, error=DataError)
+
+
+def _named(value: Any, what: str) -> str:
+    if not text_of(value, what).strip():
+        raise DataError(f"{what} must have words; got {shown(value)}.")
+    return value
+
+
+def _names(value: Any, what: str) -> tuple[str, ...]:
+    return items(value, what, text_of)
+
+
+def _position(value: Any, what: str) -> np.ndarray:
+    return array_of(value, what, (2,))
+
+
+def _box(value: Any, what: str) -> np.ndarray:
+    corners = array_of(value, what, (4,))
+    if (corners[2:] <= 0).any():
+        raise DataError(f"{what} must be x, y, width and height, these above 0; got {shown(value)}.")
+    return corners
+
+
+def _line(value: Any, what: str) -> np.ndarray:
+    if not isinstance(value, list) or not value:
+        raise DataError(f"{what} must be a list of points; got {shown(value)}.")
+    return array_of(value, what, (len(value), 2))
+
+
+def _objects(value: Any, what: str) -> tuple[Any, ...]:
+    return items(value, what, _object)
+
+
+def _object(value: Any, what: str) -> None:
+    if not isinstance(value, dict) or "name" not in value:
+        raise DataError(f"{what} must be an object with a name; got {shown(value)}.")
+    _named(value["name"], f"{what}'s name")
+    if "bbox" in value:
+        _box(value["bbox"], f"{what}'s bbox")
+
+
+_FIELDS: dict[str, Reader] = {
+    "id": _id,
+    "image_path": _named,
+    "text": _named,
+    "name": _named,
+    "synonyms": _names,
+    "bbox": _box,
+    "seg_mask": _named,
+    "center_point": _position,
+    "scribble": _line,
+}

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
-from ..analysis.intervals import bootstrap
+from ..analysis.intervals import bootstrap, interval_text, says_something
 from ..analysis.sweep import FIGURES
 from ..analysis.together import steer_together
-from ..energy import Target
-from ..errors import DataError
+from ..errors import DataError, carry
 from ..methods import Method
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
+from ..progress import progress_bar
 from .matching import strict_match
 from .roc import ReferringExample
 
@@ -30,7 +30,7 @@ class HeldOut:
         recommended: with the recommended choice.
         all_layers: with the best choice of all layers.
         margin: the first less the second.
-        margin_ci: 95 % interval of the margin, from resampled examples.
+        margin_ci: 95 % interval of the margin, from resampled examples; of few, or all alike, it means nothing.
         complete: False when an interrupt left examples out.
     """
 
@@ -42,10 +42,10 @@ class HeldOut:
     complete: bool = True
 
     def __str__(self) -> str:
-        low, high = self.margin_ci
+        interval = interval_text(self.n, self.margin_ci, "+.1%")
         return (
             f"on {self.n} other examples, right answers: {self.recommended:.1%} with the recommended window, "
-            f"{self.all_layers:.1%} with all layers, margin {self.margin:+.1%} (95 %: {low:+.1%} to {high:+.1%})"
+            f"{self.all_layers:.1%} with all layers, margin {self.margin:+.1%} ({interval})"
         )
 
 
@@ -61,7 +61,8 @@ def sweep_and_test(
 ) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
     """Sweep the first half of a set, recommend, and test on the second half.
 
-    An interrupt of the sweep ends it there, with neither recommendation nor test; one of the test keeps what was tested.
+    An interrupt of the sweep ends it there, with neither recommendation nor test; one of the test keeps what was tested. An
+    error has what is known of the sweep in its attribute `sweep`.
 
     Args:
         lines: of a set whose questions name what to choose from.
@@ -82,20 +83,22 @@ def sweep_and_test(
     )
     if sweep.done < len(sweep.examples):
         return sweep, None, None
-    chosen = recommend(sweep)
-    rest = lines[half:][:held_out]
-    return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+    try:
+        chosen = recommend(sweep)
+        rest = lines[half:][:held_out]
+        return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+    except BaseException as error:
+        carry(error, "sweep", sweep, "The whole sweep")
+        raise
 
 
 def _tested(
     mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation
 ) -> HeldOut | None:
-    from tqdm.auto import tqdm
-
     choices = [chosen.choice, chosen.against]
     answers: list[list[bool]] = []
     with suppress(KeyboardInterrupt):
-        for line in tqdm(lines, desc="held out", unit="example"):
+        for line in progress_bar(lines, desc="held out", unit="example"):
             answers.append(_answers_right(mllm, line, kind, method, choices))
     if not answers:
         return None
@@ -109,7 +112,7 @@ def _tested(
 def _answers_right(mllm: Mllm, line: ReferringExample, kind: str, method: Method, choices: Sequence[Choice]) -> list[bool]:
     """Whether the answer with each choice names the region's object, and no other."""
     prompt = mllm.prepare(line.image, line.question)
-    target = Target.of(prompt.layout, line.region(kind), method.sigma, method.rule)
+    target = method.target(prompt.layout, line.region(kind))
     right = []
     for group in [choices] if mllm.family.batch else [[choice] for choice in choices]:
         runs = [replace(method, layers=choice.layers, queries=choice.queries) for choice in group]
@@ -120,13 +123,16 @@ def _answers_right(mllm: Mllm, line: ReferringExample, kind: str, method: Method
 
 
 def as_json(sweep: Sweep, chosen: Recommendation | None, tested: HeldOut | None) -> dict[str, Any]:
-    """`{"recommended": {"layers", "context", ...}, "held_out": {...}, "windows": [...]}`; null for what there is not."""
+    """`{"recommended": {"layers", "context", ...}, "held_out": {...}, "windows": [...]}`; null for what there is not.
+
+    Intervals of too few examples to have one are null too.
+    """
     recommended = chosen and {
         "layers": list(chosen.choice.layers),
         "context": chosen.choice.queries,
         "by": chosen.by,
         "gain": chosen.gain,
-        "gain_ci": list(chosen.interval),
+        "gain_ci": list(chosen.interval) if says_something(chosen.count, chosen.interval) else None,
         "against": {"layers": list(chosen.against.layers), "context": chosen.against.queries},
         "reason": chosen.reason,
     }
@@ -140,7 +146,7 @@ def as_json(sweep: Sweep, chosen: Recommendation | None, tested: HeldOut | None)
     ]
     return {
         "recommended": recommended,
-        "held_out": tested and asdict(tested),
+        "held_out": tested and asdict(tested) | ({} if says_something(tested.n, tested.margin_ci) else {"margin_ci": None}),
         "examples": sweep.done,
         "windows": windows,
     }

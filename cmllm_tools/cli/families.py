@@ -7,9 +7,8 @@ from typing import Any
 from ..models.lookup import family_rows
 
 
-def add(commands: Any) -> None:
-    """Add the command to the parser."""
-    families = commands.add_parser("families", help="list the supported families of models")
+def add_families(families: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     form = families.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="print a JSON list")
     form.add_argument("--markdown", action="store_true", help="print a Markdown table, as in docs/families.md")
@@ -41,3 +40,6 @@ def _table(rows: list[dict[str, Any]]) -> list[list[str]]:
     """Names, then values, as text."""
     cells = [[{True: "yes", False: "no"}.get(value, str(value)) for value in row.values()] for row in rows]
     return [list(rows[0]), *cells]
+
+
+COMMANDS = {"families": add_families}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..images import read_image
@@ -35,19 +36,16 @@ EMBEDDED = "embedded"
 BY_NAME = "name"
 
 
-def add(commands: Any) -> None:
-    """Add the commands to the parser."""
-    evaluate = commands.add_parser("eval", help="measure accuracies on a held-out set")
+def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     evaluate.add_argument("set", choices=[EMBEDDED])
     add_count(evaluate)
     evaluate.add_argument("--json", action="store_true", help="print one JSON object")
     evaluate.set_defaults(run=_evaluate)
-    _add_heads(commands)
-    _add_sweep(commands)
 
 
-def _add_heads(commands: Any) -> None:
-    heads = commands.add_parser("heads", help="rank heads by how well their attention finds what is referred to")
+def add_heads(heads: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
     add_count(heads)
     heads.add_argument("--region", choices=KINDS, default="box")
@@ -63,11 +61,8 @@ def _add_heads(commands: Any) -> None:
     heads.set_defaults(run=_heads)
 
 
-def _add_sweep(commands: Any) -> None:
-    sweep = commands.add_parser(
-        "sweep",
-        help="steer with every window of layers and context token, and recommend one; tested on the set's other half",
-    )
+def add_sweep(sweep: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
     sweep.add_argument(
         "what", metavar="IMAGE_OR_SET", help="embedded (its held-out scenes), a folder in the format of ROC, or an image"
     )
@@ -93,11 +88,12 @@ def _add_sweep(commands: Any) -> None:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from ..bench.embedded import evaluate
+    from ..bench.tables import evaluation_table
 
     check_count(options)
     result = evaluate(options.n, skip=options.skip)
-    print(json.dumps(result) if options.json else json.dumps(result, indent=2))
-    return 0
+    print(json.dumps(result) if options.json else evaluation_table(result))
+    return 130 if result.get("interrupted") else 0
 
 
 def _heads(options: argparse.Namespace) -> int:
@@ -106,16 +102,11 @@ def _heads(options: argparse.Namespace) -> int:
     from ..figures import head_ranking
 
     check_count(options)
-    check_outputs(options.out, options.html)
+    check_outputs({"--out": options.out, "--html": options.html}, _folder(options.set), options.model)
     lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
     examples = [line.example(options.region) for line in lines]
     ranking = rank_heads(load(**loading_of(options)), examples, named if options.queries == BY_NAME else options.queries)
     top = ranking.top(0.1)
-    if options.out is not None:
-        ranking.save(options.out)
-    if options.html is not None:
-        title = f"Heads that find the object, {ranking.examples} examples"
-        write_page(title, [ranking._repr_html_(), head_ranking(ranking)], options.html)
     if options.json:
         summary = {
             "model": ranking.model,
@@ -133,24 +124,48 @@ def _heads(options: argparse.Namespace) -> int:
             f"mean of all {len(ranking.order)} heads: pointing {ranking.pointing.mean():.1%}, share over chance "
             f"{ranking.lift.mean():.2f}; by chance {ranking.pointing_chance:.1%} and 1; {ranking.examples} examples"
         )
+    if options.out is not None:
+        _wrote("ranking", ranking.save(options.out))
+    if options.html is not None:
+        title = f"Heads that find the object, {ranking.examples} examples"
+        _wrote("page", write_page(title, [ranking._repr_html_(), head_ranking(ranking)], options.html))
     return 130 if ranking.examples < len(examples) else 0
+
+
+def _folder(given: str) -> str | None:
+    """What is read, where it is no set of the package's own."""
+    return None if given == EMBEDDED else given
+
+
+def _wrote(what: str, path: Path) -> None:
+    """Say so where it is no part of the results."""
+    print(f"{what:<9} {path}", file=sys.stderr)
 
 
 def _sweep(options: argparse.Namespace) -> int:
     from ..bench.windows import as_json
     from ..figures import window_grid
 
-    check_outputs(options.resume, options.html)
+    check_outputs({"--resume": options.resume, "--html": options.html}, _folder(options.what), options.mask, options.model)
     of_a_set = options.what == EMBEDDED or Path(options.what).is_dir()
-    sweep, chosen, tested = (_sweep_set if of_a_set else _sweep_image)(options)
-    if options.html is not None:
-        figures = ["moved", "damage", "right", "share", "energy"] if options.answer or of_a_set else ["share", "energy"]
-        grids = [window_grid(sweep, name, chosen) for name in figures]
-        write_page(f"Windows of layers, {sweep.model}", [*grids, sweep._repr_html_()], options.html)
+    try:
+        sweep, chosen, tested = (_sweep_set if of_a_set else _sweep_image)(options)
+    except Exception as error:
+        if (so_far := getattr(error, "sweep", None)) is not None:
+            print(so_far.table(10))
+        raise
     if options.json:
         print(json.dumps(as_json(sweep, chosen, tested)))
     else:
         print("\n\n".join(str(part) for part in (sweep.table(10), chosen, tested) if part is not None))
+    if options.resume is not None:
+        # Once more, as a save on the way may have failed.
+        sweep.merged_into(options.resume)
+        _wrote("sweep", options.resume)
+    if options.html is not None:
+        figures = ["moved", "damage", "right", "share", "energy"] if options.answer or of_a_set else ["share", "energy"]
+        grids = [window_grid(sweep, name, chosen) for name in figures]
+        _wrote("page", write_page(f"Windows of layers, {sweep.model}", [*grids, sweep._repr_html_()], options.html))
     to_test = of_a_set and options.held_out != 0
     whole = sweep.done == len(sweep.examples) and (not to_test or (tested is not None and tested.complete))
     return 0 if whole else 130
@@ -188,3 +203,6 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     mllm = load(**loading_of(options))
     sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=method_of(options), path=options.resume)
     return sweep, None, None
+
+
+COMMANDS = {"eval": add_evaluate, "heads": add_heads, "sweep": add_sweep}

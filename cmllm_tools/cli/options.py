@@ -1,15 +1,15 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ..errors import SettingsError
-from ..images import read_image
+from ..errors import OutputError, SettingsError
+from ..files import check_writable, said
 from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..regions import Box, Mask, Point, Region, Scribble
-from ..trace import check_writable
 
 METHODS: dict[str, Callable[..., Method]] = {
     "controlmllm": ControlMLLM,
@@ -23,7 +23,9 @@ def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """A region, drawn in pixels."""
     region = parser.add_mutually_exclusive_group(required=required)
     region.add_argument("--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="corners in pixels")
-    region.add_argument("--mask", type=Path, metavar="FILE", help="image of the same size; non-black marks the region")
+    region.add_argument(
+        "--mask", type=Path, metavar="FILE", help="image of the same size: opaque, or bright on dark, marks the region"
+    )
     region.add_argument("--scribble", type=_pair, nargs="+", metavar="X,Y", help="points of a line")
     region.add_argument("--point", type=float, nargs=2, metavar=("X", "Y"))
 
@@ -42,9 +44,7 @@ def region_of(options: argparse.Namespace) -> Region:
     if options.box:
         return Box(*options.box)
     if options.mask:
-        import numpy as np
-
-        return Mask(np.asarray(read_image(options.mask).convert("L")) > 0)
+        return Mask.from_file(options.mask)
     if options.scribble:
         return Scribble(options.scribble)
     if options.point:
@@ -108,11 +108,30 @@ def check_count(options: argparse.Namespace) -> None:
         raise SettingsError(f"--n must be at least 1 and --skip at least 0; got {options.n} and {options.skip}.")
 
 
-def check_outputs(*paths: Path | None) -> None:
-    """Before the run: nothing that was computed may be lost to a mistyped path."""
-    for path in paths:
-        if path is not None:
-            check_writable(path)
+def check_outputs(outputs: Mapping[str, Path | None], *inputs: object) -> None:
+    """Before the run: nothing that was computed may be lost to a mistyped path, and nothing that is read be replaced.
+
+    Args:
+        outputs: file to each option's name.
+        inputs: files, or folders whose files are read; what is None or no path is passed over.
+
+    Raises:
+        OutputError: for a file that cannot be written, is an input or one of its files, or two outputs in one file.
+    """
+    given = {name: check_writable(path) for name, path in outputs.items() if path is not None}
+    for (one, path), (other, twin) in combinations(given.items(), 2):
+        if _same(path, twin):
+            raise OutputError(f"{one} and {other} must be two files; both are {said(path)}.")
+    sources = [Path(source).expanduser() for source in inputs if isinstance(source, str | Path)]
+    for name, path in given.items():
+        for source in sources:
+            if _same(path, source) or (path.exists() and source.resolve() in path.resolve().parents):
+                raise OutputError(f"{name} must not replace what is read; {said(path)} is, or is in, {said(source)}.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    both = one.exists() and other.exists()
+    return one.samefile(other) if both else one.resolve() == other.resolve()
 
 
 def _pair(text: str) -> tuple[float, float]:

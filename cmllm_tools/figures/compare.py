@@ -3,45 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from html import escape
 from typing import TYPE_CHECKING
 
 from PIL import Image
 
 from ..display import card
 from ..energy import Target
+from ..errors import SettingsError
+from ..images import read_image
 from ..layout import VisualTokenLayout
 from ..regions import Regions, as_regions
+from .lines import framed, legend_name, look
+from .panels import arrange, aspect_of, panelled
 from .parts import (
-    PANEL,
     STYLE,
     Values,
     add_image,
     add_outlines,
     graph_objects,
     heat,
+    must_be,
     new_figure,
-    panel_height,
     still,
     stills,
     value_tables,
 )
+from .words import TEXT, head, whole, written
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's palette; dashes and markers tell the lines apart without colour.
-_LINES = [
-    {"line": {"color": color, "dash": dash}, "marker": {"symbol": symbol, "size": 8}}
-    for color, dash, symbol in (
-        ("#0072B2", "solid", "circle"),
-        ("#D55E00", "dash", "square"),
-        ("#009E73", "dot", "diamond"),
-        ("#CC79A7", "dashdot", "cross"),
-        ("#E69F00", "longdash", "triangle-up"),
-        ("#000000", "longdashdot", "x"),
-    )
-]
 # Lines of more points show no markers.
 _MARKED = 30
 
@@ -50,20 +41,32 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
     """Curves of several runs or settings in one picture.
 
     Args:
-        lines: name -> (positions, values), up to six that differ in look.
+        lines: name -> (positions, values), up to 36 that differ in look.
         x, y: names of the axes.
         title: of the figure.
+
+    Raises:
+        SettingsError: for lines that are not named, or not pairs.
     """
+    must_be(lines, Mapping, "The lines of curves", "{name: (positions, values)}")
+    for name, line in lines.items():
+        if not isinstance(line, tuple | list) or len(line) != 2:
+            raise SettingsError(f"Each line of curves must be a pair (positions, values); {name!r} is not.")
     go = graph_objects()
     figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(lines, x)))
     for number, (name, (positions, values)) in enumerate(lines.items()):
         mode = "lines+markers" if len(positions) <= _MARKED else "lines"
-        look = _LINES[number % len(_LINES)]
-        figure.add_trace(go.Scatter(x=list(positions), y=list(values), name=escape(name), mode=mode, **look))
-    figure.update_xaxes(title=escape(x))
-    figure.update_yaxes(title=escape(y))
-    margin = {"t": 60, "b": 60, "l": 70, "r": 20}
-    figure.update_layout(title=escape(title), width=780, height=420, showlegend=True, **STYLE | {"margin": margin})
+        label = written(name, TEXT, 12)
+        hover = f"{label}<br>%{{x}}: %{{y:.4g}}<extra></extra>"
+        figure.add_trace(
+            go.Scatter(
+                x=list(positions), y=list(values), name=legend_name(name), mode=mode, hovertemplate=hover, **look(number)
+            )
+        )
+    figure.update_xaxes(title=written(x, TEXT, 1))
+    figure.update_yaxes(title=written(y, 280, 1))
+    framed(figure, list(lines), head(figure, written(title), whole(title)))
+    figure.update_layout(showlegend=True, **STYLE)
     return figure
 
 
@@ -81,32 +84,33 @@ def token_weights(
         sigma: width of the Gaussian of scribbles and points.
 
     Raises:
+        SettingsError: for another kind of thing, or no panels.
         RegionError: for a region the model does not see.
     """
-    from plotly.subplots import make_subplots
-
+    must_be(layout, VisualTokenLayout, "The layout of token_weights", "prompt.layout")
+    must_be(panels, Mapping, "The panels of token_weights", "{title: regions}")
+    if not panels:
+        raise SettingsError("token_weights must be given at least one panel; got none.")
+    image = read_image(image)
     cells = VisualTokenLayout(layout.image_size, layout.cells.reshape(-1, 4), layout.grid, layout.rule)
     grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in panels.values()]
     pictures = [
         still(grid, layout, image, as_regions(regions), title)
         for grid, (title, regions) in zip(grids, panels.items(), strict=True)
     ]
-    figure = make_subplots(
-        1,
-        len(panels),
-        figure=new_figure(stills("Weight of each visual token, 0 to 1", pictures)),
-        horizontal_spacing=0.02,
-        subplot_titles=[escape(title) for title in panels],
-    )
-    for panel, (grid, regions) in enumerate(zip(grids, panels.values(), strict=True), 1):
-        add_image(figure, image, layout, panel)
+    figure = panelled(len(grids), aspect_of(layout), stills("Weight of each visual token, 0 to 1", pictures))
+    for number, (grid, given) in enumerate(zip(grids, panels.values(), strict=True), 1):
+        add_image(figure, image, layout, number)
         weights = heat(grid, layout, 1.0)
-        weights.update(colorbar_title="weight", hovertemplate="weight %{z:.2f}<extra></extra>")
-        figure.add_trace(weights, 1, panel)
-        add_outlines(figure, as_regions(regions), panel)
-    figure.update_layout(
-        width=round(len(panels) * 0.45 * PANEL) + 110,
-        height=round(0.45 * panel_height(layout)) + 60,
-        **STYLE | {"margin": {"t": 40, "b": 10, "l": 10, "r": 20}},
-    )
+        weights.update(
+            colorbar_title_text="weight",
+            hovertemplate="weight %{z:.2f}<extra></extra>",
+            showscale=number == 1,
+            xaxis=f"x{number}" if number > 1 else "x",
+            yaxis=f"y{number}" if number > 1 else "y",
+        )
+        figure.add_trace(weights)
+        add_outlines(figure, as_regions(given), number)
+    arrange(figure, list(panels), aspect_of(layout), top=12)
+    figure.update_layout(**STYLE)
     return figure

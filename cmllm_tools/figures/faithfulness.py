@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..analysis.faithfulness import Curves
-from .parts import STYLE, graph_objects, new_figure, value_tables
+from ..display import BAR_COLOR, LESS_COLOR
+from .lines import framed
+from .parts import STYLE, graph_objects, must_be, new_figure, value_tables
+from .words import head, whole, written
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-# Okabe and Ito's blue and vermilion; dashes tell the curves apart without colour.
-_LINES = {"insertion": ("0, 114, 178", "solid"), "deletion": ("213, 94, 0", "dash")}
+# Dashes tell the curves apart without colour.
+_LINES = {
+    "insertion": (", ".join(map(str, LESS_COLOR)), "solid"),
+    "deletion": (", ".join(map(str, BAR_COLOR)), "dash"),
+}
 
 
 def insertion_deletion(curves: Curves) -> Figure:
@@ -22,7 +27,11 @@ def insertion_deletion(curves: Curves) -> Figure:
 
     Args:
         curves: from `analysis.insertion_deletion`.
+
+    Raises:
+        SettingsError: for another kind of thing.
     """
+    must_be(curves, Curves, "The curves of figures.insertion_deletion", "from analysis.insertion_deletion")
     go = graph_objects()
     x, what = curves.fractions, "share of the visual tokens put in, or taken out"
     listed = value_tables({name: (x, getattr(curves, name)) for name in _LINES}, what)
@@ -54,11 +63,8 @@ def insertion_deletion(curves: Curves) -> Figure:
         )
     figure.update_xaxes(title=what, tickformat=".0%")
     figure.update_yaxes(title="score (nats)")
-    figure.update_layout(
-        title=f"{escape(curves.target)}<br><sub>area between the curves {curves.area:.2f}, above "
-        f"{curves.percentile:.0%} of random orders</sub>",
-        width=720,
-        height=420,
-        **STYLE | {"margin": {"t": 80, "b": 50, "l": 60, "r": 20}},
-    )
+    below = f"area between the curves {curves.area:.2f}, above {curves.percentile:.0%} of random orders"
+    top = head(figure, f"{written(curves.target)}<br><sub>{below}</sub>", whole(curves.target))
+    framed(figure, [str(line.name) for line in figure.data], top)
+    figure.update_layout(**STYLE)
     return figure

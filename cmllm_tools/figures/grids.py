@@ -3,28 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ..analysis.layers import grid_picture, region_share
+from ..analysis.heads import HeadRanking
+from ..analysis.layers import HeadGrid, grid_picture, region_share
 from ..attention import Attention
 from ..display import card
 from ..regions import Regions
-from .parts import STYLE, graph_objects, new_figure
+from ..strict import one_of
+from .panels import BAR
+from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, scale_bar
+from .words import head, written
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
-
-    from ..analysis.heads import HeadRanking
-    from ..analysis.layers import HeadGrid
 
 # Heads that the static version names.
 _LISTED = 6
 
 
 def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.1) -> Figure:
-    """Share of each layer's and head's attention that lies in the regions; `head_grid` of what `region_share` measures."""
+    """Share of each layer's and head's attention that lies in the regions; `head_grid` of what `region_share` measures.
+
+    Raises:
+        SettingsError: for what is no attention.
+        RegionError: for a region the model does not see.
+    """
+    must_be(attention, Attention, "The attention of layer_head_grid", "from capture_attention(mllm, prompt)")
     return head_grid(region_share(attention, regions, sigma=sigma))
 
 
@@ -37,8 +44,11 @@ def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "s
             area; or the fraction of other places that the head looks at less.
 
     Raises:
+        SettingsError: for another kind of thing, or another figure.
         RegionError: for the rank where there are no other places.
     """
+    must_be(grid, HeadGrid, "The grid of head_grid", "from analysis.region_share")
+    one_of(show, "show", ("share", "over_chance", "rank"))
     ranks = grid.rank if len(grid.elsewhere) or show == "rank" else np.full(grid.values.shape, np.nan)
     shown, title, form = {
         "share": (grid.values, f"Share of attention in the region (uniform attention: {grid.chance:.1%})", ".0%"),
@@ -52,7 +62,12 @@ def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "s
 
 
 def head_ranking(ranking: HeadRanking) -> Figure:
-    """How often each layer's and head's attention points at the referred object, with its interval at the pointer."""
+    """How often each layer's and head's attention points at the referred object, with its interval at the pointer.
+
+    Raises:
+        SettingsError: for what is no ranking.
+    """
+    must_be(ranking, HeadRanking, "The ranking of head_ranking", "from analysis.rank_heads")
     figures = [ranking.pointing, *ranking.pointing_interval, ranking.lift]
     hover = (
         "points at the object in %{customdata[0]:.1%}<br>(%{customdata[1]:.1%} .. %{customdata[2]:.1%})<br>"
@@ -75,21 +90,24 @@ def _grid(
     best = np.dstack(np.unravel_index(np.argsort(-values, axis=None), values.shape))[0][:_LISTED]
     facts = [(f"layer {layers[layer]}, head {heads[head]}", format(values[layer, head], form)) for layer, head in best]
     figure = new_figure(card(title, facts, grid_picture(values, "layer (down) x head")))
-    bar: dict[str, Any] = {"tickformat": form, "thickness": 14}
     figure.add_trace(
         graph_objects().Heatmap(
             z=values,
-            x=[str(head) for head in heads],
+            x=[str(number) for number in heads],
             y=[str(layer) for layer in layers],
-            customdata=details,
-            colorscale="Cividis",
+            customdata=details.astype(np.float32),
+            colorscale=color_scale(opaque=True),
             zmin=0,
-            zmax=max(float(values.max()), 1e-6),
-            colorbar=bar,
+            zmax=max(float(np.nan_to_num(values).max()), 1e-6),
+            colorbar=scale_bar(form=form),
             hovertemplate=f"layer %{{y}}, head %{{x}}<br>{hover}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="head", type="category")
-    figure.update_yaxes(title="layer", type="category", autorange="reversed")
-    figure.update_layout(title=title, width=560, height=460, **STYLE)
+    figure.update_xaxes(title="head", type="category", title_standoff=4, showgrid=False)
+    figure.update_yaxes(title="layer", type="category", autorange="reversed", title_standoff=4, showgrid=False)
+    top = head(figure, written(title))
+    # A row is high enough to be told from its neighbours, and a grid of few is not a slab.
+    height = min(max(len(layers) * 11, 160), 440)
+    margin = {"t": top, "b": BAR + 38, "l": LEFT + 46, "r": RIGHT, "pad": 0}
+    figure.update_layout(height=top + height + margin["b"], margin=margin, **STYLE)
     return figure

@@ -5,38 +5,41 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ..analysis.sinks import Sinks
 from ..context import ContextMap
-from ..display import card, picture
-from ..errors import ImageError
+from ..display import BLUE, GREEN, ORANGE, VERMILION, card, picture
+from ..errors import ImageError, SettingsError
+from ..images import read_image
 from ..layout import VisualTokenLayout
 from ..regions import Box, Regions, as_regions
+from ..strict import one_of
+from .panels import arrange, aspect_of, panelled
 from .parts import (
-    COLUMNS,
-    PANEL,
     STYLE,
     add_image,
     add_outlines,
     graph_objects,
     heat,
-    new_figure,
-    panel_height,
+    must_be,
     percent_grid,
     still,
     stills,
 )
+from .words import head, height_of, whole, written
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-    from ..analysis.sinks import Sinks
+_TOKEN_COLORS = (VERMILION, BLUE, GREEN, ORANGE)
 
-_TOKEN_COLORS = ("#D55E00", "#56B4E9", "#009E73", "#F0E442")
+# Whether maps side by side have one scale, or each its own.
+Scale = Literal["common", "own"]
 
 
 def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None = None) -> Figure:
@@ -46,21 +49,23 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
         cmap: from `context_map`.
         image: the prompt's image (`prompt.image`).
         regions: to outline.
+
+    Raises:
+        SettingsError: for another kind of map.
+        ImageError: for what is no image.
     """
+    must_be(cmap, ContextMap, "The map of map_on_image", "from context_map(attention)")
+    image = read_image(image)
     percent = percent_grid(_values(cmap), cmap.layout)
     outlined = as_regions(regions) if regions is not None else ()
     title, top = f"Attention of {' '.join(cmap.words)!r}", max(float(percent.max()), 1e-30)
     shown = still(percent / top, cmap.layout, image, outlined, f"0 to {top:.1f} % of the attention on the image")
-    figure = new_figure(stills(title, [shown]))
+    figure = panelled(1, 1.0, stills(title, [shown]))
     add_image(figure, image, cmap.layout)
-    figure.add_trace(heat(percent, cmap.layout, percent.max()))
+    figure.add_trace(heat(percent, cmap.layout, top))
     add_outlines(figure, outlined)
-    figure.update_layout(
-        title=escape(title, quote=False),
-        width=PANEL + 120,
-        height=panel_height(cmap.layout) + 100,
-        **STYLE,
-    )
+    arrange(figure, [""], aspect_of(cmap.layout), top=head(figure, written(title), whole(title)))
+    figure.update_layout(**STYLE)
     return figure
 
 
@@ -70,8 +75,9 @@ def maps_on_image(
     layout: VisualTokenLayout,
     regions: Regions | None = None,
     what: str = "map",
+    scale: Scale = "common",
 ) -> Figure:
-    """Maps side by side on the image and on one scale: each in percent of its own sum (of sizes, where some are negative).
+    """Maps side by side on the image: each in percent of its own sum (of sizes, where some are negative).
 
     Args:
         maps: title and values (visual token,) of each.
@@ -79,40 +85,37 @@ def maps_on_image(
         layout: where each visual token looks.
         regions: to outline in each.
         what: what the maps are made of, for the scale: "attention", "attribution".
-    """
-    from plotly.subplots import make_subplots
+        scale: "common" to compare the maps' sizes; "own" to see the shape of each, with its largest value in its title.
 
-    percents = [percent_grid(_values(values), layout) for _, values in maps]
-    top = max(float(np.abs(percent).max()) for percent in percents)
+    Raises:
+        SettingsError: for no maps, another kind of thing, or a map of another number of visual tokens.
+        ImageError: for what is no image.
+    """
+    must_be(layout, VisualTokenLayout, "The layout of maps_on_image", "prompt.layout")
+    one_of(scale, "scale", ("common", "own"))
+    image = read_image(image)
+    percents = [percent_grid(_values(values, layout), layout) for _, values in _titled(maps)]
     signed = any(float(percent.min()) < 0 for percent in percents)
-    columns = min(len(maps), COLUMNS)
-    rows = -(-len(maps) // columns)
-    titles = [escape(title) for title, _ in maps]
+    tops = [max(float(np.abs(percent).max()), 1e-30) for percent in percents]
+    own = [f"up to {top:.2g} %" for top in tops] if scale == "own" else []
+    if scale == "common":
+        tops = [max(tops)] * len(tops)
+    titles = [title for title, _ in maps]
     outlined = as_regions(regions) if regions is not None else ()
-    scale = f"{-top if signed else 0:.1f} to {top:.1f} % of the {what} on the image"
+    span = f"{-tops[0] if signed else 0:.1f} to {tops[0]:.1f} %" if scale == "common" else "each on its own scale, %"
     pictures = [
-        still(percent / max(top, 1e-30), layout, image, outlined, title, signed)
-        for percent, (title, _) in zip(percents, maps, strict=True)
+        still(percent / top, layout, image, outlined, ", ".join([title, *own[at : at + 1]]), signed)
+        for at, (percent, top, title) in enumerate(zip(percents, tops, titles, strict=True))
     ]
-    figure = make_subplots(
-        rows,
-        columns,
-        figure=new_figure(stills(scale, pictures)),
-        horizontal_spacing=0.04,
-        vertical_spacing=0.12 / rows,
-        subplot_titles=titles,
-    )
-    for index, percent in enumerate(percents):
-        add_image(figure, image, layout, index + 1)
+    figure = panelled(len(maps), aspect_of(layout), stills(f"{span} of the {what} on the image", pictures))
+    for index, (percent, top) in enumerate(zip(percents, tops, strict=True), 1):
+        add_image(figure, image, layout, index)
         drawn = heat(percent, layout, top, what=escape(what), signed=signed)
-        drawn.showscale = index == 0
-        figure.add_trace(drawn, index // columns + 1, index % columns + 1)
-        add_outlines(figure, outlined, index + 1)
-    figure.update_layout(
-        width=columns * PANEL * 0.8 + 120,
-        height=rows * panel_height(layout) * 0.8 + 90,
-        **STYLE | {"margin": {"t": 50, "b": 20, "l": 20, "r": 20}},
-    )
+        drawn.showscale = index == 1 and scale == "common"
+        figure.add_trace(drawn.update(xaxis=f"x{index}" if index > 1 else "x", yaxis=f"y{index}" if index > 1 else "y"))
+        add_outlines(figure, outlined, index)
+    arrange(figure, titles, aspect_of(layout), top=12, bottom=12 if own else 62, subtitles=own)
+    figure.update_layout(**STYLE)
     return figure
 
 
@@ -124,44 +127,46 @@ def sinks_on_image(found: Sinks, image: Image.Image | None = None) -> Figure:
         image: the prompt's image; that of the maps when None.
 
     Raises:
+        SettingsError: for another kind of thing.
         ImageError: when neither has an image.
     """
-    image = found.image if image is None else image
+    must_be(found, Sinks, "The sinks of sinks_on_image", "from analysis.sinks")
+    image = found.image if image is None else read_image(image)
     if image is None:
         raise ImageError("Sinks are shown on the image, which their maps do not have; give it as image=.")
     layout = found.layout
-    figure = new_figure(replace(found, image=image)._repr_html_())
+    figure = panelled(1, 1.0, replace(found, image=image)._repr_html_())
     add_image(figure, image, layout)
     drawn = heat(found.grid, layout, max(float(found.grid.max()), found.factor))
-    drawn.colorbar.title.text = "x the<br>median<br>token"
+    drawn.colorbar.title.text = "x the median token"
     drawn.hovertemplate = "%{z:.1f} x the median token<extra></extra>"
     figure.add_trace(drawn)
     width, height = layout.image_size
     boxes = np.clip(layout.boxes[list(found)], 0, [width, height] * 2)
     add_outlines(figure, [Box(*box) for box in boxes.tolist()])
-    figure.update_layout(
-        title=f"{len(found)} sinks of {len(layout)} visual tokens<br>"
-        f"<sub>above {found.factor:g} x the median token for each question</sub>",
-        width=PANEL + 120,
-        height=panel_height(layout) + 100,
-        **STYLE,
+    title = (
+        f"{len(found)} sinks of {len(layout)} visual tokens<br>"
+        f"<sub>above {found.factor:g} x the median token for each question</sub>"
     )
+    arrange(figure, [""], aspect_of(layout), top=head(figure, title))
+    figure.update_layout(**STYLE)
     return figure
 
 
-def _values(values: ContextMap | torch.Tensor | np.ndarray) -> np.ndarray:
-    if isinstance(values, ContextMap):
-        values = values.values
-    return values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-
-
 def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
-    """What each visual token sees, outlined on the image; each size of token (tile, thumbnail) has its color."""
+    """What each visual token sees, outlined on the image; each size of token (tile, thumbnail) has its color.
+
+    Raises:
+        SettingsError: for what is no layout.
+        ImageError: for what is no image.
+    """
+    must_be(layout, VisualTokenLayout, "The layout of visual_tokens", "prompt.layout")
+    image = read_image(image)
     go = graph_objects()
     title = f"{len(layout)} visual tokens"
     shown = picture(layout.image_size, image, boxes=layout.boxes, caption=layout.rule)
-    figure = new_figure(card(title, [], shown))
-    add_image(figure, image, layout)
+    figure = panelled(1, 1.0, card(title, [], shown))
+    add_image(figure, image, layout, dim=False)
     width, height = layout.image_size
     boxes = np.clip(layout.boxes, 0, [width, height] * 2)
     spans = layout.boxes[:, 2:] - layout.boxes[:, :2]
@@ -181,11 +186,31 @@ def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
                 showlegend=True,
             )
         )
-    figure.update_layout(
-        title=f"{title}<br><sub>{escape(layout.rule)}</sub>",
-        width=PANEL + 120,
-        height=panel_height(layout) + 150,
-        legend={"orientation": "h", "y": 0, "yanchor": "top"},
-        **STYLE | {"margin": {"t": 80, "b": 60, "l": 40, "r": 40}},
-    )
+    top = head(figure, f"{title}<br><sub>{written(layout.rule, lines=3)}</sub>", whole(layout.rule, lines=3))
+    arrange(figure, [""], aspect_of(layout), top=top, bottom=20 + height_of("<br>" * (len(sizes) - 1) + "x", 15))
+    figure.update_layout(legend=LEGEND, **STYLE)
     return figure
+
+
+# Below all else, one name to a line.
+LEGEND = {"x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "yref": "container", "bgcolor": "rgba(0, 0, 0, 0)"}
+
+
+def _titled(maps: Sequence[tuple[str, ContextMap | torch.Tensor | np.ndarray]]) -> Sequence[tuple[str, object]]:
+    pairs = isinstance(maps, list | tuple) and all(isinstance(each, list | tuple) and len(each) == 2 for each in maps)
+    if not pairs or not maps or not all(isinstance(title, str) for title, _ in maps):
+        raise SettingsError(
+            "The maps of maps_on_image must be a list of pairs (title, map), at least one; "
+            f"got {type(maps).__name__}{'' if pairs else ' of something else'}. For a single map: [('attention', cmap)]."
+        )
+    return maps
+
+
+def _values(values: object, layout: VisualTokenLayout | None = None) -> np.ndarray:
+    if isinstance(values, ContextMap):
+        values = values.values
+    must_be(values, (torch.Tensor, np.ndarray), "A map", "or a ContextMap from context_map(attention)")
+    found = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    if layout is not None and found.shape != (len(layout),):
+        raise SettingsError(f"A map must have one value for each of {len(layout)} visual tokens; got shape {found.shape}.")
+    return found

@@ -8,36 +8,85 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..display import Html, card, picture, table
+from ..display import BAR_COLOR, GREY, LESS_COLOR, OPACITY, Html, card, data_uri, dimmed, palette, picture, small, table
+from ..errors import SettingsError
 from ..layout import VisualTokenLayout
 from ..regions import Region
+from .words import TITLE_SIZE
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 Values = Sequence[float] | np.ndarray
 
-PANEL = 460
-# Maps side by side in one row.
+# Margins, in pixels; the right one is the tools'.
+LEFT, RIGHT = 12, 44
+# Stills side by side in one row.
 COLUMNS = 3
 # Values of a line that its table has.
 _LISTED = 12
+_CLEAR = "rgba(0, 0, 0, 0)"
+# Plotly's colours cannot follow a page's theme. Nothing is painted below, so that the page's own colour is seen, and texts
+# have a grey of the same contrast (above 4) with white and with JupyterLab's dark.
+INK = "#797979"
+_LINES = "rgba(128, 128, 128, 0.3)"
+_AXIS = {"gridcolor": _LINES, "zerolinecolor": _LINES, "linecolor": _LINES, "automargin": True}
 STYLE: dict[str, Any] = {
-    "template": "plotly_white",
-    "margin": {"t": 60, "b": 40, "l": 40, "r": 20},
-    "font": {"size": 13},
-    "modebar": {"orientation": "v"},
+    "template": {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}},
+    "autosize": True,
+    "paper_bgcolor": _CLEAR,
+    "plot_bgcolor": _CLEAR,
+    "font": {"size": 13, "color": INK},
+    "title_font_size": TITLE_SIZE,
+    "title_x": 0,
+    "title_xanchor": "left",
+    "title_y": 1,
+    "title_yanchor": "top",
+    "title_pad": {"l": LEFT, "t": 10},
+    "hoverlabel": {"align": "left", "namelength": -1},
+    "modebar": {
+        "orientation": "v",
+        "bgcolor": _CLEAR,
+        "color": INK,
+        "activecolor": GREY,
+        "remove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
+    },
 }
 
-
-# Okabe and Ito's blue for less and vermilion for more, clear at 0.
-_SIGNED_SCALE = [[0, "rgba(0, 114, 178, 0.85)"], [0.5, "rgba(255, 255, 255, 0)"], [1, "rgba(213, 94, 0, 0.85)"]]
+# Blue for less and vermilion for more, clear at 0.
+_SIGNED_SCALE = [
+    [0, f"rgba{(*LESS_COLOR, OPACITY)}"],
+    [0.5, "rgba(255, 255, 255, 0)"],
+    [1, f"rgba{(*BAR_COLOR, OPACITY)}"],
+]
 
 
 def graph_objects() -> Any:
     import plotly.graph_objects
 
     return plotly.graph_objects
+
+
+def must_be(value: Any, kind: type | tuple[type, ...], what: str, source: str) -> None:
+    """Check what a figure is made of.
+
+    Args:
+        value: as given.
+        kind: what it must be.
+        what: the figure, and which argument.
+        source: where one comes from.
+
+    Raises:
+        SettingsError: for another kind of thing.
+    """
+    if not isinstance(value, kind):
+        names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
+        raise SettingsError(f"{what} must be a {names}, {source}; got {_kind(value)}.")
+
+
+def _kind(value: Any) -> str:
+    name = type(value).__name__
+    return f"an {name}" if name[:1] in "AEIOUaeiou" else f"a {name}"
 
 
 def new_figure(static: str) -> Figure:
@@ -86,25 +135,12 @@ def value_tables(lines: Mapping[str, tuple[Values, Values]], x: str) -> list[Htm
     return tables
 
 
-def panel_height(layout: VisualTokenLayout) -> int:
-    """Height in pixels of an image drawn PANEL wide, or PANEL where it is taller than wide."""
-    width, height = layout.image_size
-    return round(PANEL * min(1.0, height / width))
-
-
 def percent_grid(values: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:
     """A map (visual token,) as (row, column), percent of its sum; of the sum of its sizes where some are negative."""
     return layout.raster(100 * values / max(float(np.abs(values).sum()), 1e-30))
 
 
-def heat(
-    percent: np.ndarray,
-    layout: VisualTokenLayout,
-    top: float,
-    bar_x: float = 1.0,
-    what: str = "attention",
-    signed: bool = False,
-) -> Any:
+def heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, what: str = "attention", signed: bool = False) -> Any:
     """A map on its image, on a scale from 0 to `top`, or from -`top` when signed."""
     boxes = layout.cells
     return graph_objects().Heatmap(
@@ -113,18 +149,45 @@ def heat(
         y=[*boxes[:, 0, 1], boxes[-1, 0, 3]],
         zmin=-top if signed else 0,
         zmax=top,
-        colorscale=_SIGNED_SCALE if signed else _transparent_scale(),
-        colorbar={"title": f"% of the<br>{what}<br>on the image", "x": bar_x, "len": 0.8, "thickness": 14},
+        colorscale=_SIGNED_SCALE if signed else color_scale(),
+        colorbar=scale_bar(f"% of the {what} on the image"),
         hovertemplate=f"%{{z:.2f}} % of the {what} on the image<extra></extra>",
     )
 
 
-def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1) -> None:
+def scale_bar(title: str = "", form: str = "") -> dict[str, Any]:
+    """A scale at the foot of a figure, of the same length in each."""
+    return {
+        "orientation": "h",
+        "lenmode": "pixels",
+        "len": 300,
+        "thickness": 10,
+        "x": 0,
+        "xanchor": "left",
+        "xpad": 0,
+        "y": 0,
+        "yref": "container",
+        "yanchor": "bottom",
+        "ypad": 4,
+        "nticks": 6,
+        "tickformat": form,
+        "outlinewidth": 0,
+        "tickfont": {"size": 11},
+        "title": {"text": title, "side": "top", "font": {"size": 12}},
+    }
+
+
+def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1, dim: bool = True) -> None:
+    """The image below a panel, reduced once, and dimmed for a map to lie on."""
     width, height = layout.image_size
     number = "" if panel == 1 else str(panel)
     x, y = f"x{number}", f"y{number}"
+    shown = small(image)
+    if dim:
+        scale = np.array([shown.width / width, shown.height / height])
+        shown = dimmed(shown, np.array(layout.seen[:2]) * scale, np.array(layout.seen[2:]) * scale)
     figure.add_layout_image(
-        source=image, xref=x, yref=y, x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
+        source=data_uri(shown), xref=x, yref=y, x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
     )
     axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
     figure.update_layout(
@@ -160,14 +223,10 @@ def add_outlines(figure: Figure, regions: Sequence[Region], panel: int = 1) -> N
             )
 
 
-def _transparent_scale() -> list[list[Any]]:
-    """Viridis that starts transparent, so that the image stays visible where there is little attention."""
-    from plotly.colors import sample_colorscale
-
-    positions = np.linspace(0, 1, 12)
-    colors = sample_colorscale("Viridis", positions)
-    opacity = 0.75 * positions**0.7
+def color_scale(opaque: bool = False) -> list[list[Any]]:
+    """The package's palette for plotly: from transparent, so that an image is seen where there is little, or opaque."""
+    stops = np.unique(np.round(255 * np.linspace(0, 1, 21) ** 2).astype(int))
     return [
-        [float(at), color.replace("rgb(", "rgba(").replace(")", f", {alpha:.2f})")]
-        for at, color, alpha in zip(positions, colors, opacity, strict=True)
+        [at / 255, f"rgba({red}, {green}, {blue}, {1 if opaque else alpha / 255:.2f})"]
+        for at, (red, green, blue, alpha) in zip(stops.tolist(), palette()[stops].tolist(), strict=True)
     ]

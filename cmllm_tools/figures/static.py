@@ -1,11 +1,15 @@
 """A plotly figure with static HTML beside it. Importing this module loads plotly."""
 
 from functools import partial
+from io import StringIO
+from os import PathLike
 from typing import Any
 
 import plotly.graph_objects
 import plotly.io
 from plotly.io.base_renderers import PlotlyRenderer
+
+from ..files import write_text
 
 
 class Figure(plotly.graph_objects.Figure):
@@ -38,6 +42,17 @@ class Figure(plotly.graph_objects.Figure):
             display(self._repr_mimebundle_(**options), raw=True)
         else:
             super().show(renderer, **options)
+
+    def write_html(self, file: Any, *args: Any, **options: Any) -> None:
+        """Write a page, as plotly does; to a path, whole or not at all (see `files.write_whole`)."""
+        beside = "directory" in (options.get("include_plotlyjs"), *args) or options.get("auto_open")
+        if beside or not isinstance(file, str | PathLike):
+            # What plotly writes beside the page, or opens, it must find by its own path.
+            super().write_html(file, *args, **options)
+            return
+        page = StringIO()
+        super().write_html(page, *args, **options)
+        write_text(file, page.getvalue())
 
     # plotly's own shows without asking `show`.
     def _ipython_display_(self) -> None:

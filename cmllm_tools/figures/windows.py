@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..analysis.sweep import Recommendation, Sweep
-from ..display import Html, html, table
+from ..display import VERMILION, Html, html, table
 from ..models.prompt import queries_name
-from .parts import STYLE, graph_objects, new_figure, stills
+from ..notation import window_text
+from .panels import arrange, columns_of, panelled
+from .parts import STYLE, color_scale, graph_objects, must_be, scale_bar, stills
+from .words import head, written
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # Windows that the static version names.
 _LISTED = 6
+# Grids of more layers have cells too small for figures.
+_WITH_FIGURES = 8
+# Figures that are shares: their scale starts at 0 and ends at 1 at most.
+_SHARES = ("share before", "share", "right")
 _TITLES = {
     "energy before": "energy of step 0",
     "energy": "energy reached",
@@ -38,55 +44,66 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
         recommended: marked with a frame.
 
     Raises:
+        SettingsError: for another kind of thing.
         DataError: for a figure that a sweep does not have.
     """
-    from plotly.subplots import make_subplots
-
+    must_be(sweep, Sweep, "The sweep of window_grid", "from analysis.sweep_windows")
+    must_be(recommended, (Recommendation, type(None)), "The recommended of window_grid", "from analysis.recommend")
     go = graph_objects()
     contexts = list(dict.fromkeys(choice.queries for choice in sweep.choices))
     grids = [sweep.grid(figure, context) for context in contexts]
     known = np.concatenate([grid[np.isfinite(grid)] for grid in grids])
-    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
-    titles = [f"context token: {escape(queries_name(context))}" for context in contexts]
+    low, high = _span(known, figure in _SHARES)
+    titles = [f"context token: {queries_name(context)}" for context in contexts]
     title = _TITLES.get(figure, figure)
     rows = [[html(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
     pictures = sweep.pictures(figure, recommended.choice if recommended else None)
     static = Html(stills(title, pictures) + table([Html("choice"), figure, ""], rows))
-    shown = make_subplots(1, len(contexts), figure=new_figure(static), subplot_titles=titles, horizontal_spacing=0.08)
-    numbers = list(range(len(grids[0])))
+    shown = panelled(len(contexts), 1.0, static)
+    # Numbers of layers on the axes, where a window cannot end before it begins: such cells stay empty.
+    hover = [[window_text((a, b + 1)) if b >= a else "" for b in range(len(grids[0]))] for a in range(len(grids[0]))]
+    figures = len(grids[0]) <= _WITH_FIGURES and columns_of(len(contexts)) < 3
     for panel, (context, grid) in enumerate(zip(contexts, grids, strict=True), 1):
-        heat = go.Heatmap(
-            z=grid,
-            x=numbers,
-            y=numbers,
-            zmin=low,
-            zmax=high,
-            colorscale="Viridis",
-            showscale=panel == len(contexts),
-            text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid]
-            if len(grid) <= 12
-            else None,
-            texttemplate="%{text}" if len(grid) <= 12 else None,
-            hovertemplate="layers %{y} to %{x}: %{z:.3f}<extra></extra>",
+        axes = {"xaxis": f"x{panel}" if panel > 1 else "x", "yaxis": f"y{panel}" if panel > 1 else "y"}
+        shown.add_trace(
+            go.Heatmap(
+                z=grid,
+                customdata=hover,
+                zmin=low,
+                zmax=high,
+                colorscale=color_scale(opaque=True),
+                showscale=panel == 1,
+                colorbar=scale_bar(form=".3~g"),
+                text=[["" if np.isnan(value) else f"{value:.2f}" for value in row] for row in grid] if figures else None,
+                texttemplate="%{text}" if figures else None,
+                textfont={"size": 10},
+                hoverongaps=False,
+                hovertemplate="%{customdata}: %{z:.3f}<extra></extra>",
+                **axes,
+            )
         )
-        shown.add_trace(heat, 1, panel)
         if recommended is not None and recommended.choice.queries == context:
             first, last = recommended.choice.layers[0], recommended.choice.layers[1] - 1
             frame = {"x0": last - 0.5, "x1": last + 0.5, "y0": first - 0.5, "y1": first + 0.5}
-            shown.add_shape(**frame, line={"color": "#D55E00", "width": 4}, row=1, col=panel)
-        shown.update_xaxes(title="last layer", dtick=max(1, len(grid) // 8), row=1, col=panel, constrain="domain")
-        shown.update_yaxes(
-            title="first layer" if panel == 1 else None,
-            dtick=max(1, len(grid) // 8),
-            autorange="reversed",
-            scaleanchor=f"x{panel}" if panel > 1 else "x",
-            row=1,
-            col=panel,
-        )
-    shown.update_layout(
-        title=f"{title}<br><sub>{sweep.done} examples, {escape(type(sweep.method).__name__)}</sub>",
-        width=120 + 400 * len(contexts),
-        height=480,
-        **STYLE | {"margin": {"t": 110, "b": 50, "l": 60, "r": 20}},
-    )
+            shown.add_shape(
+                **frame, line={"color": VERMILION, "width": 3}, xref=axes["xaxis"], yref=axes["yaxis"], type="rect"
+            )
+        common = {"dtick": max(1, -(-len(grid) // 6)), "title_standoff": 2, "showgrid": False, "zeroline": False}
+        edge = [-0.5, len(grid) - 0.5]
+        shown.update_layout({f"xaxis{axes['xaxis'][1:]}": {"title": "last layer", "range": edge, **common}})
+        anchored = {"title": "first layer", "range": edge[::-1], "scaleanchor": axes["xaxis"], **common}
+        shown.update_layout({f"yaxis{axes['yaxis'][1:]}": anchored})
+    done = f"{sweep.done} examples, {type(sweep.method).__name__}"
+    arrange(shown, titles, 1.0, top=head(shown, f"{written(title)}<br><sub>{written(done)}</sub>"), axes=(48, 44))
+    shown.update_layout(**STYLE)
     return shown
+
+
+def _span(known: np.ndarray, share: bool) -> tuple[float, float]:
+    """Ends of the scale; where all values are equal it starts at 0, and a share's ends at 1 at most."""
+    low, high = (float(known.min()), float(known.max())) if len(known) else (0.0, 1.0)
+    if low == high:
+        low, high = min(low, 0.0), max(high, 0.0)
+    if low == high or (share and high > 1):
+        high = 1.0
+    return low, high

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 
 from ..errors import PromptError, SettingsError
+from .answer import Answer, read_answer
 from .mllm import Mllm
 from .prompt import Prompt
 from .replay import LanguageCall, record
+from .undisturbed import locked, unaffected
 
 # Largest difference between what is recorded of one copy and of two, as a share of the largest value.
 ROUNDING = 1e-2
@@ -27,16 +29,18 @@ class Copies:
         keep_before: keep what ran before the call; see `LanguageCall.resumed`.
 
     Raises:
-        PromptError: for a prompt that is several copies already.
+        PromptError: for a prompt that is several copies already, or of another model.
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, keep_before: bool = False):
         if prompt.call.copies != 1:
             raise PromptError(f"Copies are made of one prompt; got {prompt.call.copies} copies already.")
+        prompt.check(mllm, replayed=True)
         self._mllm, self._prompt, self._keep_before = mllm, prompt, keep_before
         self._recorded: dict[int, LanguageCall] = {} if keep_before else {1: prompt.call}
         self._last = prompt if not keep_before else None
 
+    @unaffected(gradient=False)
     def of(self, count: int) -> Prompt:
         """The prompt `count` times.
 
@@ -48,9 +52,10 @@ class Copies:
                 f"Several copies of a prompt in one batch are not kept apart by {self._mllm.family.name} (see "
                 f"`cmllm families`); run them one by one, and not {count} at a time."
             )
-        if self._last is None or self._last.call.copies != count:
-            self._last = replace(self._prompt, inputs=self._prompt.repeated(count), call=self._call(count))
-        return self._last
+        last = self._last
+        if last is None or last.call.copies != count:
+            last = self._last = replace(self._prompt, inputs=self._prompt.repeated(count), call=self._call(count))
+        return last
 
     def _call(self, count: int) -> LanguageCall:
         if count <= 2:
@@ -120,20 +125,36 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
     return bool((one - other).abs().max() <= ROUNDING * other.abs().max())
 
 
-def answer_tokens(mllm: Mllm, answer: str) -> list[int]:
-    """The tokens of an answer's text.
+def answer_of(mllm: Mllm, answer: str | Sequence[int]) -> Answer:
+    """An answer with the tokens by which a prompt can be followed; there may be none.
+
+    A model's own answer has them, a text is cut into tokens, and token ids are told as text.
 
     Raises:
-        PromptError: for an empty answer.
+        PromptError: for what is none of these.
     """
-    ids = mllm.processor.tokenizer(answer, add_special_tokens=False)["input_ids"] if isinstance(answer, str) else []
+    with locked(mllm.processor.tokenizer):
+        found = read_answer(mllm.processor.tokenizer, answer, mllm.model.get_input_embeddings().num_embeddings)
+    # A placeholder that a model said would ask for another image when it is read again.
+    return Answer(found, (token for token in found.ids if token != mllm.image_token_id))
+
+
+def answer_tokens(mllm: Mllm, answer: str | Sequence[int]) -> list[int]:
+    """The tokens of an answer; see `answer_of`.
+
+    Raises:
+        PromptError: for an empty answer, or what is none.
+    """
+    ids = answer_of(mllm, answer).ids
     if not ids:
         raise PromptError(f"An answer must be a text with at least one word; got {answer!r}.")
     return list(ids)
 
 
+@unaffected(gradient=False)
 def followed_by(mllm: Mllm, prompt: Prompt, ids: Sequence[int]) -> Prompt:
     """The prompt with an answer's tokens after it; an encoder-decoder's decoder is given them."""
+    prompt.check(mllm)
     tokens = prompt.inputs["input_ids"]
     answer = torch.tensor([list(ids)], device=tokens.device)
     if mllm.model.config.is_encoder_decoder:

@@ -6,9 +6,15 @@ from typing import Any
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from ..errors import SettingsError
+from ..errors import PromptError, SettingsError
+from ..strict import number
+from .answer import Answer, said
+from .family import Family
+from .latent import Latent, Steered, read_latent
+from .options import read_options
 from .prompt import Prompt
-from .replay import latent_added, undisturbed
+from .replay import latent_added
+from .undisturbed import undisturbed
 
 
 @dataclass(frozen=True)
@@ -31,8 +37,11 @@ class Contrast:
     beta: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.alpha >= 0 or not 0 < self.beta <= 1:
+        alpha, beta = (number(getattr(self, name), f"A contrast's {name}") for name in ("alpha", "beta"))
+        if not alpha >= 0 or not 0 < beta <= 1:
             raise SettingsError(f"Contrast needs alpha >= 0 and 0 < beta <= 1; got alpha={self.alpha}, beta={self.beta}.")
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "beta", beta)
 
     def combine(self, steered: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
         """Scores (vocabulary,) from the two branches' logits (vocabulary,)."""
@@ -42,37 +51,95 @@ class Contrast:
 
 
 class _ContrastRows(LogitsProcessor):
-    """Row 0 of the batch carries the latent, row 1 does not; both go on with the contrast's choice."""
+    """Row 0 of the batch carries the latent, row 1 does not; both go on with the contrast's choice.
 
-    def __init__(self, contrast: Contrast):
-        self.contrast = contrast
+    The caller's own processors see one row, as without a contrast: the scores that it combines.
+    """
+
+    def __init__(self, contrast: Contrast, theirs: LogitsProcessorList):
+        self.contrast, self.theirs = contrast, theirs
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return self.contrast.combine(scores[0], scores[1]).expand_as(scores)
+        combined = self.contrast.combine(scores[0], scores[1])[None]
+        return self.theirs(input_ids[:1], combined).expand_as(scores)
+
+
+class _FirstRow:
+    """Hands a streamer, which takes one answer, the first of the pair."""
+
+    def __init__(self, streamer: Any):
+        self.streamer = streamer
+
+    def put(self, value: torch.Tensor) -> None:
+        self.streamer.put(value[:1])
+
+    def end(self) -> None:
+        self.streamer.end()
+
+
+def read_contrast(contrast: Contrast | float | None, latent: Latent | None) -> Contrast | None:
+    """How to decode: as given, a number being a strength; else as the run does that the latent comes from.
+
+    Raises:
+        SettingsError: for what is neither a `Contrast` nor a number of at least 0.
+    """
+    if contrast is None:
+        contrast = latent.method.contrast_decoding if isinstance(latent, Steered) else None
+    elif not isinstance(contrast, Contrast):
+        contrast = Contrast(number(contrast, "contrast, where it is no Contrast(alpha, beta),", 0))
+    return contrast if contrast is not None and contrast.alpha > 0 else None
 
 
 def generate(
     model: Any,
     processor: Any,
+    family: Family,
     prompt: Prompt,
-    latent: torch.Tensor | None,
-    contrast: Contrast | None,
-    **options: Any,
-) -> str:
+    latent: Latent | None,
+    contrast: Contrast | float | None,
+    options: dict[str, Any],
+) -> Answer:
     """The model's answer to a prompt; see `Mllm.generate`."""
+    if prompt.call.copies != 1:
+        raise PromptError(f"An answer is given to one prompt; got {prompt.call.copies} copies.")
+    contrast = read_contrast(contrast, latent)
+    values = None if latent is None else read_latent(latent, prompt.call).detach()
+    options = read_options(options, family, prompt.inputs)
+    if options.get("stop_strings") is not None:
+        options.setdefault("tokenizer", processor.tokenizer)
     inputs = prompt.inputs
-    # Whatever the checkpoint's generation config says: answers before and after steering must be comparable.
-    options = {"do_sample": False, "num_beams": 1} | options
-    if contrast is not None and contrast.alpha > 0 and latent is not None:
-        if options["num_beams"] != 1 or options["do_sample"]:
-            raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or the contrast.")
+    if contrast is not None:
+        _check_contrast(family, options)
+    if contrast is not None and values is not None:
         # The pair is one batch, so that both branches share every step.
-        inputs, latent = prompt.repeated(2), torch.stack([latent, torch.zeros_like(latent)])
-        options = options | {"logits_processor": LogitsProcessorList([_ContrastRows(contrast)])}
-    if latent is not None:
-        latent = latent.detach()
-    with torch.no_grad(), undisturbed(model), latent_added(prompt.call, latent):
+        values = values.reshape(1, *values.shape[-2:])
+        inputs, values = prompt.repeated(2), torch.cat([values, torch.zeros_like(values)])
+        theirs = LogitsProcessorList(options.get("logits_processor") or ())
+        options["logits_processor"] = LogitsProcessorList([_ContrastRows(contrast, theirs)])
+        if options.get("streamer") is not None:
+            options["streamer"] = _FirstRow(options["streamer"])
+    with undisturbed(model), latent_added(prompt.call, values):
         output = model.generate(**inputs, **options)
-    # An encoder's prompt is no part of what its decoder says.
-    new = output[0] if model.config.is_encoder_decoder else output[0, prompt.inputs["input_ids"].shape[1] :]
-    return processor.tokenizer.decode(new, skip_special_tokens=True).strip()
+    # A checkpoint's own generation config may ask for more than the tokens.
+    rows = output if torch.is_tensor(output) else output.sequences
+    # A decoder-only model repeats the prompt; an encoder's is no part of what its decoder says, but for one token to begin.
+    begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
+    return said(processor.tokenizer, rows[0, begin:].tolist(), _stops(model, processor.tokenizer, options))
+
+
+def _check_contrast(family: Family, options: dict[str, Any]) -> None:
+    if not family.contrast:
+        raise SettingsError(
+            f"Contrastive decoding needs two copies of a prompt in one batch, which {family.name} does not keep "
+            "apart (see `cmllm families`); leave out the contrast (contrast=0)."
+        )
+    if options["num_beams"] != 1 or options["do_sample"]:
+        raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or give contrast=0.")
+
+
+def _stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
+    """Tokens that may end an answer, or fill up what follows its end."""
+    config = model.generation_config
+    given = [options.get("eos_token_id"), options.get("pad_token_id"), config.eos_token_id, config.pad_token_id]
+    several = [each if isinstance(each, list | tuple) else [each] for each in [*given, tokenizer.eos_token_id]]
+    return {int(token) for each in several for token in each if token is not None}

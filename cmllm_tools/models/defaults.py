@@ -46,3 +46,17 @@ def method_defaults(method: str, model_type: str, layers: int, hidden_size: int)
         low, high = settings["layers"]
         settings["layers"] = (low * layers // published_layers, -(-high * layers // published_layers))
     return settings
+
+
+# What the published code does with a family, by model_type, where that is not what it does with LLaVA: its script for
+# InstructBLIP does not change the visual tokens in place, and that for Qwen2.5-VL has an energy of its own.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "llava": {"accumulate": True, "average": False, "floor": 0.0},
+    "instructblip": {"accumulate": False},
+    "qwen2_5_vl": {"average": True, "floor": 1e-6},
+}
+
+
+def published_settings(model_type: str) -> dict[str, Any]:
+    """The settings that `reference` methods leave open: those of a family's own script, or of LLaVA's."""
+    return PUBLISHED["llava"] | PUBLISHED.get(model_type, {})

@@ -33,19 +33,20 @@ from .tiles import (
 
 TEXT_MODEL = CallSite("model.text_model")
 
-QWEN_TEXT = "<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n"
-DEEPSEEK_TEXT = "User: <image_placeholder>{question}\n\nAssistant:"
+QWEN_TEXT = "<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n"
+DEEPSEEK_TEXT = "User: {image}{question}\n\nAssistant:"
 
-IDEFICS_TEMPLATE = "User:<image>{question}<end_of_utterance>\nAssistant:"
+IDEFICS_TEMPLATE = "User:{image}{question}<end_of_utterance>\nAssistant:"
 RESOLUTION = "another resolution than the processor's own is not laid out"
-QWEN_TEMPLATE = "<|im_start|>user\n<|vision_start|><|image_pad|><|vision_end|>{question}<|im_end|>\n<|im_start|>assistant\n"
+QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
 HYBRID = "layers of linear attention hold no attention weights and are left out"
 OVERLAP = (
     "boxes are the cells of its grid; its overlapping convolutions may look up to half a cell aside, which only probing a "
     "checkpoint tells"
 )
-GLM_TEMPLATE = "[gMASK]<sop><|user|>\n<|begin_of_image|><|image|><|end_of_image|>{question}<|assistant|>\n"
+GLM_TEMPLATE = "[gMASK]<sop><|user|>\n{image}{question}<|assistant|>\n"
+GLM_IMAGE = "<|begin_of_image|><|image|><|end_of_image|>"
 
 FAMILIES: dict[str, Family] = {
     family.name: family
@@ -58,40 +59,44 @@ FAMILIES: dict[str, Family] = {
             "pp_chart2table",
             PROJECTOR,
             convolved_tiles,
-            template=f"<|im_start|>user\n<img>{'<imgpad>' * 256}</img>\n{{question}}<|im_end|><|im_start|>assistant\n",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|><|im_start|>assistant\n",
+            image=f"<img>{'<imgpad>' * 256}</img>",
         ),
-        Family("paligemma", PROJECTOR, square_grid, template="<image>{question}", answer_type=1),
+        Family("paligemma", PROJECTOR, square_grid, template="{image}{question}", answer_type=1),
         Family(
             "gemma3",
             PROJECTOR,
             square_grid,
-            template="user\n<start_of_image>{question}\nmodel\n",
+            image="<start_of_image>",
+            template="user\n{image}{question}\nmodel\n",
             notes="pan and scan is not laid out",
         ),
         Family(
             "fast_vlm",
             CONVOLUTION,
             clip_grid,
-            template=QWEN_TEXT.replace("<image>", "<image>\n"),
+            template=QWEN_TEXT.replace("{image}", "{image}\n"),
             notes=f"needs timm; {OVERLAP}",
         ),
         Family(
             "gemma3n",
             CONVOLUTION,
             square_grid,
-            template="user\n<image_soft_token>{question}\nmodel\n",
+            image="<image_soft_token>",
+            template="user\n{image}{question}\nmodel\n",
             notes=f"needs timm; {OVERLAP}",
         ),
         Family(
             "janus",
             PROJECTOR,
             padded_square,
-            template="<|User|>: <image_placeholder>\n{question}\n\n<|Assistant|>:",
+            image="<image_placeholder>",
+            template="<|User|>: {image}\n{question}\n\n<|Assistant|>:",
             contrast=False,
             notes="no contrastive decoding: its generate takes no logits processor",
         ),
-        Family("deepseek_vl", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
-        Family("deepseek_vl_hybrid", PROJECTOR, padded_square, template=DEEPSEEK_TEXT),
+        Family("deepseek_vl", PROJECTOR, padded_square, template=DEEPSEEK_TEXT, image="<image_placeholder>"),
+        Family("deepseek_vl_hybrid", PROJECTOR, padded_square, template=DEEPSEEK_TEXT, image="<image_placeholder>"),
         # A grid of the image's own shape, patches merged or not.
         Family(
             "fuyu",
@@ -100,52 +105,57 @@ FAMILIES: dict[str, Family] = {
             template="{question}\n",
             notes="needs torchvision, as transformers' PIL version of its image processor cannot cut patches",
         ),
-        Family("mistral3", PROJECTOR, sized_grid, template="[INST][IMG]{question}[/INST]"),
-        Family("lighton_ocr", PROJECTOR, sized_grid, template=QWEN_TEXT.replace("<image>", "<|image_pad|>")),
-        Family("gemma4", PROJECTOR, pooled_positions, template="<|turn>user\n<|image|>{question}<turn|>\n<|turn>model\n"),
+        Family("mistral3", PROJECTOR, sized_grid, image="[IMG]", template="[INST]{image}{question}[/INST]", least=2),
+        Family("lighton_ocr", PROJECTOR, sized_grid, template=QWEN_TEXT, image="<|image_pad|>"),
+        Family(
+            "gemma4",
+            PROJECTOR,
+            pooled_positions,
+            image="<|image|>",
+            template="<|turn>user\n{image}{question}<turn|>\n<|turn>model\n",
+        ),
         # A grid of the image's own shape, patches merged.
-        Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
-        Family("qwen2_5_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
-        Family("qwen3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=DEEPSTACK),
-        Family("qwen3_vl_moe", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=DEEPSTACK),
-        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
-        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
-        Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
-        Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
-        Family("glm46v", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
-        Family("glm_ocr", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
+        Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
+        Family("qwen2_5_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
+        Family("qwen3_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK),
+        Family("qwen3_vl_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK),
+        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID),
+        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID),
+        Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
+        Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
+        Family("glm46v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
+        Family("glm_ocr", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
         Family(
             "paddleocr_vl",
             PROJECTOR,
             merged_grid,
-            template=(
-                "<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{question}\nAssistant:\n"
-            ),
+            image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+            template=("<|begin_of_sentence|>User: {image}{question}\nAssistant:\n"),
         ),
         Family(
             "video_llama_3",
             PROJECTOR,
             merged_grid,
-            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            image="<|image_pad|>",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
         ),
         Family(
             "ernie4_5_vl_moe",
             PROJECTOR,
             merged_grid,
-            template=(
-                "<|begin_of_sentence|>User: <|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{question}\nAssistant: "
-            ),
+            image="<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>",
+            template=("<|begin_of_sentence|>User: {image}{question}\nAssistant: "),
         ),
-        Family("exaone4_5", PROJECTOR, merged_grid, template="<|image_pad|>{question}\n"),
-        Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEMPLATE, notes=HYBRID),
+        Family("exaone4_5", PROJECTOR, merged_grid, image="<|image_pad|>", template="{image}{question}\n"),
+        Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID),
         Family(
             "hunyuan_vl",
             PROJECTOR,
             merged_rows,
-            template=(
-                "<\uff5chy_begin\u2581of\u2581sentence\uff5c><\uff5chy_place\u2581holder\u2581no\u2581100\uff5c>"
-                "<\uff5chy_place\u2581holder\u2581no\u2581102\uff5c><\uff5chy_place\u2581holder\u2581no\u2581101\uff5c>"
-                "{question}<\uff5chy_User\uff5c>"
+            template=("<\uff5chy_begin\u2581of\u2581sentence\uff5c>{image}{question}<\uff5chy_User\uff5c>"),
+            image=(
+                "<\uff5chy_place\u2581holder\u2581no\u2581100\uff5c><\uff5chy_place\u2581holder\u2581no\u2581102\uff5c>"
+                "<\uff5chy_place\u2581holder\u2581no\u2581101\uff5c>"
             ),
             batch=False,
             contrast=False,
@@ -155,20 +165,21 @@ FAMILIES: dict[str, Family] = {
             "hyperclovax_vision_v2",
             PROJECTOR,
             merged_grid,
-            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            image="<|image_pad|>",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
         ),
-        Family("glmga", PROJECTOR, merged_grid, template=GLM_TEMPLATE),
-        Family("cosmos3_edge", PROJECTOR, merged_grid, template=QWEN_TEMPLATE),
+        Family("glmga", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
+        Family("cosmos3_edge", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
         Family(
             "kimi_k25",
             PROJECTOR,
             padded_grid,
-            template="<|im_user|>user<|im_middle|><|media_begin|>image<|media_content|><|media_pad|><|media_end|>"
-            "{question}<|im_end|><|im_assistant|>assistant<|im_middle|>",
+            template="<|im_user|>user<|im_middle|>{image}{question}<|im_end|><|im_assistant|>assistant<|im_middle|>",
+            image="<|media_begin|>image<|media_content|><|media_pad|><|media_end|>",
             notes="images only; needs torchvision",
         ),
         # Tiles.
-        Family("ovis2", TILES, indicated_tiles, template=QWEN_TEXT.replace("<image>", "<image>\n")),
+        Family("ovis2", TILES, indicated_tiles, template=QWEN_TEXT.replace("{image}", "{image}\n")),
         Family("llava_next", TILES, anyres_tiles),
         Family("llava_next_video", TILES, anyres_tiles),
         Family(
@@ -176,7 +187,7 @@ FAMILIES: dict[str, Family] = {
             TILES,
             anyres_tiles,
             site=CallSite(states="", source="model.language_model.layers.0"),
-            template="<|start_of_role|>user<|end_of_role|><image>\n{question}<|end_of_text|>\n"
+            template="<|start_of_role|>user<|end_of_role|>{image}\n{question}<|end_of_text|>\n"
             "<|start_of_role|>assistant<|end_of_role|>",
             notes="visual states enter at several layers: the latent is added before the first; a token is laid out on its "
             "own cell, and sees the window of its Q-Former too",
@@ -185,46 +196,49 @@ FAMILIES: dict[str, Family] = {
             "llava_onevision",
             TILES,
             anyres_tiles,
-            template="<|im_start|>user <image>\n{question}<|im_end|><|im_start|>assistant\n",
+            template="<|im_start|>user {image}\n{question}<|im_end|><|im_start|>assistant\n",
         ),
         Family(
             "internvl",
             TILES,
             stretched_tiles,
-            template="<|im_start|>user\n<IMG_CONTEXT>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            image="<IMG_CONTEXT>",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
         ),
         Family(
             "qianfan_ocr",
             TILES,
             stretched_tiles,
-            template="<|im_start|>user\n<image>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
         ),
         Family(
             "aya_vision",
             TILES,
             stretched_tiles,
-            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|><image>{question}<|END_OF_TURN_TOKEN|>"
+            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{image}{question}<|END_OF_TURN_TOKEN|>"
             "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
         ),
         Family(
             "got_ocr2",
             TILES,
             convolved_tiles,
-            template="<|im_start|>user\n<img><imgpad></img>\n{question}<|im_end|><|im_start|>assistant\n",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|><|im_start|>assistant\n",
+            image="<img><imgpad></img>",
         ),
         Family(
             "granite_docling",
             TILES,
             stretched_tiles,
             site=TEXT_MODEL,
-            template="<|start_of_role|>user:<|end_of_role|><image>{question}<|end_of_text|>\n"
+            template="<|start_of_role|>user:<|end_of_role|>{image}{question}<|end_of_text|>\n"
             "<|start_of_role|>assistant:<|end_of_role|>",
         ),
         Family(
             "minicpmv4_6",
             TILES,
             refined_slices,
-            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            image="<|image_pad|>",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
             batch=False,
             contrast=False,
             notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
@@ -233,7 +247,8 @@ FAMILIES: dict[str, Family] = {
             "minicpmv4_7",
             TILES,
             refined_slices,
-            template="<|im_start|>user\n<|image_pad|>\n{question}<|im_end|>\n<|im_start|>assistant\n",
+            image="<|image_pad|>",
+            template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
             batch=False,
             contrast=False,
             notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
@@ -251,7 +266,8 @@ FAMILIES: dict[str, Family] = {
             "cohere2_vision",
             TILES,
             tiles_then_whole,
-            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|><|IMG_PATCH|>{question}<|END_OF_TURN_TOKEN|>"
+            image="<|IMG_PATCH|>",
+            template="<|START_OF_TURN_TOKEN|><|USER_TOKEN|>{image}{question}<|END_OF_TURN_TOKEN|>"
             "<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>",
             notes="needs torchvision",
         ),
@@ -259,7 +275,8 @@ FAMILIES: dict[str, Family] = {
             "perception_lm",
             TILES,
             whole_then_tiles,
-            template="<|start_header_id|>user<|end_header_id|>\n\n<|image|>{question}<|eot_id|>"
+            image="<|image|>",
+            template="<|start_header_id|>user<|end_header_id|>\n\n{image}{question}<|eot_id|>"
             "<|start_header_id|>assistant<|end_header_id|>\n\n",
             notes="needs torchvision and timm",
         ),
@@ -267,7 +284,7 @@ FAMILIES: dict[str, Family] = {
             "lfm2_vl",
             TILES,
             tiles_then_shaped,
-            template="<|im_start|>user\n<image>{question}<|im_end|>\n<|im_start|>assistant\n",
+            template="<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n",
             notes="convolution layers do not attend; needs torchvision",
         ),
         Family(
@@ -275,7 +292,8 @@ FAMILIES: dict[str, Family] = {
             TILES,
             padded_tiles_then_whole,
             site=CallSite("language_model.model"),
-            template="<|header_start|>user<|header_end|>\n\n<|image|>{question}<|eot|>"
+            image="<|image|>",
+            template="<|header_start|>user<|header_end|>\n\n{image}{question}<|eot|>"
             "<|header_start|>assistant<|header_end|>\n\n",
             beams=False,
             notes="needs torchvision; no beam search, for which transformers 5.23 repeats its text but not its images",
@@ -284,7 +302,8 @@ FAMILIES: dict[str, Family] = {
             "molmo2",
             TILES,
             pooled_views,
-            template="<|im_start|>user\n<|image|>{question}<|im_end|>\n<|im_start|>assistant\n",
+            image="<|image|>",
+            template="<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n",
             notes="visual states are added to the placeholders' embeddings; images only; needs torchvision",
         ),
         # Discrete codes of the image, embedded like words.
@@ -293,7 +312,7 @@ FAMILIES: dict[str, Family] = {
             CODES,
             crop_grid,
             site=CallSite("model", source="model.layers.0", replaces=("input_ids", "pixel_values")),
-            template="<image>{question}",
+            template="{image}{question}",
         ),
         # The text, or learned queries, attend to states outside the sequence.
         Family(
@@ -321,7 +340,7 @@ FAMILIES: dict[str, Family] = {
             site=CallSite("model.connector.perceiver_resampler", "context"),
             heads="resampler_n_heads",
             learned="perceiver_config.resampler_n_latents",
-            template="User:<image>{question}<end_of_utterance>\nAssistant:",
+            template="User:{image}{question}<end_of_utterance>\nAssistant:",
             notes="needs do_image_splitting=False",
         ),
         Family(
@@ -330,7 +349,8 @@ FAMILIES: dict[str, Family] = {
             canvas_tiles,
             site=CallSite("model.language_model", "cross_attention_states"),
             attends=r"layers\.(\d+)\.cross_attn",
-            template="<|image|><|begin_of_text|>{question}",
+            image="<|image|>",
+            template="{image}<|begin_of_text|>{question}",
         ),
         Family(
             "idefics",

@@ -38,8 +38,11 @@ class Family:
         heads: attribute of those modules' config that counts query heads.
         learned: path in the model's config to the number of learned queries, where these look at the image in the text's
             place (Q-Former, perceiver).
-        template: prompt for processors without a chat template, with `{question}`.
+        template: prompt for processors without a chat template, with `{image}`, where the processor does not add that by
+            itself, and `{question}`.
+        image: what stands for the image in a prompt.
         excluded: paths to settings in the model's config that rule a model out when on, with the reason.
+        least: how many visual tokens an image must fill, as transformers' model fails on fewer.
         batch: whether several copies of a prompt run as one batch.
         contrast: whether contrastive decoding, which needs such a batch, is possible.
         beams: whether transformers can search with beams when there is an image.
@@ -55,14 +58,22 @@ class Family:
     attends: str = SELF_ATTENTION
     heads: str = "num_attention_heads"
     learned: str = ""
-    template: str = "USER: <image>\n{question} ASSISTANT:"
+    template: str = "USER: {image}\n{question} ASSISTANT:"
+    image: str = "<image>"
     excluded: tuple[tuple[str, str], ...] = ()
+    least: int = 1
     batch: bool = True
     contrast: bool = True
     beams: bool = True
     answer_type: int = 0
     notes: str = ""
     tested: bool = True
+
+    @property
+    def content(self) -> str:
+        """The template from the image to the question: what a user says, for chat templates that take one text."""
+        start, end = self.template.find("{image}"), self.template.index("{question}")
+        return self.template[start if start >= 0 else end : end] + "{question}"
 
     def check(self, config: Any) -> None:
         """Refuse a config with a setting that the row does not cover.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import UnsupportedModelError
+from ..errors import ImageError, UnsupportedModelError
 from ..layout import VisualTokenLayout, fixed_grid, grid_boxes
 
 # What each rule draws its boxes from: a placeholder without a box (a row break, a CLS token) is no visual token.
@@ -174,7 +174,13 @@ def sized_grid(seen: Seen) -> Placement:
 def pooled_positions(seen: Seen) -> Placement:
     """The whole image in patches with positions (`image_position_ids`, x and y), pooled by pooling_kernel_size a side."""
     columns, rows = (seen.inputs["image_position_ids"][0].amax(0) + 1).tolist()
-    kernel = vision_config(seen.model).pooling_kernel_size
+    kernel, most = vision_config(seen.model).pooling_kernel_size, vision_config(seen.model).position_embedding_size
+    if max(rows, columns) > most:
+        width, height = seen.image_size
+        raise ImageError(
+            f"An image for {seen.model.config.model_type} must give at most {most} patches a side; one of "
+            f"{width} x {height} px gives {rows} x {columns}. Crop or pad it."
+        )
     grid = (rows // kernel, columns // kernel)
     check_count(seen, grid, f"{rows} x {columns} patches pooled by {kernel}")
     return whole_image(seen, grid, f"dynamic grid, {kernel} x {kernel} patches a token")

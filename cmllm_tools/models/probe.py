@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import numpy as np
 from PIL import Image, ImageFilter
-from tqdm.auto import tqdm
 
 from ..errors import UnsupportedModelError
+from ..progress import progress_bar
 from .geometry import Placement, Size
 
 States = Callable[[Image.Image], np.ndarray]
@@ -79,7 +79,7 @@ def _changes(
         across = _edges(image_size[1 - axis], min(pieces, image_size[1 - axis]))
         changes = np.zeros((len(edges) - 1, len(across) - 1, len(before)))
         steps = [(band, piece) for band in range(len(edges) - 1) for piece in range(len(across) - 1)]
-        for band, piece in tqdm(steps, f"probing {'xy'[axis]}", leave=False, disable=None):
+        for band, piece in progress_bar(steps, f"probing {'xy'[axis]}", leave=False, disable=None):
             ends = (edges[band : band + 2], across[piece : piece + 2])
             (x0, x1), (y0, y1) = ends if axis == 0 else ends[::-1]
             image = base.copy()

@@ -1,14 +1,63 @@
-"""Loading a processor, also where its video part cannot be had: that needs torchvision, and images do not."""
+"""Processors: loaded without their video part where that cannot be had, and completed where their checkpoint is old."""
 
 import sys
+import threading
+from collections.abc import Iterator
+from copy import copy
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import transformers
 from transformers import AutoProcessor, ProcessorMixin
 from transformers.models.auto.processing_auto import PROCESSOR_MAPPING_NAMES
 
+from ..errors import UnsupportedModelError
+from .interrupts import restoring
+
 VIDEO = "video_processor"
+
+
+def fitted(processor: Any, model: Any) -> Any:
+    """The processor, or a copy with settings that older checkpoints leave out, read from the model's config.
+
+    Raises:
+        UnsupportedModelError: for what is no processor of images and text.
+    """
+    if getattr(processor, "tokenizer", None) is None or not hasattr(processor, "image_processor"):
+        raise UnsupportedModelError(
+            "A model must be given with its processor, which holds an image processor and a tokenizer (AutoProcessor); got "
+            f"{type(processor).__name__} with {type(model).__name__}."
+        )
+    config = model.config
+    vision = getattr(config, "vision_config", None)
+    patch, side = getattr(vision, "patch_size", None), getattr(vision, "image_size", None)
+    from_config = {
+        "patch_size": patch,
+        "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", "default"),
+        "num_query_tokens": getattr(config, "num_query_tokens", None),
+        "num_image_tokens": (side // patch) ** 2 if isinstance(patch, int) and isinstance(side, int) else None,
+    }
+    missing = {name: value for name, value in from_config.items() if getattr(processor, name, value) is None}
+    # One that leaves them out is saved as if it had none.
+    if getattr(processor, "num_additional_image_tokens", 1) in (0, None):
+        missing["num_additional_image_tokens"] = _tokens_before_patches(model)
+    missing = {name: value for name, value in missing.items() if value}
+    if not missing:
+        return processor
+    whole = copy(processor)
+    for name, value in missing.items():
+        setattr(whole, name, value)
+    return whole
+
+
+def _tokens_before_patches(model: Any) -> int:
+    """How many states of the vision encoder stand for the whole image (CLS)."""
+    for module in model.modules():
+        positions, patches = getattr(module, "num_positions", None), getattr(module, "num_patches", None)
+        if isinstance(positions, int) and isinstance(patches, int):
+            return positions - patches
+    return 0
 
 
 def load_processor(source: Any, model_type: str, **options: Any) -> Any:
@@ -44,15 +93,26 @@ def processor_class(name: str) -> type[Any]:
             helper = import_module(module.replace(".processing_", ".image_processing_pil_"))
         except ImportError:
             return found
-        before = sys.modules.get(kept)
-        sys.modules[kept] = helper
-        try:
+        with _ONE_AT_A_TIME, _standing_in(kept, helper):
             import_module(module)
-        finally:
-            del sys.modules[kept]
-            if before is not None:
-                sys.modules[kept] = before
     return getattr(sys.modules[module], name)
+
+
+# Another thread that imports meanwhile would be given the stand-in.
+_ONE_AT_A_TIME = threading.RLock()
+
+
+@restoring
+def _standing_in(name: str, other: ModuleType) -> Iterator[None]:
+    """While open, imports of the module `name` give another one."""
+    before = sys.modules.get(name)
+    sys.modules[name] = other
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if before is not None:
+            sys.modules[name] = before
 
 
 class _Missing(dict[str, Any]):

@@ -1,16 +1,23 @@
 """A prompt: image and question as the model's tokens, where they stand, and where each visual token looks."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from PIL import Image
 
 from ..display import Fact, card, picture
-from ..errors import PromptError
+from ..errors import CaptureError, CmllmError, PromptError
 from ..layout import VisualTokenLayout
-from .replay import LanguageCall
+from ..strict import shown, whole_number
+from .origin import Origin
+from .replay import LanguageCall, implementation
+from .spelling import find_word
+from .undisturbed import locked, unaffected
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
 
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
@@ -24,7 +31,7 @@ class Prompt:
         question: the user's words.
         text: what the processor was given, template and placeholder included.
         inputs: the processor's tensors, batch of one.
-        tokens: every token of the text's sequence as a string.
+        tokens: every token of the text's sequence as a string; see `Mllm.words`.
         visual: positions of the visual tokens: in the sequence, or among the states that its tokens attend to.
         image_end: position in the sequence after the image's last placeholder.
         text_span: positions of the question's tokens.
@@ -32,6 +39,8 @@ class Prompt:
         call: the recorded call.
         learned: number of learned queries that look at the image in the text's place (Q-Former, perceiver); 0 when the
             text does.
+        offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
+        origin: the model that prepared it, and its state then; None is not checked.
     """
 
     image: Image.Image
@@ -45,6 +54,29 @@ class Prompt:
     layout: VisualTokenLayout
     call: LanguageCall
     learned: int = 0
+    offsets: tuple[tuple[int, int], ...] = ()
+    origin: Origin | None = None
+
+    def check(self, mllm: "Mllm", replayed: bool = False) -> None:
+        """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.
+
+        Args:
+            replayed: whether the recorded call is made again, whose masks fit one attention implementation.
+
+        Raises:
+            PromptError: for another model, dtype or device.
+            CaptureError: for another attention implementation.
+        """
+        # While another thread captures, the model shows a name of this package's for its implementation.
+        with locked(mllm.model):
+            if self.origin is not None:
+                self.origin.check(mllm)
+            attention = implementation(mllm.model, mllm.family.site) if replayed else None
+        if replayed and self.call.attention != attention:
+            raise CaptureError(
+                f"A prompt's masks fit the attention implementation it was prepared for, {self.call.attention!r}; "
+                f"the model now has {attention!r}. Prepare the prompt again."
+            )
 
     def __repr__(self) -> str:
         facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
@@ -65,6 +97,7 @@ class Prompt:
             ("layout", repr(self.layout)),
         ]
 
+    @unaffected(gradient=True)
     def zero_latent(self) -> torch.Tensor:
         """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""
         states = self.call.states
@@ -87,62 +120,90 @@ class Prompt:
         Args:
             queries: "text" (the question's tokens; the paper's choice), "after_image" (every token after the image, the
                 template's closing words included; the reference code's), "last" (the last token; ControlMLLM++), or
-                highlight tokens: a word of the question, a position, or several of either. Where learned queries look
-                at the image, the three names stand for all of these, and positions are theirs.
+                highlight tokens: a word of the question (or words, as "red cross"), a position, or several of either. A
+                word is found as a whole at its first place, whatever its case, and takes every token that covers a part of
+                it; see `spelling.find_word`. Where learned queries look at the image, the three names stand for all of
+                these, and positions are theirs.
 
         Raises:
             PromptError: for a word that is not in the question, or a position outside the sequence.
         """
-        if self.learned and queries in ("text", "after_image", "last"):
+        wanted = as_queries(queries)
+        if self.learned and wanted in ("text", "after_image", "last"):
             return tuple(range(self.learned))
-        if queries == "text":
+        if wanted == "text":
             return self.text_span
-        if queries == "after_image":
+        if wanted == "after_image":
             return tuple(range(self.image_end, len(self.tokens)))
-        if queries == "last":
+        if wanted == "last":
             return (len(self.tokens) - 1,)
-        several: list[str | int] = [queries] if isinstance(queries, str | int) else list(queries)
-        if not several:
-            raise PromptError("At least one query token is needed; got none.")
         found: list[int] = []
-        for query in several:
+        for query in [wanted] if isinstance(wanted, str | int) else wanted:
             found += self._word(query) if isinstance(query, str) else [self._position(query)]
         return tuple(dict.fromkeys(found))
 
+    def seeing(self, queries: Queries) -> tuple[int, ...]:
+        """The positions of `queries`, each of which can look at the image.
+
+        Raises:
+            PromptError: for a token before the image, which cannot attend to what comes after it; for those that
+                `positions` does not find.
+        """
+        found = self.positions(queries)
+        first = min(self.visual)
+        blind = [position for position in found if position < first]
+        if blind and self.call.site.in_sequence and not self.learned:
+            raise PromptError(
+                f"Query tokens must not stand before the image, to which they cannot attend; it begins at position "
+                f"{first}; got {shown(queries)}, of which {blind} stand before it."
+            )
+        return found
+
     def _position(self, position: int) -> int:
-        position = int(position)
         length = self.learned or len(self.tokens)
         if not -length <= position < length:
             raise PromptError(f"A query's position must lie in {-length}..{length - 1}; got {position}.")
         return position % length
 
     def _word(self, word: str) -> list[int]:
-        """Positions of the tokens that spell `word` in the question, at its first occurrence."""
+        """Positions of the tokens that have a part in `word`, at its first place in the question."""
         if self.learned:
             raise PromptError(
                 f"The image is looked at by {self.learned} learned queries, which are not words; got {word!r}. "
                 "Give their numbers, or 'text' for all."
             )
-        wanted = _plain(word)
-        for start in range(len(self.text_span)):
-            spelled = ""
-            for end in range(start, len(self.text_span)):
-                spelled += _plain(self.tokens[self.text_span[end]])
-                if spelled == wanted and wanted:
-                    return list(self.text_span[start : end + 1])
-                if not wanted.startswith(spelled):
-                    break
+        place = find_word(self.question, word)
+        low, high = place or (0, 0)
+        pairs = zip(self.text_span, self.offsets, strict=False)
+        if found := [position for position, (begin, end) in pairs if begin < high and end > low]:
+            return found
         words = " ".join(self.tokens[position] for position in self.text_span)
         raise PromptError(
             f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
+            "It is looked for as a whole word, and a part of one can be given by its tokens' positions. "
             "'text', 'after_image' and 'last' stand for groups of tokens."
         )
+
+
+def as_queries(queries: Any, error: type[CmllmError] = PromptError) -> str | int | tuple[str | int, ...]:
+    """A choice of queries as plain values that can be read again and saved: a text, a position, or several of either.
+
+    Raises:
+        error: for anything else: no queries, a mask of booleans, positions that are no whole numbers.
+    """
+    if isinstance(queries, str):
+        return queries
+    if isinstance(queries, bytes) or not isinstance(queries, Iterable) or getattr(queries, "shape", None) == ():
+        return whole_number(queries, "A query token that is no word", error=error)
+    found = tuple(
+        query if isinstance(query, str) else whole_number(query, "Each query token that is no word", error=error)
+        for query in queries
+    )
+    if not found:
+        raise error("At least one query token is needed; got none.")
+    return found
 
 
 def queries_name(queries: Queries | None) -> str:
     """A choice of queries in words."""
     return " ".join(map(str, queries)) if isinstance(queries, tuple | list) else str(queries)
-
-
-def _plain(text: str) -> str:
-    return "".join(text.split()).lower()

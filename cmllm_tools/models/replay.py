@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext, suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -11,6 +11,9 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError, UnsupportedModelError
+from .hooks import forwards_replaced, in_this_thread
+from .interrupts import restoring
+from .undisturbed import undisturbed
 
 # Switches and state of one call that a replay sets anew.
 _NOT_REPLAYED = (
@@ -115,32 +118,27 @@ class LanguageCall:
             states = states.unflatten(0, (self.copies, self.rows))
         return {self.site.states: states, **switches, **self.arguments}
 
-    @contextmanager
+    @restoring
     def resumed(self, latent: torch.Tensor | None) -> Iterator[None]:
         """While open, the model's own forward makes this call, with the latent, and skips what came before it."""
         left = {module: list(outputs) for module, outputs in self.before.items()}
-        own = {module: vars(module).get("forward") for module in left}
 
-        def again(module: nn.Module) -> Callable[..., Any]:
-            forward = module.forward
+        def again(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *values, **named: copy(left[module].pop(0)) if left[module] else forward(*values, **named)
 
+        @in_this_thread
         def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
             return (), self._given(latent)
 
         handle = self.module.register_forward_pre_hook(change_call, with_kwargs=True)
         try:
-            for module in left:
-                module.forward = again(module)
-            with latent_added(self, latent) if not self.site.states else nullcontext():
+            with (
+                forwards_replaced(left, again),
+                latent_added(self, latent) if not self.site.states else nullcontext(),
+            ):
                 yield
         finally:
             handle.remove()
-            for module, forward in own.items():
-                if forward is None:
-                    vars(module).pop("forward", None)
-                else:
-                    module.forward = forward
 
 
 def record(
@@ -184,21 +182,24 @@ def record(
         states.append(_tensor(output))
         raise _Recorded
 
-    handles = [module.register_forward_pre_hook(keep_call, with_kwargs=True)]
-    if keep_before:
-        handles += [each.register_forward_hook(keep_output_before) for each in _beside(model, site.call)]
-    if source is not None and site.side == "input":
-        handles.append(source.register_forward_pre_hook(keep_input, with_kwargs=True))
-    elif source is not None:
-        handles.append(source.register_forward_hook(keep_output))
-    try:
-        with torch.no_grad(), undisturbed(model):
-            model(**inputs, use_cache=False)
-    except _Recorded:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
+    @restoring
+    def watched() -> Iterator[None]:
+        handles = [module.register_forward_pre_hook(in_this_thread(keep_call), with_kwargs=True)]
+        try:
+            if keep_before:
+                keep = in_this_thread(keep_output_before)
+                handles += [each.register_forward_hook(keep) for each in _beside(model, site.call)]
+            if source is not None and site.side == "input":
+                handles.append(source.register_forward_pre_hook(in_this_thread(keep_input), with_kwargs=True))
+            elif source is not None:
+                handles.append(source.register_forward_hook(in_this_thread(keep_output)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    with undisturbed(model), watched(), suppress(_Recorded):
+        model(**inputs, use_cache=False)
     found = states[0] if states else seen.get(site.states)
     if found is None:
         raise UnsupportedModelError(
@@ -236,7 +237,7 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
         rows: length of the first axis that belongs to one prompt.
 
     Raises:
-        CaptureError: when the latent has another shape.
+        CaptureError: when the latent has another shape, or is not finite.
     """
     prompts = states.reshape(len(states) // rows, -1, states.shape[-1])
     expected = (len(visual), states.shape[-1])
@@ -245,10 +246,19 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
             f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
             f"{len(prompts)}. It belongs to one prompt: optimise again for another image or model."
         )
-    return prompts.index_add(1, visual, latent.to(states).expand(len(prompts), -1, -1)).view_as(states)
+    latent = latent.to(states)
+    if not bool((finite := torch.isfinite(latent)).all()):
+        raise CaptureError(
+            f"A latent must be finite in the model's dtype; {int((~finite).sum())} of {finite.numel()} values are not in "
+            f"{states.dtype}. Take one of an earlier step, or a wider dtype."
+        )
+    if latent.is_inference():
+        # What was made in inference mode takes no part in a graph.
+        latent = latent.clone()
+    return prompts.index_add(1, visual, latent.expand(len(prompts), -1, -1)).view_as(states)
 
 
-@contextmanager
+@restoring
 def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[None]:
     """While open, the model's own forward gets the latent on its visual tokens: one for all of a batch, or each its own."""
     if latent is None:
@@ -263,6 +273,7 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
             return states
         return add_latent(states, latent, call.visual.to(states.device), call.rows)
 
+    @in_this_thread
     def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = _named(module, arguments, keywords)
         states = named.get(call.site.states)
@@ -270,9 +281,11 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
             return arguments, keywords
         return (), named | {call.site.states: changed(states)}
 
+    @in_this_thread
     def change_input(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         return (changed(arguments[0]), *arguments[1:]), keywords
 
+    @in_this_thread
     def change_output(module: nn.Module, arguments: tuple, output: Any) -> Any:
         if torch.is_tensor(output):
             return changed(output)
@@ -303,21 +316,3 @@ def _named(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> dic
         return dict(keywords)
     names = [name for name in inspect.signature(module.forward).parameters if name not in keywords]
     return dict(zip(names, arguments, strict=False)) | keywords
-
-
-@contextmanager
-def undisturbed(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without parameter gradients; each module's and parameter's own flag is restored afterwards."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    training = [module for module in model.modules() if module.training]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        for module in training:
-            module.training = False
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
-        for module in training:
-            module.training = True

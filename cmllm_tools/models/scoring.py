@@ -1,14 +1,15 @@
 """How likely a model finds an answer, as a function of the latent on the visual tokens."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 
 from ..errors import CaptureError
-from .batch import Copies, answer_tokens, followed_by
+from .batch import Copies, answer_of, answer_tokens, followed_by
 from .mllm import Mllm
 from .prompt import Prompt
-from .replay import undisturbed
+from .undisturbed import unaffected, undisturbed
 
 
 class AnswerScore:
@@ -17,15 +18,17 @@ class AnswerScore:
     Args:
         mllm: the model that prepared the prompt.
         prompt: image and question.
-        answer: the text whose tokens are scored, one after another, each given those before it.
+        answer: whose tokens are scored, one after another, each given those before it: a text, token ids, or what
+            `Mllm.generate` gave, whose tokens are known.
 
     Raises:
-        PromptError: for an empty answer.
+        PromptError: for an empty answer, or a prompt of another model.
     """
 
-    def __init__(self, mllm: Mllm, prompt: Prompt, answer: str):
-        self.mllm, self.answer = mllm, answer
-        self.ids = answer_tokens(mllm, answer)
+    def __init__(self, mllm: Mllm, prompt: Prompt, answer: str | Sequence[int]):
+        self.mllm, self.answer = mllm, answer_of(mllm, answer)
+        self.ids = answer_tokens(mllm, self.answer)
+        self._prompt = prompt
         self._copies = Copies(mllm, followed_by(mllm, prompt, self.ids), keep_before=True)
 
     def __repr__(self) -> str:
@@ -47,19 +50,18 @@ class AnswerScore:
                 f"A score needs latents (copy, visual token, width), one or more; got shape {tuple(latent.shape)}. "
                 "Give latent[None] for one."
             )
+        self._prompt.check(self.mllm, replayed=True)
         model, answered, length = self.mllm.model, self._copies.of(len(latent)), len(self.ids)
         encoder_decoder = model.config.is_encoder_decoder
         # The logits of a whole prompt of a large vocabulary would be most of the memory.
         fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters
         options = {"logits_to_keep": length + 1} if fewer else {}
-        with (
-            torch.set_grad_enabled(latent.requires_grad and torch.is_grad_enabled()),
-            undisturbed(model),
-            answered.call.resumed(latent),
-        ):
+        gradient = latent.requires_grad and torch.is_grad_enabled()
+        with undisturbed(model, gradient), answered.call.resumed(latent):
             logits = model(**answered.inputs, use_cache=False, **options).logits
-        logits = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
-        ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
-        wide = torch.promote_types(logits.dtype, torch.float32)
-        logits = logits.to(wide)
-        return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
+        with unaffected(gradient):
+            logits = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
+            ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
+            wide = torch.promote_types(logits.dtype, torch.float32)
+            logits = logits.to(wide)
+            return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)

@@ -14,7 +14,8 @@ from ..context import ContextMap, context_map
 from ..display import Fact, card, one_line, picture
 from ..energy import Target
 from ..errors import CaptureError
-from ..models.batch import answer_tokens, followed_by
+from ..models.batch import answer_of, followed_by
+from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions, as_regions
@@ -46,7 +47,8 @@ class AttentionExplorer(MapWidget):
             learned queries. A token of the answer looks as a query in the prompt followed by the answer; the token that
             it led to is the next one.
         sigma: width of the Gaussian by which a scribble's or point's share is weighted.
-        latent: (visual token, width) added to the visual tokens, to see where a steered model looks and what it answers.
+        latent: added to the visual tokens, to see where a steered model looks and what it answers: a run, or a tensor or
+            array (visual token, width); see `Mllm.generate`.
 
     Attributes:
         queries: positions of the chosen tokens, as `queries=` of `capture_attention` and of methods takes them. May be
@@ -80,7 +82,7 @@ class AttentionExplorer(MapWidget):
         head: int | None = None,
         answer: bool = True,
         sigma: float = 0.1,
-        latent: torch.Tensor | None = None,
+        latent: Latent | None = None,
         **options: Any,
     ):
         self.prompt = prompt
@@ -90,8 +92,10 @@ class AttentionExplorer(MapWidget):
         self._target = Target.of(prompt.layout, self.regions, sigma) if self.regions else None
         looking = not (prompt.learned or mllm.model.config.is_encoder_decoder)
         self.answer = mllm.generate(prompt, latent) if answer and looking else None
-        self._note = "" if self.answer or not answer else _EMPTY if looking else _NOT_LOOKING
-        self.attention = _heard(mllm, prompt, self.answer, latent)
+        # The very tokens that were said.
+        said = () if self.answer is None else answer_of(mllm, self.answer).ids
+        self._note = "" if said or not answer else _EMPTY if looking else _NOT_LOOKING
+        self.attention = _heard(mllm, prompt, said, latent)
         super().__init__(data=self._data(), queries=queries, layer=layer, head=head, **options)
 
     def __repr__(self) -> str:
@@ -219,19 +223,19 @@ class AttentionExplorer(MapWidget):
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 
-def _heard(mllm: Mllm, prompt: Prompt, answer: str | None, latent: torch.Tensor | None) -> Attention:
-    """Attention of all tokens after the image, those of the answer included, in memory of the CPU."""
+def _heard(mllm: Mllm, prompt: Prompt, answer: tuple[int, ...], latent: Latent | None) -> Attention:
+    """Attention of all tokens after the image, those of an answer included, in memory of the CPU."""
     # The attention is looked at only, so that a latent's gradient is not kept.
-    latent = None if latent is None else latent.detach().to(prompt.call.states.device)
-    attention = capture_attention(mllm, prompt, queries="after_image", latent=latent)
+    values = None if latent is None else read_latent(latent, prompt.call).detach()
+    attention = capture_attention(mllm, prompt, queries="after_image", latent=values)
     attention = replace(attention, values=attention.values.cpu())
     if not answer:
         return attention
-    longer = followed_by(mllm, prompt, answer_tokens(mllm, answer))
+    longer = followed_by(mllm, prompt, answer)
     # Of the answer alone: where the prompt's tokens see all of the sequence, they would see the answer.
-    said = capture_attention(mllm, longer, queries=range(len(prompt.tokens), len(longer.tokens)), latent=latent)
-    values = torch.cat([attention.values, said.values.cpu()], 2)
-    return replace(attention, values=values, queries=attention.queries + said.queries, prompt=longer)
+    said = capture_attention(mllm, longer, queries=range(len(prompt.tokens), len(longer.tokens)), latent=values)
+    both = torch.cat([attention.values, said.values.cpu()], 2)
+    return replace(attention, values=both, queries=attention.queries + said.queries, prompt=longer)
 
 
 def _one(number: int | None) -> list[int] | None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ipywidgets as ipw
-import torch
 
 from ..analysis.sweep import Choice, Sweep
 from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions
+from ..trace import Trace
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children
 from .messages import Messages, hint
@@ -33,12 +33,12 @@ class Subject:
     Args:
         prompt: image and question.
         regions: to measure the share in; may be none.
-        latent: of the last run on this prompt, None before one.
+        run: the last one on this prompt, None before one.
     """
 
     prompt: Prompt
     regions: Regions
-    latent: torch.Tensor | None
+    run: Trace | None
 
 
 class LayersTab(ipw.VBox):
@@ -101,9 +101,9 @@ class LayersTab(ipw.VBox):
 
     def _explored(self) -> AttentionExplorer:
         subject, after = self._subject(), self._when.value == AFTER
-        if after and subject.latent is None:
+        if after and subject.run is None:
             raise SettingsError("There is no run on this image and question to look after; press Steer first.")
-        latent, sigma = subject.latent if after else None, self._settings.method.sigma
+        latent, sigma = subject.run if after else None, self._settings.method.sigma
         return AttentionExplorer(self._mllm, subject.prompt, subject.regions or None, latent=latent, sigma=sigma)
 
     def use(self) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from ..display import OPACITY, data_uri, palette
+from ..files import write_text
 from ..layout import VisualTokenLayout
 from ..regions import Region
-from ..trace import check_writable
 from .kept import Kept
 from .modules import joined
 
@@ -66,11 +66,9 @@ class MapWidget(Kept, anywidget.AnyWidget):
         """Write the page of `to_html` to a file.
 
         Raises:
-            TraceError: when the file cannot be written.
+            OutputError: when the file cannot be written.
         """
-        path = check_writable(path)
-        path.write_text(self.to_html(), encoding="utf-8")
-        return path
+        return write_text(path, self.to_html())
 
     def _repr_mimebundle_(self, **options: Any) -> Any:
         """The widget, and beside it the static HTML."""

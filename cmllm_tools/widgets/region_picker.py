@@ -11,7 +11,7 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw
 
-from ..energy import Target
+from ..energy import Target, checked_sigma
 from ..errors import ImageError, RegionError
 from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
@@ -126,7 +126,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
     def _check_sigma(self, proposal: Any) -> float:
         if not proposal["value"] > 0:
             raise RegionError(f"sigma must be above 0; got {proposal['value']}.")
-        return proposal["value"]
+        return checked_sigma(proposal["value"])
 
     @traitlets.observe("token_layout")
     def _show_layout(self, change: Any) -> None:
@@ -158,7 +158,8 @@ class RegionPicker(Kept, anywidget.AnyWidget):
         known = list(zip(stored, self.regions, strict=True))
         try:
             self.regions = [
-                next((region for data, region in known if data == drawn), None) or region_from_json(drawn)
+                next((region for data, region in known if data == drawn), None)
+                or region_from_json(drawn, self._picture.size)
                 for drawn in change["new"]
             ]
         except RegionError as error:

@@ -12,6 +12,7 @@ from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.mllm import Mllm
 from ..models.prompt import queries_name
 from ..notation import layers_text
+from ..strict import shown
 
 NAMED = ("text", "after_image", "last")
 
@@ -77,6 +78,8 @@ class Settings(ipw.VBox):
     @method.setter
     def method(self, method: Method) -> None:
         kind = type(method)
+        if not isinstance(method, Method):
+            raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
         if kind not in self._known:
             raise SettingsError(f"A method must be a ControlMLLM or a ControlMLLMPlus; got {kind.__name__}.")
         resolved = method.resolve(self._mllm)

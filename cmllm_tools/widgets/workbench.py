@@ -305,11 +305,11 @@ class Workbench(Panel):
         return self._asked.again(use)
 
     def _subject(self) -> Subject:
-        """What the tab of layers looks into: the latent is that of a run on the very prompt."""
+        """What the tab of layers looks into: the run is one on the very image and question."""
         self._asked.ask(self.question)
         run = self._run
-        latent = run.trace.latent if run is not None and self._asked.has(run.prompt) else None
-        return Subject(self._prompt, self.picker.regions, latent)
+        trace = run.trace if run is not None and self._asked.has(run.prompt) else None
+        return Subject(self._prompt, self.picker.regions, trace)
 
     def _show(self, trace: Trace) -> None:
         """Show what a trace has become: in the player, which stays at the last step if it was there, and the answers."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from anywidget import AnyWidget
 
-from .conftest import SITE
+from .conftest import HANGS, SITE
 
 PAGE = Path(__file__).with_name("widget.html")
 
@@ -27,7 +27,7 @@ class Cell:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.route("**/*", self._answer)
         page.expose_function("toPython", self._receive)
-        page.set_default_timeout(60_000)  # for what hangs
+        page.set_default_timeout(HANGS)
         page.goto(f"{SITE}/")
         page.wait_for_selector("body[data-loaded]", state="attached")
         page.evaluate("state => show(state)", plain(self._state()))

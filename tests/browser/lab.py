@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from playwright.sync_api import TimeoutError as TooLong
 
+from .conftest import HANGS
+
 ROOT = Path(__file__).parents[2]
 TOKEN = "of-the-tests"
-# Limits are for what hangs: a busy machine is slow.
-READY_WITHIN = 600  # seconds
-LONGEST = 600_000  # milliseconds
+READY_WITHIN = HANGS / 1000  # seconds
 # What the fronts fetch from the net on their own.
 OFFLINE = [
     "--LabApp.extension_manager=readonly",
@@ -75,7 +75,7 @@ class Notebook:
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self._count(request.url))
         page.on("websocket", lambda socket: self._count(socket.url))
-        page.set_default_timeout(LONGEST)
+        page.set_default_timeout(HANGS)
         page.goto(f"{address}?token={TOKEN}")
         self.wait_for_kernel()
 
@@ -135,7 +135,6 @@ class Notebook:
         self.page.wait_for_function(
             "([prompt, before]) => /\\d/.test(prompt.textContent) && prompt.textContent !== before",
             arg=[self._prompt(cell).element_handle(), before],
-            timeout=LONGEST,
         )
 
     def _prompt(self, cell):
@@ -145,7 +144,7 @@ class Notebook:
         """Save with the keyboard's shortcut, and wait until the file is another, and whole."""
         before = file.stat().st_mtime_ns
         self.page.keyboard.press("Control+s")
-        for _ in range(200):
+        for _ in range(HANGS // 50):
             self.page.wait_for_timeout(50)
             with suppress(ValueError):
                 if file.stat().st_mtime_ns != before and json.loads(file.read_text(encoding="utf-8")):
@@ -214,10 +213,10 @@ class Panel:
     def timed(self, name, *conditions):
         """Press a button; seconds from the click until each condition holds, given as JavaScript on `panel`."""
         self.root.evaluate(
-            """(panel, conditions) => {
+            """(panel, [conditions, hangs]) => {
                 panel.querySelector(".cmllm-player")?.setAttribute("data-old", "");
                 const holds = conditions.map((text) => new Function("panel", "return " + text));
-                const late = performance.now() + 30_000;
+                const late = performance.now() + hangs;
                 const clicked = new Promise((done) => addEventListener("click", done, { capture: true, once: true }));
                 const next = () => new Promise(requestAnimationFrame);
                 window.timed = Promise.all(holds.map(async (condition) => {
@@ -229,7 +228,7 @@ class Panel:
                     return (performance.now() - timeStamp) / 1000;
                 }));
             }""",
-            conditions,
+            [conditions, HANGS],
         )
         self.press(name)
         return self.page.evaluate("window.timed")

@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
+from ...files import make_folder, write_whole
 from .architecture import GRID, IMAGE_SIZE
 from .scenes import COLORS, KINDS, PLACES, SIZE, Scene, load_digits, make_scene
 
@@ -44,7 +45,7 @@ FIELDS = tuple(Corpus.__dataclass_fields__)
 
 def load_corpus(cache: Path, count: int, seed: int, split: str = "train", workers: int = 2) -> Corpus:
     """Read `count` scenes from `cache`, drawing the chunks that are not there yet."""
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     chunks = range(-(-count // CHUNK))
     paths = [cache / f"{split}-{seed}-{chunk:04d}.npz" for chunk in chunks]
     missing = [chunk for chunk in chunks if not paths[chunk].exists()]
@@ -52,9 +53,7 @@ def load_corpus(cache: Path, count: int, seed: int, split: str = "train", worker
         with ProcessPoolExecutor(workers) as pool:
             draw = partial(_draw_chunk, seed=seed, split=split)
             for chunk, arrays in zip(missing, tqdm(pool.map(draw, missing), "scenes", len(missing)), strict=True):
-                partial_path = paths[chunk].with_suffix(".tmp.npz")
-                np.savez(partial_path, **arrays)
-                partial_path.rename(paths[chunk])
+                write_whole(paths[chunk], partial(np.savez, **arrays))
     # Filled chunk by chunk: concatenating would hold every pixel twice.
     whole: dict[str, np.ndarray] = {}
     for number, path in enumerate(paths):

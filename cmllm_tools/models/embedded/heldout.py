@@ -8,6 +8,7 @@ answers about something absent can be told.
 import argparse
 import json
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from ...baselines.overlays import bezier
+from ...files import make_folder, write_text, write_whole
 from . import HELDOUT
 from .scenes import SIZE, SceneObject, load_digits, make_scene
 
@@ -28,15 +30,16 @@ def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
     """Write `count` scenes to `out`: image/heldout/*.png, mask/*.png, and two files of JSON lines."""
     digits = load_digits("heldout")
     for folder in ("image/heldout", "mask"):
-        (out / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(out / folder)
     questions, descriptions = [], []
     for number in tqdm(range(count), "held-out scenes"):
         rng = np.random.default_rng([seed, number])
         scene = make_scene(rng, digits, marked=False)
         target, other = (scene.objects[i] for i in rng.permutation(len(scene.objects))[:2])
         name = f"{number:04d}.png"
-        scene.image.save(out / "image/heldout" / name, optimize=True)
-        Image.fromarray(target.mask).save(out / "mask" / name, optimize=True)
+        pictures = {"image/heldout": scene.image, "mask": Image.fromarray(target.mask)}
+        for folder, picture in pictures.items():
+            write_whole(out / folder / name, partial(picture.save, format="PNG", optimize=True))
         first, second = (target, other) if rng.random() < 0.5 else (other, target)
         line = {
             "id": number,
@@ -48,7 +51,7 @@ def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
         questions.append(line)
         descriptions.append(line | {"text": "Describe the object <location>."})
     for file, lines in ((QUESTIONS, questions), (DESCRIPTIONS, descriptions)):
-        (out / file).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+        write_text(out / file, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 def _referred(thing: SceneObject, mask_name: str, rng: np.random.Generator) -> dict:

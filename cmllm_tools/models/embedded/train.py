@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -28,6 +28,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
+from ...files import write_text, write_whole
 from .architecture import GRID, build_model, build_processor
 from .corpus import Corpus, load_corpus
 from .language import BOS, EOS, Named, sample_turn, vocabulary
@@ -242,8 +243,8 @@ class Trainer:
             tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
         metadata = {"stage": stage, "step": str(step), "history": json.dumps(self.history)}
         path = self.out / "checkpoint.safetensors"
-        save_file({name: value.contiguous() for name, value in tensors.items()}, f"{path}.tmp", metadata)
-        Path(f"{path}.tmp").replace(path)
+        whole = save({name: value.contiguous() for name, value in tensors.items()}, metadata)
+        write_whole(path, lambda file: file.write(whole))
 
     def resume(self, stage: str, optimizer: torch.optim.Optimizer) -> int:
         """Load the last checkpoint, if there is one; returns the step of `stage` to go on from."""
@@ -308,7 +309,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     for stage in STAGES:
         trainer.run(stage)
     trainer.export(options.out / "model")
-    (options.out / "history.json").write_text(json.dumps(trainer.history, indent=1))
+    write_text(options.out / "history.json", json.dumps(trainer.history, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,74 @@
+"""What a sweep chooses from, and the entries of its file."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import DataError, SettingsError
+from ..methods import Method, method_from_json
+from ..models.prompt import Queries, as_queries, queries_name
+from ..settings import read_window
+from ..stored import Reader, items, record, text_of
+from ..strict import shown, whole_number
+
+# Rows of the figures, in the order that a run gives them.
+FIGURES = ("energy before", "energy", "share before", "share", "moved", "damage", "right", "seconds")
+# A sweep's grids have this many rows and columns at most, so that a file of a few bytes makes none of gigabytes.
+MOST_LAYERS = 1000
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a run averages attention over.
+
+    Args:
+        layers: window [a, b).
+        queries: which tokens make up the context token.
+    """
+
+    layers: tuple[int, int]
+    queries: Queries
+
+    def __post_init__(self) -> None:
+        # So that a choice equals the one that comes back from JSON.
+        window = read_window(self.layers, "layers")
+        if not window:
+            raise SettingsError("A choice must have a window (a, b) of layers; got ().")
+        object.__setattr__(self, "layers", window)
+        object.__setattr__(self, "queries", as_queries(self.queries, SettingsError))
+
+    def __str__(self) -> str:
+        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
+
+
+def _choice(value: Any, what: str) -> Choice:
+    found = record(value, what, {"layers": _window, "queries": _queries})
+    return Choice(found["layers"], found["queries"])
+
+
+def _window(value: Any, what: str) -> tuple[int, int]:
+    low, high = (*items(value, what, lambda each, name: whole_number(each, name, 0, MOST_LAYERS, DataError)), -1, -1)[:2]
+    if len(value) != 2 or low >= high:
+        raise DataError(f"{what} must be a window of layers [a, b); got {shown(value)}.")
+    return low, high
+
+
+def _queries(value: Any, what: str) -> Queries:
+    if isinstance(value, list):
+        return items(value, what, _queries)
+    return value if isinstance(value, str) else whole_number(value, what, error=DataError)
+
+
+def _method(value: Any, what: str) -> Method:
+    if not isinstance(value, dict):
+        raise DataError(f"{what} must be an object; got {shown(value)}.")
+    return method_from_json(value)
+
+
+FIELDS: dict[str, Reader] = {
+    "model": text_of,
+    "method": _method,
+    "choices": lambda value, what: items(value, what, _choice),
+    "examples": lambda value, what: items(value, what, text_of),
+    "figures": lambda value, what: items(value, what, text_of),
+    "values": lambda value, what: value,
+}

@@ -1,0 +1,57 @@
+"""The frame of a figure of curves: names below it, one to a line where they are long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from ..display import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
+from .parts import LEFT, RIGHT
+from .words import TEXT, height_of, text_width, written
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# Height of the curves themselves, and of the axis below, in pixels.
+PLOT, AXIS = 300, 56
+# Height of a name's line in a legend, and the width of its sample.
+_ROW, _SAMPLE = 19, 45
+_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY)
+_DASHES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+_SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x")
+
+
+def look(number: int) -> dict[str, dict[str, object]]:
+    """How a line looks: of 36, no two have the same colour and dash, nor, without colour, the same dash and marker."""
+    first, turn = number % 6, number // 6 % 6
+    dash = _DASHES[(first + turn) % 6]
+    return {"line": {"color": _COLORS[first], "dash": dash}, "marker": {"symbol": _SYMBOLS[first], "size": 8}}
+
+
+def legend_name(name: str) -> str:
+    """A line's name, on one line or two."""
+    return written(name, TEXT - _SAMPLE, 2, 12)
+
+
+def framed(figure: Figure, names: Sequence[str], top: int, right: int = RIGHT) -> None:
+    """Set heights and margins, and the legend below: in one row where the names are short, else below each other."""
+    row = sum(text_width(name, 12) + _SAMPLE for name in names) <= TEXT
+    high = _ROW if row else sum(max(_ROW, height_of(legend_name(name), 12) + 5) for name in names)
+    bottom = AXIS + high + 8 if len(names) else AXIS
+    figure.update_layout(
+        height=top + PLOT + bottom,
+        margin={"t": top, "b": bottom, "l": LEFT + 58, "r": right, "pad": 0, "autoexpand": False},
+        legend={
+            "orientation": "h" if row else "v",
+            "x": 0,
+            "y": 0,
+            "xref": "container",
+            "yref": "container",
+            "xanchor": "left",
+            "yanchor": "bottom",
+            "bgcolor": "rgba(0, 0, 0, 0)",
+            "font": {"size": 12},
+        },
+    )
+    figure.update_xaxes(title_standoff=6, automargin=False)
+    figure.update_yaxes(title_standoff=6, automargin=False)

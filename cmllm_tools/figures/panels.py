@@ -1,0 +1,142 @@
+"""Pictures side by side, in rows that fit a notebook.
+
+A figure has no width of its own: it takes that of what it is in, so that no page scrolls, and the picture that JupyterLab
+saves, which has that width, is not stretched. Heights are in pixels; pictures keep their shape, at the left of their
+cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..layout import VisualTokenLayout
+from .parts import LEFT, RIGHT
+from .words import SIZE, height_of, whole, written
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+# The width that heights are reckoned for: of a notebook's output in a window of 700 px.
+PAGE = 640
+WIDE = PAGE - LEFT - RIGHT
+GAP = 20
+# A single picture's longest side, unless it is of extreme shape.
+LARGEST = 460
+# Least width of a tall picture, and its greatest height.
+NARROWEST, TALLEST = 110, 760
+# Room for a scale below all panels.
+BAR = 62
+# Lines of a panel's title.
+LINES = 4
+
+
+def columns_of(count: int, aspect: float = 1.0) -> int:
+    """Panels in a row: two where they are few, so that they are large, else three, or four of tall ones."""
+    if aspect > 2:
+        return min(count, 4)
+    return min(count, 2 if count < 5 else 3)
+
+
+def picture_height(aspect: float, width: float) -> int:
+    """Height of a picture in a cell of a width, for its height as a share of its width."""
+    if aspect <= 1:
+        return round(min(width, LARGEST) * aspect)
+    return round(min(width * aspect, max(LARGEST, min(NARROWEST * aspect, TALLEST))))
+
+
+def aspect_of(layout: VisualTokenLayout) -> float:
+    """An image's height as a share of its width."""
+    width, height = layout.image_size
+    return height / width
+
+
+def panelled(count: int, aspect: float, static: str) -> Figure:
+    """A figure of so many panels; `arrange` gives them their places."""
+    from plotly.subplots import make_subplots
+
+    from .parts import new_figure
+
+    columns = columns_of(count, aspect)
+    return make_subplots(-(-count // columns), columns, figure=new_figure(static))
+
+
+def arrange(
+    figure: Figure,
+    titles: Sequence[str],
+    aspect: float,
+    *,
+    top: int = 0,
+    bottom: int = BAR,
+    axes: tuple[int, int] = (0, 0),
+    lines: int = LINES,
+    marked: Literal["plain", "bold"] = "plain",
+    subtitles: Sequence[str] = (),
+) -> None:
+    """Give each panel its place, and its title above it.
+
+    Args:
+        figure: from `panelled`; the axes' ranges are set.
+        titles: of the panels, of any length.
+        aspect: a panel's height as a share of its width.
+        top, bottom: pixels above and below all panels.
+        axes: pixels for ticks and titles of axes, left of each panel and below it.
+        lines: of a title at most.
+        marked: how titles are set.
+        subtitles: short second lines, or first ones of bold titles.
+    """
+    columns = columns_of(len(titles), aspect)
+    cell = (WIDE - GAP * (columns - 1)) / columns
+    height = picture_height(aspect, cell - axes[0])
+    bold = marked == "bold"
+    heads = []
+    for number, title in enumerate(titles):
+        parts = [written(title, cell * 0.95, lines, bold=bold), *subtitles[number : number + 1]]
+        heads.append("<br>".join(part for part in (parts[::-1] if bold else parts) if part))
+    rows = [heads[at : at + columns] for at in range(0, len(heads), columns)]
+    # A line more than the text has, as pictures would touch it.
+    above = [max(map(height_of, row)) + (6 if any(row) else 0) for row in rows]
+    total = sum(above) + len(rows) * (height + axes[1]) + GAP * (len(rows) - 1)
+    edge = 0.0
+    for number, text in enumerate(heads):
+        row, column = divmod(number, columns)
+        if column == 0:
+            edge += above[row] + (GAP + height + axes[1] if row else 0)
+        left = column * (cell + GAP) / WIDE
+        y1 = 1 - edge / total
+        name = "" if number == 0 else str(number + 1)
+        figure.update_layout(
+            {
+                f"xaxis{name}": {"domain": [left + axes[0] / WIDE, min(left + cell / WIDE, 1.0)], **_fixed("left")},
+                f"yaxis{name}": {"domain": [max(y1 - height / total, 0.0), y1], **_fixed("top")},
+            }
+        )
+        if text:
+            _note(figure, text, left, y1, whole(titles[number], cell * 0.95, lines, bold=bold))
+    for number in range(len(titles), len(rows) * columns):
+        figure.update_layout({f"xaxis{number + 1}": {"visible": False}, f"yaxis{number + 1}": {"visible": False}})
+    figure.update_layout(
+        height=top + total + bottom, margin={"t": top, "b": bottom, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False}
+    )
+
+
+def _fixed(toward: str) -> dict[str, Any]:
+    return {"constrain": "domain", "constraintoward": toward, "automargin": False}
+
+
+def _note(figure: Figure, text: str, x: float, y: float, hover: str | None) -> None:
+    figure.add_annotation(
+        text=text,
+        hovertext=hover,
+        showarrow=False,
+        align="left",
+        font={"size": SIZE},
+        x=x,
+        y=y,
+        yshift=3,
+        xref="paper",
+        yref="paper",
+        xanchor="left",
+        yanchor="bottom",
+        borderpad=0,
+    )

@@ -1,0 +1,71 @@
+"""A latent as callers give it: a tensor, an array, or a run, whose latent and way of decoding belong together."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+
+from ..errors import CaptureError
+from ..strict import shown
+from .replay import LanguageCall
+from .undisturbed import unaffected
+
+
+@runtime_checkable
+class Steered(Protocol):
+    """What a run leaves behind: a `Trace` or a `Steering`, or anything with these two."""
+
+    @property
+    def latent(self) -> torch.Tensor:
+        """(visual token, width)."""
+
+    @property
+    def method(self) -> Any:
+        """Settings, whose `contrast_decoding` says how answers are decoded."""
+
+
+Latent = torch.Tensor | np.ndarray | Steered
+
+
+@unaffected(gradient=True)
+def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
+    """The tensor, where the call's states are; one that requires a gradient keeps it.
+
+    Args:
+        latent: (visual token, width), or one for each copy of the prompt, (copy, visual token, width).
+        call: whose visual states it is for.
+
+    Raises:
+        CaptureError: for one of another shape, that is no array of numbers, or not finite in the states' dtype.
+    """
+    if isinstance(latent, Steered):
+        latent = latent.latent
+    values, states = _tensor(latent), call.states
+    expected = (len(call.visual), states.shape[-1])
+    if tuple(values.shape) not in (expected, (call.copies, *expected)):
+        raise CaptureError(
+            f"A latent must have shape (visual token, width) = {expected}; got {tuple(values.shape)}, for a batch of "
+            f"{call.copies}. It belongs to one prompt: optimise again for another image or model."
+        )
+    values = values.to(states.device, None if values.is_floating_point() else torch.float32)
+    finite = torch.isfinite(values.detach().to(states.dtype))
+    if not finite.all():
+        raise CaptureError(
+            f"A latent must be finite; {int((~finite).sum())} of these {finite.numel()} values are not in {states.dtype}. "
+            "Take one of an earlier step, or a wider dtype."
+        )
+    return values
+
+
+def _tensor(latent: Any) -> torch.Tensor:
+    try:
+        # A copy, as an array may be one that must not be written to.
+        values = torch.from_numpy(np.array(latent)) if isinstance(latent, np.ndarray) else latent
+    except TypeError:
+        values = latent
+    if not torch.is_tensor(values) or values.dtype == torch.bool or values.is_complex() or values.layout != torch.strided:
+        raise CaptureError(
+            "A latent must be a tensor or an array of numbers, (visual token, width), or a run that has one (a Trace); "
+            f"got {shown(latent)}."
+        )
+    return values

@@ -1,0 +1,116 @@
+"""What callers may tell transformers' `generate`, read strictly: a wrong answer is never given for an option it ignores."""
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from transformers import GenerationConfig
+
+from ..errors import SettingsError
+from ..strict import flag, number, shown, whole_number
+from .family import Family
+
+
+def _processors(value: Any, what: str) -> list[Any]:
+    if not isinstance(value, list | tuple) or not all(callable(each) for each in value):
+        raise SettingsError(f"{what} must be a list of objects that can be called, as [it]; got {shown(value)}.")
+    return list(value)
+
+
+_READ: dict[str, Callable[[Any, str], Any]] = {
+    "max_new_tokens": lambda value, what: whole_number(value, what, 1),
+    "min_new_tokens": lambda value, what: whole_number(value, what, 0),
+    "num_beams": lambda value, what: whole_number(value, what, 1),
+    "num_return_sequences": lambda value, what: whole_number(value, what, 1),
+    "no_repeat_ngram_size": lambda value, what: whole_number(value, what, 0),
+    "top_k": lambda value, what: whole_number(value, what, 0),
+    "logits_processor": _processors,
+    "stopping_criteria": _processors,
+    "do_sample": flag,
+    "use_cache": flag,
+    "temperature": lambda value, what: number(value, what, above=0),
+    "top_p": lambda value, what: number(value, what, above=0, most=1),
+    "repetition_penalty": lambda value, what: number(value, what, above=0),
+    "max_time": lambda value, what: number(value, what, above=0),
+}
+# Arguments of `generate` beside those of its configuration.
+_BESIDE = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer", "tokenizer"}
+_LENGTHS = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
+_INPUT = "the prompt's tensors are those that `prepare` made"
+# Options that are not taken, by why.
+_REASONS: dict[str, tuple[str, ...]] = {
+    _INPUT: (
+        *("inputs", "inputs_embeds", "input_ids", "attention_mask", "position_ids", "past_key_values", "pixel_values"),
+        *("encoder_outputs", "decoder_input_ids", "decoder_inputs_embeds", "labels", "token_healing"),
+    ),
+    "an answer's text and ids are what is given back; AnswerScore has log-probabilities, capture_attention attention": (
+        *("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+    ),
+    "one answer is given back; to sample several, call it several times with do_sample=True": ("num_return_sequences",),
+    "guessed tokens are read several at a time, and answers are to be the model's own": (
+        *("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp", "speculation_type"),
+    ),
+    "answers are greedy, sampled, or searched for with plain beams": (
+        *("num_beam_groups", "diversity_penalty", "constraints", "force_words_ids", "penalty_alpha", "dola_layers"),
+    ),
+    "contrast= is what decodes against another branch": (
+        *("guidance_scale", "negative_prompt_ids", "negative_prompt_attention_mask"),
+    ),
+    "no code from elsewhere is run": ("custom_generate", "trust_remote_code"),
+    "its settings are given by name (num_beams=3)": ("generation_config",),
+    "a latent is added to a prompt that is read in one piece": ("prefill_chunk_size",),
+    "it runs in one process": ("synced_gpus",),
+    **{f"the bound is {bound}=, which does not count the prompt": (name,) for name, bound in _LENGTHS.items()},
+}
+_REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
+
+
+def read_options(options: dict[str, Any], family: Family, inputs: Collection[str]) -> dict[str, Any]:
+    """Options for `model.generate`, with those that make answers before and after steering comparable.
+
+    Args:
+        options: as given.
+        family: of the model.
+        inputs: names of the prompt's own tensors.
+
+    Raises:
+        SettingsError: for one that does not exist, that cannot be kept, out of range, or at odds with another.
+    """
+    own = vars(GenerationConfig()).keys()
+    known = own | _BESIDE
+    # Whatever the checkpoint's generation config says.
+    read: dict[str, Any] = dict.fromkeys(own & _REFUSED.keys() - _LENGTHS.keys())
+    read |= {"do_sample": False, "num_beams": 1, "num_return_sequences": 1}
+    for name, value in options.items():
+        if name in _REFUSED or name in inputs:
+            if value is None or value is False or (name == "num_return_sequences" and value == 1):
+                continue
+            raise SettingsError(
+                f"generate does not take {name}=: {_REFUSED.get(name, _INPUT)}. Leave it out; got {shown(value)}."
+            )
+        if name not in known or name.startswith("_"):
+            raise SettingsError(
+                f"An option of generate must be one of transformers' GenerationConfig (num_beams, do_sample, temperature, "
+                f"...), or one of {', '.join(sorted(_BESIDE))}; got {name}={shown(value)}."
+            )
+        if value is not None or name == "max_new_tokens":
+            read[name] = _READ[name](value, name) if name in _READ else value
+    _check_together(read, family)
+    try:
+        # What transformers itself says of its settings, before anything is run.
+        GenerationConfig(**{name: value for name, value in read.items() if name in own})
+    except (ValueError, TypeError) as error:
+        raise SettingsError(f"Options of generate must be ones that transformers takes: {error}") from error
+    return read
+
+
+def _check_together(read: dict[str, Any], family: Family) -> None:
+    if read["num_beams"] > 1 and not family.beams:
+        raise SettingsError(
+            f"Beam search needs several copies of a prompt in one batch, which {family.name} does not keep apart (see "
+            "`cmllm families`); leave out num_beams."
+        )
+    if read["num_beams"] > 1 and read.get("streamer") is not None:
+        raise SettingsError("A streamer is told each token when it is chosen, which no beam is before the end; give one.")
+    least, most = read.get("min_new_tokens") or 0, read["max_new_tokens"]
+    if least > most:
+        raise SettingsError(f"min_new_tokens must be at most max_new_tokens; got {least} and {most}.")

@@ -1,0 +1,106 @@
+"""What a prompt was prepared with: which model, in which state."""
+
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any
+from weakref import ref
+
+import torch
+
+from ..errors import PromptError
+
+# So many parameters, spread over the model, are looked at in so many places each.
+_PARAMETERS, _PLACES = 16, 8
+
+
+class WeightsWarning(UserWarning):
+    """A model's weights have changed since a prompt was prepared."""
+
+
+@dataclass(eq=False)
+class Origin:
+    """The model that prepared a prompt, and its state then.
+
+    Args:
+        model: weak reference to the transformers model.
+        dtype: of its weights.
+        device: where it takes its inputs.
+        weights: mark of its weights; see `weights_mark`.
+        told: whether a change of the weights has been warned about.
+    """
+
+    model: Any
+    dtype: torch.dtype
+    device: torch.device
+    weights: int
+    told: bool = False
+
+    @classmethod
+    def of(cls, mllm: Any) -> "Origin":
+        """Of a prompt that `mllm` prepares now."""
+        return cls(ref(mllm.model), mllm.model.dtype, mllm.device, weights_mark(mllm.model))
+
+    def check(self, mllm: Any) -> None:
+        """Refuse another model, or one that was moved or cast since; warn once when its weights have changed.
+
+        Raises:
+            PromptError: naming what differs.
+        """
+        if self.model() is not mllm.model:
+            raise PromptError(
+                f"A prompt must be used with the model that prepared it; {mllm.name} is another one. "
+                "Prepare it again with this model."
+            )
+        for what, then, now in (("dtype", self.dtype, mllm.model.dtype), ("device", self.device, mllm.device)):
+            if then != now:
+                raise PromptError(
+                    f"A prompt must be used with the {what} that its model had when it was prepared, {then}; the model "
+                    f"now has {now}. Prepare it again."
+                )
+        if not self.told and self.weights != weights_mark(mllm.model):
+            self.told = True
+            warnings.warn(
+                f"The weights or adapters of {mllm.name} have changed since this prompt was prepared; its visual states "
+                "are those of before. Prepare it again where they depend on what changed.",
+                WeightsWarning,
+                stacklevel=_outside(),
+            )
+
+
+def _outside() -> int:
+    """How many frames up the caller's own code is that uses the package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").split(".")[0] == __package__.split(".")[0]:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def weights_mark(model: Any) -> int:
+    """A number that changes with a model's weights, and takes a millisecond for a thousand parameters.
+
+    It counts where each parameter lies and how often it was written to, which adapters are in use, and some values, as
+    writing through `.data` is not counted by torch. Weights that accelerate brings in from elsewhere are not looked at, and
+    quantised ones not at where they lie, as bitsandbytes moves them about.
+    """
+    marks: list[Any] = []
+    plain: list[torch.Tensor] = []
+    for module in model.modules():
+        adapters = vars(module).get("_active_adapter")
+        if adapters is not None:
+            own = vars(module)
+            marks.append(repr((own.get("_disable_adapters"), adapters, own.get("merged_adapters"), own.get("scaling"))))
+        for each in module._parameters.values():
+            if each is None or each.is_meta or each.is_inference():
+                continue
+            marks.append(each._version)
+            if each.is_floating_point() and not hasattr(each, "quant_state"):
+                marks.append(each.data_ptr())
+                plain.append(each)
+    values: dict[torch.device, list[torch.Tensor]] = {}
+    for each in plain[:: max(1, len(plain) // _PARAMETERS)]:
+        if each.is_contiguous() and each.numel():
+            flat = each.detach().view(-1)
+            values.setdefault(each.device, []).append(flat[:: max(1, len(flat) // _PLACES)].float())
+    marks += [torch.cat(several).cpu().numpy().tobytes() for several in values.values()]
+    return hash(tuple(marks))

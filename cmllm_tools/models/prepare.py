@@ -1,0 +1,189 @@
+"""From an image and a question to a prompt: the processor's tensors, the recorded call, the visual tokens' places."""
+
+from __future__ import annotations
+
+import inspect
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..errors import ImageError, PromptError, UnsupportedModelError
+from ..images import refusing_small_images
+from ..strict import shown
+from .geometry import Placement, Seen
+from .origin import Origin
+from .probe import probe
+from .processor_options import checked, cut_at
+from .prompt import Prompt
+from .replay import LanguageCall, record
+from .template import prompt_text, text_span
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
+
+
+@refusing_small_images
+def prepare(mllm: Mllm, image: Image.Image, question: str, options: dict[str, Any]) -> Prompt:
+    """See `Mllm.prepare`."""
+    text = prompt_text(mllm, question)
+    inputs = tensors(mllm, image, text, options)
+    ids = inputs["input_ids"][0].tolist()
+    padding = _padding(inputs)
+    _check_size(mllm, image, ids)
+    found, image_end, call = candidates(mllm, inputs)
+    placement = _placement(mllm, image, text, inputs, len(found), options)
+    visual = found[torch.from_numpy(placement.placed(image.size))]
+    span, offsets = text_span(mllm, text, question, ids[padding:])
+    if padding + span[0] < image_end and not mllm.family.learned:
+        raise PromptError(
+            f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
+            f"made {shown(text)}. Set processor.chat_template to one that puts the image first."
+        )
+    call = call.at(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual)
+    return Prompt(
+        image=image,
+        question=question,
+        text=text,
+        inputs=inputs,
+        tokens=mllm.words(ids),
+        visual=tuple(visual.tolist()),
+        image_end=image_end,
+        text_span=tuple(padding + position for position in span),
+        layout=placement.layout(image.size),
+        call=call,
+        learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
+        offsets=offsets,
+        origin=Origin.of(mllm),
+    )
+
+
+def tensors(mllm: Mllm, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What the processor makes of both, where the model takes it.
+
+    Raises:
+        ImageError: for an image that the processor cannot take.
+        PromptError: for options that are no processor's, and a prompt that is cut or longer than the model's positions.
+    """
+    processor, tokenizer = mllm.processor, mllm.processor.tokenizer
+    flat = checked(mllm, options)
+    # A cut prompt has lost its question, or part of its image: it is made whole, and refused if it is too long.
+    text_options = {**options.get("text_kwargs", {}), "truncation": False}
+    given = {name: value for name, value in options.items() if name != "truncation"} | {"text_kwargs": text_options}
+    if "mm_token_type_ids" in getattr(processor, "model_input_names", ()):
+        # Not every processor whose model needs them returns them of its own accord.
+        given = {"return_mm_token_type_ids": True} | given
+    bos = tokenizer.bos_token
+    if bos and text.startswith(bos) and "add_special_tokens" not in flat:
+        ids = tokenizer(text, truncation=False)["input_ids"]
+        # The template has written what the tokenizer adds.
+        if ids[:2] == [tokenizer.bos_token_id] * 2:
+            given["text_kwargs"]["add_special_tokens"] = False
+    images = getattr(processor, "image_processor", None)
+    if "input_data_format" in inspect.signature(getattr(images, "preprocess", checked)).parameters:
+        # It would take a side of 1 or 3 pixels for the channels.
+        given["images_kwargs"] = {"input_data_format": "channels_last", **options.get("images_kwargs", {})}
+    try:
+        batch = processor(images=image, text=text, return_tensors="pt", **given)
+    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+        if options:
+            raise PromptError(
+                f"Options of a prompt must be such that {type(processor).__name__} takes them; "
+                f"got {shown(options)}: {error}"
+            ) from error
+        raise ImageError(
+            f"An image must be such that {type(processor).__name__} takes it and the prompt {shown(text)}; "
+            f"got {image.width} x {image.height} px: {error}"
+        ) from error
+    _check_length(mllm, batch["input_ids"].shape[1], cut_at(tokenizer, flat))
+    return {
+        name: value.to(mllm.device, mllm.model.dtype if value.is_floating_point() else None)
+        if torch.is_tensor(value)
+        else value
+        for name, value in batch.items()
+    }
+
+
+def _check_length(mllm: Mllm, length: int, limit: int | None) -> None:
+    if limit is not None and length > limit:
+        raise PromptError(
+            f"A prompt must not be cut, as its question or image would be gone in part; it has {length} tokens, and "
+            f"truncation leaves {limit}. Leave out truncation and max_length, or shorten the question."
+        )
+    config = mllm.model.config
+    text_config = config.get_text_config() if hasattr(config, "get_text_config") else config
+    positions = getattr(text_config, "max_position_embeddings", None)
+    if isinstance(positions, int) and length > positions > 0:
+        raise PromptError(
+            f"A prompt must not be longer than the model's positions; {mllm.name} has {positions}, the prompt {length} "
+            "tokens. Shorten the question, or make the image smaller where it is cut into tiles."
+        )
+
+
+def _check_size(mllm: Mllm, image: Image.Image, ids: list[int]) -> None:
+    """Refuse an image of which processor and model, though they belong together, make too few visual tokens."""
+    token = mllm.processor.tokenizer.convert_tokens_to_ids(str(getattr(mllm.processor, "image_token", "")))
+    count = ids.count(mllm.image_token_id)
+    if mllm.family.site.in_sequence and token == mllm.image_token_id and count < mllm.family.least:
+        raise ImageError(
+            f"An image for {mllm.family.name} must be large enough to fill at least {mllm.family.least} visual tokens; one "
+            f"of {image.width} x {image.height} px fills {count}. Enlarge it."
+        )
+
+
+def candidates(mllm: Mllm, inputs: dict[str, Any]) -> tuple[torch.Tensor, int, LanguageCall | None]:
+    """Positions that may hold visual tokens, where the text goes on after the image, and the call if known by then.
+
+    Raises:
+        UnsupportedModelError: for a prompt without any.
+    """
+    ids, site = inputs["input_ids"][0], mllm.family.site
+    image_id = mllm.image_token_id
+    placeholders = (ids == image_id).nonzero()[:, 0].cpu()
+    image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
+    if not site.in_sequence:
+        call = record(mllm.model, site, inputs, placeholders)
+        return torch.arange(call.states.shape[:-1].numel()), image_end, call
+    if not len(placeholders):
+        raise UnsupportedModelError(
+            f"A prompt must hold visual tokens (token id {image_id}); {mllm.name} was given none. "
+            "Check that processor and model belong together."
+        )
+    return placeholders, image_end, None
+
+
+def _placement(
+    mllm: Mllm, image: Image.Image, text: str, inputs: dict[str, Any], count: int, options: dict[str, Any]
+) -> Placement:
+    if mllm.family.layout is not None:
+        placement = mllm.family.layout(Seen(mllm.model, mllm.processor, image.size, inputs, count))
+        if len(placement.boxes) != count:
+            raise UnsupportedModelError(
+                f"The layout rule of {mllm.family.name} must give a box for each of the {count} states that may be "
+                f"visual; it gave {len(placement.boxes)} ({placement.rule}). Check that processor and model belong "
+                "together, and that the processor has its own settings."
+            )
+        return placement
+    key = (image.size, count, repr(options))
+    if key not in mllm.probed:
+
+        def states(probe_image: Image.Image) -> np.ndarray:
+            probed = tensors(mllm, probe_image, text, options)
+            found, _, call = candidates(mllm, probed)
+            call = call or record(mllm.model, mllm.family.site, probed, found)
+            return call.at(found).visual_states.float().cpu().numpy()
+
+        mllm.probed[key] = probe(states, image.size)
+    return mllm.probed[key]
+
+
+def _padding(inputs: dict[str, Any]) -> int:
+    """Number of padding tokens before the prompt."""
+    mask = inputs.get("attention_mask")
+    if mask is None or bool(mask.all()):
+        return 0
+    if not mask[0, -1]:
+        raise PromptError("A prompt must be padded on the left, so that it ends with its last token; set padding_side.")
+    return int((mask[0] == 0).sum())

@@ -1,0 +1,105 @@
+"""The text around a question: what the processor is given, and which of its tokens are the question's."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import TemplateError
+
+from ..errors import PromptError, UnsupportedModelError
+from .family import UNKNOWN
+from .spelling import apart
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
+
+# Stands for a question, in no template and no language.
+MARK = "\ufffc"
+
+
+# A part of a message that a template wrote out as it came, in Python's way or JSON's.
+_WRITTEN_OUT = re.compile(r"""['"]type['"]\s*:\s*['"](image|text)['"]""")
+
+
+def prompt_text(mllm: Mllm, question: str) -> str:
+    """The question in its template, with the image's placeholder.
+
+    The chat template is the processor's, or its tokenizer's; the family's own stands for a missing one. A message is a list
+    of parts or, for templates that write such a list out, drop the image, or fail on it, one text.
+
+    Raises:
+        PromptError: for a question that is empty, or contains the placeholder.
+        UnsupportedModelError: for a chat template that can use neither.
+    """
+    processor, family = mllm.processor, mllm.family
+    if not isinstance(question, str) or not question.strip():
+        raise PromptError(f"A question must be a text with at least one word; got {question!r}.")
+    image = str(getattr(processor, "image_token", family.image)) if family.way_in == UNKNOWN else family.image
+    placeholders = {"<image>", str(getattr(processor, "image_token", "<image>"))}
+    for placeholder in sorted(placeholders):
+        if placeholder in question:
+            raise PromptError(
+                f"A question must not contain the image placeholder {placeholder!r}, which the template adds; "
+                f"got {question!r}."
+            )
+    source = next((part for part in (processor, processor.tokenizer) if getattr(part, "chat_template", None)), None)
+    if source is None:
+        return family.template.format(image=image, question=question)
+    given = family.content.format(image=image, question=question)
+    parts = [{"type": "image"}, {"type": "text", "text": question}]
+    rendered, reason = [], "it writes out the parts of a message as they are"
+    for content in (parts, given):
+        try:
+            text = _rendered(source, content)
+        except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
+            reason = str(error)
+            continue
+        if not _WRITTEN_OUT.search(text.replace(question, "")):
+            rendered.append(text)
+    if not rendered:
+        raise UnsupportedModelError(
+            f"The chat template of {mllm.name} must take a message with an image and a text, or one text; {reason}. Set "
+            f"{type(source).__name__}.chat_template to one that does."
+        )
+    marked = [text for text in rendered if any(mark in text for mark in (image, *placeholders))]
+    return (marked or rendered)[0]
+
+
+def _rendered(source: Any, content: Any) -> str:
+    return source.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+
+
+def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+    """Positions of the question's tokens among `ids`, and the characters [from, to) of the question that each covers.
+
+    The placeholder before them is expanded, and tokens may be added after.
+
+    Raises:
+        UnsupportedModelError: for a slow tokenizer, or a template that changes the question.
+    """
+    tokenizer = mllm.processor.tokenizer
+    if not tokenizer.is_fast:
+        raise UnsupportedModelError(
+            f"{mllm.name} must have a fast tokenizer, to know which tokens are the question's; "
+            f"got {type(tokenizer).__name__}."
+        )
+    # The template's own words may be those of the question: the place of a mark says which are meant.
+    start = prompt_text(mllm, MARK).find(MARK)
+    start = text.find(question.strip(), start) if start >= 0 else -1
+    end = start + len(question.strip())
+    encoded = tokenizer(text, return_offsets_mapping=True, truncation=False)
+    raw, covered = encoded["input_ids"], apart(encoded["offset_mapping"], text)
+    chosen = [i for i, (low, high) in enumerate(covered) if low < end and high > start and high > low]
+    asked = [raw[i] for i in chosen]
+    found = [i for i in range(len(ids) - len(asked) + 1) if ids[i : i + len(asked)] == asked]
+    if start < 0 or not chosen or not found:
+        raise UnsupportedModelError(
+            f"The question must stand unchanged in the prompt of {mllm.name}; its template made {text!r}."
+        )
+    # What follows the question keeps its length, but for a token or two that a processor adds.
+    expected = len(ids) - len(raw) + chosen[0]
+    first = min(found, key=lambda i: abs(i - expected))
+    origin = start - question.index(question.strip())
+    offsets = tuple((low - origin, high - origin) for low, high in (covered[i] for i in chosen))
+    return tuple(range(first, first + len(asked))), offsets

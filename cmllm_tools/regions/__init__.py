@@ -1,0 +1,20 @@
+"""Regions the user refers to: box, mask, scribble, point; in pixels of the image, origin top left."""
+
+from .base import Region, Size
+from .mask import Mask, from_run_lengths, run_lengths
+from .shapes import Box, Point, Scribble
+from .stored import Regions, as_regions, region_from_json
+
+__all__ = [
+    "Box",
+    "Mask",
+    "Point",
+    "Region",
+    "Regions",
+    "Scribble",
+    "Size",
+    "as_regions",
+    "from_run_lengths",
+    "region_from_json",
+    "run_lengths",
+]

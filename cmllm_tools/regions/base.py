@@ -1,0 +1,105 @@
+"""What all regions share: checks, measures on the image, a picture of themselves."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from numbers import Integral
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..display import Fact, Outline, card, picture
+from ..errors import RegionError
+from ..strict import number, shown
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Region(ABC):
+    """What the user drew. `soft` regions attract by distance (scribble, point), the others by area (box, mask)."""
+
+    soft: ClassVar[bool] = False
+
+    @abstractmethod
+    def check(self, width: int, height: int) -> None:
+        """Raise RegionError unless the region lies on an image of `width` x `height` px."""
+
+    @abstractmethod
+    def cover(self, width: int, height: int) -> np.ndarray:
+        """Share of each pixel that is drawn on: float32 (height, width) in 0..1."""
+
+    @abstractmethod
+    def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
+        """Area of the region left of each x and above each y: (y, x), in square pixels.
+
+        What lies between four such corners is their difference: exact, and without a raster of the image, however large.
+
+        Args:
+            xs: (x,), positions from the image's left edge, in pixels; fractions count.
+            ys: (y,), from its top.
+            size: (width, height) of the image.
+        """
+
+    @property
+    @abstractmethod
+    def bounds(self) -> tuple[float, float, float, float]:
+        """Corners x0, y0, x1, y1 of the smallest box around the region."""
+
+    @abstractmethod
+    def outline(self) -> list[list[tuple[float, float]]]:
+        """Polylines (x, y) that show the region on the image."""
+
+    @abstractmethod
+    def to_json(self) -> dict[str, Any]:
+        """Plain data from which `region_from_json` makes an equal region."""
+
+    @abstractmethod
+    def moved(self, right: float, down: float) -> "Region":
+        """The same shape elsewhere; of a mask, whole pixels, and what leaves the image is lost."""
+
+    @property
+    def drawing(self) -> Outline:
+        """The outline, and whether its points are to be marked, as `display.picture` takes it."""
+        return self.outline(), self.soft
+
+    def _facts(self) -> list[Fact]:
+        return [(field.name, repr(getattr(self, field.name))) for field in fields(self)]
+
+    def _canvas(self) -> Size:
+        """Size of a picture of the region alone: from the image's corner to a little beyond the region."""
+        width, height = (max(1.15 * far, 1) for far in self.bounds[2:])
+        # A region along an edge of the image would make a strip; the shorter side is at least a third.
+        return round(max(width, height / 3)), round(max(height, width / 3))
+
+    def _repr_html_(self) -> str:
+        return card(type(self).__name__, self._facts(), picture(self._canvas(), outlines=[self.drawing]))
+
+
+def coordinates(values: Iterable[Any], needs: str) -> tuple[float, ...]:
+    """Plain finite numbers, whole ones kept whole; RegionError with these words for anything else."""
+    values = tuple(values)
+    try:
+        found = [(value, number(value, needs, error=RegionError)) for value in values]
+    except RegionError as error:
+        raise RegionError(f"{needs}; got {shown(values)}.") from error
+    return tuple(int(as_float) if isinstance(value, Integral) else as_float for value, as_float in found)
+
+
+def between_pixels(counts: Any, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
+    """`Region.areas` of whole pixels, from `counts(columns, rows)`: how many are left of and above whole positions."""
+    (columns, left, right, across), (rows, upper, lower, down) = (
+        _whole_positions(values, limit) for values, limit in zip((xs, ys), size, strict=True)
+    )
+    found = counts(columns, rows)
+    found = found[:, left] * (1 - across) + found[:, right] * across
+    return found[upper] * (1 - down[:, None]) + found[lower] * down[:, None]
+
+
+def _whole_positions(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Pixel edges around each value: all of them in order, where the lower and the upper are, and how far it is between."""
+    values = np.clip(values, 0, limit)
+    low = np.floor(values).astype(int)
+    high = np.ceil(values).astype(int)
+    edges = np.unique(np.concatenate([low, high]))
+    return edges, np.searchsorted(edges, low), np.searchsorted(edges, high), values - low

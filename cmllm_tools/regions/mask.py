@@ -1,0 +1,281 @@
+"""Masks: any set of pixels, from arrays and files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..display import Fact, one_line
+from ..errors import RegionError
+from ..images import ImageSource, grey_values, open_image
+from ..strict import shown, whole_number
+from .base import Region, Size, between_pixels
+
+# Larger than any image that Pillow opens; a few run lengths can stand for more.
+LARGEST_MASK = 2**28
+# Rows that can be added up in eight bits.
+_ROWS = 255
+
+
+@dataclass(frozen=True, eq=False, init=False)
+class Mask(Region):
+    """Any set of pixels.
+
+    Only its bounding box is kept, so that a small object in a large photograph takes little.
+
+    Args:
+        pixels: array or tensor (height, width) of the image's size; non-zero marks the region. A PIL image is read as
+            `from_file` reads it.
+
+    Raises:
+        RegionError: unless it is two-dimensional, of finite numbers or booleans, with at least one marked pixel.
+    """
+
+    size: Size
+    corner: tuple[int, int]
+    part: np.ndarray
+
+    def __init__(self, pixels: Any):
+        marked = _read_image_mask(pixels, None) if isinstance(pixels, Image.Image) else _as_marked(pixels)
+        self._keep(marked, (0, 0), marked.shape[::-1])
+
+    def _keep(self, marked: np.ndarray, corner: tuple[int, int], size: Size) -> None:
+        """Keep what `marked`, with this upper left corner, marks of an image of this size."""
+        rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
+        if not len(rows):
+            raise RegionError(f"A mask needs at least one marked pixel; got none in shape {(size[1], size[0])}.")
+        part = np.ascontiguousarray(marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        part.setflags(write=False)
+        object.__setattr__(self, "size", (int(size[0]), int(size[1])))
+        object.__setattr__(self, "corner", (corner[0] + int(columns[0]), corner[1] + int(rows[0])))
+        object.__setattr__(self, "part", part)
+
+    @classmethod
+    def from_file(cls, source: ImageSource, size: Size | None = None) -> "Mask":
+        """The region that an image file marks.
+
+        Where opacity varies, opaque pixels are the region; otherwise bright ones on dark. A pixel belongs to it from half
+        of the highest value in the file on, so that 0 and 1, 0 and 255, soft rims and a JPEG's noise are all read right.
+
+        Args:
+            source: path, PIL image or anything else that `read_image` takes.
+            size: (width, height) of the image that the mask is for; not checked when None.
+
+        Raises:
+            ImageError: when the file cannot be read.
+            RegionError: when nothing is marked, when it holds labels of several objects, or for another size.
+        """
+        return cls(_read_image_mask(source, size))
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """(height, width) bool, not to be written to."""
+        if self.part.shape == self.size[::-1]:
+            return self.part
+        pixels = np.zeros(self.size[::-1], bool)
+        (left, top), (height, width) = self.corner, self.part.shape
+        pixels[top : top + height, left : left + width] = self.part
+        pixels.setflags(write=False)
+        return pixels
+
+    def _key(self) -> tuple[Size, tuple[int, int], tuple[int, ...]]:
+        return self.size, self.corner, self.part.shape
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mask) and self._key() == other._key() and np.array_equal(self.part, other.part)
+
+    def __hash__(self) -> int:
+        return hash((self._key(), self.part.tobytes()))
+
+    def __repr__(self) -> str:
+        return one_line("Mask", self._facts())
+
+    def _facts(self) -> list[Fact]:
+        return [("", f"{np.count_nonzero(self.part)} of {self.size[0]} x {self.size[1]} px")]
+
+    def _canvas(self) -> Size:
+        return self.size
+
+    def check(self, width: int, height: int) -> None:
+        if self.size != (width, height):
+            raise RegionError(f"A mask needs the image's shape (height, width) = {(height, width)}; got {self.size[::-1]}.")
+
+    def cover(self, width: int, height: int) -> np.ndarray:
+        return self.pixels.astype(np.float32)
+
+    def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
+        return between_pixels(self._counts, xs, ys, size)
+
+    def _counts(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Marked pixels left of and above whole positions: (row, column)."""
+        height, width = self.part.shape
+        columns, rows = (
+            np.clip(edges - start, 0, side)
+            for edges, start, side in zip((columns, rows), self.corner, (width, height), strict=True)
+        )
+        counts = np.zeros((len(rows), len(columns)))
+        above, reached = np.zeros(width + 1, np.int64), 0
+        for index, row in enumerate(rows):
+            for start in range(reached, row, _ROWS):
+                # Bytes are added up many at a time, and no more rows at once than a byte can count.
+                above[1:] += self.part[start : min(start + _ROWS, row)].view(np.uint8).sum(0, np.uint8)
+            reached = row
+            counts[index] = above.cumsum()[columns]
+        return counts
+
+    def at(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+        """Whether pixels are marked: (row, column) bool, for whole positions on the image."""
+        (left, top), (height, width) = self.corner, self.part.shape
+        inside = np.logical_and.outer((rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width))
+        clipped = np.clip(rows - top, 0, height - 1), np.clip(columns - left, 0, width - 1)
+        return self.part[np.ix_(*clipped)] & inside
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        (left, top), (height, width) = self.corner, self.part.shape
+        return float(left), float(top), float(left + width), float(top + height)
+
+    def outline(self) -> list[list[tuple[float, float]]]:
+        return self._edges
+
+    @cached_property
+    def _edges(self) -> list[list[tuple[float, float]]]:
+        """Borders between marked and unmarked pixels, as runs along rows and columns."""
+        lines: list[list[tuple[float, float]]] = []
+        left, top = self.corner
+        padded = np.pad(self.part, 1)
+        for marked, flip, (along, across) in ((padded, False, (left, top)), (padded.T, True, (top, left))):
+            for line in range(len(marked) - 1):
+                for start, end in _runs(marked[line + 1] != marked[line]):
+                    ends = [(float(along + at - 1), float(across + line)) for at in (start, end)]
+                    lines.append([(y, x) if flip else (x, y) for x, y in ends])
+        return lines
+
+    def moved(self, right: float, down: float) -> "Mask":
+        (left, top), (width, height) = self.corner, self.size
+        left, top = left + round(right), top + round(down)
+        kept = self.part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
+        moved = object.__new__(Mask)
+        moved._keep(kept, (max(left, 0), max(top, 0)), self.size)
+        return moved
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "kind": "mask",
+            "size": [self.size[1], self.size[0]],
+            "counts": run_lengths(self.part, self.corner, self.size),
+        }
+
+
+def _as_marked(pixels: Any) -> np.ndarray:
+    """(height, width) bool of an array or a tensor, the caller's own no longer."""
+    if hasattr(pixels, "is_floating_point"):
+        pixels = pixels.detach().cpu()
+        pixels = pixels.float() if pixels.is_floating_point() else pixels
+    try:
+        pixels = np.asarray(pixels)
+    except ValueError as error:
+        raise RegionError(f"A mask needs shape (height, width); got rows of several lengths: {error}.") from None
+    if pixels.ndim != 2:
+        raise RegionError(f"A mask needs shape (height, width); got {pixels.shape}.")
+    if pixels.dtype.kind not in "biuf":
+        raise RegionError(f"A mask needs booleans or numbers; got {pixels.dtype} of shape {pixels.shape}.")
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        raise RegionError("A mask needs finite values; got NaN or infinity.")
+    return pixels.astype(bool)
+
+
+def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
+    """(height, width) bool, by the rule of `Mask.from_file`."""
+    image = open_image(source)
+    if size is not None and image.size != tuple(size):
+        raise RegionError(
+            f"A mask must have the size of its image, {size[0]} x {size[1]} px; got {image.width} x {image.height} px."
+        )
+    values = _mask_values(image)
+    highest = values.max(initial=0)
+    if highest <= 0:
+        raise RegionError(f"A mask needs at least one marked pixel; got none in {image.width} x {image.height} px.")
+    return values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+
+
+def _mask_values(image: Image.Image) -> np.ndarray:
+    """(height, width): opacity where it varies, else how bright each pixel is."""
+    if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa", "RGBA"):
+        straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
+        opacity = np.asarray(straight.convert("RGBA").getchannel("A"))
+        if opacity.min(initial=255) < opacity.max(initial=0):
+            return opacity.astype(np.uint16)
+    if image.mode == "P" and len(colors := _colors_used(image)) > 2 and any(len(set(color)) > 1 for color in colors):
+        raise RegionError(_LABELS.format(count=len(colors), what="colours of a palette"))
+    if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
+        values = grey_values(image)
+        if values.min(initial=0) < 0:
+            raise RegionError(f"A mask needs values of at least 0; got {shown(values.min())} in {image.mode} mode.")
+    else:
+        # A pure blue is as bright a mark as a white.
+        values = np.asarray(image.convert("RGB")).max(2).astype(np.uint16)
+    # Numbers from 0 on in an image that is all but black are names, and half of the highest would leave some out.
+    if values.dtype.kind == "u" and 1 < values.max(initial=0) < 64 and len(labels := np.unique(values)) > 2:
+        raise RegionError(_LABELS.format(count=len(labels), what=f"values up to {labels[-1]}"))
+    return values
+
+
+_LABELS = (
+    "A mask's file must mark one region, bright on dark; got {count} {what}, which look like labels of several objects. "
+    "Choose one, as in Mask(numpy.asarray(PIL.Image.open(file)) == label)."
+)
+
+
+def _colors_used(image: Image.Image) -> list[tuple[int, ...]]:
+    found = image.convert("RGB").getcolors(256) or []
+    return [color for _, color in found]  # type: ignore[misc]
+
+
+def run_lengths(pixels: np.ndarray, corner: tuple[int, int] = (0, 0), size: Size | None = None) -> list[int]:
+    """Lengths of the runs of equal pixels, row by row; the first run is unmarked and may be 0.
+
+    Args:
+        pixels: (height, width) bool; outside it nothing is marked.
+        corner: where on the image its upper left corner is.
+        size: (width, height) of the image; that of `pixels` when None.
+    """
+    width, height = size or pixels.shape[::-1]
+    ends = [np.zeros(0, int)]
+    for start in range(0, len(pixels), _ROWS):
+        # Some rows at a time, as a photograph's mask is large and its changes are few.
+        padded = np.pad(pixels[start : start + _ROWS], ((0, 0), (1, 1)))
+        rows, columns = np.nonzero(padded[:, 1:] != padded[:, :-1])
+        ends.append((rows + start + corner[1]) * width + columns + corner[0])
+    changes = np.concatenate(ends)
+    # A run that goes on in the next row ends and begins in one place.
+    same = np.append(changes[1:] == changes[:-1], False) | np.append(False, changes[1:] == changes[:-1])
+    changes = changes[~same & (changes < width * height)]
+    return np.diff(np.append(changes, width * height), prepend=0).tolist()
+
+
+def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarray:
+    """The boolean (height, width) array that `run_lengths` described.
+
+    Raises:
+        RegionError: for a size that is none or larger than LARGEST_MASK, or run lengths that do not add up to it.
+    """
+    height, width = (whole_number(side, "A mask's side", 1, LARGEST_MASK, RegionError) for side in (height, width))
+    if height * width > LARGEST_MASK:
+        raise RegionError(f"A mask must have at most {LARGEST_MASK} pixels; got {height} x {width}.")
+    if not isinstance(counts, list | tuple) or not all(type(count) is int and count >= 0 for count in counts):
+        raise RegionError(
+            f"A stored region needs a kind and, of a mask, run lengths of at least 0 as whole numbers; got {shown(counts)}."
+        )
+    if sum(counts) != height * width:
+        raise RegionError(f"The run lengths must add up to {height * width} pixels; got {shown(sum(counts))}.")
+    values = np.arange(len(counts)) % 2 == 1
+    return np.repeat(values, counts).reshape(height, width)
+
+
+def _runs(row: np.ndarray) -> list[tuple[int, int]]:
+    changes = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
+    return [(int(start), int(end)) for start, end in changes.reshape(-1, 2)]

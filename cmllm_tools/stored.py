@@ -1,0 +1,167 @@
+"""What is read back from files: a seal over the bytes, and a strict reading of plain data before anything is made of it."""
+
+import hashlib
+import json
+import re
+import stat
+from collections.abc import Callable, Iterable, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from .errors import CmllmError, DataError
+from .files import said
+from .strict import number, shown
+
+# The entry of a file that holds the SHA-256 of all its bytes, taken while the entry held zeros.
+SEAL = "sha256"
+UNSEALED = "0" * 64
+# Quotes within JSON texts are escaped, so that this is found as an entry only.
+_SEAL = re.compile(rb'"sha256": ?"([0-9a-f]{64})"')
+CHANGED = "its bytes are not those that were saved (SHA-256)"
+CHUNK = 1 << 20
+# Bytes of a JSON file; longer ones are no results of this package.
+MOST_JSON = 1 << 30
+
+Reader = Callable[[Any, str], Any]
+
+
+def seal(data: bytes) -> bytes:
+    """The data with their hash in place of the zeros of their entry `sha256`."""
+    place = _SEAL.search(data)
+    if place is None:
+        raise ValueError("the data have no entry for their hash")
+    return data[: place.start(1)] + hashlib.sha256(data).hexdigest().encode() + data[place.end(1) :]
+
+
+def check_seal(file: BinaryIO, head: bytes) -> bool:
+    """Compare an open file with its hash; False where it has none, as those of an earlier version.
+
+    Args:
+        file: at the end of `head`.
+        head: the file's first bytes, with the entry.
+
+    Raises:
+        ValueError: when a byte is not as it was saved.
+    """
+    place = _SEAL.search(head)
+    if place is None:
+        return False
+    digest = hashlib.sha256(head[: place.start(1)] + UNSEALED.encode() + head[place.end(1) :])
+    while chunk := file.read(CHUNK):
+        digest.update(chunk)
+    if digest.hexdigest().encode() != place.group(1):
+        raise ValueError(CHANGED)
+    return True
+
+
+def open_plain(path: str | PathLike) -> BinaryIO:
+    """Open a regular file to read its bytes; devices and pipes, which may hang or never end, are refused unopened.
+
+    Raises:
+        OSError, ValueError: when there is none.
+    """
+    try:
+        found = Path(path).expanduser()
+        if not stat.S_ISREG(found.stat().st_mode):
+            raise ValueError("it is no regular file")
+        return found.open("rb")
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(str(error)) from error
+
+
+def dump_json(data: Mapping[str, Any]) -> bytes:
+    """A sealed JSON file's bytes.
+
+    Raises:
+        ValueError, TypeError: for data that are not plain and finite.
+    """
+    return seal(json.dumps({SEAL: UNSEALED, **data}, allow_nan=False).encode())
+
+
+def load_json(path: str | PathLike, what: str) -> dict[str, Any]:
+    """The entries of a JSON file that `dump_json` wrote, or that has no seal.
+
+    Raises:
+        DataError: for a file that is missing, damaged, or holds no object.
+    """
+    try:
+        with open_plain(path) as file:
+            text = file.read(MOST_JSON + 1)
+            if len(text) > MOST_JSON:
+                raise ValueError(f"it is longer than {MOST_JSON} bytes")
+            sealed = check_seal(file, text)
+        data = parse_json(text)
+        if not isinstance(data, dict):
+            raise ValueError("it holds no object")
+        if data.pop(SEAL, None) is not None and not sealed:
+            raise ValueError(CHANGED)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{what}; {said(path)} is none: {_why(error)}") from error
+    return data
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Plain data; NaN and infinity are refused, as is what is nested too deeply.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def record(value: Any, what: str, readers: Mapping[str, Reader], error: type[CmllmError] = DataError) -> dict[str, Any]:
+    """An object with exactly these entries, each read by its reader."""
+    if not isinstance(value, dict):
+        raise error(f"{what} must be an object; got {shown(value)}.")
+    if unlike := set(value) ^ set(readers):
+        raise error(f"{what} must have the entries {', '.join(readers)}; these differ: {', '.join(sorted(unlike))}.")
+    return {name: read(value[name], f"{what}'s {name}") for name, read in readers.items()}
+
+
+def items(value: Any, what: str, read: Reader, error: type[CmllmError] = DataError) -> tuple[Any, ...]:
+    """A list, each item read."""
+    if not isinstance(value, list):
+        raise error(f"{what} must be a list; got {shown(value)}.")
+    return tuple(read(item, f"{what}[{index}]") for index, item in enumerate(value))
+
+
+def text_of(value: Any, what: str, error: type[CmllmError] = DataError) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise error(f"{what} must be a text; got {shown(value)}.")
+    return value
+
+
+def array_of(
+    value: Any, what: str, shape: Iterable[int], error: type[CmllmError] = DataError, missing: bool = False
+) -> np.ndarray:
+    """Nested lists of finite numbers as a float array of this shape; null becomes nan where some may be `missing`."""
+    shape, kinds = tuple(shape), {int, float, type(None)} if missing else {int, float}
+    try:
+        found = np.array(value, object)
+        good = found.shape == shape and {type(each) for each in found.ravel()} <= kinds
+        numbers = found.astype(float) if good else None
+    except (ValueError, OverflowError):
+        numbers = None
+    if numbers is None or np.isinf(numbers).any():
+        raise error(f"{what} must be finite numbers of shape {shape}; got {shown(value)}.")
+    return numbers
+
+
+def finite(value: Any, what: str, least: float | None = None, most: float | None = None) -> float:
+    """A number that was saved."""
+    return number(value, what, least, most, error=DataError)
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _why(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -1,0 +1,284 @@
+"""A trace on the disk: safetensors with JSON metadata under a seal, and what must hold of a file before it is used."""
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .errors import CmllmError, TraceError
+from .files import said, write_whole
+from .layout import VisualTokenLayout
+from .methods import Method, method_from_json
+from .regions import Region, region_from_json
+from .stored import (
+    CHANGED,
+    SEAL,
+    UNSEALED,
+    Reader,
+    array_of,
+    check_seal,
+    items,
+    open_plain,
+    parse_json,
+    record,
+    seal,
+    text_of,
+)
+from .strict import flag, number, shown, whole_number
+
+FORMAT = "1"
+# Number type and axes of each tensor.
+TENSORS = {"maps": ("F32", 3), "latent": ("F32", 2), "image": ("U8", 3)}
+# Longest side of the image's copy in a trace, in pixels.
+COPY_SIZE = 512
+# Pixels of all masks together, which run lengths of a few bytes can stand for.
+MOST_MASKED = 1 << 29
+# A header's first bytes are its length; the library's own bound.
+MOST_HEADER = 100_000_000
+IN_MEMORY = "It is still in memory."
+
+
+def write_trace(path: str | PathLike, tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
+    """Write tensors and plain data, whole or not at all.
+
+    Raises:
+        OutputError: when the file cannot be written.
+        TraceError: for data that are not finite, or not plain.
+    """
+    for name, tensor in tensors.items():
+        if not torch.isfinite(tensor).all():
+            raise TraceError(f"A trace's {name} must be finite to be saved; they are not. {IN_MEMORY}")
+    try:
+        text = json.dumps(data, allow_nan=False, default=_plain)
+    except (TypeError, ValueError) as error:
+        raise TraceError(
+            f"A trace must hold plain and finite numbers and texts to be saved: {error}. {IN_MEMORY}"
+        ) from error
+
+    def write(file: BinaryIO) -> None:
+        file.write(seal(save(dict(tensors), {"cmllm_trace": FORMAT, "trace": text, SEAL: UNSEALED})))
+
+    return write_whole(path, write, IN_MEMORY)
+
+
+def read_trace(path: str | PathLike) -> dict[str, Any]:
+    """What a trace file holds, checked: a trace's attributes, steps as dicts; nothing is made before its size is known.
+
+    Raises:
+        TraceError: for a file that is missing, damaged, or not a trace.
+    """
+    try:
+        with open_plain(path) as file:
+            sealed = _check_bytes(file)
+        with safe_open(Path(path).expanduser(), "pt") as file:
+            metadata = file.metadata() or {}
+            _check_kind(path, metadata, sealed)
+            shapes = _shapes(file)
+            data = _checked(parse_json(metadata["trace"]), shapes)
+            # Copies: what is mapped from the file would change, or end, with it.
+            tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
+        for name, tensor in tensors.items():
+            if not torch.isfinite(tensor).all():
+                raise TraceError(f"its {name} must be finite")
+    except _OtherKind:
+        raise
+    except FileNotFoundError:
+        raise TraceError(f"There is no trace at {said(path)}.") from None
+    except (OSError, SafetensorError, CmllmError, ValueError) as error:
+        raise TraceError(
+            f"{said(path)} cannot be read as a trace, it is damaged or another kind of file: {error}"
+        ) from error
+    steps = [step | {"maps": maps} for step, maps in zip(data["steps"], tensors["maps"], strict=True)]
+    return data | {"steps": steps, "latent": tensors["latent"], "image": tensors["image"].numpy()}
+
+
+class _OtherKind(TraceError):
+    """A sound file that is no trace of this version."""
+
+
+def _check_bytes(file: BinaryIO) -> bool:
+    """Whether the file has a seal, which then holds."""
+    length = int.from_bytes(file.read(8), "little")
+    if not 0 < length <= MOST_HEADER:
+        raise ValueError("it does not begin as a safetensors file")
+    head = file.read(length)
+    return check_seal(file, length.to_bytes(8, "little") + head)
+
+
+def _check_kind(path: object, metadata: Mapping[str, str], sealed: bool) -> None:
+    if "cmllm_trace" not in metadata:
+        raise _OtherKind(f"A trace must be a file written by Trace.save; {said(path)} is another safetensors file.")
+    if metadata["cmllm_trace"] != FORMAT:
+        raise _OtherKind(
+            f"{said(path)} has trace format {metadata['cmllm_trace']}; this version reads format {FORMAT}. "
+            "Open it with the version of cmllm_tools that wrote it."
+        )
+    if set(metadata) - {SEAL} != {"cmllm_trace", "trace"}:
+        raise TraceError(f"its metadata must be cmllm_trace, trace and {SEAL}; they are {', '.join(sorted(metadata))}")
+    if SEAL in metadata and not sealed:
+        raise TraceError(CHANGED)
+
+
+def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
+    if set(file.keys()) != set(TENSORS):
+        raise TraceError(f"its tensors must be {', '.join(TENSORS)}; they are {', '.join(sorted(file.keys()))}")
+    shapes = {}
+    for name, (kind, axes) in TENSORS.items():
+        part = file.get_slice(name)
+        shapes[name] = tuple(part.get_shape())
+        if part.get_dtype() != kind or len(shapes[name]) != axes or 0 in shapes[name]:
+            raise TraceError(f"its {name} must be {kind} of {axes} axes; they are {part.get_dtype()} of {shapes[name]}")
+    height, width, channels = shapes["image"]
+    if channels != 3 or max(height, width) > COPY_SIZE:
+        raise TraceError(f"its image must be RGB of at most {COPY_SIZE} px a side; it has shape {shapes['image']}")
+    return shapes
+
+
+def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The metadata as a trace's attributes, in agreement with the tensors' shapes."""
+    readers = _FIELDS | {"layout": _layout, "regions": _no_check, "method": _method}
+    found = record(data, "a trace", readers, TraceError)
+    layout = found["layout"]
+    tokens = len(layout)
+    if shapes["maps"] != (expected := (len(found["steps"]), len(found["layers"]), tokens)):
+        raise TraceError(f"its maps must have shape (step, layer, visual token) = {expected}; they have {shapes['maps']}")
+    if shapes["latent"][0] != tokens:
+        raise TraceError(f"its latent must have {tokens} visual tokens; it has {shapes['latent'][0]}")
+    return found | {"regions": _regions(data["regions"], layout.image_size)}
+
+
+def _regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
+    """The regions; a mask's size is known to be the image's, and bounded, before its pixels are made."""
+    width, height = image_size
+    several = items(value, "regions", _no_check, TraceError)
+    masks = [data for data in several if isinstance(data, dict) and data.get("kind") == "mask"]
+    for data in masks:
+        if data.get("size") != [height, width] or len(masks) * width * height > MOST_MASKED:
+            raise TraceError(f"masks must have the image's size {[height, width]} and at most {MOST_MASKED} px in all")
+        items(data.get("counts"), "a mask's runs", _whole, TraceError)
+    if not several:
+        raise TraceError("regions must be at least one")
+    return tuple(region_from_json(data, image_size) for data in several)
+
+
+def _layout(value: Any, what: str) -> VisualTokenLayout:
+    value = {"merged": False, **value} if isinstance(value, dict) else value
+    found = record(
+        value,
+        what,
+        {"image_size": _pair, "boxes": _no_check, "grid": _pair, "rule": _text, "merged": partial(flag, error=TraceError)},
+        TraceError,
+    )
+    rows, columns = found["grid"]
+    boxes = found["boxes"]
+    # A map to look at is made with a value for each cell and token.
+    if not isinstance(boxes, list) or not boxes or rows * columns > 16 * len(boxes) + 4096:
+        raise TraceError(f"{what} must have boxes, and not many times more cells; got a grid of {rows} x {columns}.")
+    corners = array_of(boxes, f"{what}'s boxes", (len(boxes), 4), TraceError)
+    if (corners[:, :2] > corners[:, 2:]).any() or (np.abs(corners) > 1e9).any():
+        raise TraceError(f"{what}'s boxes must be x0 <= x1 and y0 <= y1, in pixels.")
+    return VisualTokenLayout(found["image_size"], corners, found["grid"], found["rule"], found["merged"])
+
+
+def _method(value: Any, what: str) -> Method:
+    if not isinstance(value, dict):
+        raise TraceError(f"{what} must be an object; got {shown(value)}.")
+    try:
+        return method_from_json(value)
+    except (TypeError, AttributeError) as error:
+        raise TraceError(f"{what} must be that of a run: {error}") from error
+
+
+def _pair(value: Any, what: str) -> tuple[int, int]:
+    found = items(value, what, lambda each, name: whole_number(each, name, 1, 1_000_000, TraceError), TraceError)
+    if len(found) != 2:
+        raise TraceError(f"{what} must be two numbers; got {shown(value)}.")
+    return found[0], found[1]
+
+
+def _whole(value: Any, what: str) -> int:
+    return whole_number(value, what, 0, 1 << 53, TraceError)
+
+
+def _wholes(value: Any, what: str) -> tuple[int, ...]:
+    return items(value, what, _whole, TraceError)
+
+
+def _positive(value: Any, what: str) -> float:
+    return number(value, what, 0, error=TraceError)
+
+
+def _text(value: Any, what: str) -> str:
+    return text_of(value, what, TraceError)
+
+
+def _or_none(read: Reader) -> Reader:
+    return lambda value, what: None if value is None else read(value, what)
+
+
+def _names(read: Reader) -> Reader:
+    def named(value: Any, what: str) -> dict[str, Any]:
+        return record(value, what, dict.fromkeys(value, read) if isinstance(value, dict) else {}, TraceError)
+
+    return named
+
+
+def _no_check(value: Any, what: str) -> Any:
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """A number or array of numpy or torch as Python's."""
+    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
+        return value.tolist()
+    raise TypeError(f"{shown(value)} is a {type(value).__name__}")
+
+
+_STEP: dict[str, Reader] = {
+    "number": _whole,
+    "energy": partial(number, error=TraceError),
+    "share": partial(number, error=TraceError),
+    "latent_norm": _positive,
+    "gradient_norm": _or_none(_positive),
+    "seconds": partial(number, error=TraceError),
+    "answer": _or_none(_text),
+}
+
+
+def _steps(value: Any, what: str) -> Sequence[dict[str, Any]]:
+    return items(value, what, lambda step, name: record(step, name, _STEP, TraceError), TraceError)
+
+
+def _digest(value: Any, what: str) -> str:
+    if len(_text(value, what)) != 64 or set(value) - set("0123456789abcdef"):
+        raise TraceError(f"{what} must be a SHA-256 in hexadecimal; got {shown(value)}.")
+    return value
+
+
+def _model(value: Any, what: str) -> dict[str, str | None]:
+    found = _names(_or_none(_text))(value, what)
+    if not isinstance(found.get("name"), str):
+        raise TraceError(f"{what} must have a name; got {shown(value)}.")
+    return found
+
+
+_FIELDS: dict[str, Reader] = {
+    "steps": _steps,
+    "stopped": _text,
+    "layers": _wholes,
+    "queries": _wholes,
+    "tokens": lambda value, what: items(value, what, _text, TraceError),
+    "question": _text,
+    "text": _text,
+    "image_hash": _digest,
+    "model": _model,
+    "versions": _names(_text),
+    "seed": partial(whole_number, least=-(1 << 64), most=1 << 64, error=TraceError),
+}

@@ -1,0 +1,68 @@
+"""How a latent moves along an energy's gradient: the state of one run, or of several in a batch."""
+
+from abc import ABC, abstractmethod
+
+import torch
+
+
+class Updates(ABC):
+    """State of a run: `latent` is what the next forward uses, `update` moves it along a gradient."""
+
+    latent: torch.Tensor
+
+    @abstractmethod
+    def update(self, gradient: torch.Tensor) -> None:
+        """Move the latent along the energy's gradient."""
+
+    def stopped_early(self) -> torch.Tensor:
+        """The latent that an early stop leaves; the one in use, where stopping changes nothing."""
+        return self.latent
+
+
+class GradientSteps(Updates):
+    """`raw <- raw - alpha gradient`; the average in use is `beta raw + (1 - beta) (average before)`.
+
+    Args:
+        latent: (..., visual token, width), to start with.
+        step_size: alpha.
+        ema: beta.
+        accumulate: the averages of all iterations add up, and an early stop adds the last of them again.
+        scale_gradient: every gradient after the first is scaled by beta: of the average in use, the part that depends on
+            the raw latent is beta times it.
+    """
+
+    def __init__(self, latent: torch.Tensor, step_size: float, ema: float, accumulate: bool, scale_gradient: bool):
+        self.raw = self.average = self.latent = latent
+        self.step_size, self.ema, self.accumulate, self.scale_gradient = step_size, ema, accumulate, scale_gradient
+        self.first = True
+
+    def update(self, gradient: torch.Tensor) -> None:
+        if self.scale_gradient and not self.first:
+            gradient = gradient * self.ema
+        self.first = False
+        self.raw = self.raw - self.step_size * gradient
+        self.average = self.ema * self.raw + (1 - self.ema) * self.average
+        self.latent = self.latent + self.average if self.accumulate else self.average
+
+    def stopped_early(self) -> torch.Tensor:
+        return self.latent + self.average if self.accumulate else self.latent
+
+
+class AdamSteps(Updates):
+    """Adam (Kingma and Ba, arXiv 1412.6980) on the latent; its state has the latent's dtype.
+
+    Args:
+        latent: (..., visual token, width), to start with.
+        step_size: learning rate.
+        betas, eps: Adam's.
+        loss_scale: factor on the gradient.
+    """
+
+    def __init__(self, latent: torch.Tensor, step_size: float, betas: tuple[float, float], eps: float, loss_scale: float):
+        self.latent = latent.detach().clone().requires_grad_()
+        self.loss_scale = loss_scale
+        self.adam = torch.optim.Adam([self.latent], lr=step_size, betas=betas, eps=eps)
+
+    def update(self, gradient: torch.Tensor) -> None:
+        self.latent.grad = self.loss_scale * gradient
+        self.adam.step()

@@ -1,0 +1,133 @@
+"""Every public figure at the size of real work: long texts, many layers, steps and panels, photographs."""
+
+import numpy as np
+import torch
+from PIL import Image
+
+import cmllm_tools as cm
+from cmllm_tools import figures
+from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
+from cmllm_tools.analysis.layers import HeadGrid
+from cmllm_tools.analysis.sinks import sinks_in
+from cmllm_tools.layout import grid_boxes
+from cmllm_tools.trace import Step, Trace
+
+LAYERS, HEADS, STEPS = 40, 32, 101
+QUESTION = ("What is the person in the yellow coat on the left of the picture holding in her hand, and why? " * 4)[:300]
+ANSWER = ("A small red bicycle that leans against the old wooden fence near the river, with a basket. " * 4)[:300]
+
+
+def photograph(width, height):
+    """Green and yellow in large and small pieces, with noise: what a map in the same colours vanishes on."""
+    rng = np.random.default_rng(0)
+    pieces = Image.fromarray(rng.integers((20, 60, 0), (250, 220, 70), (9, 9, 3), np.uint8)).resize((width, height))
+    noise = rng.integers(-12, 12, (height, width, 1), np.int16)
+    return Image.fromarray(np.clip(np.asarray(pieces) + noise, 0, 255).astype(np.uint8))
+
+
+def layout_of(image, grid):
+    return cm.VisualTokenLayout(image.size, grid_boxes((0, 0, *image.size), grid), grid, "fixed grid, centre crop")
+
+
+def peak(layout, x, y, width=0.12):
+    rows, columns = layout.grid
+    down, across = np.mgrid[0.5:rows, 0.5:columns] / np.array([rows, columns])[:, None, None]
+    values = np.exp(-((across - x) ** 2 + (down - y) ** 2) / (2 * width**2)) + 0.02
+    return torch.tensor((0.3 * values / values.sum()).ravel(), dtype=torch.float32)
+
+
+def box_in(image):
+    return cm.Box(0.58 * image.width, 0.48 * image.height, 0.92 * image.width, 0.82 * image.height)
+
+
+def trace_of(image, layout):
+    copy = image.copy()
+    copy.thumbnail((512, 512))
+    steps = []
+    for number in range(STEPS):
+        done = number / (STEPS - 1)
+        maps = peak(layout, 0.3 + 0.4 * done, 0.4 + 0.25 * done).repeat(LAYERS, 1)
+        energy, answer = 0.05 + 0.9 * np.exp(-2 * done), ANSWER if number % 2 else f"Perhaps: {ANSWER}"[:300]
+        steps.append(Step(number, energy, 0.12 + 0.6 * done, maps, number / 2, 0.1, 0.1, answer))
+    return Trace(
+        steps=steps,
+        latent=torch.zeros(len(layout), 8),
+        stopped="finished",
+        method=cm.ControlMLLMPlus(steps=STEPS - 1, layers=(0, LAYERS)),
+        regions=(box_in(image),),
+        layout=layout,
+        layers=tuple(range(LAYERS)),
+        queries=(1, 2),
+        tokens=("the", "person", "here"),
+        question=QUESTION,
+        text=QUESTION,
+        image=np.asarray(copy),
+        image_hash="0" * 64,
+        model={"name": "a model", "revision": None, "class": "", "dtype": "", "attention": ""},
+        versions={},
+        seed=0,
+    )
+
+
+def of_image(name, image, layout):
+    """What shows an image; its names end with `name`."""
+    trace = trace_of(image, layout)
+    words, box = tuple(QUESTION.split()), box_in(image)
+    maps = [(f"layer {n}" if n % 2 else f"{n}: {ANSWER[:70]}", peak(layout, 0.1 * n, 0.5)) for n in range(8)]
+    regions = {title: box if n % 2 else cm.Point(0.1 * n * image.width + 1, 9) for n, (title, _) in enumerate(maps)}
+    two = [cm.ContextMap(peak(layout, x, 0.2, 0.05), layout, words) for x in (0.2, 0.22)]
+    drawn = {
+        "before_after": figures.before_after(trace),
+        "before_after own": figures.before_after(trace, "own"),
+        "step_player": figures.step_player(trace),
+        "map_on_image": figures.map_on_image(two[0], image, box),
+        "maps_on_image six": figures.maps_on_image(maps[:6], image, layout, box, "attention"),
+        "maps_on_image": figures.maps_on_image(maps, image, layout, box, "attention", "own"),
+        "token_weights": figures.token_weights(layout, image, regions),
+        "sinks_on_image": figures.sinks_on_image(sinks_in(two, 2), image),
+        "visual_tokens": figures.visual_tokens(layout, image),
+        "energy_curve": figures.energy_curve(trace),
+    }
+    return {f"{key}, {name}": figure for key, figure in drawn.items()}
+
+
+def of_numbers():
+    """What shows none."""
+    rng = np.random.default_rng(0)
+    x = np.arange(STEPS)
+    lines = {f"{n}: {ANSWER[: 300 if n == 3 else 60 * (n % 2)]}": (x, np.exp(-x / (20 + 5 * n))) for n in range(12)}
+    shares = rng.random((LAYERS, HEADS)) ** 3
+    grid = HeadGrid(shares, 0.12, tuple(range(LAYERS)), tuple(range(HEADS)), 4 * rng.random((9, LAYERS, HEADS)))
+    hits = rng.integers(0, 50, (LAYERS, HEADS))
+    few = Sweep.empty(QUESTION, cm.ControlMLLMPlus(), windows(6, ("text", "last")), ["0", "1"])
+    few.values[:] = 1.0
+    many = Sweep.empty(
+        QUESTION, cm.ControlMLLMPlus(), windows(LAYERS, ("text", "last", tuple(QUESTION.split()))), ["0", "1"]
+    )
+    many.values[:] = rng.random((1, len(many.choices), 2))
+    ranking = HeadRanking(QUESTION, grid.layers, grid.heads, 50, hits, 0.05, hits / 9, np.stack([hits, hits]))
+    scores = np.linspace([0, 1, 8], [1, 5, 2], 21).T
+    return {
+        "curves": figures.curves(lines, f"step {QUESTION}", f"energy {QUESTION}", QUESTION),
+        "curves, few": figures.curves({name: ([0, 1], [1, 2]) for name in "abc"}, "step", "energy", "Energy"),
+        "head_grid": figures.head_grid(grid),
+        "head_ranking": figures.head_ranking(ranking),
+        "insertion_deletion": figures.insertion_deletion(
+            Curves(*scores, *rng.random((2, 5, 21)), f"log p({ANSWER!r}) - log p({QUESTION!r})")
+        ),
+        "window_grid": figures.window_grid(many, "moved", recommend(many)),
+        "window_grid, equal": figures.window_grid(few, "share"),
+    }
+
+
+def windows(layers, contexts):
+    return [Choice((a, b), context) for context in contexts for b in range(1, layers + 1) for a in range(b)]
+
+
+def every_figure():
+    large, tall = photograph(4000, 3000), photograph(300, 2000)
+    return {
+        **of_image("12 MP", large, layout_of(large, (24, 24))),
+        **of_image("tall", tall, layout_of(tall, (40, 6))),
+        **of_numbers(),
+    }

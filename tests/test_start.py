@@ -1,0 +1,83 @@
+"""What starting costs: the package and its command line load nothing heavy before something needs it."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import cmllm_tools as cm
+from cmllm_tools.cli import main
+from cmllm_tools.cli.commands import COMMANDS
+
+HEAVY = ["IPython", "PIL", "numpy", "plotly", "scipy", "tokenizers", "torch", "transformers"]
+LOADED = f"import sys; print([name for name in {HEAVY} if name in sys.modules])"
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("option", ["--version", "--help"])
+def test_the_command_line_says_what_it_is_without_loading_a_model(option):
+    code = f"from cmllm_tools.cli import main\ntry: main(['{option}'])\nexcept SystemExit as end: print(end.code)\n{LOADED}"
+    *_, status, heavy = run(code)
+    assert (status, heavy) == ("0", "[]")
+
+
+def test_the_package_loads_nothing_heavy():
+    assert run(f"import cmllm_tools as cm; cm.__version__, dir(cm), cm.CmllmError\n{LOADED}") == ["[]"]
+
+
+def test_every_public_name_can_be_had():
+    code = "from cmllm_tools import *\nimport cmllm_tools as c\n"
+    code += "print([n for n in c.__all__ if globals()[n] is not getattr(c, n)])"
+    assert run(code) == ["[]"]
+    for name in cm.__all__:
+        assert getattr(cm, name) is not None
+    assert {*cm.__all__, "analysis", "widgets", "__version__"} <= set(dir(cm))
+    with pytest.raises(AttributeError, match="module 'cmllm_tools' has no attribute 'zebra'"):
+        cm.zebra  # noqa: B018
+
+
+def test_type_checkers_are_told_what_is_there():
+    """The names that load with their first use are those of the imports under TYPE_CHECKING, from the same modules."""
+    (block,) = (node for node in ast.parse(Path(cm.__file__).read_text(encoding="utf-8")).body if isinstance(node, ast.If))
+    told = {alias.name: node.module for node in block.body for alias in node.names}
+    rooms = {name for name, module in told.items() if module is None}
+    assert {name: module for name, module in told.items() if module} == cm._HOME
+    assert rooms == set(cm._ROOMS)
+    assert set(cm.__all__) == {*cm._HOME, "figures"}
+
+
+def test_functions_named_like_their_modules_stay_functions():
+    """Whatever is imported first: each order in a package that is loaded anew, in one process."""
+    code = (
+        "import importlib, itertools, sys\n"
+        "for name in ('energy', 'optimize'):\n"
+        "    other = {'energy': 'hard_energy', 'optimize': 'Steering'}[name]\n"
+        "    steps = [name, other, f'cmllm_tools.{name}']\n"
+        "    for order in itertools.permutations(steps):\n"
+        "        for key in [key for key in sys.modules if key.split('.')[0] == 'cmllm_tools']: del sys.modules[key]\n"
+        "        cm = importlib.import_module('cmllm_tools')\n"
+        "        for step in order:\n"
+        "            importlib.import_module(step) if '.' in step else getattr(cm, step)\n"
+        "            found = getattr(cm, name)\n"
+        "            assert callable(found) and found.__module__ == f'cmllm_tools.{name}', (order, step, found)\n"
+        "print('all orders')"
+    )
+    assert run(code) == ["all orders"]
+
+
+def test_commands_are_listed_as_they_are_run(capsys):
+    for command, (_, summary) in COMMANDS.items():
+        with pytest.raises(SystemExit) as end:
+            main([command, "--help"])
+        assert end.value.code == 0
+        assert f"usage: cmllm {command} [-h]" in capsys.readouterr().out
+        assert summary
+    with pytest.raises(SystemExit):
+        main(["zebra"])
+    assert "invalid choice: 'zebra'" in capsys.readouterr().err
