@@ -128,7 +128,8 @@ class Mllm:
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
-        return spelled(self.processor.tokenizer, ids)
+        with locked(self.processor.tokenizer):
+            return spelled(self.processor.tokenizer, ids)
 
     def generate(
         self,
