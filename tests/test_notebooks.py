@@ -1,3 +1,5 @@
+import os
+import re
 from pathlib import Path
 
 import nbformat
@@ -22,10 +24,28 @@ def test_notebooks_store_no_outputs(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_from_top_to_bottom(path, tmp_path):
+def test_notebooks_run_from_top_to_bottom(path, tmp_path, monkeypatch):
+    # What stands beside the lessons is found by them, in JupyterLab as here.
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join([str(path.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    )
     notebook = nbformat.read(path, as_version=4)
     NotebookClient(notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         bundle = output.get("data", {})
         # What GitHub and an exported page show in the figure's place.
         assert "application/vnd.plotly.v1+json" not in bundle or "<script" not in bundle["text/html"]
+        # The last line of a lesson's claims.
+        if "claims held" in output.get("text", ""):
+            held, made = re.search(r"(\d+) of (\d+) claims held", output["text"]).groups()
+            assert held == made
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_lessons_answer_what_they_ask_and_count_their_claims(path):
+    sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    titles = [source.split("\n")[-1] for source in sources]
+    assert "Predict before you run" in sources[0]
+    assert "## You predicted / it was" in titles
+    assert "print(" in sources[titles.index("## You predicted / it was") + 1]
+    assert sum("claims held" in source for source in sources) == 1
