@@ -28,7 +28,7 @@ _TITLES = {
     "energy": "energy reached",
     "share before": "share in the region at step 0",
     "share": "share in the region reached",
-    "moved": "log-probability of the right answer: how far it moved",
+    "moved": "log-probability of the right answer: how far it moved, in nats",
     "damage": "language damage: log-probability of any answer that makes sense, lost",
     "right": "share of examples with the right answer likeliest",
     "seconds": "seconds a run",
