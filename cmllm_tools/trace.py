@@ -171,7 +171,7 @@ class Trace:
         words = self._words()
         facts += [
             ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
-            ("share in region", f"{first.share:.1%} -> {last.share:.1%}"),
+            ("share", f"{first.share:.1%} -> {last.share:.1%} {where_text(self.regions)}"),
             ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
             ("answers", f"{first.answer!r} -> {last.answer!r}"),
         ]
@@ -276,7 +276,7 @@ def steps_table(steps: Sequence[Step]) -> Html:
         rows.append([step.number, *numbers, f"{step.seconds:.3f}", step.answer or ""])
     if left_out:
         rows.insert(ROWS // 2, [*["..."] * 7, f"{left_out} more steps"])
-    return table(["step", "energy", "share", Html("in region"), "|latent|", "|gradient|", "seconds", "answer"], rows)
+    return table(["step", "energy", "share", Html(""), "|latent|", "|gradient|", "seconds", "answer"], rows)
 
 
 @cache

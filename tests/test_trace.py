@@ -141,3 +141,4 @@ def test_attention_is_in_an_area_and_near_a_mark(trace, regions, where):
     drawn = replace(trace, regions=tuple(regions))
     found = re.findall(r"step \d+: \d+% ([a-z ]+)<", drawn._repr_html_())
     assert found == [where] * 2
+    assert f"% {where}</td>" in drawn._repr_html_()

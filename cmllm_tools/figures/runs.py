@@ -206,7 +206,7 @@ def _curves(trace: Trace) -> list[Any]:
         go.Scatter(
             x=numbers,
             y=[step.share for step in trace.steps],
-            name="share in region",
+            name=f"share {where_text(trace.regions)}",
             mode="lines+markers",
             line={"color": SHARE_COLOR, "dash": "dash"},
             marker={"symbol": "square"},
