@@ -160,7 +160,7 @@ def test_the_progress_bar_counts_every_copy(linear, method, monkeypatch):
     bars = []
 
     class Bar:
-        def __init__(self, total, **options):
+        def __init__(self, *given, total, **options):
             self.total, self.count = total, 0
             bars.append(self)
 

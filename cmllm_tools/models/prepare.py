@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError, PromptError, UnsupportedModelError
-from ..images import refusing_small_images
+from ..images import ImageSource, read_image
 from ..strict import shown
 from .geometry import Placement, Seen
 from .origin import Origin
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .mllm import Mllm
 
 
-@refusing_small_images
-def prepare(mllm: Mllm, image: Image.Image, question: str, options: dict[str, Any]) -> Prompt:
+def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, Any]) -> Prompt:
     """See `Mllm.prepare`."""
+    image = read_image(image)
     text = prompt_text(mllm, question)
     inputs = tensors(mllm, image, text, options)
     ids = inputs["input_ids"][0].tolist()
