@@ -119,6 +119,12 @@ def open_image(image: ImageSource) -> Image.Image:
         raise ImageError(f"{name} cannot be read as an image: {error}") from error
 
 
+def array_of(tensor: Any) -> np.ndarray:
+    """A tensor's values; raises what torch does for a tensor without any, or that numpy has no form of."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
 def grey_values(image: Image.Image) -> np.ndarray:
     """(height, width) values of an image of one channel, as they are stored: uint16, int32 or float32.
 
@@ -237,8 +243,10 @@ def _data_uri(text: str) -> bytes:
 def _from_array(values: Any) -> Image.Image:
     tensor = hasattr(values, "is_floating_point")
     if tensor:
-        values = values.detach().cpu()
-        values = (values.float() if values.is_floating_point() else values).numpy()
+        try:
+            values = array_of(values)
+        except (RuntimeError, TypeError) as error:
+            raise ImageError(f"An image tensor must hold values that can be read; got {shown(values)}.") from error
     kind = f"{values.dtype} of shape {values.shape}"
     given = values
     if values.ndim == 3:

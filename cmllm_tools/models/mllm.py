@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import torch
 
-from ..errors import UnsupportedModelError
+from ..errors import PromptError, UnsupportedModelError
 from ..images import ImageSource
+from ..strict import whole_numbers
 from . import decoding
 from .answer import Answer
 from .family import Family
@@ -128,7 +129,7 @@ class Mllm:
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
-        return spelled(self.processor.tokenizer, ids)
+        return spelled(self.processor.tokenizer, whole_numbers(ids, "Token ids", 0, error=PromptError))
 
     def generate(
         self,

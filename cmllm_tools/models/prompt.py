@@ -10,7 +10,7 @@ from PIL import Image
 from ..display import Fact, card, picture
 from ..errors import CaptureError, CmllmError, PromptError
 from ..layout import VisualTokenLayout
-from ..strict import shown, whole_number
+from ..strict import several, shown, whole_number
 from .origin import Origin
 from .replay import LanguageCall, implementation
 from .spelling import find_word
@@ -197,7 +197,7 @@ def as_queries(queries: Any, error: type[CmllmError] = PromptError) -> str | int
         return whole_number(queries, "A query token that is no word", error=error)
     found = tuple(
         query if isinstance(query, str) else whole_number(query, "Each query token that is no word", error=error)
-        for query in queries
+        for query in several(queries, "Query tokens must be words or positions", error)
     )
     if not found:
         raise error("At least one query token is needed; got none.")
