@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .errors import CmllmError, ImageError
+from .files import reason
 from .strict import shown
 
 # Beyond this ratio of sides the short side holds no content after any model's resize.
@@ -116,7 +117,7 @@ def open_image(image: ImageSource) -> Image.Image:
     except ImageError:
         raise
     except _UNREADABLE as error:
-        raise ImageError(f"{name} cannot be read as an image: {error}") from error
+        raise ImageError(f"{name} cannot be read as an image: {reason(error)}") from error
 
 
 def array_of(tensor: Any) -> np.ndarray:
@@ -218,7 +219,9 @@ def _file(text: str) -> tuple[str, Path]:
         # A pipe would be waited for.
         regular = path.is_file()
     except (ValueError, RuntimeError, OSError) as error:
-        raise error if isinstance(error, ImageError) else ImageError(f"There is no image at {named}: {error}") from None
+        raise (
+            error if isinstance(error, ImageError) else ImageError(f"There is no image at {named}: {reason(error)}")
+        ) from None
     if not regular:
         raise ImageError(f"{named} cannot be read as an image: it is no regular file.")
     return named, path

@@ -91,8 +91,8 @@ class VisualTokenLayout:
 
         What a token sees beyond the image (padding) counts for the part that lies on it.
         """
-        values = np.asarray(values)
-        if values.shape[-1:] != (len(self),):
+        values = _array(values)
+        if values.dtype.kind not in "biuf" or values.shape[-1:] != (len(self),):
             raise UnsupportedModelError(
                 f"Maps must have a value for each of {len(self)} visual tokens; got {values.shape}."
             )
@@ -242,11 +242,16 @@ def grid_boxes(area: Sequence[float] | np.ndarray, grid: tuple[int, int]) -> np.
     return np.stack([x0, y0, x1, y1], 1)
 
 
-def _corners(boxes: Any) -> np.ndarray:
+def _array(values: Any) -> np.ndarray:
+    """Values as an array, which is empty where they are none."""
     try:
-        found = np.asarray(boxes)
+        return np.asarray(values)
     except (ValueError, TypeError, RuntimeError, MemoryError):
-        found = np.empty(0)
+        return np.empty(0)
+
+
+def _corners(boxes: Any) -> np.ndarray:
+    found = _array(boxes)
     if found.ndim != 2 or found.shape[1] != 4 or found.dtype.kind not in "iuf" or not np.isfinite(found).all():
         raise UnsupportedModelError(f"A layout needs boxes (visual token, 4) of finite numbers; got {shown(boxes)}.")
     return found

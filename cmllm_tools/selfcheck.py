@@ -6,7 +6,7 @@ from PIL import Image
 
 from .attention import capture, kernel_errors
 from .errors import CmllmError, UnsupportedModelError
-from .models.mllm import Mllm
+from .models.mllm import Mllm, require
 from .models.prompt import Prompt
 from .models.replay import latent_added
 from .models.undisturbed import unaffected, undisturbed
@@ -29,6 +29,7 @@ def self_check(mllm: Mllm) -> None:
     Raises:
         UnsupportedModelError: naming the assumption that does not hold.
     """
+    require(mllm)
     noise = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE[1], IMAGE_SIZE[0], 3), np.uint8)
     try:
         prompt = mllm.prepare(Image.fromarray(noise), QUESTION)
