@@ -66,7 +66,7 @@ bound:
 	build/bound/bin/python -m pip install --quiet -c build/bound.txt torch
 	build/bound/bin/python -m pip install --quiet -c build/bound.txt -e ".[dev]" "transformers==$(TRANSFORMERS).*"
 	build/bound/bin/python -m pytest -q tests/test_embedded.py tests/test_attention.py tests/test_optimize.py \
-		tests/test_loading.py tests/test_door.py tests/test_families.py
+		tests/test_loading.py
 
 train: venv
 	$(BIN)/python -m cmllm_tools.models.embedded.train

@@ -21,7 +21,7 @@ from .models.latent import Latent, read_latent
 from .models.mllm import Mllm, require
 from .models.prompt import Prompt, Queries
 from .models.undisturbed import unaffected, undisturbed
-from .notation import number_ranges
+from .notation import layers_text, number_ranges
 from .rows import attention_rows
 from .strict import whole_numbers
 
@@ -71,7 +71,7 @@ class Attention:
         on_image = self.values.detach().sum(-1).mean().item()
         facts = [
             ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),
-            ("layers", number_ranges(self.layers)),
+            ("", layers_text(self.layers)),
             ("heads", number_ranges(self.heads) if self.pairs is None else f"of {len(self.pairs)} (layer, head) pairs"),
             ("queries", repr(" ".join(self.words))),
             ("", f"{on_image:.1%} of it on the image"),

@@ -170,9 +170,9 @@ def _target(given: str | PathLike) -> tuple[Path, Path]:
             f"{said(path)} cannot be written: an output must be a regular file, no device, pipe, socket or stream."
         )
     if folder is None or not stat.S_ISDIR(folder):
+        missing = target.parent if path.is_symlink() else path.parent
         raise OutputError(
-            f"The folder of an output path must exist; there is no {said(target.parent)}, so that {said(path)} cannot be "
-            "written."
+            f"The folder of an output path must exist; there is no {said(missing)}, so that {said(path)} cannot be written."
         )
     if locked:
         raise OutputError(f"{said(path)} cannot be written: the file there is read-only.")

@@ -6,8 +6,6 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
-from functools import wraps
 from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
@@ -16,16 +14,12 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import CmllmError, ImageError
+from .errors import ImageError
 from .files import reason
 from .strict import shown
 
 # Beyond this ratio of sides the short side holds no content after any model's resize.
 MAX_ASPECT = 200
-# Below this a side can be taken for the channels.
-LEAST_SIDE = 4
-# Sides up to two patches of any encoder.
-_SMALL = 64
 # One step of 8 bits in 16.
 _SIXTEEN = 257
 # What Pillow raises for files that are cut, damaged or made to mislead.
@@ -68,28 +62,6 @@ def read_image(image: ImageSource) -> Image.Image:
         raise ImageError(
             f"An image in {image.mode} mode cannot be turned into RGB: {error}. Convert it first: image.convert('RGB')."
         ) from error
-
-
-def refusing_small_images(prepare: Callable[..., Any]) -> Callable[..., Any]:
-    """`prepare(model, image, ...)` with its image read, and ImageError where that is too small for the model.
-
-    Image processors take 1 or 3 rows for channels, and some encoders fail raw where less than one token is left.
-    """
-
-    @wraps(prepare)
-    def checked(model: Any, image: ImageSource, *args: Any, **options: Any) -> Any:
-        image = read_image(image)
-        refused = f"An image must be large enough for the model; got {image.width} x {image.height} px. Enlarge or pad it"
-        if min(image.size) < LEAST_SIDE:
-            raise ImageError(f"{refused} to at least {LEAST_SIDE} px a side.")
-        try:
-            return prepare(model, image, *args, **options)
-        except (ValueError, RuntimeError, LookupError, ArithmeticError, TypeError) as error:
-            if isinstance(error, CmllmError) or min(image.size) >= _SMALL:
-                raise
-            raise ImageError(f"{refused}: the model's own code fails on it ({error}).") from error
-
-    return checked
 
 
 def open_image(image: ImageSource) -> Image.Image:

@@ -20,6 +20,7 @@ from .layout import VisualTokenLayout
 from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
+from .notation import layers_text, updates_text
 from .regions import Region
 from .trace_file import COPY_SIZE, read_trace, write_trace
 from .version import VERSION
@@ -150,9 +151,9 @@ class Trace:
         words = self._words()
         return (
             f"Trace({self.model['name']}, {self.question!r}, {type(self.method).__name__}\n"
-            f"  {len(self)} steps, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
+            f"  {updates_text(len(self) - 1)}, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
             f"share in region {first.share:.1%} -> {last.share:.1%}\n"
-            f"  maps {len(self.layers)} layers x {len(self.layout)} visual tokens, queries {words!r}\n"
+            f"  maps {layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}\n"
             f"  answers {first.answer!r} -> {last.answer!r})"
         )
 
@@ -162,7 +163,7 @@ class Trace:
             ("question", repr(self.question)),
             ("method", type(self.method).__name__),
             ("regions", ", ".join(repr(region) for region in self.regions)),
-            ("steps", f"{len(self)} steps, {self.stopped}" if self.steps else f"no steps, {self.stopped}"),
+            ("steps", f"{updates_text(len(self) - 1)}, {self.stopped}" if self.steps else f"no steps, {self.stopped}"),
         ]
         if not self.steps:
             return card("Trace", facts, self._picture(None, ""))
@@ -171,7 +172,7 @@ class Trace:
         facts += [
             ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
             ("share in region", f"{first.share:.1%} -> {last.share:.1%}"),
-            ("maps", f"{len(self.layers)} layers x {len(self.layout)} visual tokens, queries {words!r}"),
+            ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
             ("answers", f"{first.answer!r} -> {last.answer!r}"),
         ]
         grids = [self._grid(step) for step in (first, last)]

@@ -29,7 +29,7 @@ class Linear(PresenceScore):
 
     def __init__(self, weights):
         self.weights, self.states, self.batch = weights, torch.zeros(len(weights), 1), 5
-        self.target, self.answer, self._bar = "linear", "linear", None
+        self.target, self.answer, self._bar, self.half = "linear", "linear", None, False
 
     def _batch(self, presence):
         assert len(presence) <= self.batch
@@ -160,7 +160,7 @@ def test_the_progress_bar_counts_every_copy(linear, method, monkeypatch):
     bars = []
 
     class Bar:
-        def __init__(self, total, **options):
+        def __init__(self, *given, total, **options):
             self.total, self.count = total, 0
             bars.append(self)
 
@@ -173,7 +173,7 @@ def test_the_progress_bar_counts_every_copy(linear, method, monkeypatch):
         def update(self, count):
             self.count += count
 
-    monkeypatch.setattr("tqdm.auto.tqdm", Bar)
+    monkeypatch.setattr("tqdm.tqdm", Bar)
     for known in ("present", "absent"):
         getattr(linear, known)
     attributed(linear, LAYOUT, Settings(method))
@@ -193,7 +193,7 @@ def test_the_model_and_chance_are_left_as_found(mllm, asked, monkeypatch):
     def interrupt(self, count):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tqdm.auto.tqdm.update", interrupt)
+    monkeypatch.setattr("tqdm.tqdm.update", interrupt)
     with pytest.raises(KeyboardInterrupt):
         attribute(mllm, *asked[:2])
     assert_same(before, snapshot(mllm))
@@ -245,7 +245,7 @@ def test_tokens_belong_to_cells_and_regions():
         ({"method": "kernel_shap", "features": (1, 1)}, r"2 or more; got \(1, 1\)"),
         ({"method": "occlusion", "window": 9}, "must be at least as large"),
         ({"steps": 0}, "steps must be at least 1; got 0"),
-        ({"batch": 0}, "got batch=0"),
+        ({"batch": 0}, "at least 1; got 0"),
         ({"token": 2}, r"one of the answer's, 0\.\.1"),
         ({"token": 0, "against": "blue square"}, "token or against, not both"),
         ({"baseline": "black"}, "'mean', 'blank', 'zero' or a tensor of states; got 'black'"),

@@ -136,8 +136,9 @@ def test_bad_queries_and_examples_are_refused(mllm, examples):
 
 
 def test_ranking_shows_itself(ranking):
-    assert "2 layers x 6 heads over 6 examples" in repr(ranking)
-    assert ranking.table(3).count("\n") == 3
+    assert " (2) x 6 heads over 6 examples" in repr(ranking)
+    # A heading, three heads, and what six examples cannot tell.
+    assert ranking.table(3).count("\n") == 4
     page = ranking._repr_html_()
     assert "95 % interval" in page
     assert page.count("<tr>") > 8

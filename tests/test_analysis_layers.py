@@ -115,11 +115,11 @@ def test_grid_shows_itself(tiny):
     grid = region_share(cm.capture_attention(mllm, prompt), REGION)
     layer, head = np.unravel_index(grid.values.argmax(), grid.values.shape)
     assert f"highest layer {layer}, head {head}" in repr(grid)
-    assert "3 layers x 4 heads" in repr(grid)
+    assert "layers 0..2 (3) x 4 heads" in repr(grid)
     page = grid._repr_html_()
     assert page.count("<img") > 1
     assert "by area alone" in page
-    assert f"layers 0 to 2 down, heads 0 to 3 across: 0 to {grid.values.max():.1%} in the region" in page
+    assert f"layers 0..2 (3) down, heads 0..3 across: 0 to {grid.values.max():.1%} in the region" in page
 
 
 def test_region_out_of_view_is_refused(tiny):

@@ -167,7 +167,7 @@ def test_only_what_is_asked_for_is_kept(tiny):
     attention = cm.capture_attention(mllm, prompt, layers=[2, 0, 2], heads=[3, 1], queries="last")
     assert (attention.layers, attention.heads, attention.queries) == ((0, 2), (1, 3), prompt.positions("last"))
     assert attention.values.shape == (2, 2, 1, 16)
-    assert "layers 0, 2, heads 1, 3, queries ':'" in repr(attention)
+    assert "layers 0, 2 (2), heads 1, 3, queries ':'" in repr(attention)
 
 
 @pytest.mark.parametrize(

@@ -177,7 +177,7 @@ def test_mime_bundle_has_the_widget_and_a_static_fallback(explorer):
     assert data["application/vnd.jupyter.widget-view+json"]["model_id"] == explorer.model_id
     assert type(data["text/html"]) is str
     assert data["text/html"].count("<img") == 2
-    assert "layers 0 to 5 down, heads 0 to 5 across" in data["text/html"]
+    assert "layers 0..5 (6) down, heads 0..5 across" in data["text/html"]
     output = new_output("display_data", data=data)
     page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("explorer", outputs=[output])]))
     assert "<b>AttentionExplorer</b>" in page

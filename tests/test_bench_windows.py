@@ -153,6 +153,6 @@ def test_the_figure_shows_each_window_once():
             if choice.queries == context:
                 assert heat.z[choice.layers[0]][choice.layers[1] - 1] == pytest.approx(index + 0.5)
         assert np.isfinite(np.array(heat.z, float)).sum() == 6
-    frames = [shape for shape in figure.layout.shapes if shape.line.width == 4]
+    frames = [shape for shape in figure.layout.shapes if shape.type == "rect" and shape.line.width == 3]
     first, last = recommended.choice.layers[0], recommended.choice.layers[1] - 1
     assert [(shape.x0, shape.y0) for shape in frames] == [(last - 0.5, first - 0.5)]

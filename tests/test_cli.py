@@ -139,13 +139,12 @@ def test_usage_errors(arguments, capsys):
 
 
 def test_interrupted_steer_keeps_its_trace(picture, tmp_path, monkeypatch, capsys):
-    from cmllm_tools.callbacks import Answers
-
     def interrupt(self, run, step):
         if step.number == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(Answers, "on_step", interrupt)
+    # There is no progress bar without a terminal.
+    monkeypatch.setattr(cm.Answers, "on_step", interrupt)
     out = tmp_path / "run.safetensors"
     assert main(["steer", picture, "describe the object.", "--point", "30", "40", "--out", str(out)]) == 130
     assert cm.Trace.load(out).stopped == "interrupted"

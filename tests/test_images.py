@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_families import TINY
 
 import cmllm_tools as cm
 
@@ -234,14 +233,3 @@ def test_palettes_with_transparency_and_cmyk(tmp_path):
     save(Image.new("CMYK", (4, 3), (0, 255, 255, 0)), tmp_path / "ink.tif")
     assert cm.read_image(tmp_path / "ink.tif").getpixel((0, 0)) == (255, 0, 0)
     assert cm.read_image(Image.new("RGBa", (1, 1), (9, 8, 7, 255))).getpixel((0, 0)) == (9, 8, 7)
-
-
-@pytest.mark.parametrize("name", ["video_llava", "mistral3", "lighton_ocr", "gemma4", "llava"])
-def test_an_image_too_small_for_the_model_is_refused_in_words(name):
-    mllm = cm.load(TINY[name]())
-    for size in ((1, 1), (3, 9)):
-        with pytest.raises(cm.ImageError, match=f"large enough for the model; got {size[0]} x {size[1]} px.*at least 4 px"):
-            mllm.prepare(Image.new("RGB", size), "what ?")
-    if name == "mistral3":
-        with pytest.raises(cm.ImageError, match=r"got 8 x 8 px.*the model's own code fails on it"):
-            mllm.prepare(Image.new("RGB", (8, 8)), "what ?")

@@ -98,7 +98,7 @@ def test_a_sweeps_choices_can_be_taken_over(bench):
     bench.layers.sweep = sweep
     dropdown, page = bench.layers._found.children
     assert [option[1] for option in dropdown.options] == [None, choices[1], choices[0]]
-    assert "layers 1..3, last" in page.value
+    assert "layers 1..3 (3), last" in page.value
     dropdown.value = choices[1]
     assert (bench.method.layers, bench.method.queries, bench.method.heads) == ((1, 4), "last", None)
     bench.layers.sweep = None

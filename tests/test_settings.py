@@ -220,7 +220,7 @@ def test_latents_and_baselines_that_are_not_finite_are_refused(tiny):
         lambda: cm.capture_attention(mllm, prompt, latent=latent),
         lambda: cm.analysis.gradient_profile(mllm, prompt, REGION, latent=latent),
     ):
-        with pytest.raises(cm.CaptureError, match=r"A latent must be finite; 1 of these \d+ values are not in"):
+        with pytest.raises(cm.CaptureError, match=r"A latent must be finite; 1 of these \d+ values are not"):
             use()
     with pytest.raises(cm.SettingsError, match="Baseline states must be finite"):
         cm.analysis.attribute(mllm, prompt, "red", baseline=latent)

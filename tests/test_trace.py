@@ -49,7 +49,7 @@ def test_what_is_needed_to_reproduce_is_there(trace):
 
 def test_repr_and_table(trace):
     text = repr(trace)
-    assert "3 steps, finished" in text
+    assert "2 updates, finished" in text
     assert "share in region" in text
     assert "'what is the red object ?'" in text
     assert trace.table().count("\n") == 3

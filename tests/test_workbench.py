@@ -613,7 +613,7 @@ def test_a_layout_that_others_use_stays(mllm, prompt, box):
 
 def test_a_panel_that_cannot_be_made_leaves_nothing(mllm, scene):
     before = living()
-    for given in ({"regions": cm.Box(0, 0, 900, 900)}, {"question": " "}, {"method": cm.ControlMLLM(steps=-3)}):
+    for given in ({"regions": cm.Box(0, 0, 900, 900)}, {"question": " "}, {"method": cm.ControlMLLM(layers=(0, 99))}):
         with pytest.raises(cm.CmllmError):
             Workbench(mllm, scene.image, **given)
     with pytest.raises(cm.RegionError):

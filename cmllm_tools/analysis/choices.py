@@ -6,6 +6,7 @@ from typing import Any
 from ..errors import DataError, SettingsError
 from ..methods import Method, method_from_json
 from ..models.prompt import Queries, as_queries, queries_name
+from ..notation import window_text
 from ..settings import read_window
 from ..stored import Reader, items, record, text_of
 from ..strict import shown, whole_number
@@ -37,7 +38,7 @@ class Choice:
         object.__setattr__(self, "queries", as_queries(self.queries, SettingsError))
 
     def __str__(self) -> str:
-        return f"layers {self.layers[0]}..{self.layers[1] - 1}, {queries_name(self.queries)}"
+        return f"{window_text(self.layers)}, {queries_name(self.queries)}"
 
 
 def _choice(value: Any, what: str) -> Choice:

@@ -18,6 +18,7 @@ from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected
+from ..notation import layers_text
 from ..progress import progress_bar
 from ..regions import Regions
 
@@ -62,7 +63,7 @@ class GradientProfile:
         one, other = np.unravel_index(self.cosines.argmin(), self.cosines.shape)
         strongest = int(self.norms.argmax())
         return [
-            ("", f"{len(self.layers)} layers"),
+            ("", layers_text(self.layers)),
             ("strongest pull", f"layer {self.layers[strongest]}, |gradient| {self.norms[strongest]:.3g}"),
             ("least cosine", f"{self.cosines[one, other]:+.2f}, layers {self.layers[one]} and {self.layers[other]}"),
         ]

@@ -17,6 +17,7 @@ from ..heads import pairs_within
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
+from ..notation import layers_text
 from ..progress import progress_bar
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import number, shown, whole_number, whole_numbers
@@ -158,7 +159,7 @@ class HeadRanking:
         (layer, head), *_ = self.order
         return [
             ("", self.model),
-            ("", f"{len(self.layers)} layers x {len(self.heads)} heads over {self.examples} examples"),
+            ("", f"{layers_text(self.layers)} x {len(self.heads)} heads over {self.examples} examples"),
             ("best", f"layer {layer}, head {head}"),
             ("pointing", f"{self.pointing.min():.1%}..{self.pointing.max():.1%}, mean {self.pointing.mean():.1%}"),
             ("by chance", f"{self.pointing_chance:.1%}"),

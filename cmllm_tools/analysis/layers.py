@@ -12,6 +12,7 @@ from ..energy import Target
 from ..errors import CaptureError, RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
 from ..models.undisturbed import unaffected
+from ..notation import layers_text, number_ranges
 from ..regions import Region, Regions, as_regions
 from ..strict import kind_of, several
 
@@ -81,7 +82,7 @@ class HeadGrid:
     def _facts(self) -> list[Fact]:
         layer, head = np.unravel_index(self.values.argmax(), self.values.shape)
         return [
-            ("", f"{len(self.layers)} layers x {len(self.heads)} heads"),
+            ("", f"{layers_text(self.layers)} x {len(self.heads)} heads"),
             ("share in region", f"{self.values.min():.1%}..{self.values.max():.1%}, mean {self.values.mean():.1%}"),
             ("by area alone", f"{self.chance:.1%}"),
             ("highest", f"layer {self.layers[layer]}, head {self.heads[head]}"),
@@ -174,5 +175,5 @@ def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, 
 
 def head_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Html:
     """A picture of (layer, head) fractions: layers from the top, heads from the left."""
-    across = f"layers {layers[0]} to {layers[-1]} down, heads {heads[0]} to {heads[-1]} across"
+    across = f"{layers_text(layers)} down, heads {number_ranges(heads)} across"
     return grid_picture(values, f"{across}: 0 to {values.max():.1%} {what}")

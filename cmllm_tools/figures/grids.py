@@ -14,7 +14,7 @@ from ..display import card
 from ..regions import Regions
 from ..strict import one_of
 from .panels import BAR
-from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, scale_bar
+from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, place_scale, scale_bar
 from .words import head, written
 
 if TYPE_CHECKING:
@@ -108,6 +108,7 @@ def _grid(
     top = head(figure, written(title))
     # A row is high enough to be told from its neighbours, and a grid of few is not a slab.
     height = min(max(len(layers) * 11, 160), 440)
-    margin = {"t": top, "b": BAR + 38, "l": LEFT + 46, "r": RIGHT, "pad": 0}
+    margin = {"t": top, "b": BAR + 42, "l": LEFT + 46, "r": RIGHT, "pad": 0}
+    place_scale(figure, 44, height)
     figure.update_layout(height=top + height + margin["b"], margin=margin, **STYLE)
     return figure

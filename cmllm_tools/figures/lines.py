@@ -54,4 +54,4 @@ def framed(figure: Figure, names: Sequence[str], top: int, right: int = RIGHT) -
         },
     )
     figure.update_xaxes(title_standoff=6, automargin=False)
-    figure.update_yaxes(title_standoff=6, automargin=False)
+    figure.update_yaxes(automargin=False)

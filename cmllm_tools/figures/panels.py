@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..layout import VisualTokenLayout
-from .parts import LEFT, RIGHT
+from .parts import LEFT, RIGHT, place_scale
 from .words import SIZE, height_of, whole, written
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def arrange(
     bold = marked == "bold"
     heads = []
     for number, title in enumerate(titles):
-        parts = [written(title, cell * 0.95, lines, bold=bold), *subtitles[number : number + 1]]
+        short = [written(text, cell * 0.95) for text in subtitles[number : number + 1]]
+        parts = [written(title, cell * 0.95, lines, bold=bold), *short]
         heads.append("<br>".join(part for part in (parts[::-1] if bold else parts) if part))
     rows = [heads[at : at + columns] for at in range(0, len(heads), columns)]
     # A line more than the text has, as pictures would touch it.
@@ -115,6 +116,7 @@ def arrange(
             _note(figure, text, left, y1, whole(titles[number], cell * 0.95, lines, bold=bold))
     for number in range(len(titles), len(rows) * columns):
         figure.update_layout({f"xaxis{number + 1}": {"visible": False}, f"yaxis{number + 1}": {"visible": False}})
+    place_scale(figure, 8, total)
     figure.update_layout(
         height=top + total + bottom, margin={"t": top, "b": bottom, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False}
     )

@@ -42,7 +42,7 @@ STYLE: dict[str, Any] = {
     "title_xanchor": "left",
     "title_y": 1,
     "title_yanchor": "top",
-    "title_pad": {"l": LEFT, "t": 10},
+    "title_pad": {"l": LEFT, "t": 16},
     "hoverlabel": {"align": "left", "namelength": -1},
     "modebar": {
         "orientation": "v",
@@ -81,11 +81,10 @@ def must_be(value: Any, kind: type | tuple[type, ...], what: str, source: str) -
     """
     if not isinstance(value, kind):
         names = " or ".join(one.__name__ for one in (kind if isinstance(kind, tuple) else (kind,)))
-        raise SettingsError(f"{what} must be a {names}, {source}; got {_kind(value)}.")
+        raise SettingsError(f"{what} must be {_kind(names)}, {source}; got {_kind(type(value).__name__)}.")
 
 
-def _kind(value: Any) -> str:
-    name = type(value).__name__
+def _kind(name: str) -> str:
     return f"an {name}" if name[:1] in "AEIOUaeiou" else f"a {name}"
 
 
@@ -156,7 +155,7 @@ def heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, what: str =
 
 
 def scale_bar(title: str = "", form: str = "") -> dict[str, Any]:
-    """A scale at the foot of a figure, of the same length in each."""
+    """A scale at the foot of a figure, of the same length in each; `place_scale` puts it there."""
     return {
         "orientation": "h",
         "lenmode": "pixels",
@@ -165,16 +164,22 @@ def scale_bar(title: str = "", form: str = "") -> dict[str, Any]:
         "x": 0,
         "xanchor": "left",
         "xpad": 0,
-        "y": 0,
-        "yref": "container",
-        "yanchor": "bottom",
-        "ypad": 4,
+        "yref": "paper",
+        "yanchor": "top",
+        "ypad": 0,
         "nticks": 6,
         "tickformat": form,
         "outlinewidth": 0,
         "tickfont": {"size": 11},
         "title": {"text": title, "side": "top", "font": {"size": 12}},
     }
+
+
+def place_scale(figure: Figure, below: float, high: float) -> None:
+    """Put the scale so many pixels below a plot area of this height."""
+    for item in figure.data:
+        if item.type == "heatmap" and item.colorbar.orientation:
+            item.colorbar.y = -below / high
 
 
 def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1, dim: bool = True) -> None:

@@ -25,6 +25,7 @@ from .parts import (
     must_be,
     new_figure,
     percent_grid,
+    place_scale,
 )
 from .words import TEXT, TITLE_SIZE, head, whole, written
 
@@ -161,7 +162,7 @@ def _steps_shown(trace: Trace) -> list[Step]:
 
 
 def _ticks(trace: Trace) -> int:
-    return max(1, -(-len(trace) // 8))
+    return next((step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500) if len(trace) <= 8 * step), 1000)
 
 
 def _place(figure: Figure, trace: Trace, top: int, ceiling: float) -> None:
@@ -182,7 +183,8 @@ def _place(figure: Figure, trace: Trace, top: int, ceiling: float) -> None:
     figure.update_xaxes(title="step", dtick=_ticks(trace), domain=[0.58, 1], row=1, col=2)
     figure.update_xaxes(title_standoff=4, automargin=False, row=1, col=2)
     figure.update_yaxes(range=[0, ceiling], domain=[low, 1 - _NAMES / high], automargin=False, row=1, col=2)
-    figure.data[0].colorbar.update(y=-10 / high, yref="paper", yanchor="top", len=250)
+    figure.data[0].colorbar.len = 250
+    place_scale(figure, 8, high)
 
 
 def _curves(trace: Trace) -> list[Any]:

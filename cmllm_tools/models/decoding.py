@@ -14,7 +14,7 @@ from .latent import Latent, Steered, read_latent
 from .options import read_options
 from .prompt import Prompt
 from .replay import latent_added
-from .undisturbed import undisturbed
+from .undisturbed import locked, undisturbed
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,8 @@ def generate(
     rows = output if torch.is_tensor(output) else output.sequences
     # A decoder-only model repeats the prompt; an encoder's is no part of what its decoder says, but for one token to begin.
     begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
-    return said(processor.tokenizer, rows[0, begin:].tolist(), _stops(model, processor.tokenizer, options))
+    with locked(processor.tokenizer):
+        return said(processor.tokenizer, rows[0, begin:].tolist(), _stops(model, processor.tokenizer, options))
 
 
 def _check_contrast(family: Family, options: dict[str, Any]) -> None:

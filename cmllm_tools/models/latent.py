@@ -7,7 +7,7 @@ import torch
 
 from ..errors import CaptureError
 from ..strict import shown
-from .replay import LanguageCall
+from .replay import LanguageCall, check_latent
 from .undisturbed import unaffected
 
 
@@ -41,20 +41,8 @@ def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
     if isinstance(latent, Steered):
         latent = latent.latent
     values, states = _tensor(latent), call.states
-    expected = (len(call.visual), states.shape[-1])
-    if tuple(values.shape) not in (expected, (call.copies, *expected)):
-        raise CaptureError(
-            f"A latent must have shape (visual token, width) = {expected}; got {tuple(values.shape)}, for a batch of "
-            f"{call.copies}. It belongs to one prompt: optimise again for another image or model."
-        )
-    values = values.to(states.device, None if values.is_floating_point() else torch.float32)
-    finite = torch.isfinite(values.detach().to(states.dtype))
-    if not finite.all():
-        raise CaptureError(
-            f"A latent must be finite; {int((~finite).sum())} of these {finite.numel()} values are not in {states.dtype}. "
-            "Take one of an earlier step, or a wider dtype."
-        )
-    return values
+    check_latent(values, states, len(call.visual), call.copies)
+    return values.to(states.device, None if values.is_floating_point() else torch.float32)
 
 
 def _tensor(latent: Any) -> torch.Tensor:

@@ -143,7 +143,9 @@ class Mllm:
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
-        return spelled(self.processor.tokenizer, whole_numbers(ids, "Token ids", 0, error=PromptError))
+        ids = whole_numbers(ids, "Token ids", 0, error=PromptError)
+        with locked(self.processor.tokenizer):
+            return spelled(self.processor.tokenizer, ids)
 
     def generate(
         self,

@@ -9,6 +9,7 @@ from weakref import ref
 import torch
 
 from ..errors import PromptError
+from .hooks import modules_of
 
 # So many parameters, spread over the model, are looked at in so many places each.
 _PARAMETERS, _PLACES = 16, 8
@@ -85,15 +86,15 @@ def weights_mark(model: Any) -> int:
     """
     marks: list[Any] = []
     plain: list[torch.Tensor] = []
-    for module in model.modules():
-        adapters = vars(module).get("_active_adapter")
-        if adapters is not None:
-            own = vars(module)
+    for module in modules_of(model):
+        own = module.__dict__
+        if (adapters := own.get("_active_adapter")) is not None:
             marks.append(repr((own.get("_disable_adapters"), adapters, own.get("merged_adapters"), own.get("scaling"))))
         for each in module._parameters.values():
-            if each is None or each.is_meta or each.is_inference():
+            if each is None or each.is_meta:
                 continue
-            marks.append(each._version)
+            # Tensors of inference mode are not counted.
+            marks.append(0 if each.is_inference() else each._version)
             if each.is_floating_point() and not hasattr(each, "quant_state"):
                 marks.append(each.data_ptr())
                 plain.append(each)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError, PromptError, UnsupportedModelError
-from ..images import refusing_small_images
+from ..images import ImageSource, read_image
 from ..strict import shown
 from .geometry import Placement, Seen
 from .origin import Origin
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from .mllm import Mllm
 
 
-@refusing_small_images
-def prepare(mllm: Mllm, image: Image.Image, question: str, options: dict[str, Any]) -> Prompt:
+def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, Any]) -> Prompt:
     """See `Mllm.prepare`."""
+    image = read_image(image)
     text = prompt_text(mllm, question)
     inputs = tensors(mllm, image, text, options)
     ids = inputs["input_ids"][0].tolist()
@@ -70,8 +70,9 @@ def tensors(mllm: Mllm, image: Image.Image, text: str, options: dict[str, Any]) 
     processor, tokenizer = mllm.processor, mllm.processor.tokenizer
     flat = checked(mllm, options)
     # A cut prompt has lost its question, or part of its image: it is made whole, and refused if it is too long.
-    text_options = {**options.get("text_kwargs", {}), "truncation": False}
-    given = {name: value for name, value in options.items() if name != "truncation"} | {"text_kwargs": text_options}
+    given = {name: value for name, value in options.items() if name != "truncation"} | {"truncation": False}
+    if "text_kwargs" in given:
+        given["text_kwargs"] = {name: value for name, value in given["text_kwargs"].items() if name != "truncation"}
     if "mm_token_type_ids" in getattr(processor, "model_input_names", ()):
         # Not every processor whose model needs them returns them of its own accord.
         given = {"return_mm_token_type_ids": True} | given
@@ -80,11 +81,13 @@ def tensors(mllm: Mllm, image: Image.Image, text: str, options: dict[str, Any]) 
         ids = tokenizer(text, truncation=False)["input_ids"]
         # The template has written what the tokenizer adds.
         if ids[:2] == [tokenizer.bos_token_id] * 2:
-            given["text_kwargs"]["add_special_tokens"] = False
+            given["add_special_tokens"] = False
     images = getattr(processor, "image_processor", None)
-    if "input_data_format" in inspect.signature(getattr(images, "preprocess", checked)).parameters:
+    takes = inspect.signature(processor.__call__).parameters.values()
+    named = inspect.signature(getattr(images, "preprocess", checked)).parameters
+    if "input_data_format" in named and any(parameter.kind is parameter.VAR_KEYWORD for parameter in takes):
         # It would take a side of 1 or 3 pixels for the channels.
-        given["images_kwargs"] = {"input_data_format": "channels_last", **options.get("images_kwargs", {})}
+        given["input_data_format"] = "channels_last"
     try:
         batch = processor(images=image, text=text, return_tensors="pt", **given)
     except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:

@@ -240,22 +240,31 @@ def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor,
         CaptureError: when the latent has another shape, or is not finite.
     """
     prompts = states.reshape(len(states) // rows, -1, states.shape[-1])
-    expected = (len(visual), states.shape[-1])
-    if tuple(latent.shape) not in (expected, (len(prompts), *expected)):
-        raise CaptureError(
-            f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
-            f"{len(prompts)}. It belongs to one prompt: optimise again for another image or model."
-        )
-    latent = latent.to(states)
-    if not bool((finite := torch.isfinite(latent)).all()):
-        raise CaptureError(
-            f"A latent must be finite in the model's dtype; {int((~finite).sum())} of {finite.numel()} values are not in "
-            f"{states.dtype}. Take one of an earlier step, or a wider dtype."
-        )
     if latent.is_inference():
         # What was made in inference mode takes no part in a graph.
         latent = latent.clone()
-    return prompts.index_add(1, visual, latent.expand(len(prompts), -1, -1)).view_as(states)
+    check_latent(latent, states, len(visual), len(prompts))
+    return prompts.index_add(1, visual, latent.to(states).expand(len(prompts), -1, -1)).view_as(states)
+
+
+def check_latent(latent: torch.Tensor, states: torch.Tensor, tokens: int, copies: int) -> None:
+    """Refuse a latent that does not fit `tokens` visual tokens of each of `copies` prompts.
+
+    Raises:
+        CaptureError: when it has another shape, or is not finite in the states' dtype.
+    """
+    expected = (tokens, states.shape[-1])
+    if tuple(latent.shape) not in (expected, (copies, *expected)):
+        raise CaptureError(
+            f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
+            f"{copies}. It belongs to one prompt: optimise again for another image or model."
+        )
+    finite = torch.isfinite(latent.detach().to(states.dtype))
+    if not finite.all():
+        raise CaptureError(
+            f"A latent must be finite; {int((~finite).sum())} of these {finite.numel()} values are not in {states.dtype}. "
+            "Take one of an earlier step, or a wider dtype."
+        )
 
 
 @restoring

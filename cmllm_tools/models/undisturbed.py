@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import UnsupportedModelError
+from .hooks import modules_of
 from .interrupts import hear, restoring
 from .quantised import differentiable
 
@@ -62,7 +63,7 @@ def undisturbed(model: nn.Module, gradient: bool = False) -> Iterator[None]:
         UnsupportedModelError: with `gradient`, for a model that was loaded in inference mode.
     """
     with locked(model), unaffected(gradient):
-        modules = list(model.modules())
+        modules = modules_of(model)
         training = [module for module in modules if module.training]
         parameters = [each for module in modules for each in module._parameters.values() if each is not None]
         frozen = next((each for each in parameters if each.is_inference()), None)

@@ -5,7 +5,7 @@ const SUPPRESS = "data-lm-suppress-shortcuts";
 // JupyterLab and Notebook 7 listen on the document before anyone below it, and take single letters for commands: x cuts the
 // cell. They go up from the element that has the focus to one that a command is for, and stop at one with this attribute.
 // As commands are for whatever has the focus, it must be that element's own; on the view's root it comes too late. Saving
-// the notebook stays theirs, so that it is set anew for each key, before they hear of it. Returns a function that ends this.
+// the notebook stays theirs, so that it is set anew for each key, before they hear of it. Returns what ends this.
 function keepKeys(rootOf) {
   const take = (event) => {
     const root = rootOf();

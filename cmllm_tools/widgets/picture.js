@@ -7,7 +7,6 @@ const [WIDEST, HIGHEST] = [440, 800]; // as shown, in CSS pixels; a narrow image
 const NARROW = 120;
 const DIM = 0.45; // how dark the photograph gets under a map drawn at full strength
 const UNSEEN = "rgba(0, 0, 0, 0.6)"; // over what the model does not see, as in the region picker
-const LOW = 0.3; // exponent of the opacity: a twentieth of the highest value is drawn at 0.4 of the strength
 
 function node(parent, tag, attributes = {}, text) {
   const svg = parent.namespaceURI === SVG || tag === "svg";
@@ -27,11 +26,11 @@ function bytes(base64) {
   return values;
 }
 
-// 256 colors from little to much: opaque, or of a strength, where only nothing at all is clear.
-function colorsOf(palette, strength) {
+// 256 colors from little to much: opaque, or of a strength that little reaches soon; `rise` is its exponent.
+function colorsOf(palette, strength, rise) {
   const rgba = bytes(palette);
   return Array.from({ length: 256 }, (_, at) => {
-    const opacity = strength === undefined ? 1 : strength * (at / 255) ** LOW;
+    const opacity = strength === undefined ? 1 : strength * (at / 255) ** rise;
     return `rgba(${rgba.subarray(4 * at, 4 * at + 3).join()},${opacity.toFixed(3)})`;
   });
 }
@@ -129,7 +128,7 @@ function mapOnImage(parent, one, common) {
   }
 
   function prepare() {
-    colors = colorsOf(data.palette, Number(strength.value));
+    colors = colorsOf(data.palette, Number(strength.value), data.rise);
     ramp.style.background = rampOf(colors);
     drawPhotograph(photograph, data, image, Number(strength.value));
     draw();

@@ -12,7 +12,7 @@ import anywidget
 import numpy as np
 from PIL import Image
 
-from ..display import OPACITY, data_uri, palette
+from ..display import OPACITY, RISE, data_uri, palette
 from ..files import write_text
 from ..layout import VisualTokenLayout
 from ..regions import Region
@@ -121,6 +121,7 @@ def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterabl
         ],
         "palette": base64_of(palette()),
         "opacity": OPACITY,
+        "rise": RISE,
     }
 
 

@@ -306,7 +306,7 @@ class Workbench(Panel):
         return self._asked.again(use)
 
     def _subject(self) -> Subject:
-        """What the tab of layers looks into: the run is one on the very prompt."""
+        """What the tab of layers looks into: the run is one on the very image and question."""
         self._asked.ask(self.question)
         run = self._run
         trace = run.trace if run is not None and self._asked.has(run.prompt) else None

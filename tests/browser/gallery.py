@@ -40,12 +40,12 @@ def box_in(image):
     return cm.Box(0.58 * image.width, 0.48 * image.height, 0.92 * image.width, 0.82 * image.height)
 
 
-def trace_of(image, layout):
+def trace_of(image, layout, count=STEPS):
     copy = image.copy()
     copy.thumbnail((512, 512))
     steps = []
-    for number in range(STEPS):
-        done = number / (STEPS - 1)
+    for number in range(count):
+        done = number / (count - 1)
         maps = peak(layout, 0.3 + 0.4 * done, 0.4 + 0.25 * done).repeat(LAYERS, 1)
         energy, answer = 0.05 + 0.9 * np.exp(-2 * done), ANSWER if number % 2 else f"Perhaps: {ANSWER}"[:300]
         steps.append(Step(number, energy, 0.12 + 0.6 * done, maps, number / 2, 0.1, 0.1, answer))
@@ -53,7 +53,7 @@ def trace_of(image, layout):
         steps=steps,
         latent=torch.zeros(len(layout), 8),
         stopped="finished",
-        method=cm.ControlMLLMPlus(steps=STEPS - 1, layers=(0, LAYERS)),
+        method=cm.ControlMLLMPlus(steps=count - 1, layers=(0, LAYERS)),
         regions=(box_in(image),),
         layout=layout,
         layers=tuple(range(LAYERS)),
@@ -69,9 +69,9 @@ def trace_of(image, layout):
     )
 
 
-def of_image(name, image, layout):
-    """What shows an image; its names end with `name`."""
-    trace = trace_of(image, layout)
+def of_image(name, image, layout, count):
+    """What shows an image, or a run of so many steps; its names end with `name`."""
+    trace = trace_of(image, layout, count)
     words, box = tuple(QUESTION.split()), box_in(image)
     maps = [(f"layer {n}" if n % 2 else f"{n}: {ANSWER[:70]}", peak(layout, 0.1 * n, 0.5)) for n in range(8)]
     regions = {title: box if n % 2 else cm.Point(0.1 * n * image.width + 1, 9) for n, (title, _) in enumerate(maps)}
@@ -127,7 +127,7 @@ def windows(layers, contexts):
 def every_figure():
     large, tall = photograph(4000, 3000), photograph(300, 2000)
     return {
-        **of_image("12 MP", large, layout_of(large, (24, 24))),
-        **of_image("tall", tall, layout_of(tall, (40, 6))),
+        **of_image("12 MP", large, layout_of(large, (24, 24)), STEPS),
+        **of_image("tall", tall, layout_of(tall, (40, 6)), 3),
         **of_numbers(),
     }
