@@ -17,7 +17,8 @@ from .errors import CaptureError, NotFiniteError
 from .heads import Heads, pairs_within
 from .models.checkpointing import checkpointed
 from .models.interrupts import restoring
-from .models.mllm import Mllm
+from .models.latent import Latent, read_latent
+from .models.mllm import Mllm, require
 from .models.prompt import Prompt, Queries
 from .models.undisturbed import unaffected, undisturbed
 from .notation import layers_text, number_ranges
@@ -85,7 +86,7 @@ def capture_attention(
     layers: Iterable[int] | None = None,
     heads: Heads | None = None,
     queries: Queries = "text",
-    latent: torch.Tensor | None = None,
+    latent: Latent | None = None,
 ) -> Attention:
     """Replay the prompt and capture attention from `queries` to the visual tokens.
 
@@ -98,16 +99,19 @@ def capture_attention(
         heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count. For pairs, every layer
             named is captured with every head named; a map of it takes just the pairs.
         queries: which text tokens; see `Prompt.positions`.
-        latent: (visual token, width) added to the visual tokens. The result carries gradient to it if it requires one.
+        latent: (visual token, width) added to the visual tokens, or a run that has one. The result carries
+            gradient to it if it requires one.
 
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
         NotFiniteError: for attention that is not finite, as in a model whose float16 overflows.
         PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
     """
+    require(mllm, prompt)
     if prompt.call.copies != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
     positions = prompt.seeing(queries)
+    latent = None if latent is None else read_latent(latent, prompt.call)
     pairs, numbers = pairs_within(heads, layers)
     if pairs is not None:
         layers, numbers = {layer for layer, _ in pairs}, [head for _, head in pairs]

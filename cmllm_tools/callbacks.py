@@ -14,7 +14,7 @@ from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .progress import progress_bar
-from .strict import flag, number, whole_number
+from .strict import flag, number, shown, whole_number
 from .trace import Step, Trace
 
 
@@ -111,8 +111,8 @@ class Answers(Callback):
     """
 
     def __init__(self, at: Literal["each", "ends"] = "each"):
-        if at not in ("each", "ends"):
-            raise SettingsError(f"Answers are decoded at 'each' step or at the 'ends'; got {at!r}.")
+        if not isinstance(at, str) or at not in ("each", "ends"):
+            raise SettingsError(f"Answers are decoded at 'each' step or at the 'ends'; got {shown(at)}.")
         self.at = at
 
     def on_step(self, run: Run, step: Step) -> None:

@@ -13,7 +13,7 @@ from .errors import CaptureError
 from .heads import Heads, pairs_within
 from .layout import VisualTokenLayout
 from .models.prompt import Queries
-from .strict import whole_numbers
+from .strict import kind_of, whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +82,7 @@ def context_map(
         CaptureError: for queries, layers or heads that were not captured, or visual tokens that do not exist.
         PromptError: for queries that are not in the prompt.
     """
+    kind_of(attention, Attention, "A map is made of what capture_attention gives", CaptureError)
     prompt = attention.prompt
     values = layer_maps(attention, queries, layers, heads, without).mean(0)
     words = prompt.words(attention.queries if queries is None else prompt.positions(queries))

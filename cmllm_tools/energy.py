@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from .context import ContextMap
 from .errors import CaptureError, RegionError, SigmaError
 from .layout import RegionWarning, Rule, VisualTokenLayout
 from .regions import Regions, as_regions
-from .strict import number, shown
+from .strict import kind_of, number, shown
 
 # Widths whose square and Gaussian are numbers in float32.
 SIGMAS = (1e-4, 1e4)
@@ -50,7 +51,11 @@ def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1
     return _soft(looked(values, distance), distance, checked_sigma(sigma))
 
 
-def looked(values: torch.Tensor, measure: torch.Tensor | None = None) -> torch.Tensor:
+# Where there is nothing yet that rates tokens: None is what a caller may have given.
+_ANY = object()
+
+
+def looked(values: torch.Tensor, measure: Any = _ANY) -> torch.Tensor:
     """Maps (..., visual token), each of which has attention to share out among tokens that `measure` (visual token,) rates.
 
     Raises:
@@ -62,7 +67,7 @@ def looked(values: torch.Tensor, measure: torch.Tensor | None = None) -> torch.T
             "A map must be a tensor with some attention on the image, for its energy or share; this one is no tensor, all "
             "zero or not finite. Take query tokens that stand after the image, and layers and heads that look at it."
         )
-    if measure is not None and not (
+    if measure is not _ANY and not (
         torch.is_tensor(measure) and measure.shape[-1:] == values.shape[-1:] and bool(torch.isfinite(measure).all())
     ):
         raise RegionError(
@@ -209,9 +214,11 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
         CaptureError: for a map that is all zero, or not finite.
         SigmaError: for a sigma that is no width.
     """
+    kind_of(cmap, ContextMap, "A map must be one from context_map(attention)", CaptureError)
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(looked(cmap.values))
 
 
 def region_share(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> float:
     """Share of the map that lies in the regions, 0..1; see `Target.share`. It raises what `energy` does."""
+    kind_of(cmap, ContextMap, "A map must be one from context_map(attention)", CaptureError)
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(looked(cmap.values)).item()

@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import BinaryIO
 
 from .errors import OutputError
+from .strict import shown
 
 fcntl: ModuleType | None
 try:
@@ -61,7 +62,7 @@ def write_whole(path: str | PathLike, writer: Callable[[BinaryIO], object], kept
         _sync_folder(target.parent)
         _tidy(target.parent)
     except OSError as error:
-        raise OutputError(f"{said(path)} cannot be written: {_reason(error)}. {kept}") from error
+        raise OutputError(f"{said(path)} cannot be written: {reason(error)}. {kept}") from error
     return path
 
 
@@ -85,7 +86,7 @@ def check_writable(path: str | PathLike) -> Path:
         with _partial(target.parent):
             return path
     except OSError as error:
-        raise OutputError(f"{said(path)} cannot be written: {_reason(error)}.") from error
+        raise OutputError(f"{said(path)} cannot be written: {reason(error)}.") from error
 
 
 def make_folder(path: str | PathLike) -> Path:
@@ -99,7 +100,7 @@ def make_folder(path: str | PathLike) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise OutputError(
-            f"An output folder must be one that can be made; {said(path)} cannot: {_reason(error)}."
+            f"An output folder must be one that can be made; {said(path)} cannot: {reason(error)}."
         ) from error
     return path
 
@@ -130,7 +131,7 @@ def held(path: str | PathLike) -> Iterator[Path]:
                 raise OutputError(f"{said(path)} cannot be written: another process has held it for {PATIENCE:.0f} s.")
             time.sleep(0.02)
     except OSError as error:
-        raise OutputError(f"{said(path)} cannot be written: its lock {lock.name} fails: {_reason(error)}.") from error
+        raise OutputError(f"{said(path)} cannot be written: its lock {lock.name} fails: {reason(error)}.") from error
     try:
         yield path
     finally:
@@ -142,7 +143,12 @@ def held(path: str | PathLike) -> Iterator[Path]:
 
 def said(path: object) -> str:
     """A path for a message: half characters escaped, and cut in the middle where it is long."""
-    text = str(path).encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    text = (
+        (str(path) if isinstance(path, str | PathLike | BaseException) else shown(path))
+        .encode("utf-8", "backslashreplace")
+        .decode()
+        .replace("\0", "\\0")
+    )
     return text if len(text) <= 200 else f"{text[:120]}...{text[-70:]}"
 
 
@@ -156,7 +162,7 @@ def _target(given: str | PathLike) -> tuple[Path, Path]:
         streams = _among_streams(path)
         locked = kind is not None and not os.access(target, os.W_OK)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise OutputError(f"An output path must name a file; {said(given)} names none: {_reason(error)}.") from error
+        raise OutputError(f"An output path must name a file; {said(given)} names none: {reason(error)}.") from error
     if kind is not None and stat.S_ISDIR(kind):
         raise OutputError(f"An output path must name a file; {said(path)} is a folder.")
     if streams or (kind is not None and not stat.S_ISREG(kind)):
@@ -262,5 +268,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
+    """Why a file cannot be used, without the path that the message names already."""
     return (error.strerror if isinstance(error, OSError) else None) or said(error)

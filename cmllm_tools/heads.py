@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from .errors import CaptureError, CmllmError
-from .strict import shown, whole_number, whole_numbers
+from .strict import several, shown, whole_number, whole_numbers
 
 Heads = Iterable[int] | Iterable[tuple[int, int]]
 Chosen = tuple[int, ...] | tuple[tuple[int, int], ...]
@@ -18,14 +18,13 @@ def as_heads(heads: Heads | None, error: type[CmllmError] = CaptureError) -> Cho
     """
     if heads is None:
         return None
-    if isinstance(heads, str | bytes) or not isinstance(heads, Iterable):
-        raise error(f"Heads must be several numbers, or (layer, head) pairs, as (0, 1); got {shown(heads)}.")
-    several: list[Any] = list(heads)
-    pairs = [tuple(head) for head in several if _is_pair(head)]
+    found = several(heads, "Heads must be several numbers, or (layer, head) pairs, as (0, 1)", error)
+    throughout = "Heads must be numbers, or (layer, head) pairs throughout"
+    pairs = [several(head, throughout, error) for head in found if _is_pair(head)]
     if not pairs:
-        return tuple(dict.fromkeys(whole_numbers(several, "the heads", error=error)))
-    if len(pairs) < len(several) or any(len(pair) != 2 for pair in pairs):
-        raise error(f"Heads must be numbers, or (layer, head) pairs throughout; got {shown(several)}.")
+        return tuple(dict.fromkeys(whole_numbers(found, "the heads", error=error)))
+    if len(pairs) < len(found) or any(len(pair) != 2 for pair in pairs):
+        raise error(f"{throughout}; got {shown(list(found))}.")
     read = (
         (
             whole_number(layer, "The layer of each (layer, head) pair", error=error),
@@ -44,16 +43,16 @@ def pairs_within(
     Raises:
         CaptureError: for what are no heads, or pairs of which none is in these layers.
     """
-    several: Any = as_heads(heads)
-    if several is None:
+    found: Any = as_heads(heads)
+    if found is None:
         return None, None
-    if not several or not isinstance(several[0], tuple):
-        return None, list(several)
+    if not found or not isinstance(found[0], tuple):
+        return None, list(found)
     wanted = None if layers is None else set(whole_numbers(layers, "the layers", error=CaptureError))
-    within = tuple(pair for pair in several if wanted is None or pair[0] in wanted)
+    within = tuple(pair for pair in found if wanted is None or pair[0] in wanted)
     if not within:
         raise CaptureError(
-            f"At least one (layer, head) pair must be in layers {sorted(wanted or ())}; got {shown(list(several))}."
+            f"At least one (layer, head) pair must be in layers {sorted(wanted or ())}; got {shown(list(found))}."
         )
     return within, None
 

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from .errors import ImageError
+from .files import reason
 from .strict import shown
 
 # Beyond this ratio of sides the short side holds no content after any model's resize.
@@ -88,7 +89,13 @@ def open_image(image: ImageSource) -> Image.Image:
     except ImageError:
         raise
     except _UNREADABLE as error:
-        raise ImageError(f"{name} cannot be read as an image: {error}") from error
+        raise ImageError(f"{name} cannot be read as an image: {reason(error)}") from error
+
+
+def array_of(tensor: Any) -> np.ndarray:
+    """A tensor's values; raises what torch does for a tensor without any, or that numpy has no form of."""
+    tensor = tensor.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
 
 
 def grey_values(image: Image.Image) -> np.ndarray:
@@ -184,7 +191,9 @@ def _file(text: str) -> tuple[str, Path]:
         # A pipe would be waited for.
         regular = path.is_file()
     except (ValueError, RuntimeError, OSError) as error:
-        raise error if isinstance(error, ImageError) else ImageError(f"There is no image at {named}: {error}") from None
+        raise (
+            error if isinstance(error, ImageError) else ImageError(f"There is no image at {named}: {reason(error)}")
+        ) from None
     if not regular:
         raise ImageError(f"{named} cannot be read as an image: it is no regular file.")
     return named, path
@@ -209,8 +218,10 @@ def _data_uri(text: str) -> bytes:
 def _from_array(values: Any) -> Image.Image:
     tensor = hasattr(values, "is_floating_point")
     if tensor:
-        values = values.detach().cpu()
-        values = (values.float() if values.is_floating_point() else values).numpy()
+        try:
+            values = array_of(values)
+        except (RuntimeError, TypeError) as error:
+            raise ImageError(f"An image tensor must hold values that can be read; got {shown(values)}.") from error
     kind = f"{values.dtype} of shape {values.shape}"
     given = values
     if values.ndim == 3:

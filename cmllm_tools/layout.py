@@ -12,6 +12,7 @@ from . import region_reference, region_weights
 from .display import Fact, card, one_line, picture
 from .errors import RegionError, UnsupportedModelError
 from .regions import Region
+from .strict import flag, kind_of, one_of, pair_of_sides, shown
 
 Rule = Literal["area", "reference"]
 
@@ -47,6 +48,13 @@ class VisualTokenLayout:
     merged: bool = False
 
     def __post_init__(self) -> None:
+        size = pair_of_sides(self.image_size, "The size of a layout's image", UnsupportedModelError)
+        grid = pair_of_sides(self.grid, "The grid of a layout", UnsupportedModelError)
+        object.__setattr__(self, "image_size", size)
+        object.__setattr__(self, "grid", grid)
+        object.__setattr__(self, "boxes", _corners(self.boxes))
+        kind_of(self.rule, str, "The rule of a layout must be its name", UnsupportedModelError)
+        flag(self.merged, "merged", UnsupportedModelError)
         if not self.merged and len(self.boxes) != self.grid[0] * self.grid[1]:
             raise UnsupportedModelError(
                 f"A layout needs one box for each cell of its grid {self.grid}; got {len(self.boxes)} boxes."
@@ -83,7 +91,11 @@ class VisualTokenLayout:
 
         What a token sees beyond the image (padding) counts for the part that lies on it.
         """
-        values = np.asarray(values)
+        values = _array(values)
+        if values.dtype.kind not in "biuf" or values.shape[-1:] != (len(self),):
+            raise UnsupportedModelError(
+                f"Maps must have a value for each of {len(self)} visual tokens; got {values.shape}."
+            )
         if not self.merged:
             return values.reshape(*values.shape[:-1], *self.grid)
         return (values @ self._spread.T).reshape(*values.shape[:-1], *self.grid).astype(values.dtype)
@@ -158,6 +170,8 @@ class VisualTokenLayout:
         return region_reference.Grid(way, self.image_size, self.grid, self.boxes)
 
     def _check(self, region: Region) -> None:
+        if not isinstance(region, Region):
+            raise RegionError(f"A region must be a Box, Mask, Scribble or Point; got {shown(region)}.")
         region.check(*self.image_size)
         x0, y0, x1, y1 = region.bounds
         if (np.array([x0, y0]).astype(int) >= self.seen[:2]).all() and self._ends_in_view(x1, y1):
@@ -194,13 +208,10 @@ class VisualTokenLayout:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "VisualTokenLayout":
-        return cls(
-            (int(data["image_size"][0]), int(data["image_size"][1])),
-            np.asarray(data["boxes"], float),
-            (int(data["grid"][0]), int(data["grid"][1])),
-            str(data["rule"]),
-            bool(data.get("merged", False)),
-        )
+        kind_of(data, dict, "A stored layout must be a dict, from `to_json`", UnsupportedModelError)
+        if missing := {"image_size", "boxes", "grid", "rule"} - data.keys():
+            raise UnsupportedModelError(f"A stored layout must have {', '.join(sorted(missing))}; got {shown(data)}.")
+        return cls(data["image_size"], data["boxes"], data["grid"], data["rule"], data.get("merged", False))
 
 
 def fixed_grid(
@@ -231,11 +242,24 @@ def grid_boxes(area: Sequence[float] | np.ndarray, grid: tuple[int, int]) -> np.
     return np.stack([x0, y0, x1, y1], 1)
 
 
+def _array(values: Any) -> np.ndarray:
+    """Values as an array, which is empty where they are none."""
+    try:
+        return np.asarray(values)
+    except (ValueError, TypeError, RuntimeError, MemoryError):
+        return np.empty(0)
+
+
+def _corners(boxes: Any) -> np.ndarray:
+    found = _array(boxes)
+    if found.ndim != 2 or found.shape[1] != 4 or found.dtype.kind not in "iuf" or not np.isfinite(found).all():
+        raise UnsupportedModelError(f"A layout needs boxes (visual token, 4) of finite numbers; got {shown(boxes)}.")
+    return found
+
+
 def _by(grid: tuple[int, int]) -> str:
     return f"{grid[0]} x {grid[1]}"
 
 
 def _is_reference(rule: Rule) -> bool:
-    if rule not in ("area", "reference"):
-        raise RegionError(f"A weighting rule must be 'area' or 'reference'; got {rule!r}.")
-    return rule == "reference"
+    return one_of(rule, "A weighting rule", ("area", "reference"), RegionError) == "reference"

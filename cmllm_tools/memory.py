@@ -15,9 +15,10 @@ import torch
 from .attention import capture_attention
 from .errors import CaptureError
 from .models.interrupts import Restoring, restoring
-from .models.mllm import Mllm
+from .models.mllm import Mllm, require
 from .models.prompt import Prompt, Queries
 from .models.undisturbed import unaffected
+from .strict import whole_numbers
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def estimate(mllm: Mllm, prompt: Prompt, layers: Iterable[int] | None = None, qu
     Raises:
         CaptureError: for layers out of range.
     """
-    wanted = sorted(set(mllm.attention_layers if layers is None else layers))
+    require(mllm, prompt)
+    own = mllm.attention_layers
+    wanted = sorted(set(own if layers is None else whole_numbers(layers, "the layers", error=CaptureError)))
     if not wanted or not set(wanted) <= set(mllm.attention_layers):
         raise CaptureError(f"Layers must be among {list(mllm.attention_layers)}; got {wanted}.")
     kept, checkpointed = (_reckoned(_set(mllm, switch), prompt, wanted, queries) for switch in (False, True))

@@ -14,7 +14,7 @@ from .heads import pairs_within
 from .layout import Rule, VisualTokenLayout
 from .models.decoding import Contrast
 from .models.defaults import method_defaults, published_settings
-from .models.mllm import Mllm
+from .models.mllm import Mllm, require
 from .models.prompt import Queries, as_queries
 from .regions import Regions
 from .settings import Reader, read_betas, read_heads, read_share, read_window
@@ -96,6 +96,7 @@ class Method(ABC):
             SettingsError: for a setting out of the model's range, or one left open by a method without defaults.
             CaptureError: for (layer, head) pairs none of which is in the window of layers.
         """
+        require(mllm)
         config = mllm.model.config
         width = int(config.get_text_config().hidden_size)
         found = method_defaults(self.defaults, config.model_type, mllm.layers, width) if self.defaults else {}

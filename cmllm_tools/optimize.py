@@ -12,7 +12,7 @@ from .errors import NotFiniteError, OptimizationError, carry
 from .methods import ControlMLLM, Method, given_method
 from .models.gradient import computes_in_half, gradients
 from .models.interrupts import uninterrupted
-from .models.mllm import Mllm
+from .models.mllm import Mllm, require
 from .models.prompt import Prompt, queries_name
 from .models.undisturbed import unaffected
 from .regions import Regions, as_regions
@@ -44,6 +44,7 @@ class Steering:
 
     @unaffected(gradient=False)
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: Method | None = None):
+        require(mllm, prompt)
         prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)

@@ -9,7 +9,7 @@ from PIL import Image
 from .attention import capture, kernel_errors
 from .display import Fact, card, one_line
 from .errors import CmllmError, UnsupportedModelError
-from .models.mllm import Mllm
+from .models.mllm import Mllm, require
 from .models.prompt import Prompt
 from .models.replay import latent_added
 from .models.undisturbed import unaffected, undisturbed
@@ -68,6 +68,7 @@ def self_check(mllm: Mllm) -> SelfCheck:
     Raises:
         UnsupportedModelError: naming the assumption that does not hold.
     """
+    require(mllm)
     noise = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE[1], IMAGE_SIZE[0], 3), np.uint8)
     try:
         prompt = mllm.prepare(Image.fromarray(noise), QUESTION)

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from .errors import CmllmError, DataError
-from .files import said
+from .files import reason, said
 from .strict import number, shown
 
 # The entry of a file that holds the SHA-256 of all its bytes, taken while the entry held zeros.
@@ -99,7 +99,7 @@ def load_json(path: str | PathLike, what: str) -> dict[str, Any]:
         if data.pop(SEAL, None) is not None and not sealed:
             raise ValueError(CHANGED)
     except (OSError, ValueError) as error:
-        raise DataError(f"{what}; {said(path)} is none: {_why(error)}") from error
+        raise DataError(f"{what}; {said(path)} is none: {reason(error)}") from error
     return data
 
 
@@ -161,7 +161,3 @@ def finite(value: Any, what: str, least: float | None = None, most: float | None
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no number")
-
-
-def _why(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -4,14 +4,19 @@
 back from here can be compared, saved as JSON and used again.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
+from itertools import islice
 from math import isfinite
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from .errors import CmllmError, SettingsError
+
+Kind = TypeVar("Kind")
+# No list of layers, heads, tokens or points is longer; `range(10**18)` would fill the memory.
+_MOST = 1_000_000
 
 
 def whole_number(
@@ -28,13 +33,56 @@ def whole_number(
     return int(value)
 
 
+def several(values: object, what: str, error: type[CmllmError] = SettingsError) -> tuple[Any, ...]:
+    """What an iterable holds, in its order; generators are used up.
+
+    Raises:
+        error: for what is no iterable (texts, mappings and arrays of one value included), that fails on the way, or has no
+            end.
+    """
+    if isinstance(values, str | bytes | bytearray | Mapping) or getattr(values, "shape", None) == ():
+        raise error(f"{what}; got {shown(values)}.")
+    try:
+        found = tuple(islice(values, _MOST + 1))  # type: ignore[call-overload]
+    except CmllmError:
+        raise
+    except Exception as fault:
+        # An iterator is the caller's own code.
+        raise error(f"{what}; got {shown(values)}.") from fault
+    if len(found) > _MOST:
+        raise error(f"{what}, at most {_MOST} of them; got {shown(values)}.")
+    return found
+
+
 def whole_numbers(
     values: object, what: str, least: int | None = None, most: int | None = None, error: type[CmllmError] = SettingsError
 ) -> tuple[int, ...]:
     """Several of them: any iterable that is no text and no mask of booleans; the order is kept, generators are used up."""
-    if isinstance(values, str | bytes) or not isinstance(values, Iterable):
-        raise error(f"{what} must be several whole numbers{_bounds(least, most)}, as (0, 1); got {shown(values)}.")
-    return tuple(whole_number(value, f"Each of {what}", least, most, error) for value in values)
+    found = several(values, f"{what} must be several whole numbers{_bounds(least, most)}, as (0, 1)", error)
+    return tuple(whole_number(value, f"Each of {what}", least, most, error) for value in found)
+
+
+def pair_of_sides(values: object, what: str, error: type[CmllmError] = SettingsError) -> tuple[int, int]:
+    """Two whole numbers of at least 1: width and height, or rows and columns.
+
+    Raises:
+        error: for anything else.
+    """
+    sides = whole_numbers(values, what, 1, _MOST, error)
+    if len(sides) != 2:
+        raise error(f"{what} must be two whole numbers; got {shown(values)}.")
+    return sides[0], sides[1]
+
+
+def kind_of(value: Any, kind: type[Kind], what: str, error: type[CmllmError] = SettingsError) -> Kind:
+    """`value`, which must be one of this class.
+
+    Raises:
+        error: for anything else; `what` says where one comes from.
+    """
+    if not isinstance(value, kind):
+        raise error(f"{what}; got {shown(value)}.")
+    return value
 
 
 def number(
@@ -100,7 +148,13 @@ def shown(value: object) -> str:
 
 def _plain(value: Any) -> Any:
     """A tensor or array of one value as that value."""
-    return value.item() if hasattr(value, "item") and getattr(value, "shape", None) == () else value
+    if getattr(value, "shape", None) != () or not hasattr(value, "item"):
+        return value
+    try:
+        return value.item()
+    except (RuntimeError, NotImplementedError):
+        # A meta tensor has a shape and no value.
+        return value
 
 
 def _within(value: Any, least: float | None, most: float | None) -> bool:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from .errors import CmllmError, TraceError
-from .files import said, write_whole
+from .files import reason, said, write_whole
 from .layout import VisualTokenLayout
 from .methods import Method, method_from_json
 from .regions import Region, region_from_json
@@ -93,7 +93,7 @@ def read_trace(path: str | PathLike) -> dict[str, Any]:
         raise TraceError(f"There is no trace at {said(path)}.") from None
     except (OSError, SafetensorError, CmllmError, ValueError) as error:
         raise TraceError(
-            f"{said(path)} cannot be read as a trace, it is damaged or another kind of file: {error}"
+            f"{said(path)} cannot be read as a trace, it is damaged or another kind of file: {reason(error)}"
         ) from error
     steps = [step | {"maps": maps} for step, maps in zip(data["steps"], tensors["maps"], strict=True)]
     return data | {"steps": steps, "latent": tensors["latent"], "image": tensors["image"].numpy()}

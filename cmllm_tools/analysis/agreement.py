@@ -11,9 +11,10 @@ from scipy.stats import spearmanr
 from ..attention import Attention, capture_attention
 from ..context import layer_maps
 from ..display import Fact, Html, bar, card, html, one_line, picture, table
-from ..errors import PromptError
-from ..models.mllm import Mllm
+from ..errors import PromptError, SettingsError
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries, queries_name
+from ..strict import kind_of, several
 from .attribution import Attribution, Method, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
 from .presence import Baseline, PresenceScore
@@ -32,6 +33,7 @@ def rank_correlations(attention: Attention, values: Values) -> np.ndarray:
     Raises:
         SettingsError: for values of another shape, or not finite.
     """
+    kind_of(attention, Attention, "Correlations are of what capture_attention gives", SettingsError)
     maps = attention.values.detach().float().mean(2).cpu().numpy()
     wanted = as_map(values, maps.shape[-1]).numpy()
     return np.array([[spearmanr(head, wanted).statistic for head in layer] for layer in maps])
@@ -176,8 +178,12 @@ def agreement(
         PromptError: for an empty answer, no queries, or queries that are not in the prompt.
         SettingsError: for a setting out of range, or a map of another shape or not finite.
     """
-    if not queries or isinstance(queries, str):
-        raise PromptError(f"Queries must be a sequence of choices of the context token; got {queries!r}.")
+    require(mllm, prompt)
+    queries = several(queries, "Queries must be a sequence of choices of the context token", PromptError)
+    if not queries:
+        raise PromptError("Queries must be a sequence of one or more choices of the context token; got none.")
+    if also is not None:
+        kind_of(also, dict, "Further maps must be given by name, as {'rollout': map}", SettingsError)
     check_curves(points, orders)
     maps = _attention_maps(mllm, prompt, queries)
     maps += [(name, as_map(values, len(prompt.visual)).numpy(), (), None) for name, values in (also or {}).items()]

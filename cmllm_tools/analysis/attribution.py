@@ -18,7 +18,7 @@ from ..models.interrupts import Restoring
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
-from ..strict import whole_number
+from ..strict import shown, whole_number
 from .features import Features, feature_numbers, is_tokens
 from .presence import Baseline, PresenceScore
 
@@ -183,11 +183,11 @@ class Settings:
     progress: bool = True
 
     def __post_init__(self) -> None:
-        if self.method not in _METHODS:
-            raise SettingsError(f"A method must be one of {', '.join(_METHODS)}; got {self.method!r}.")
+        if not isinstance(self.method, str) or self.method not in _METHODS:
+            raise SettingsError(f"A method must be one of {', '.join(_METHODS)}; got {shown(self.method)}.")
         if not is_tokens(self.features) and self.method not in ("feature_ablation", "kernel_shap"):
             raise SettingsError(
-                f"Features other than 'tokens' are for feature_ablation and kernel_shap; got {self.features!r} "
+                f"Features other than 'tokens' are for feature_ablation and kernel_shap; got {shown(self.features)} "
                 f"for {self.method}."
             )
         for name in ("steps", "samples", "window"):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from ..errors import DataError
 from ..images import ImageSource
 from ..regions import Regions
+from ..strict import kind_of, several
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,14 +34,18 @@ def as_examples(examples: Iterable[Example]) -> list[Example]:
     Raises:
         DataError: for none, for something that is not an example, or for one with alternatives to no answer.
     """
-    several = list(examples)
-    if not several:
+    found = several(examples, "Examples must be several of analysis.Example(image, question, region)", DataError)
+    if not found:
         raise DataError("At least one example is needed; got none.")
-    for example in several:
+    for example in found:
         if not isinstance(example, Example):
             raise DataError(
                 f"An example must be an analysis.Example(image, question, region); got {type(example).__name__}."
             )
         if example.alternatives and example.answer is None:
             raise DataError(f"Alternatives are wrong answers beside a right one; {example.question!r} has no answer.")
-    return several
+        # Read as several, a text would be as many wrong answers as it has letters.
+        wrong = several(example.alternatives, "Alternatives must be several texts, as ('a cat',)", DataError)
+        for answer in (*wrong, *([] if example.answer is None else [example.answer])):
+            kind_of(answer, str, "An answer must be a text", DataError)
+    return list(found)

@@ -12,7 +12,7 @@ from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
-from ..strict import whole_number
+from ..strict import number, shown, whole_number
 from .attribution import Attribution, Method, Settings, attributed, captum
 from .presence import Baseline, PresenceScore
 
@@ -126,9 +126,16 @@ def insertion_deletion(
         return curves(score, order, random_curves(score, points, orders, seed))
 
 
+# Far more than there are visual tokens.
+_MOST = 100_000
+
+
 def check_curves(points: int, orders: int) -> None:
-    if whole_number(points, "points") < 1 or whole_number(orders, "orders") < 2:
-        raise SettingsError(f"Curves need at least 1 point and 2 random orders; got points={points}, orders={orders}.")
+    if not 1 <= whole_number(points, "points") <= _MOST or not 2 <= whole_number(orders, "orders") <= _MOST:
+        raise SettingsError(
+            f"Curves need at least 1 point and 2 random orders, and at most {_MOST}; got points={shown(points)}, "
+            f"orders={shown(orders)}."
+        )
 
 
 def as_map(values: Values, count: int) -> torch.Tensor:
@@ -138,7 +145,12 @@ def as_map(values: Values, count: int) -> torch.Tensor:
         SettingsError: for another shape, or values that are not finite.
     """
     plain = values.values if isinstance(values, ContextMap | Attribution) else values
-    found = torch.as_tensor(plain).detach().float().cpu()
+    try:
+        found = torch.as_tensor(plain).detach().float().cpu()
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:
+        raise SettingsError(
+            f"A map must have one finite value for each of the {count} visual tokens; got {shown(plain)}."
+        ) from error
     if tuple(found.shape) != (count,) or not torch.isfinite(found).all():
         raise SettingsError(
             f"A map must have one finite value for each of the {count} visual tokens; got shape {tuple(found.shape)}"
@@ -158,7 +170,7 @@ class RandomCurves:
 
 def random_curves(score: PresenceScore, points: int, orders: int, seed: int) -> RandomCurves:
     """Insertion and deletion in random orders."""
-    counts = np.unique(np.linspace(0, len(score), points + 1).round().astype(int))
+    counts = np.unique(np.linspace(0, len(score), min(points, len(score)) + 1).round().astype(int))
     rng = np.random.default_rng(seed)
     both = [_both(score, rng.permutation(len(score)), counts) for _ in range(orders)]
     insertion, deletion = np.stack(both, 1)
@@ -211,6 +223,7 @@ def infidelity(
     """
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     found = as_map(values, len(score))
+    samples, seed = whole_number(samples, "samples", least=1), whole_number(seed, "The seed", least=0)
     with score.progress(2 * samples, "infidelity", progress):
         return infidelity_of(score, found, samples, seed)
 
@@ -269,6 +282,8 @@ def sensitivity(
 
     The other arguments and errors are those of `attribute`.
     """
+    samples, seed = whole_number(samples, "samples", least=1), whole_number(seed, "The seed", least=0)
+    radius = number(radius, "radius", above=0)
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     wanted = Settings(method, seed=seed, progress=progress, **settings)
 

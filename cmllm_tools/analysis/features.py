@@ -8,6 +8,7 @@ import numpy as np
 from ..errors import RegionError, SettingsError
 from ..layout import VisualTokenLayout
 from ..regions import Region
+from ..strict import shown
 
 Features = Literal["tokens"] | tuple[int, int] | Sequence[Region]
 
@@ -29,7 +30,7 @@ def feature_numbers(layout: VisualTokenLayout, features: Features) -> np.ndarray
         columns, rows = np.clip(np.floor(share * several[::-1]), 0, np.array(several[::-1]) - 1).T.astype(int)
         return np.unique(rows * several[1] + columns, return_inverse=True)[1]
     if not several or not all(isinstance(each, Region) for each in several):
-        raise SettingsError(f"Features must be 'tokens', (rows, columns), or a sequence of regions; got {features!r}.")
+        raise SettingsError(f"Features must be 'tokens', (rows, columns), or a sequence of regions; got {shown(features)}.")
     covers = np.stack([layout.inside(region) for region in several])
     numbers = np.where(covers.max(0) > 0, covers.argmax(0), len(several))
     lost = sorted(set(range(len(several))) - set(numbers))

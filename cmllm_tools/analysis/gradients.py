@@ -15,7 +15,7 @@ from ..layout import Rule
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
@@ -100,6 +100,7 @@ def gradient_profile(
         CaptureError: for layers or heads out of range.
         PromptError: for queries that are not in the prompt.
     """
+    require(mllm, prompt)
     start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     attention = capture_attention(mllm, prompt, layers, heads, queries, start)
     maps = layer_maps(attention)

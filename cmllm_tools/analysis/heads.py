@@ -13,7 +13,8 @@ from ..display import Fact, Html, bar, card, one_line, table
 from ..energy import Target, checked_sigma
 from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import said, write_whole
-from ..models.mllm import Mllm
+from ..heads import pairs_within
+from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
@@ -88,9 +89,17 @@ class HeadRanking:
             raise SettingsError(f"{what} a whole number in 1..{len(self.order)}; got {shown(amount)}.") from None
 
     def rows(self, pairs: Iterable[tuple[int, int]]) -> list[dict[str, Any]]:
-        """These heads' figures as plain data."""
+        """These heads' figures as plain data.
+
+        Raises:
+            CaptureError: for what are no (layer, head) pairs, or heads that were not ranked.
+        """
         found = []
-        for layer, head in pairs:
+        wanted, numbers = pairs_within(pairs, None)
+        unknown = [pair for pair in wanted or () if pair[0] not in self.layers or pair[1] not in self.heads]
+        if numbers or unknown:
+            raise CaptureError(f"Rows are of (layer, head) pairs that were ranked; got {shown(unknown or numbers)}.")
+        for layer, head in wanted or ():
             at = self.layers.index(layer), self.heads.index(head)
             found.append(
                 {
@@ -242,6 +251,7 @@ def rank_heads(
         RegionError: for a region the model does not see.
         SettingsError: for a sigma or a seed out of range.
     """
+    require(mllm)
     layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
     sigma, seed = checked_sigma(sigma), whole_number(seed, "The seed", least=0)
     # Hits and lifts (layer, head), and the hits of chance, of each example.

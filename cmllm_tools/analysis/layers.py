@@ -9,11 +9,12 @@ import torch
 from ..attention import Attention
 from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
-from ..errors import RegionError
+from ..errors import CaptureError, RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
 from ..regions import Region, Regions, as_regions
+from ..strict import kind_of, several
 
 # At most this many other places are compared with.
 PLACES = 24
@@ -114,9 +115,11 @@ def region_share(
     Raises:
         RegionError: for a region the model does not see.
     """
+    kind_of(attention, Attention, "Shares are of what capture_attention gives", CaptureError)
     layout = attention.prompt.layout
     values = attention.values.detach().mean(2)
-    places = moved_over(layout, region) if others is None else list(others)
+    needs = "Others must be several regions to compare with"
+    places = moved_over(layout, region) if others is None else several(others, needs, RegionError)
     weights = torch.stack([Target.of(layout, place, sigma, rule).weights() for place in [region, *places]]).to(values)
     shares = torch.einsum("lht,pt->plh", values, weights) / on_image(values)
     chance = weights.mean(1)
@@ -139,8 +142,8 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
 
     Places are a half of the shape (at least one visual token) apart; at most PLACES of them, evenly chosen.
     """
-    several = as_regions(region)
-    bounds = np.array([one.bounds for one in several])
+    shape = as_regions(region)
+    bounds = np.array([one.bounds for one in shape])
     low, high = bounds[:, :2].min(0), bounds[:, 2:].max(0)
     x0, y0, x1, y1 = layout.seen
     token = np.median(layout.boxes[:, 2:] - layout.boxes[:, :2], axis=0)
@@ -154,7 +157,7 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
         if abs(column) * steps[0] >= clear[0] or abs(row) * steps[1] >= clear[1]
     ]
     chosen = np.unique(np.linspace(0, len(offsets) - 1, min(len(offsets), PLACES)).round().astype(int))
-    return [tuple(one.moved(*offsets[index]) for one in several) for index in chosen]
+    return [tuple(one.moved(*offsets[index]) for one in shape) for index in chosen]
 
 
 def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:

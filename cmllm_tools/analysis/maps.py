@@ -17,11 +17,12 @@ from ..models.batch import answer_tokens
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
 from ..rows import attention_rows
+from ..strict import number
 
 
 @unaffected(gradient=False)
@@ -57,7 +58,9 @@ def rollout(
         PromptError: for queries that are not in the prompt.
         SettingsError: for a residual out of range.
     """
-    if not 0 <= residual < 1:
+    require(mllm, prompt)
+    residual = number(residual, "residual", least=0)
+    if residual >= 1:
         raise SettingsError(f"residual must be at least 0 and below 1; got {residual!r}.")
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)
@@ -101,6 +104,7 @@ def relevancy(
             reproduced, or is not finite (NotFiniteError).
         PromptError: for an empty answer.
     """
+    require(mllm, prompt)
     prompt.check(mllm)
     _check_in_sequence(mllm, prompt)
     calls = _Calls(mllm, prompt)

@@ -11,12 +11,12 @@ from PIL import Image
 
 from ..errors import SettingsError
 from ..models.gradient import computes_in_half
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
 from ..progress import progress_bar
-from ..strict import whole_number
+from ..strict import shown, whole_number
 
 Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
 
@@ -61,12 +61,13 @@ class PresenceScore:
         baseline: Baseline = "mean",
         batch: int | None = None,
     ):
+        require(mllm, prompt)
         if token is not None and against is not None:
             raise SettingsError(
                 "One token is scored alone, or the answer against another; give token or against, not both."
             )
         if batch is not None:
-            batch = whole_number(batch, "The batch", least=1)
+            batch = whole_number(batch, "The batch", 1, 1_000_000)
         if token is not None:
             token = whole_number(token, "The token")
         self.batch = batch or (BATCH if mllm.family.batch else 1)
@@ -155,12 +156,14 @@ def baseline_states(mllm: Mllm, prompt: Prompt, baseline: Baseline) -> torch.Ten
         if not bool(torch.isfinite(baseline).all()):
             raise SettingsError("Baseline states must be finite; some of these are not.")
         return baseline.detach().to(states).expand_as(states)
+    if not isinstance(baseline, str):
+        raise SettingsError(f"A baseline must be 'mean', 'blank', 'zero' or a tensor of states; got {shown(baseline)}.")
     if baseline == "mean":
         return states.mean(0).expand_as(states)
     if baseline == "zero":
         return torch.zeros_like(states)
     if baseline != "blank":
-        raise SettingsError(f"A baseline must be 'mean', 'blank', 'zero' or a tensor of states; got {baseline!r}.")
+        raise SettingsError(f"A baseline must be 'mean', 'blank', 'zero' or a tensor of states; got {shown(baseline)}.")
     blank = _wide(mllm.prepare(Image.new("RGB", prompt.image.size, GREY), prompt.question))
     if blank.shape != states.shape:
         raise SettingsError(

@@ -9,13 +9,14 @@ from PIL import Image
 from ..attention import capture_attention
 from ..context import ContextMap, context_map
 from ..display import Fact, card, one_line, picture, table
-from ..errors import SettingsError
+from ..errors import CaptureError, SettingsError
 from ..heads import Heads, pairs_within
 from ..images import ImageSource
 from ..layout import VisualTokenLayout
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
+from ..strict import kind_of, number, several, whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,10 +118,12 @@ def sinks(
         SettingsError: for questions that are one text, fewer than two with the blank one, or a factor that is not above 1.
         PromptError: for queries that are not in every question.
     """
-    if isinstance(questions, str):
-        raise SettingsError(f"Questions must be a sequence of texts; got the text {questions!r}.")
-    pairs, numbers = pairs_within(heads, layers := None if layers is None else list(layers))
-    asked = [*questions, *([blank] if blank else [])]
+    require(mllm)
+    asked = several(questions, "Questions must be a sequence of texts", SettingsError)
+    blank, factor = kind_of(blank, str, "blank must be a text"), number(factor, "factor", above=1)
+    layers = None if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    pairs, numbers = pairs_within(heads, layers)
+    asked = (*asked, *([blank] if blank else []))
     maps = []
     for question in asked:
         prompt = mllm.prepare(image, question)
@@ -139,13 +142,19 @@ def sinks_in(maps: Sequence[ContextMap], factor: float = 5.0, questions: Sequenc
     Raises:
         SettingsError: for fewer than two maps, maps of several images, or a factor that is not above 1.
     """
+    maps = several(maps, "Sinks need several maps from context_map(attention)", SettingsError)
+    for cmap in maps:
+        kind_of(cmap, ContextMap, "Sinks need maps from context_map(attention)", SettingsError)
+    factor = number(factor, "factor", above=1)
     if len(maps) < 2 or any(not np.array_equal(cmap.layout.boxes, maps[0].layout.boxes) for cmap in maps):
         raise SettingsError(f"Sinks need the maps of at least two questions about one image; got {len(maps)}.")
-    if not factor > 1:
-        raise SettingsError(f"factor must be above 1; got {factor!r}.")
     values = np.stack([cmap.values.detach().float().cpu().numpy() for cmap in maps])
     excess = values / np.maximum(np.median(values, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     least = excess.min(0)
     found = [int(token) for token in np.argsort(-least) if least[token] > factor]
-    names = [" ".join(cmap.words) for cmap in maps] if questions is None else questions
+    names = (
+        [" ".join(cmap.words) for cmap in maps] if questions is None else several(questions, "Names of maps", SettingsError)
+    )
+    if len(names) != len(maps):
+        raise SettingsError(f"Each of {len(maps)} maps must have a name; got {len(names)}.")
     return Sinks(tuple(found), excess, factor, maps[0].layout, tuple(names), maps[0].image)

@@ -12,10 +12,10 @@ from ..display import Fact, Html, card, html, one_line, table
 from ..errors import CmllmError, DataError
 from ..files import held, write_whole
 from ..methods import Method
-from ..models.prompt import Queries, queries_name
+from ..models.prompt import Queries, as_queries, queries_name
 from ..regions import Box
 from ..stored import array_of, dump_json, load_json, record
-from ..strict import shown
+from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
 from .choices import FIELDS, FIGURES, Choice
 from .intervals import bootstrap, interval_text
 from .layers import ROWS, grid_picture
@@ -123,8 +123,7 @@ class Sweep:
         Raises:
             DataError: for a name that is not one of the figures.
         """
-        if name not in FIGURES:
-            raise DataError(f"A sweep's figure must be one of {', '.join(FIGURES)}; got {name!r}.")
+        one_of(name, "A sweep's figure", FIGURES, DataError)
         return self.values[FIGURES.index(name)][:, self._ran()]
 
     def means(self, name: str) -> np.ndarray:
@@ -139,10 +138,13 @@ class Sweep:
 
     def grid(self, name: str, queries: Queries) -> np.ndarray:
         """(a, b - 1): mean of a figure for each window [a, b) with one context token; nan where there is none."""
+        contexts = list(dict.fromkeys(choice.queries for choice in self.choices))
+        if as_queries(queries, DataError) not in contexts:
+            raise DataError(f"The context token must be one that was swept, of {contexts}; got {shown(queries)}.")
         ends = max(choice.layers[1] for choice in self.choices)
         grid = np.full((ends, ends), np.nan)
         for choice, mean in zip(self.choices, self.means(name), strict=True):
-            if choice.queries == queries:
+            if choice.queries == as_queries(queries):
                 grid[choice.layers[0], choice.layers[1] - 1] = mean
         return grid
 
@@ -165,6 +167,7 @@ class Sweep:
 
     def rows(self, by: str = "moved") -> list[dict[str, Any]]:
         """Means over the examples, a row to each choice, the best by one figure first."""
+        one_of(by, "A sweep's figure", FIGURES, DataError)
         means = {name: self.means(name) for name in FIGURES}
         sign = -1 if by in LESS else 1
         order = np.argsort(-sign * np.nan_to_num(means[by], nan=-sign * np.inf), kind="stable")
@@ -175,7 +178,7 @@ class Sweep:
 
     def table(self, top: int | None = None, by: str = "moved") -> str:
         """The first rows as text, all when `top` is None."""
-        rows = self.rows(by)[:top]
+        rows = self.rows(by)[: None if top is None else whole_number(top, "The number of rows", least=1, error=DataError)]
         width = max(len(str(row["choice"])) for row in rows)
         head = f"{'':{width}}  " + "  ".join(f"{name:>12}" for name in FIGURES)
         lines = [f"{row['choice']!s:{width}}  " + "  ".join(f"{row[name]:12.3f}" for name in FIGURES) for row in rows]
@@ -193,6 +196,7 @@ class Sweep:
         Raises:
             DataError: for a sweep of another model, method or choices.
         """
+        kind_of(before, Sweep, "A sweep is resumed from another", DataError)
         for what in ("model", "method", "choices"):
             if getattr(self, what) != getattr(before, what):
                 raise DataError(
@@ -214,7 +218,7 @@ class Sweep:
 
     def subset(self, numbers: Sequence[int]) -> "Sweep":
         """The sweep over some of its examples."""
-        chosen = list(numbers)
+        chosen = list(whole_numbers(numbers, "numbers of examples", 0, len(self.examples) - 1, DataError))
         return replace(self, examples=tuple(self.examples[n] for n in chosen), values=self.values[:, :, chosen])
 
     def to_json(self) -> dict[str, Any]:
@@ -293,7 +297,8 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
     Raises:
         DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
     """
-    by = by or sweep.decisive
+    kind_of(sweep, Sweep, "A recommendation is made from a Sweep, as sweep_windows gives it", DataError)
+    by = sweep.decisive if by is None else by
     values = sweep._measured(by) * (-1 if by in LESS else 1)
     if values.shape[1] < 2 or not np.isfinite(values).all(1).any():
         raise DataError(

@@ -18,7 +18,7 @@ from ..images import read_image
 from ..memory import estimate
 from ..methods import ControlMLLMPlus, Method, given_method
 from ..models.batch import Copies
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
@@ -78,6 +78,7 @@ def sweep_windows(
         DataError: for no examples, or a file of another sweep.
         RegionError: for a region that the model does not see.
     """
+    require(mllm)
     several = as_examples(examples)
     method = given_method(method, ControlMLLMPlus()).resolve(mllm)
     most = None if most is None else _most(most)

@@ -93,6 +93,7 @@ def maps_on_image(
     """
     must_be(layout, VisualTokenLayout, "The layout of maps_on_image", "prompt.layout")
     one_of(scale, "scale", ("common", "own"))
+    must_be(what, str, "What maps are made of", "as 'attention'")
     image = read_image(image)
     percents = [percent_grid(_values(values, layout), layout) for _, values in _titled(maps)]
     signed = any(float(percent.min()) < 0 for percent in percents)

@@ -46,11 +46,18 @@ def read_answer(tokenizer: Any, answer: Any, size: int) -> Answer:
             own = said(tokenizer, list(answer.ids))
             if own == answer:
                 return own
+        if not _encodable(answer):
+            raise PromptError(f"An answer must be a text of whole characters; got {shown(answer)}.")
         return Answer(answer, tokenizer(str(answer), add_special_tokens=False)["input_ids"])
     if answer is None or not isinstance(answer, Iterable):
         raise PromptError(f"An answer must be a text with at least one word, or its token ids; got {shown(answer)}.")
     ids = whole_numbers(answer, "an answer's token ids", 0, size - 1, PromptError)
     return said(tokenizer, list(ids))
+
+
+def _encodable(text: str) -> bool:
+    """Whether it is without surrogates, halves of characters that no tokenizer takes."""
+    return not any("\ud800" <= sign <= "\udfff" for sign in text)
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:

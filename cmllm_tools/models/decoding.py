@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StopStringCriteria
 
 from ..errors import PromptError, SettingsError
-from ..strict import number
+from ..strict import number, shown
 from .answer import Answer, said
 from .family import Family
 from .latent import Latent, Steered, read_latent
@@ -107,6 +107,12 @@ def generate(
     options = read_options(options, family, prompt.inputs)
     if options.get("stop_strings") is not None:
         options.setdefault("tokenizer", processor.tokenizer)
+        try:
+            StopStringCriteria(options["tokenizer"], options["stop_strings"])
+        except (ValueError, TypeError, AttributeError, LookupError) as error:
+            raise SettingsError(
+                f"stop_strings must be texts that the tokenizer's tokens can spell; got {shown(options['stop_strings'])}."
+            ) from error
     inputs = prompt.inputs
     if contrast is not None:
         _check_contrast(family, options)

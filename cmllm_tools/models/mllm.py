@@ -6,8 +6,9 @@ from typing import Any, Literal
 
 import torch
 
-from ..errors import UnsupportedModelError
+from ..errors import PromptError, UnsupportedModelError
 from ..images import ImageSource
+from ..strict import kind_of, whole_numbers
 from . import decoding
 from .answer import Answer
 from .family import Family
@@ -20,6 +21,20 @@ from .prompt import Prompt
 from .spelling import spelled
 from .undisturbed import locked, undisturbed
 from .wrappers import unwrapped
+
+_NONE = object()
+
+
+def require(mllm: object, prompt: object = _NONE) -> None:
+    """Refuse what is no model, or no prompt, at the door of a function that takes them.
+
+    Raises:
+        UnsupportedModelError: for a transformers model without its processor, or anything else that is no `Mllm`.
+        PromptError: for what is no `Prompt`.
+    """
+    kind_of(mllm, Mllm, "A model must be an Mllm, as cmllm_tools.load(model) gives it", UnsupportedModelError)
+    if prompt is not _NONE:
+        kind_of(prompt, Prompt, "A prompt must be one from Mllm.prepare(image, question)", PromptError)
 
 
 class Mllm:
@@ -128,6 +143,7 @@ class Mllm:
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
+        ids = whole_numbers(ids, "Token ids", 0, error=PromptError)
         with locked(self.processor.tokenizer):
             return spelled(self.processor.tokenizer, ids)
 
@@ -160,6 +176,7 @@ class Mllm:
             SettingsError: for an option that cannot be kept or is out of range, for a contrast together with beams or
                 sampling, and for a family that cannot do it.
         """
+        require(self, prompt)
         prompt.check(self)
         options = {"max_new_tokens": max_new_tokens} | options
         return decoding.generate(self.model, self.processor, self.family, prompt, latent, contrast, options)

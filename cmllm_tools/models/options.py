@@ -1,12 +1,12 @@
 """What callers may tell transformers' `generate`, read strictly: a wrong answer is never given for an option it ignores."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from transformers import GenerationConfig
 
 from ..errors import SettingsError
-from ..strict import flag, number, shown, whole_number
+from ..strict import flag, number, several, shown, whole_number, whole_numbers
 from .family import Family
 
 
@@ -16,6 +16,48 @@ def _processors(value: Any, what: str) -> list[Any]:
     return list(value)
 
 
+# Of what tensors of ids hold.
+_LAST_ID = 2**31 - 1
+
+
+def _called(value: Any, what: str) -> Any:
+    if not callable(value):
+        raise SettingsError(f"{what} must be a function; got {shown(value)}.")
+    return value
+
+
+def _streamer(value: Any, what: str) -> Any:
+    if not all(callable(getattr(value, name, None)) for name in ("put", "end")):
+        raise SettingsError(f"A {what} must have put(ids) and end(), as transformers.TextStreamer; got {shown(value)}.")
+    return value
+
+
+def _token_ids(value: Any, what: str) -> list[int]:
+    return list(whole_numbers(value, what, 0, _LAST_ID))
+
+
+def _one_or_more_ids(value: Any, what: str) -> int | list[int]:
+    one = isinstance(value, str) or getattr(value, "shape", None) == () or not isinstance(value, Iterable)
+    return whole_number(value, what, 0, _LAST_ID) if one else _token_ids(value, what)
+
+
+def _texts(value: Any, what: str) -> list[str]:
+    found = [value] if isinstance(value, str) else list(several(value, f"{what} must be one or more texts"))
+    if not found or not all(isinstance(each, str) and each for each in found):
+        raise SettingsError(f"{what} must be one or more texts; got {shown(value)}.")
+    return found
+
+
+def _words_of_ids(value: Any, what: str) -> list[list[int]]:
+    found = several(value, f"{what} must be lists of token ids, one for each word")
+    words = [_token_ids(each, f"each of {what}") for each in found]
+    if not words or not all(words):
+        raise SettingsError(f"{what} must be lists of one or more token ids; got {shown(value)}.")
+    return words
+
+
+# Each beam is a copy of the prompt.
+_MOST_BEAMS = 1000
 _READ: dict[str, Callable[[Any, str], Any]] = {
     "max_new_tokens": lambda value, what: whole_number(value, what, 1),
     "min_new_tokens": lambda value, what: whole_number(value, what, 0),
@@ -25,6 +67,17 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "top_k": lambda value, what: whole_number(value, what, 0),
     "logits_processor": _processors,
     "stopping_criteria": _processors,
+    "prefix_allowed_tokens_fn": _called,
+    "streamer": _streamer,
+    "bos_token_id": lambda value, what: whole_number(value, what, 0, _LAST_ID),
+    "pad_token_id": lambda value, what: whole_number(value, what, 0, _LAST_ID),
+    "eos_token_id": _one_or_more_ids,
+    "suppress_tokens": _token_ids,
+    "begin_suppress_tokens": _token_ids,
+    "bad_words_ids": _words_of_ids,
+    "stop_strings": _texts,
+    "min_p": lambda value, what: number(value, what, 0, 1),
+    "typical_p": lambda value, what: number(value, what, above=0, most=1),
     "do_sample": flag,
     "use_cache": flag,
     "temperature": lambda value, what: number(value, what, above=0),
@@ -109,6 +162,8 @@ def _check_together(read: dict[str, Any], family: Family) -> None:
             f"Beam search needs several copies of a prompt in one batch, which {family.name} does not keep apart (see "
             "`cmllm families`); leave out num_beams."
         )
+    if read["num_beams"] > _MOST_BEAMS:
+        raise SettingsError(f"num_beams must be at most {_MOST_BEAMS}; got {shown(read['num_beams'])}.")
     if read["num_beams"] > 1 and read.get("streamer") is not None:
         raise SettingsError("A streamer is told each token when it is chosen, which no beam is before the end; give one.")
     least, most = read.get("min_new_tokens") or 0, read["max_new_tokens"]

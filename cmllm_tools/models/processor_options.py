@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from transformers.processing_utils import ProcessingKwargs
 
 from ..errors import PromptError
-from ..strict import shown
+from ..strict import one_of, shown
 
 if TYPE_CHECKING:
     from .mllm import Mllm
@@ -52,6 +52,8 @@ def checked(mllm: Mllm, options: Mapping[str, Any]) -> dict[str, Any]:
             "Options of a prompt must be those of the processor for text and images, without what prepare gives itself; "
             f"{type(mllm.processor).__name__} has none that is called {', '.join(wrong)}."
         )
+    if flat.get("padding_side") is not None:
+        one_of(flat["padding_side"], "padding_side", ("left", "right"), PromptError)
     images = getattr(mllm.processor, "image_processor", None)
     changed = sorted(name for name, value in flat.items() if hasattr(images, name) and getattr(images, name) != value)
     if changed and mllm.family.layout is not None:

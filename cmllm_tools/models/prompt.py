@@ -10,7 +10,7 @@ from PIL import Image
 from ..display import Fact, card, picture
 from ..errors import CaptureError, CmllmError, PromptError
 from ..layout import VisualTokenLayout
-from ..strict import shown, whole_number
+from ..strict import several, shown, whole_number, whole_numbers
 from .origin import Origin
 from .replay import LanguageCall, implementation
 from .spelling import find_word
@@ -108,11 +108,13 @@ class Prompt:
 
         Repeating along the first axis serves both processors with a batch axis and those that concatenate patches.
         """
+        count = whole_number(count, "The number of copies", 1, 1000, error=PromptError)
         return {name: torch.cat([tensor] * count) for name, tensor in self.inputs.items()}
 
     def words(self, positions: Sequence[int]) -> tuple[str, ...]:
         """Query tokens as strings."""
-        return tuple(f"query {position}" if self.learned else self.tokens[position] for position in positions)
+        places = whole_numbers(positions, "positions", 0, (self.learned or len(self.tokens)) - 1, PromptError)
+        return tuple(f"query {position}" if self.learned else self.tokens[position] for position in places)
 
     def positions(self, queries: Queries) -> tuple[int, ...]:
         """Positions of the tokens whose attention is asked for.
@@ -179,7 +181,7 @@ class Prompt:
             return found
         words = " ".join(self.tokens[position] for position in self.text_span)
         raise PromptError(
-            f"A highlight word must be in the question; got {word!r}, the question's tokens are: {words}. "
+            f"A highlight word must be in the question; got {shown(word)}, the question's tokens are: {words}. "
             "It is looked for as a whole word, and a part of one can be given by its tokens' positions. "
             "'text', 'after_image' and 'last' stand for groups of tokens."
         )
@@ -197,7 +199,7 @@ def as_queries(queries: Any, error: type[CmllmError] = PromptError) -> str | int
         return whole_number(queries, "A query token that is no word", error=error)
     found = tuple(
         query if isinstance(query, str) else whole_number(query, "Each query token that is no word", error=error)
-        for query in queries
+        for query in several(queries, "Query tokens must be words or positions", error)
     )
     if not found:
         raise error("At least one query token is needed; got none.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import TemplateError
 
 from ..errors import PromptError, UnsupportedModelError
+from ..strict import shown
 from .family import UNKNOWN
 from .spelling import apart
 
@@ -34,14 +35,14 @@ def prompt_text(mllm: Mllm, question: str) -> str:
     """
     processor, family = mllm.processor, mllm.family
     if not isinstance(question, str) or not question.strip():
-        raise PromptError(f"A question must be a text with at least one word; got {question!r}.")
+        raise PromptError(f"A question must be a text with at least one word; got {shown(question)}.")
     image = str(getattr(processor, "image_token", family.image)) if family.way_in == UNKNOWN else family.image
     placeholders = {"<image>", str(getattr(processor, "image_token", "<image>"))}
     for placeholder in sorted(placeholders):
         if placeholder in question:
             raise PromptError(
                 f"A question must not contain the image placeholder {placeholder!r}, which the template adds; "
-                f"got {question!r}."
+                f"got {shown(question)}."
             )
     source = next((part for part in (processor, processor.tokenizer) if getattr(part, "chat_template", None)), None)
     if source is None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..display import Fact, Outline, card, picture
 from ..errors import RegionError
-from ..strict import number, shown
+from ..strict import number, pair_of_sides, several, shown
 
 Size = tuple[int, int]
 
@@ -86,12 +86,31 @@ def where_text(regions: Iterable[Region]) -> str:
 
 def coordinates(values: Iterable[Any], needs: str) -> tuple[float, ...]:
     """Plain finite numbers, whole ones kept whole; RegionError with these words for anything else."""
-    values = tuple(values)
+    values = several(values, needs, RegionError)
     try:
         found = [(value, number(value, needs, error=RegionError)) for value in values]
     except RegionError as error:
         raise RegionError(f"{needs}; got {shown(values)}.") from error
     return tuple(int(as_float) if isinstance(value, Integral) else as_float for value, as_float in found)
+
+
+def shift(right: Any, down: Any) -> tuple[float, float]:
+    """How far a region is moved, in pixels.
+
+    Raises:
+        RegionError: for what are no finite numbers.
+    """
+    x, y = coordinates((right, down), "A region is moved by two finite numbers of pixels")
+    return x, y
+
+
+def image_size(width: Any, height: Any) -> Size:
+    """The size of an image that a region is for.
+
+    Raises:
+        RegionError: for what are no whole numbers of at least 1.
+    """
+    return pair_of_sides((width, height), "The size of an image", RegionError)
 
 
 def between_pixels(counts: Any, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:

@@ -10,9 +10,9 @@ from PIL import Image
 
 from ..display import Fact, one_line
 from ..errors import RegionError
-from ..images import ImageSource, grey_values, open_image
-from ..strict import shown, whole_number
-from .base import Region, Size, between_pixels
+from ..images import ImageSource, array_of, grey_values, open_image
+from ..strict import pair_of_sides, shown, whole_number
+from .base import Region, Size, between_pixels, image_size, shift
 
 # Larger than any image that Pillow opens; a few run lengths can stand for more.
 LARGEST_MASK = 2**28
@@ -100,10 +100,12 @@ class Mask(Region):
         return self.size
 
     def check(self, width: int, height: int) -> None:
+        width, height = image_size(width, height)
         if self.size != (width, height):
             raise RegionError(f"A mask needs the image's shape (height, width) = {(height, width)}; got {self.size[::-1]}.")
 
     def cover(self, width: int, height: int) -> np.ndarray:
+        self.check(width, height)
         return self.pixels.astype(np.float32)
 
     def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
@@ -155,6 +157,7 @@ class Mask(Region):
         return lines
 
     def moved(self, right: float, down: float) -> "Mask":
+        right, down = shift(right, down)
         (left, top), (width, height) = self.corner, self.size
         left, top = left + round(right), top + round(down)
         kept = self.part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
@@ -172,13 +175,12 @@ class Mask(Region):
 
 def _as_marked(pixels: Any) -> np.ndarray:
     """(height, width) bool of an array or a tensor, the caller's own no longer."""
-    if hasattr(pixels, "is_floating_point"):
-        pixels = pixels.detach().cpu()
-        pixels = pixels.float() if pixels.is_floating_point() else pixels
     try:
-        pixels = np.asarray(pixels)
+        pixels = array_of(pixels) if hasattr(pixels, "is_floating_point") else np.asarray(pixels)
     except ValueError as error:
         raise RegionError(f"A mask needs shape (height, width); got rows of several lengths: {error}.") from None
+    except (MemoryError, TypeError, RuntimeError) as error:
+        raise RegionError(f"A mask needs values (height, width) that can be read; got {shown(pixels)}.") from error
     if pixels.ndim != 2:
         raise RegionError(f"A mask needs shape (height, width); got {pixels.shape}.")
     if pixels.dtype.kind not in "biuf":
@@ -190,8 +192,9 @@ def _as_marked(pixels: Any) -> np.ndarray:
 
 def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
     """(height, width) bool, by the rule of `Mask.from_file`."""
+    size = None if size is None else pair_of_sides(size, "The size of a mask's image", RegionError)
     image = open_image(source)
-    if size is not None and image.size != tuple(size):
+    if size is not None and image.size != size:
         raise RegionError(
             f"A mask must have the size of its image, {size[0]} x {size[1]} px; got {image.width} x {image.height} px."
         )

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..errors import RegionError
-from ..strict import shown
-from .base import Region, Size, between_pixels, coordinates
+from ..strict import several, shown
+from .base import Region, Size, between_pixels, coordinates, image_size, shift
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class Box(Region):
             )
 
     def check(self, width: int, height: int) -> None:
+        width, height = image_size(width, height)
         if self.x0 < 0 or self.y0 < 0 or self.x1 > width or self.y1 > height:
             raise RegionError(
                 f"A box must lie within the image of {width} x {height} px; "
@@ -44,6 +45,7 @@ class Box(Region):
             )
 
     def cover(self, width: int, height: int) -> np.ndarray:
+        width, height = image_size(width, height)
         columns = np.clip(np.minimum(self.x1, np.arange(width) + 1) - np.maximum(self.x0, np.arange(width)), 0, 1)
         rows = np.clip(np.minimum(self.y1, np.arange(height) + 1) - np.maximum(self.y0, np.arange(height)), 0, 1)
         return (rows[:, None] * columns[None, :]).astype(np.float32)
@@ -60,6 +62,7 @@ class Box(Region):
         return [[(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)]]
 
     def moved(self, right: float, down: float) -> "Box":
+        right, down = shift(right, down)
         return Box(self.x0 + right, self.y0 + down, self.x1 + right, self.y1 + down)
 
     def to_json(self) -> dict[str, Any]:
@@ -73,6 +76,7 @@ class _Marks(Region):
 
     def pixels(self, width: int, height: int) -> np.ndarray:
         """(n, 2): columns and rows of the drawn pixels, each once."""
+        width, height = image_size(width, height)
         marked = np.array(self._positions(), float).reshape(-1, 2)
         return np.minimum(marked.astype(int), [width - 1, height - 1])
 
@@ -80,12 +84,14 @@ class _Marks(Region):
         return self.outline()[0]
 
     def check(self, width: int, height: int) -> None:
+        width, height = image_size(width, height)
         for x, y in self._positions():
             if not (0 <= x <= width and 0 <= y <= height):
                 what = "A point" if isinstance(self, Point) else "A scribble's points"
                 raise RegionError(f"{what} must lie within the image of {width} x {height} px; got ({x:g}, {y:g}).")
 
     def cover(self, width: int, height: int) -> np.ndarray:
+        width, height = image_size(width, height)
         columns, rows = self.pixels(width, height).T
         cover = np.zeros((height, width), np.float32)
         cover[rows, columns] = 1
@@ -126,10 +132,7 @@ class Scribble(_Marks):
 
     def __init__(self, points: Iterable[Sequence[float]]):
         needs = "A scribble needs pairs of finite numbers (x, y)"
-        try:
-            pairs = [tuple(point) for point in points]
-        except TypeError:
-            raise RegionError(f"{needs}; got {shown(points)}.") from None
+        pairs = [several(point, needs, RegionError) for point in several(points, needs, RegionError)]
         if not pairs:
             raise RegionError("A scribble needs at least one (x, y) point; got none.")
         for pair in pairs:
@@ -150,6 +153,7 @@ class Scribble(_Marks):
         return [list(self.points)]
 
     def moved(self, right: float, down: float) -> "Scribble":
+        right, down = shift(right, down)
         return Scribble([(x + right, y + down) for x, y in self.points])
 
     def to_json(self) -> dict[str, Any]:
@@ -176,6 +180,7 @@ class Point(_Marks):
         return [[(self.x, self.y)]]
 
     def moved(self, right: float, down: float) -> "Point":
+        right, down = shift(right, down)
         return Point(self.x + right, self.y + down)
 
     def to_json(self) -> dict[str, Any]:

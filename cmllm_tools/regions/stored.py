@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import RegionError
-from ..strict import shown
+from ..strict import pair_of_sides, shown
 from .base import Region, Size
 from .mask import Mask, from_run_lengths
 from .shapes import Box, Point, Scribble
 
 Regions = Region | Sequence[Region]
+
+_NEEDS = "A stored region needs a kind and its coordinates"
 
 
 def as_regions(regions: Regions) -> tuple[Region, ...]:
@@ -37,14 +39,15 @@ def region_from_json(data: Mapping[str, Any], size: Size | None = None) -> Regio
     Raises:
         RegionError: for data of another form, or a region off the image.
     """
+    size = None if size is None else pair_of_sides(size, "The size of an image", RegionError)
     if not isinstance(data, Mapping) or "kind" not in data:
-        raise RegionError(f"A stored region needs a kind and its coordinates; got {shown(data)}.")
+        raise RegionError(f"{_NEEDS}; got {shown(data)}.")
     try:
         region = _of_kind(data, size)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, RegionError):
             raise  # it says more
-        raise RegionError(f"A stored region needs a kind and its coordinates; got {shown(data)}.") from error
+        raise RegionError(f"{_NEEDS}; got {shown(data)}.") from error
     if size is not None:
         region.check(*size)
     return region
@@ -56,7 +59,7 @@ def _of_kind(data: Mapping[str, Any], size: Size | None) -> Region:
             return Box(*data["corners"])
         case "mask":
             height, width = data["size"]
-            if size is not None and (width, height) != tuple(size):
+            if size is not None and (width, height) != size:
                 raise RegionError(
                     f"A mask needs the image's shape (height, width) = {(size[1], size[0])}; got {shown((height, width))}."
                 )

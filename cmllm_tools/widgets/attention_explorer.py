@@ -16,7 +16,7 @@ from ..energy import Target
 from ..errors import CaptureError
 from ..models.batch import answer_of, followed_by
 from ..models.latent import Latent, read_latent
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions, as_regions
 from ..trace import COPY_SIZE
@@ -85,6 +85,7 @@ class AttentionExplorer(MapWidget):
         latent: Latent | None = None,
         **options: Any,
     ):
+        require(mllm, prompt)
         self.prompt = prompt
         self._copy = prompt.image.copy()
         self._copy.thumbnail((COPY_SIZE, COPY_SIZE))

@@ -18,7 +18,7 @@ from ..errors import OptimizationError, RegionError, SettingsError, TraceError
 from ..images import ImageSource
 from ..layout import RegionWarning
 from ..methods import Method
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..notation import updates_text
 from ..optimize import Steering
@@ -79,6 +79,7 @@ class Workbench(Panel):
         regions: Regions = (),
         method: Method | None = None,
     ):
+        require(mllm)
         self.mllm = mllm
         self.player: StepPlayer | None = None
         self.trace: Trace | None = None
