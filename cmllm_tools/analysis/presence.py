@@ -67,7 +67,7 @@ class PresenceScore:
                 "One token is scored alone, or the answer against another; give token or against, not both."
             )
         if batch is not None:
-            batch = whole_number(batch, "The batch", 1, 1_000_000)
+            batch = min(whole_number(batch, "The batch", least=1), 1_000_000)
         if token is not None:
             token = whole_number(token, "The token")
         self.batch = batch or (BATCH if mllm.family.batch else 1)
