@@ -288,7 +288,7 @@ def test_reloaded_page_shows_the_views_again(lesson, panel, folder):
     panel.field(0, 3)
     panel.timed("Steer", FINISHED)
     answers, picture = panel.answers(), panel.canvas.evaluate("canvas => canvas.toDataURL()")
-    kept(lesson.page).filter(has_text="4 steps, finished").wait_for(state="attached")
+    kept(lesson.page).filter(has_text="3 updates, finished").wait_for(state="attached")
     lesson.save(folder / LESSON)
     lesson.reload()
     again = Panel(lesson)
