@@ -165,7 +165,7 @@ class Steering:
         return self._failed(f"{what} not finite", f"The {what} must stay finite; at step {number} it is not ({met}")
 
     def _failed(self, stopped: str, message: str) -> OptimizationError:
-        self.trace.stopped = stopped
+        self.trace.stopped = f"failed: {stopped}"
         return OptimizationError(
             f"{message} The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
             self.trace,
@@ -229,8 +229,8 @@ def _run(run: Steering, callbacks: Sequence[Callback]) -> None:
         run.trace.stopped = "interrupted"
         errors.append(interrupt)
     except BaseException as error:
-        reason = type(error).__name__ if run.trace.stopped == "running" else run.trace.stopped
-        run.trace.stopped = f"failed: {reason}"
+        if run.trace.stopped == "running":
+            run.trace.stopped = f"failed: {type(error).__name__}"
         errors.append(error)
     for callback in started:
         try:

@@ -216,8 +216,8 @@ class Trace:
 
     @property
     def target(self) -> Target:
-        """The regions as the visual tokens see them."""
-        return Target.of(self.layout, self.regions, self.method.sigma, self.method.rule)
+        """The regions as the run's energies see them."""
+        return self.method.target(self.layout, self.regions)
 
     def table(self) -> str:
         """The steps as a plain-text table."""

@@ -12,7 +12,7 @@ from PIL import Image
 from ..errors import SettingsError
 from ..models.gradient import computes_in_half
 from ..models.mllm import Mllm, require
-from ..models.prompt import Prompt
+from ..models.prompt import MOST_COPIES, Prompt
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
 from ..progress import progress_bar
@@ -67,7 +67,7 @@ class PresenceScore:
                 "One token is scored alone, or the answer against another; give token or against, not both."
             )
         if batch is not None:
-            batch = min(whole_number(batch, "The batch", least=1), 1_000_000)
+            batch = min(whole_number(batch, "The batch", least=1), MOST_COPIES)
         if token is not None:
             token = whole_number(token, "The token")
         self.batch = batch or (BATCH if mllm.family.batch else 1)

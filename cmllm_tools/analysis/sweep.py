@@ -138,13 +138,13 @@ class Sweep:
 
     def grid(self, name: str, queries: Queries) -> np.ndarray:
         """(a, b - 1): mean of a figure for each window [a, b) with one context token; nan where there is none."""
-        contexts = list(dict.fromkeys(choice.queries for choice in self.choices))
-        if as_queries(queries, DataError) not in contexts:
+        contexts, wanted = list(dict.fromkeys(choice.queries for choice in self.choices)), as_queries(queries, DataError)
+        if wanted not in contexts:
             raise DataError(f"The context token must be one that was swept, of {contexts}; got {shown(queries)}.")
         ends = max(choice.layers[1] for choice in self.choices)
         grid = np.full((ends, ends), np.nan)
         for choice, mean in zip(self.choices, self.means(name), strict=True):
-            if choice.queries == as_queries(queries):
+            if choice.queries == wanted:
                 grid[choice.layers[0], choice.layers[1] - 1] = mean
         return grid
 
@@ -243,8 +243,8 @@ class Sweep:
             found = record(data, "a sweep", FIELDS)
             if found["figures"] != FIGURES:
                 raise DataError(f"its figures must be {', '.join(FIGURES)}; they are {shown(found['figures'])}")
-            if len(set(found["choices"])) < len(found["choices"]) or len(set(found["examples"])) < len(found["examples"]):
-                raise DataError("its choices and its examples must differ from each other")
+            if len(set(found["choices"])) < len(found["choices"]):
+                raise DataError("its choices must differ from each other")
             shape = len(FIGURES), len(found["choices"]), len(found["examples"])
             values = array_of(found["values"], "its values", shape, missing=True)
             return cls(found["model"], found["method"], found["choices"], found["examples"], values)

@@ -147,7 +147,7 @@ def _sweep(options: argparse.Namespace) -> int:
     from ..figures import window_grid
 
     check_outputs({"--resume": options.resume, "--html": options.html}, _folder(options.what), options.mask, options.model)
-    of_a_set = options.what == EMBEDDED or Path(options.what).is_dir()
+    of_a_set = options.what == EMBEDDED or (not options.what.startswith("data:") and Path(options.what).is_dir())
     try:
         sweep, chosen, tested = (_sweep_set if of_a_set else _sweep_image)(options)
     except Exception as error:

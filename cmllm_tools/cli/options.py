@@ -122,7 +122,9 @@ def check_outputs(outputs: Mapping[str, Path | None], *inputs: object) -> None:
     for (one, path), (other, twin) in combinations(given.items(), 2):
         if _same(path, twin):
             raise OutputError(f"{one} and {other} must be two files; both are {said(path)}.")
-    sources = [Path(source).expanduser() for source in inputs if isinstance(source, str | Path)]
+    # An image given as a data: URI is no file.
+    files = [source for source in inputs if isinstance(source, str | Path) and not str(source).startswith("data:")]
+    sources = [Path(source).expanduser() for source in files]
     for name, path in given.items():
         for source in sources:
             if _same(path, source) or (path.exists() and source.resolve() in path.resolve().parents):

@@ -85,7 +85,7 @@ def _run(
     print(_summary(trace))
     if checkpoint is not None:
         # One that failed is tried once more, and then says so.
-        print(f"trace     {checkpoint.saved or trace.save(checkpoint.path)}")
+        print(f"trace     {checkpoint.saved or trace.save(checkpoint.path if trace.whole else checkpoint.here)}")
     if html is not None:
         print(f"page      {write_report(trace, html)}")
     return 130 if trace.stopped == "interrupted" else 0

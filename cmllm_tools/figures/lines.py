@@ -42,7 +42,9 @@ def framed(figure: Figure, names: Sequence[str], top: int, right: int = RIGHT) -
         height=top + PLOT + bottom,
         margin={"t": top, "b": bottom, "l": LEFT + 58, "r": right, "pad": 0, "autoexpand": False},
         legend={
-            "orientation": "h" if row else "v",
+            # Below each other as rows of one: beside a legend that is "v", plotly draws the axis' title into the plot.
+            "orientation": "h",
+            **({} if row else {"entrywidth": 1, "entrywidthmode": "fraction"}),
             "x": 0,
             "y": 0,
             "xref": "container",

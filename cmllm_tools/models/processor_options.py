@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from transformers.processing_utils import ProcessingKwargs
 
 from ..errors import PromptError
@@ -55,7 +56,9 @@ def checked(mllm: Mllm, options: Mapping[str, Any]) -> dict[str, Any]:
     if flat.get("padding_side") is not None:
         one_of(flat["padding_side"], "padding_side", ("left", "right"), PromptError)
     images = getattr(mllm.processor, "image_processor", None)
-    changed = sorted(name for name, value in flat.items() if hasattr(images, name) and getattr(images, name) != value)
+    changed = sorted(
+        name for name, value in flat.items() if hasattr(images, name) and _plain(getattr(images, name)) != _plain(value)
+    )
     if changed and mllm.family.layout is not None:
         raise PromptError(
             f"Settings of the image processor must be set on it, where the layout rule reads them "
@@ -86,3 +89,8 @@ def cut_at(tokenizer: Any, options: Mapping[str, Any]) -> int | None:
     if truncation in (None, False, "do_not_truncate"):
         return None
     return int(tokenizer.model_max_length if length is None else length)
+
+
+def _plain(value: Any) -> Any:
+    """A setting as it is compared: an array or a tuple is what it holds."""
+    return np.asarray(value).tolist() if isinstance(value, list | tuple | np.ndarray) else value

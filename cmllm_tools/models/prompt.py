@@ -19,6 +19,9 @@ from .undisturbed import locked, unaffected
 if TYPE_CHECKING:
     from .mllm import Mllm
 
+# Copies of a prompt in one batch: more is a mistyped number, and gigabytes.
+MOST_COPIES = 1000
+
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
 
@@ -108,7 +111,7 @@ class Prompt:
 
         Repeating along the first axis serves both processors with a batch axis and those that concatenate patches.
         """
-        count = whole_number(count, "The number of copies", 1, 1000, error=PromptError)
+        count = whole_number(count, "The number of copies", 1, MOST_COPIES, error=PromptError)
         return {name: torch.cat([tensor] * count) for name, tensor in self.inputs.items()}
 
     def words(self, positions: Sequence[int]) -> tuple[str, ...]:

@@ -45,6 +45,9 @@ class Asked:
         try:
             return use()
         except (CaptureError, PromptError):
+            # Something else may have been refused: a mistyped word, for example.
+            if self._fits():
+                raise
             self.prompt = self._mllm.prepare(self.prompt.image, self.prompt.question)
             self._equal.append(self.prompt)
             return use()
@@ -52,6 +55,13 @@ class Asked:
     def has(self, prompt: Prompt) -> bool:
         """Whether a prompt was of this image and question, so that its latent belongs to the same tokens."""
         return any(prompt is one for one in self._equal)
+
+    def _fits(self) -> bool:
+        try:
+            self.prompt.check(self._mllm, replayed=True)
+        except (CaptureError, PromptError):
+            return False
+        return True
 
     def _take(self, prompt: Prompt) -> None:
         self.prompt, self._equal = prompt, [prompt]

@@ -353,7 +353,7 @@ class Workbench(Panel):
 
     def _broke_off(self, error: BaseException) -> None:
         """A run has failed: its trace, which stays, and the panel say so."""
-        reason = INTERRUPTED if isinstance(error, KeyboardInterrupt) else "failed"
+        reason = INTERRUPTED if isinstance(error, KeyboardInterrupt) else f"failed: {type(error).__name__}"
         if self._run is not None and self._run.trace.stopped == "running":
             self._run.trace.stopped = reason
         self._status.value = reason if self._run is None else self._run.trace.stopped

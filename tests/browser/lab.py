@@ -112,7 +112,7 @@ class Notebook:
         begun = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first.or_(last.filter(has_text=re.compile(r"\d")))
         # It may ask for a kernel, also late, and then hides the menu.
         dialog = self.page.locator(".jp-Dialog")
-        self.page.add_locator_handler(dialog, lambda _: dialog.locator(".jp-mod-accept").click())
+        self.page.add_locator_handler(dialog, lambda _: dialog.locator(".jp-mod-accept").last.click(), no_wait_after=True)
         for _ in range(10):
             self.menu("Run", "Run All Cells")
             with suppress(TooLong):

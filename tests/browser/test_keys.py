@@ -69,7 +69,7 @@ def test_letters_and_digits_change_no_cell(browser, tmp_path, pictures, app):
         page.locator(".cmllm-workbench").first.screenshot(path=pictures / f"workbench-{app}.png")
         for selector, least in ROOTS.items():
             root, tried = page.locator(selector).first, 0
-            for tab in ["Steps", "Layers"] if "workbench" in selector else [None]:
+            for tab in ["Steps", "Layers"] if selector == ".cmllm-workbench" else [None]:
                 if tab:
                     root.get_by_role("tab", name=tab).click()
                 tried += typed(page, root, before)
