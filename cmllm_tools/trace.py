@@ -58,7 +58,7 @@ class Step:
         gradient = "" if self.gradient_norm is None else f", gradient {self.gradient_norm:.3g}"
         answer = "" if self.answer is None else f", {self.answer!r}"
         return (
-            f"Step({self.number}: energy {self.energy:.4f}, share in region {self.share:.1%}, "
+            f"Step({self.number}: energy {self.energy:.4f}, share {self.share:.1%}, "
             f"latent {self.latent_norm:.3g}{gradient}, {self.seconds:.3f} s{answer})"
         )
 

@@ -289,7 +289,7 @@ def test_recommendations_need_figures():
         recommend(made([[1], [1], [1], [1]]))
     with pytest.raises(cm.DataError, match=r"window of all layers, \(0, 6\)"):
         recommend(made([[1, 2], [1, 3]], [Choice((0, 2), "last"), Choice((1, 6), "last")]))
-    with pytest.raises(cm.DataError, match="must be .energy before"):
+    with pytest.raises(cm.DataError, match=r"must be .energy before"):
         recommend(made([[1, 2]] * 4), by="speed")
 
 

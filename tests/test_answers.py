@@ -3,6 +3,7 @@
 import copy
 import json
 from threading import Thread
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -329,7 +330,10 @@ def test_options_that_cannot_be_kept_are_refused_by_name(mllm, prompt, name, val
         ({"stopping_criteria": [3]}, "stopping_criteria must be a list of objects that can be called"),
         ({"beams": 3}, "An option of generate must be one of transformers' GenerationConfig .* got beams=3"),
         ({"_from_model_config": True}, "An option of generate must be one of"),
-        ({"num_beams": 2, "streamer": object()}, "A streamer is told each token when it is chosen"),
+        (
+            {"num_beams": 2, "streamer": SimpleNamespace(put=print, end=print)},
+            "A streamer is told each token when it is chosen",
+        ),
     ],
 )
 def test_options_out_of_range_or_at_odds(mllm, prompt, options, message):

@@ -283,7 +283,7 @@ def sensitivity(
     The other arguments and errors are those of `attribute`.
     """
     samples, seed = whole_number(samples, "samples", least=1), whole_number(seed, "The seed", least=0)
-    radius = number(radius, "radius", above=0)
+    radius = number(radius, "radius", least=0)
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     wanted = Settings(method, seed=seed, progress=progress, **settings)
 
