@@ -62,7 +62,6 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "max_new_tokens": lambda value, what: whole_number(value, what, 1),
     "min_new_tokens": lambda value, what: whole_number(value, what, 0),
     "num_beams": lambda value, what: whole_number(value, what, 1),
-    "num_return_sequences": lambda value, what: whole_number(value, what, 1),
     "no_repeat_ngram_size": lambda value, what: whole_number(value, what, 0),
     "top_k": lambda value, what: whole_number(value, what, 0),
     "logits_processor": _processors,

@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets as ipw
 
 from ..errors import SettingsError
-from ..methods import ControlMLLM, ControlMLLMPlus, Method
+from ..methods import ControlMLLM, ControlMLLMPlus, Method, given_method
 from ..models.mllm import Mllm
 from ..models.prompt import queries_name
 from ..notation import layers_text
@@ -58,7 +58,7 @@ class Settings(ipw.VBox):
         self.sigma = ipw.FloatText(description="sigma", tooltip="width of scribbles and points", **common)
         self._fields = (self.steps, self.step_size, self.layers, self.heads, self.queries, self.sigma)
         self._listeners: list[Callable[[Any], None]] = []
-        self.method = method or ControlMLLM()
+        self.method = given_method(method, ControlMLLM())
         self.kind.observe(self._switch, "value")
         self.layers.observe(self._name_layers, "value")
         self._name_layers()
