@@ -24,8 +24,8 @@ from tqdm import tqdm
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration
 
 import cmllm_tools as cm
+from cmllm_tools.attention.memory import peak_bytes
 from cmllm_tools.energy import Target
-from cmllm_tools.memory import peak_bytes
 from cmllm_tools.models.embedded.architecture import build_processor
 from cmllm_tools.models.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
 from cmllm_tools.models.undisturbed import undisturbed

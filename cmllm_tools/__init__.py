@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from . import analysis as analysis
     from . import figures as figures
     from . import widgets as widgets
-    from .attention import Attention, capture_attention
+    from .attention.capture import Attention, capture_attention
+    from .attention.context_map import ContextMap, context_map
+    from .attention.memory import MemoryEstimate, estimate
+    from .attention.self_check import self_check
     from .bench.demo import demo_scene
     from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
-    from .context import ContextMap, context_map
     from .energy import energy, hard_energy, region_share, soft_energy
     from .errors import (
         CaptureError,
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from .images import read_image
     from .layout import RegionWarning, VisualTokenLayout
     from .loading import load
-    from .memory import MemoryEstimate, estimate
     from .methods import ControlMLLM, ControlMLLMPlus
     from .models.decoding import Contrast
     from .models.mllm import Mllm
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from .models.prompt import Prompt
     from .optimize import Steering, optimize
     from .regions import Box, Mask, Point, Scribble
-    from .selfcheck import self_check
     from .trace import Step, Trace
 
 __version__ = VERSION
@@ -104,10 +104,10 @@ __all__ = [
 
 # Where each name is; a test compares this with what type checkers are told above.
 _MODULES = {
-    "attention": "Attention capture_attention",
+    "attention.capture": "Attention capture_attention",
     "bench.demo": "demo_scene",
     "callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
-    "context": "ContextMap context_map",
+    "attention.context_map": "ContextMap context_map",
     "energy": "energy hard_energy region_share soft_energy",
     "errors": (
         "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
@@ -116,7 +116,7 @@ _MODULES = {
     "images": "read_image",
     "layout": "RegionWarning VisualTokenLayout",
     "loading": "load",
-    "memory": "MemoryEstimate estimate",
+    "attention.memory": "MemoryEstimate estimate",
     "methods": "ControlMLLM ControlMLLMPlus",
     "models.decoding": "Contrast",
     "models.mllm": "Mllm",
@@ -124,7 +124,7 @@ _MODULES = {
     "models.prompt": "Prompt",
     "optimize": "Steering optimize",
     "regions": "Box Mask Point Scribble",
-    "selfcheck": "self_check",
+    "attention.self_check": "self_check",
     "trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

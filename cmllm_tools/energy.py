@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .context import ContextMap
+from .attention.context_map import ContextMap
 from .errors import CaptureError, RegionError, SigmaError
 from .layout import RegionWarning, Rule, VisualTokenLayout
 from .regions import Regions, as_regions

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
+from .attention.self_check import self_check
 from .errors import UnsupportedModelError
 from .models.embedded import EMBEDDED_MODEL
 from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
 from .models.undisturbed import unaffected
-from .selfcheck import self_check
 
 # What transformers raises for a checkpoint or an option that it cannot use.
 _NOT_LOADED = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)

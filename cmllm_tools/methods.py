@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .attention.heads import pairs_within
 from .energy import Target, checked_sigma
 from .errors import SettingsError
-from .heads import pairs_within
 from .layout import Rule, VisualTokenLayout
 from .models.decoding import Contrast
 from .models.defaults import method_defaults, published_settings

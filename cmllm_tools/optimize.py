@@ -5,9 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from .attention import capture_attention
+from .attention.capture import capture_attention
+from .attention.context_map import kept, layer_maps
 from .callbacks import EARLY_STOP, Callback, changed_enough
-from .context import kept, layer_maps
 from .errors import NotFiniteError, OptimizationError, carry
 from .methods import ControlMLLM, Method, given_method
 from .models.gradient import computes_in_half, gradients

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from .attention.heads import as_heads
 from .errors import SettingsError
-from .heads import as_heads
 from .strict import number, shown, whole_numbers
 
 # From what was given and the setting's name to its value, or SettingsError.

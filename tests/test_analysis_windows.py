@@ -13,9 +13,9 @@ import cmllm_tools as cm
 from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, recommend
 from cmllm_tools.analysis.together import steer_together
 from cmllm_tools.analysis.windows import sweep_windows
+from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.energy import Target
-from cmllm_tools.memory import MemoryEstimate
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 

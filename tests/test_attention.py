@@ -8,7 +8,7 @@ from transformers import AttentionInterface
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import gradient_profile, relevancy, rollout, sinks
-from cmllm_tools.rows import attention_rows
+from cmllm_tools.attention.rows import attention_rows
 
 
 def eager_attention(mllm, prompt, latent=None):

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from cmllm_tools.context import layer_maps
+from cmllm_tools.attention.context_map import layer_maps
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
-from cmllm_tools.attention import capture, kernel_errors
+from cmllm_tools.attention.capture import capture, kernel_errors
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES

@@ -4,7 +4,7 @@ from PIL import Image
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.memory import MemoryEstimate, peak_bytes
+from cmllm_tools.attention.memory import MemoryEstimate, peak_bytes
 
 
 @pytest.fixture(scope="module")

@@ -65,7 +65,7 @@ def test_a_processor_of_another_model_fails_it():
 
 
 def test_rows_that_are_not_what_the_kernel_drew_are_reported(monkeypatch):
-    from cmllm_tools import attention
+    from cmllm_tools.attention import capture as attention
 
     rows = attention.attention_rows
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from ..attention import Attention, capture_attention
-from ..context import layer_maps
+from ..attention.capture import Attention, capture_attention
+from ..attention.context_map import layer_maps
 from ..display import Fact, Html, bar, card, html, one_line, picture, table
 from ..errors import PromptError, SettingsError
 from ..models.mllm import Mllm, require

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..context import ContextMap
+from ..attention.context_map import ContextMap
 from ..display import Fact, card, one_line
 from ..errors import SettingsError
 from ..models.mllm import Mllm

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..attention import capture_attention
-from ..context import layer_maps
+from ..attention.capture import capture_attention
+from ..attention.context_map import layer_maps
+from ..attention.heads import Heads
 from ..display import Fact, Html, bar, card, one_line, table
 from ..energy import Target
-from ..heads import Heads
 from ..layout import Rule
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of

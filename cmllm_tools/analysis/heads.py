@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from ..attention import Attention, capture_attention
+from ..attention.capture import Attention, capture_attention
+from ..attention.heads import pairs_within
 from ..display import Fact, Html, bar, card, one_line, table
 from ..energy import Target, checked_sigma
 from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import said, write_whole
-from ..heads import pairs_within
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected

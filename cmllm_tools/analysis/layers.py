@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ..attention import Attention
+from ..attention.capture import Attention
 from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..energy import Target
 from ..errors import CaptureError, RegionError

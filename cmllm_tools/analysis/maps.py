@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-from ..attention import Recorder, attention_shown, check_finite, replay
-from ..context import ContextMap
+from ..attention.capture import Recorder, attention_shown, check_finite, replay
+from ..attention.context_map import ContextMap
+from ..attention.rows import attention_rows
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
 from ..models.gradient import computes_in_half
@@ -21,7 +22,6 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
-from ..rows import attention_rows
 from ..strict import number
 
 

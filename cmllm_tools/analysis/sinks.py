@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from PIL import Image
 
-from ..attention import capture_attention
-from ..context import ContextMap, context_map
+from ..attention.capture import capture_attention
+from ..attention.context_map import ContextMap, context_map
+from ..attention.heads import Heads, pairs_within
 from ..display import Fact, card, one_line, picture, table
 from ..errors import CaptureError, SettingsError
-from ..heads import Heads, pairs_within
 from ..images import ImageSource
 from ..layout import VisualTokenLayout
 from ..models.mllm import Mllm, require

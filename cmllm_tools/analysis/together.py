@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..attention import capture
-from ..context import kept
+from ..attention.capture import capture
+from ..attention.context_map import kept
+from ..attention.heads import pairs_within
 from ..energy import Target
-from ..heads import pairs_within
 from ..methods import Method
 from ..models.batch import copies
 from ..models.gradient import computes_in_half, gradients

@@ -12,10 +12,10 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..attention.memory import estimate
 from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
 from ..images import read_image
-from ..memory import estimate
 from ..methods import ControlMLLMPlus, Method, given_method
 from ..models.batch import Copies
 from ..models.mllm import Mllm, require

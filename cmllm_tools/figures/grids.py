@@ -9,7 +9,7 @@ import numpy as np
 
 from ..analysis.heads import HeadRanking
 from ..analysis.layers import HeadGrid, grid_picture, region_share
-from ..attention import Attention
+from ..attention.capture import Attention
 from ..display import card
 from ..regions import Regions
 from ..strict import one_of

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from ..analysis.sinks import Sinks
-from ..context import ContextMap
+from ..attention.context_map import ContextMap
 from ..display import BLUE, GREEN, ORANGE, VERMILION, card, picture
 from ..errors import ImageError, SettingsError
 from ..images import read_image

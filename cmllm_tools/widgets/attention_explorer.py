@@ -9,8 +9,8 @@ import torch
 import traitlets
 
 from ..analysis.layers import head_picture
-from ..attention import Attention, capture_attention
-from ..context import ContextMap, context_map
+from ..attention.capture import Attention, capture_attention
+from ..attention.context_map import ContextMap, context_map
 from ..display import Fact, card, one_line, picture
 from ..energy import Target
 from ..errors import CaptureError

@@ -7,13 +7,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .attention import Attention
-from .display import Fact, card, one_line, picture
-from .errors import CaptureError
+from ..display import Fact, card, one_line, picture
+from ..errors import CaptureError
+from ..layout import VisualTokenLayout
+from ..models.prompt import Queries
+from ..strict import kind_of, whole_numbers
+from .capture import Attention
 from .heads import Heads, pairs_within
-from .layout import VisualTokenLayout
-from .models.prompt import Queries
-from .strict import kind_of, whole_numbers
 
 
 @dataclass(frozen=True, eq=False)

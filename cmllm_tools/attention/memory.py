@@ -12,13 +12,13 @@ import numpy as np
 import psutil
 import torch
 
-from .attention import capture_attention
-from .errors import CaptureError
-from .models.interrupts import Restoring, restoring
-from .models.mllm import Mllm, require
-from .models.prompt import Prompt, Queries
-from .models.undisturbed import unaffected
-from .strict import whole_numbers
+from ..errors import CaptureError
+from ..models.interrupts import Restoring, restoring
+from ..models.mllm import Mllm, require
+from ..models.prompt import Prompt, Queries
+from ..models.undisturbed import unaffected
+from ..strict import whole_numbers
+from .capture import capture_attention
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from .display import Fact, card, one_line, picture
-from .errors import CaptureError, NotFiniteError
+from ..display import Fact, card, one_line, picture
+from ..errors import CaptureError, NotFiniteError
+from ..models.checkpointing import checkpointed
+from ..models.interrupts import restoring
+from ..models.latent import Latent, read_latent
+from ..models.mllm import Mllm, require
+from ..models.prompt import Prompt, Queries
+from ..models.undisturbed import unaffected, undisturbed
+from ..notation import layers_text, number_ranges
+from ..strict import whole_numbers
 from .heads import Heads, pairs_within
-from .models.checkpointing import checkpointed
-from .models.interrupts import restoring
-from .models.latent import Latent, read_latent
-from .models.mllm import Mllm, require
-from .models.prompt import Prompt, Queries
-from .models.undisturbed import unaffected, undisturbed
-from .notation import layers_text, number_ranges
 from .rows import attention_rows
-from .strict import whole_numbers
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-from .errors import CaptureError, CmllmError
-from .strict import several, shown, whole_number, whole_numbers
+from ..errors import CaptureError, CmllmError
+from ..strict import several, shown, whole_number, whole_numbers
 
 Heads = Iterable[int] | Iterable[tuple[int, int]]
 Chosen = tuple[int, ...] | tuple[tuple[int, int], ...]

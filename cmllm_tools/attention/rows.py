@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .errors import CaptureError
+from ..errors import CaptureError
 
 
 def attention_rows(

@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .attention import capture, kernel_errors
-from .display import Fact, card, one_line
-from .errors import CmllmError, UnsupportedModelError
-from .models.mllm import Mllm, require
-from .models.prompt import Prompt
-from .models.replay import latent_added
-from .models.undisturbed import unaffected, undisturbed
+from ..display import Fact, card, one_line
+from ..errors import CmllmError, UnsupportedModelError
+from ..models.mllm import Mllm, require
+from ..models.prompt import Prompt
+from ..models.replay import latent_added
+from ..models.undisturbed import unaffected, undisturbed
+from .capture import capture, kernel_errors
 
 IMAGE_SIZE = (160, 120)
 QUESTION = "what is this?"
