@@ -65,13 +65,13 @@ def test_a_processor_of_another_model_fails_it():
 
 
 def test_rows_that_are_not_what_the_kernel_drew_are_reported(monkeypatch):
-    from cmllm_tools.attention import capture as attention
+    from cmllm_tools.attention import observe
 
-    rows = attention.attention_rows
+    rows = observe.attention_rows
 
     def without_mask(module, query, key, mask, *arguments, **options):
         return rows(module, query, key, None, *arguments, **options | {"is_causal": False})
 
-    monkeypatch.setattr(attention, "attention_rows", without_mask)
+    monkeypatch.setattr(observe, "attention_rows", without_mask)
     with pytest.raises(cm.UnsupportedModelError, match="must give what the model's own kernel draws"):
         cm.self_check(cm.load(tiny_llava()))

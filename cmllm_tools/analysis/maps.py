@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..attention.capture import Recorder, attention_shown, check_finite, replay
+from ..attention.capture import check_finite, replay
 from ..attention.context_map import ContextMap
-from ..attention.rows import attention_rows
+from ..attention.observe import AttentionCall, Observer, observed
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
 from ..models.gradient import computes_in_half
@@ -67,8 +67,8 @@ def rollout(
     positions = prompt.positions(queries)
     replay(mllm, prompt, calls, None if latent is None else read_latent(latent, prompt.call).detach())
     rows = _rows(positions, prompt).mean(0)
-    for call in calls.last_to_first():
-        weights = call.weights().mean(0)
+    for made in calls.last_to_first():
+        weights = made.weights().mean(0)
         # Attention sinks of the model's own take from what rows sum to.
         mixed = rows.to(weights) @ (weights / weights.sum(-1, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny))
         rows = residual * rows.to(mixed) + (1 - residual) * mixed
@@ -112,21 +112,20 @@ def relevancy(
     start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
     with (
         undisturbed(mllm.model, gradient=True),
-        attention_shown(mllm, calls),
+        observed(mllm, calls),
         latent_added(prompt.call, start),
     ):
         logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
     token = int(logits.argmax()) if answer is None else answer_tokens(mllm, answer)[0]
     kept = list(calls.last_to_first())
-    gradients = gradients_of(logits[token], [call.output for call in kept], computes_in_half(mllm.model))
+    gradients = gradients_of(logits[token], [made.output for made in kept], computes_in_half(mllm.model))
     rows = _rows([len(prompt.tokens) - 1], prompt)[0]
     total = torch.zeros_like(rows)
     with unaffected(gradient=False):
-        for call, gradient in zip(kept, gradients, strict=True):
-            weights = call.weights()
-            pulls = (gradient[0].transpose(0, 1).to(weights) @ call.values(weights).transpose(-1, -2) * weights).clamp_min(
-                0
-            )
+        for made, gradient in zip(kept, gradients, strict=True):
+            weights = made.weights()
+            pull = gradient[0].transpose(0, 1).to(weights) @ made.call.head_values(weights).transpose(-1, -2)
+            pulls = (pull * weights).clamp_min(0)
             heard = (rows + total).to(weights) @ pulls.mean(0)
             total = total.to(heard) + heard
     calls.check_finite(mllm, total)
@@ -135,54 +134,33 @@ def relevancy(
 
 
 @dataclass(frozen=True, eq=False)
-class _Call:
-    """What one layer's attention function was given and gave back; `padding` (token,) is True before the prompt."""
+class _Made:
+    """A layer's attention call, and what its kernel made of it; `padding` (token,) is True before the prompt."""
 
-    module: Any
-    query: torch.Tensor
-    key: torch.Tensor
-    value: torch.Tensor
-    mask: Any
-    options: dict[str, Any]
+    call: AttentionCall
     output: torch.Tensor
     padding: torch.Tensor
 
     def weights(self) -> torch.Tensor:
         """(head, token, token)."""
-        heads, tokens = range(self.query.shape[1]), range(self.query.shape[2])
-        rows = attention_rows(self.module, self.query, self.key, self.mask, heads, tokens, **self.options)
+        rows = self.call.rows(range(self.call.query.shape[2]))
         # Padding attends to nothing, and has no softmax.
         return rows.flatten(0, -3).masked_fill(self.padding.to(rows.device)[:, None], 0)
 
-    def values(self, like: torch.Tensor) -> torch.Tensor:
-        """(head, token, width), in the precision of `like`."""
-        return self.value[0].to(like).repeat_interleave(self.query.shape[1] // self.value.shape[1], 0)
 
-
-class _Calls(Recorder):
-    """Keeps the calls of all layers instead of rows, which are computed from them one layer at a time."""
+class _Calls(Observer):
+    """Keeps the calls of all layers, whose rows are computed from them one layer at a time."""
 
     def __init__(self, mllm: Mllm, prompt: Prompt):
-        super().__init__(mllm.attention_modules, None, [], None, errors={})
-        self.calls: dict[int, _Call] = {}
+        self.layers = mllm.attention_layers
+        self.calls: dict[int, _Made] = {}
         seen = prompt.inputs.get("attention_mask")
         self.padding = torch.zeros(len(prompt.tokens), dtype=torch.bool) if seen is None else seen[0] == 0
 
-    def compare(
-        self,
-        module: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: Any,
-        options: dict[str, Any],
-        output: torch.Tensor,
-    ) -> None:
-        layer = self.modules.get(module)
-        if layer is not None:
-            self.calls[layer] = _Call(module, query, key, value, mask, options, output, self.padding)
+    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
+        self.calls[call.layer] = _Made(call, output, self.padding)
 
-    def last_to_first(self) -> Iterator[_Call]:
+    def last_to_first(self) -> Iterator[_Made]:
         missing = [layer for layer in self.layers if layer not in self.calls]
         if missing:
             raise CaptureError(f"Every layer must call transformers' attention interface; layers {missing} did not.")

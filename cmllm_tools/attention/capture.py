@@ -1,16 +1,11 @@
 """Capture attention from chosen text tokens to the visual tokens, per layer and head, differentiable in the latent."""
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..display import Fact, card, one_line, picture
 from ..errors import CaptureError, NotFiniteError
@@ -23,7 +18,7 @@ from ..models.undisturbed import unaffected, undisturbed
 from ..notation import layers_text, number_ranges
 from ..strict import whole_numbers
 from .heads import Heads, pairs_within
-from .rows import attention_rows
+from .observe import AttentionCall, Observer, observed
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,9 +129,9 @@ def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, 
     Raises:
         CaptureError: for attention that cannot be reproduced.
     """
-    errors: dict[int, float] = {}
-    replay(mllm, prompt, Recorder(mllm.attention_modules, None, rows, None, errors), None)
-    return errors
+    check = _KernelCheck(rows)
+    replay(mllm, prompt, check, None)
+    return check.errors
 
 
 def capture(
@@ -163,8 +158,8 @@ def capture(
     numbers = _checked(layers, mllm.attention_layers, "Layers")
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
-    recorder = Recorder(modules, kept_heads, rows, columns)
-    replay(mllm, prompt, recorder, latent)
+    recorder = Recorder(modules.values(), kept_heads, rows, columns)
+    replay(mllm, prompt, recorder, latent, modules)
     missing = [layer for layer in numbers if layer not in recorder.captured]
     if missing:
         raise CaptureError(
@@ -196,8 +191,14 @@ def check_finite(mllm: Mllm, rows: Mapping[int, torch.Tensor]) -> None:
     raise NotFiniteError(f"Attention must be finite; in layer {layer} it is not (dtype {dtype}). {advice}.")
 
 
-def replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
-    """Replay the prompt while the attention modules show what they do to `recorder`.
+def replay(
+    mllm: Mllm,
+    prompt: Prompt,
+    observer: Observer,
+    latent: torch.Tensor | None,
+    modules: Mapping[Any, int] | None = None,
+) -> None:
+    """Replay the prompt while attention modules (all that look at visual states, when None) show their calls to `observer`.
 
     Raises:
         CaptureError: for a prompt that was prepared for another attention implementation.
@@ -205,10 +206,11 @@ def replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tenso
     """
     prompt.check(mllm, replayed=True)
     differentiable = latent is not None and latent.requires_grad
+    small = observer if differentiable and mllm.gradient_checkpointing and isinstance(observer, Recorder) else None
     with (
         undisturbed(mllm.model, differentiable),
-        attention_shown(mllm, recorder),
-        _kept_small(mllm, recorder) if differentiable and mllm.gradient_checkpointing else nullcontext(),
+        observed(mllm, observer, modules),
+        nullcontext() if small is None else _kept_small(mllm, small, modules),
         suppress(_Enough),
     ):
         prompt.call.replay(latent)
@@ -218,142 +220,63 @@ class _Enough(Exception):
     """Ends the forward once the last layer asked for is captured."""
 
 
-class Recorder:
-    """Computes the rows asked for, layer by layer.
+class Recorder(Observer):
+    """Computes the rows asked for, layer by layer, and ends the forward after the last of them.
 
     Args:
-        modules: the attention modules to listen to, with their layers' numbers.
+        layers: numbers of the layers asked for.
         heads: head numbers; all when None.
         rows: query positions.
         columns: key positions; all when None.
-        errors: when given, filled with how far each layer's rows times its values are from what the model's own kernel
-            made of them: a share of the largest value.
 
     Attributes:
         captured: (prompt, head, row, column) of each layer.
     """
 
     def __init__(
-        self,
-        modules: Mapping[Any, int],
-        heads: tuple[int, ...] | None,
-        rows: Sequence[int],
-        columns: Sequence[int] | None,
-        errors: dict[int, float] | None = None,
+        self, layers: Iterable[int], heads: tuple[int, ...] | None, rows: Sequence[int], columns: Sequence[int] | None
     ):
-        self.errors = errors
-        self.modules = modules
-        self.layers = tuple(sorted(modules.values()))
+        self.layers = tuple(sorted(layers))
         self.heads, self.rows, self.columns = heads, list(rows), None if columns is None else list(columns)
         self.captured: dict[int, torch.Tensor] = {}
 
-    def see(self, module: Any, query: torch.Tensor, key: torch.Tensor, mask: Any, options: dict[str, Any]) -> None:
-        layer = self.modules.get(module)
-        if layer is not None:
-            heads = range(query.shape[1]) if self.heads is None else self.heads
-            rows = attention_rows(module, query, key, mask, heads, self.rows, **options)
-            self.captured[layer] = (
-                rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]
-            )
-            if len(self.captured) == len(self.layers):
-                raise _Enough
+    def before(self, call: AttentionCall) -> AttentionCall:
+        rows = call.rows(self.rows, self.heads)
+        self.captured[call.layer] = (
+            rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]
+        )
+        if len(self.captured) == len(self.layers):
+            raise _Enough
+        return call
 
-    def compare(
-        self,
-        module: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        mask: Any,
-        options: dict[str, Any],
-        output: torch.Tensor,
-    ) -> None:
-        """Hold the rows of a layer, multiplied with its values, against its kernel's output (1, token, head, width)."""
-        layer = self.modules.get(module)
-        if layer is None or self.errors is None:
-            return
-        rows = attention_rows(module, query, key, mask, range(query.shape[1]), self.rows, **options)[0]
-        values = value[0].to(rows).repeat_interleave(query.shape[1] // value.shape[1], 0)
+
+class _KernelCheck(Observer):
+    """Holds each layer's rows, multiplied with its values, against its kernel's output."""
+
+    def __init__(self, rows: Sequence[int]):
+        self.rows = list(rows)
+        self.errors: dict[int, float] = {}
+
+    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
+        rows = call.rows(self.rows)[0]
+        values = call.head_values(rows)
         own = output[0].to(rows)[torch.tensor(self.rows, device=output.device)].transpose(0, 1)
-        self.errors[layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
-
-
-# In other threads nobody records: the user's own calls of the model go on there while a capture is open.
-_ACTIVE: ContextVar[Recorder | None] = ContextVar("cmllm_recorder", default=None)
+        self.errors[call.layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
 
 
 @restoring
-def attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
-    """While open, the attention modules that look at visual states show their queries and keys to `recorder`."""
-    top = [mllm.decoder.config] if hasattr(mllm.decoder, "config") else []
-    configs = {id(config): config for config in [*top, *(module.config for module in mllm.attention_modules)]}
-    # Setting a config's implementation sets that of the configs within it: restored innermost last.
-    before = [pair for config in configs.values() for pair in _implementations(config)]
-    token = _ACTIVE.set(recorder)
-    try:
-        for config in configs.values():
-            config._attn_implementation = _register(config._attn_implementation)
-        yield
-    finally:
-        for config, implementation in before:
-            config._attn_implementation = implementation
-        _ACTIVE.reset(token)
-
-
-@restoring
-def _kept_small(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
+def _kept_small(mllm: Mllm, recorder: Recorder, modules: Mapping[Any, int] | None) -> Iterator[None]:
     """While open, the layers before the last one asked for are checkpointed; that one ends the forward."""
 
     @restoring
     def again() -> Iterator[None]:
         # The same rows are computed, as autograd counts on it, and dropped: those of the first pass carry the gradient.
-        second = Recorder(recorder.modules, recorder.heads, recorder.rows, recorder.columns)
-        with undisturbed(mllm.model, gradient=True), attention_shown(mllm, second):
+        second = Recorder(recorder.layers, recorder.heads, recorder.rows, recorder.columns)
+        with undisturbed(mllm.model, gradient=True), observed(mllm, second, modules):
             yield
 
     with checkpointed(mllm.family.layer_modules(mllm.model)[: recorder.layers[-1]], again):
         yield
-
-
-def _implementations(config: Any) -> Iterator[tuple[Any, str | None]]:
-    yield config, config._attn_implementation
-    for name in config.sub_configs:
-        if (inner := getattr(config, name, None)) is not None:
-            yield from _implementations(inner)
-
-
-def _register(original: str | None) -> str:
-    """Name of the registered attention function that observes, then delegates to `original`."""
-    if original != "eager" and original not in ALL_ATTENTION_FUNCTIONS:
-        raise CaptureError(
-            "The model's attention implementation must be 'eager' or one that transformers knows; "
-            f"got {original!r}. Load it with attn_implementation='sdpa'."
-        )
-    name = f"cmllm_{original}"
-    if name not in ALL_ATTENTION_FUNCTIONS:
-        AttentionInterface.register(name, _observing(original))
-        if original in ALL_MASK_ATTENTION_FUNCTIONS:
-            AttentionMaskInterface.register(name, ALL_MASK_ATTENTION_FUNCTIONS[original])
-    return name
-
-
-def _observing(original: str | None) -> Callable:
-    def attend(
-        module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        if original == "eager":
-            own = sys.modules[type(module).__module__].eager_attention_forward
-        else:
-            own = ALL_ATTENTION_FUNCTIONS[original]
-        recorder = _ACTIVE.get()
-        if recorder is not None and recorder.errors is None:
-            recorder.see(module, query, key, attention_mask, options)
-        result = own(module, query, key, value, attention_mask, **options)
-        if recorder is not None and recorder.errors is not None:
-            recorder.compare(module, query, key, value, attention_mask, options, result[0])
-        return result
-
-    return attend
 
 
 def _checked(numbers: Iterable[int], existing: Sequence[int], what: str) -> tuple[int, ...]:

@@ -221,10 +221,15 @@ def _beside(model: nn.Module, path: str) -> list[nn.Module]:
     return found
 
 
+# What a model's implementation is called while its attention is observed, before its own name.
+OBSERVED = "cmllm_"
+
+
 def implementation(model: Any, site: CallSite) -> str | None:
     """Attention implementation of the module at `site`; the whole model's may be another, where a part does not have it."""
     config = getattr(model.get_submodule(site.call), "config", model.config)
-    return config._attn_implementation
+    named: str | None = config._attn_implementation
+    return None if named is None else named.removeprefix(OBSERVED)
 
 
 def add_latent(states: torch.Tensor, latent: torch.Tensor, visual: torch.Tensor, rows: int) -> torch.Tensor:
