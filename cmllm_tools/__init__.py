@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from .layout import RegionWarning, VisualTokenLayout
     from .loading import load
     from .methods import ControlMLLM, ControlMLLMPlus
-    from .models.decoding import Contrast
+    from .models.contrast import Contrast
     from .models.mllm import Mllm
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
@@ -118,7 +118,7 @@ _MODULES = {
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate",
     "methods": "ControlMLLM ControlMLLMPlus",
-    "models.decoding": "Contrast",
+    "models.contrast": "Contrast",
     "models.mllm": "Mllm",
     "models.origin": "WeightsWarning",
     "models.prompt": "Prompt",

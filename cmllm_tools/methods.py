@@ -12,7 +12,7 @@ from .attention.heads import pairs_within
 from .energy import Target, checked_sigma
 from .errors import SettingsError
 from .layout import Rule, VisualTokenLayout
-from .models.decoding import Contrast
+from .models.contrast import Contrast
 from .models.defaults import method_defaults, published_settings
 from .models.mllm import Mllm, require
 from .models.prompt import Queries, as_queries

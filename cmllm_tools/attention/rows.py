@@ -1,6 +1,6 @@
 """Attention weights of chosen rows and heads, computed beside the model's own kernel."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -35,13 +35,7 @@ def attention_rows(
     Raises:
         CaptureError: for a mask or bias of a form that is not understood.
     """
-    if position_bias is not None or not (mask is None or (torch.is_tensor(mask) and mask.dim() == 4)):
-        shape = f" of shape {tuple(mask.shape)}" if torch.is_tensor(mask) else ""
-        what = "a position bias" if position_bias is not None else f"a mask that is a {type(mask).__name__}{shape}"
-        raise CaptureError(
-            f"{type(module).__name__} draws its attention with {what}, which cannot be reproduced row by row. "
-            "Load the model with attn_implementation='sdpa' or 'eager'."
-        )
+    check_mask(module, mask, {"position_bias": position_bias})
     group = query.shape[1] // key.shape[1]
     row_index = torch.tensor(list(rows), device=query.device)
     every_head = list(heads) == list(range(query.shape[1]))
@@ -66,6 +60,22 @@ def attention_rows(
     else:
         weights = logits.softmax(-1)
     return weights if blind is None else weights.masked_fill(blind, 0)
+
+
+def check_mask(module: Any, mask: Any, options: Mapping[str, Any]) -> None:
+    """Refuse a mask or bias of a form that is not understood.
+
+    Raises:
+        CaptureError: for a position bias, or a mask that is no tensor (1 or prompt, 1 or head, token, key).
+    """
+    position_bias = options.get("position_bias")
+    if position_bias is not None or not (mask is None or (torch.is_tensor(mask) and mask.dim() == 4)):
+        shape = f" of shape {tuple(mask.shape)}" if torch.is_tensor(mask) else ""
+        what = "a position bias" if position_bias is not None else f"a mask that is a {type(mask).__name__}{shape}"
+        raise CaptureError(
+            f"{type(module).__name__} draws its attention with {what}, which cannot be reproduced row by row. "
+            "Load the model with attn_implementation='sdpa' or 'eager'."
+        )
 
 
 def _masked(

@@ -1,14 +1,40 @@
-"""A latent as callers give it: a tensor, an array, or a run, whose latent and way of decoding belong together."""
+"""A latent on the visual tokens: as an intervention, and as callers give it (a tensor, an array, or a run that has one)."""
 
-from typing import Any, Protocol, runtime_checkable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 
 from ..errors import CaptureError
 from ..strict import shown
-from .replay import LanguageCall, check_latent
+from .contrast import Contrast
+from .interventions import Intervention, Referred
+from .replay import LanguageCall, check_latent, latent_added
 from .undisturbed import unaffected
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
+    from .prompt import Prompt
+
+
+@dataclass(frozen=True, eq=False)
+class LatentAdded(Intervention):
+    """A latent added to the visual tokens (ControlMLLM, arXiv 2407.21534, section 3.3).
+
+    Args:
+        latent: (visual token, width).
+        contrast: how the answer is decoded against the unsteered one; None decodes plainly.
+    """
+
+    latent: torch.Tensor = field(repr=False)
+    contrast: Contrast | None = None
+
+    def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
+        values = read_latent(self.latent, prompt.call).detach()
+        values = values.reshape(1, *values.shape[-2:]) if copies > 1 else values
+        return latent_added(prompt.call, torch.cat([values, *[torch.zeros_like(values)] * (copies - 1)]))
 
 
 @runtime_checkable
@@ -24,7 +50,25 @@ class Steered(Protocol):
         """Settings, whose `contrast_decoding` says how answers are decoded."""
 
 
-Latent = torch.Tensor | np.ndarray | Steered
+Latent = torch.Tensor | np.ndarray | Steered | Referred
+
+
+def read_intervention(given: Any, call: LanguageCall) -> Intervention | None:
+    """What is to be done to the model: an intervention, what has one, or a latent to add.
+
+    A run is decoded as its method says, a bare latent plainly.
+
+    Raises:
+        CaptureError: for what is none of these, or a latent that does not fit the call.
+    """
+    if isinstance(given, Referred):
+        given = given.intervention
+    elif isinstance(given, Steered):
+        given = LatentAdded(given.latent, given.method.contrast_decoding)
+    if given is None or (isinstance(given, Intervention) and not isinstance(given, LatentAdded)):
+        return given
+    found = given if isinstance(given, LatentAdded) else LatentAdded(given)
+    return LatentAdded(read_latent(found.latent, call).detach(), found.contrast)
 
 
 @unaffected(gradient=True)
@@ -38,9 +82,10 @@ def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
     Raises:
         CaptureError: for one of another shape, that is no array of numbers, or not finite in the states' dtype.
     """
-    if isinstance(latent, Steered):
-        latent = latent.latent
-    values, states = _tensor(latent), call.states
+    given: Any = latent.latent if isinstance(latent, Steered) else latent
+    given = given.intervention if isinstance(given, Referred) else given
+    given = given.latent if isinstance(given, LatentAdded) else given
+    values, states = _tensor(given), call.states
     check_latent(values, states, len(call.visual), call.copies)
     return values.to(states.device, None if values.is_floating_point() else torch.float32)
 

@@ -6,14 +6,16 @@ from typing import Any, Literal
 
 import torch
 
-from ..errors import PromptError, UnsupportedModelError
+from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..images import ImageSource
 from ..strict import kind_of, whole_numbers
 from . import decoding
 from .answer import Answer
+from .contrast import Contrast
 from .family import Family
 from .geometry import Placement
-from .latent import Latent
+from .interventions import Intervention
+from .latent import Latent, read_intervention
 from .lookup import family_of, probed_family
 from .prepare import prepare
 from .processors import fitted
@@ -150,20 +152,24 @@ class Mllm:
     def generate(
         self,
         prompt: Prompt,
-        latent: Latent | None = None,
-        contrast: decoding.Contrast | float | None = None,
+        intervention: Intervention | Latent | None = None,
+        contrast: Contrast | float | None = None,
         max_new_tokens: int = 64,
+        *,
+        latent: Latent | None = None,
         **options: Any,
     ) -> Answer:
-        """The model's answer, with `latent` on the visual tokens.
+        """The model's answer, with what an intervention does to it.
 
         Args:
             prompt: from `prepare` of this model.
-            latent: a run (`Trace` or `Steering`), which is decoded as its method says; a tensor or array (visual token,
-                width), which is decoded plainly unless `contrast` is given; None answers unsteered.
-            contrast: decode against the answer without the latent (ControlMLLM++): a `Contrast`, or its strength; 0 decodes
-                plainly; None leaves it to the run. Needs a latent to have an effect.
+            intervention: what is done to the model, with its way of decoding: an `Intervention`, or an `Outcome`, `Trace`
+                or `Steering` that has one; or a latent (visual token, width), tensor or array, which is added to the visual
+                tokens and decoded plainly unless `contrast` is given. None answers unsteered.
+            contrast: decode against the answer without the intervention (ControlMLLM++): a `Contrast`, or its strength; 0
+                decodes plainly; None leaves it to the intervention. Needs one to have an effect.
             max_new_tokens: upper bound on the answer's length.
+            latent: the same as `intervention`, by the name that it had; one of the two.
             **options: for `model.generate` (num_beams, do_sample, streamer, logits_processor, ...). With a contrast,
                 processors and streamers see one row, as without: processors the scores that the contrast has combined.
 
@@ -178,5 +184,7 @@ class Mllm:
         """
         require(self, prompt)
         prompt.check(self)
-        options = {"max_new_tokens": max_new_tokens} | options
-        return decoding.generate(self.model, self.processor, self.family, prompt, latent, contrast, options)
+        if latent is not None and intervention is not None:
+            raise SettingsError("An answer is given with one intervention or latent; got both. Leave out latent.")
+        found = read_intervention(intervention if latent is None else latent, prompt.call)
+        return decoding.generate(self, prompt, found, contrast, {"max_new_tokens": max_new_tokens} | options)

@@ -1,0 +1,70 @@
+"""Contrastive decoding: an answer picked from two branches, one with what is done to the model and one without."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+
+from ..errors import SettingsError
+from ..strict import number
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Contrastive decoding between logits with an intervention and without it (PromptDebias of ControlMLLM++).
+
+    Each step picks from `(1 + alpha) * with - alpha * without`, among tokens whose logit with it is at least
+    `max + log(beta)`. The paper's code does not spell the formula out; this is that of visual contrastive decoding
+    (VCD, arXiv 2311.16922), which its argument names (cd_alpha, cd_beta) follow.
+
+    Args:
+        alpha: strength; 0 decodes plainly.
+        beta: in (0, 1]; 1 keeps the most likely token only.
+
+    Raises:
+        SettingsError: outside these ranges.
+    """
+
+    alpha: float
+    beta: float = 0.1
+
+    def __post_init__(self) -> None:
+        alpha, beta = (number(getattr(self, name), f"A contrast's {name}") for name in ("alpha", "beta"))
+        if not alpha >= 0 or not 0 < beta <= 1:
+            raise SettingsError(f"Contrast needs alpha >= 0 and 0 < beta <= 1; got alpha={self.alpha}, beta={self.beta}.")
+        object.__setattr__(self, "alpha", alpha)
+        object.__setattr__(self, "beta", beta)
+
+    def combine(self, steered: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
+        """Scores (vocabulary,) from the two branches' logits (vocabulary,)."""
+        combined = (1 + self.alpha) * steered - self.alpha * plain
+        implausible = steered < steered.max() + torch.log(torch.tensor(self.beta))
+        return combined.masked_fill(implausible, float("-inf"))
+
+
+class ContrastRows(LogitsProcessor):
+    """Row 0 of the batch is steered, row 1 is not; both go on with the contrast's choice.
+
+    The caller's own processors see one row, as without a contrast: the scores that it combines.
+    """
+
+    def __init__(self, contrast: Contrast, theirs: LogitsProcessorList):
+        self.contrast, self.theirs = contrast, theirs
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        combined = self.contrast.combine(scores[0], scores[1])[None]
+        return self.theirs(input_ids[:1], combined).expand_as(scores)
+
+
+class FirstRow:
+    """Hands a streamer, which takes one answer, the first of the pair."""
+
+    def __init__(self, streamer: Any):
+        self.streamer = streamer
+
+    def put(self, value: torch.Tensor) -> None:
+        self.streamer.put(value[:1])
+
+    def end(self) -> None:
+        self.streamer.end()
