@@ -17,9 +17,9 @@ import cmllm_tools as cm
 from cmllm_tools.bench.embedded import REGIONS, absent_names, chooses
 from cmllm_tools.bench.matching import names_it
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.energy import hard_energy, soft_energy
 from cmllm_tools.models.embedded.heldout import DESCRIPTIONS, generate
 from cmllm_tools.models.undisturbed import undisturbed
+from cmllm_tools.referring.energy import hard_energy, soft_energy
 
 SEED = 778
 # Answers of both kinds begin with the name: color and kind.

@@ -23,15 +23,15 @@ import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
 from cmllm_tools.analysis.windows import COPIES
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.methods import Method
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
+from cmllm_tools.referring.latent_method import LatentMethod
 
 COMPARED = ("energy before", "energy", "share before", "share", "moved", "damage")
 CONTEXTS = ("text", "last")
 
 
-def one_by_one(mllm: cm.Mllm, example: Example, choices: Sequence[Choice], method: Method) -> np.ndarray:
+def one_by_one(mllm: cm.Mllm, example: Example, choices: Sequence[Choice], method: LatentMethod) -> np.ndarray:
     """(figure, choice): the figures COMPARED of one example."""
     prompt = mllm.prepare(example.image, example.question)
     own = mllm.generate(prompt)
@@ -55,7 +55,7 @@ def together(sweep: Sweep) -> np.ndarray:
     return np.stack([sweep.figure(name)[:, 0] for name in COMPARED])
 
 
-def measure(compare: int, count: int, method: Method | None = None) -> dict[str, Any]:
+def measure(compare: int, count: int, method: LatentMethod | None = None) -> dict[str, Any]:
     """`{"max_rel_diff", "speedup", "all_windows_seconds"}`."""
     mllm = cm.load()
     method = method or cm.ControlMLLMPlus()

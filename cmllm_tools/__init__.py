@@ -3,9 +3,7 @@
 Names load with their first use: neither torch nor transformers is imported before something needs it.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from .version import VERSION
@@ -14,13 +12,12 @@ if TYPE_CHECKING:
     from . import analysis as analysis
     from . import figures as figures
     from . import widgets as widgets
+    from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
     from .attention.context_map import ContextMap, context_map
     from .attention.memory import MemoryEstimate, estimate
     from .attention.self_check import self_check
     from .bench.demo import demo_scene
-    from .callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
-    from .energy import energy, hard_energy, region_share, soft_energy
     from .errors import (
         CaptureError,
         CmllmError,
@@ -39,20 +36,30 @@ if TYPE_CHECKING:
     from .images import read_image
     from .layout import RegionWarning, VisualTokenLayout
     from .loading import load
-    from .methods import ControlMLLM, ControlMLLMPlus
     from .models.contrast import Contrast
+    from .models.interventions import Intervention
+    from .models.latent import LatentAdded
     from .models.mllm import Mllm
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
-    from .optimize import Steering, optimize
+    from .referring import methods as methods
+    from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.energy import energy, hard_energy, region_share, soft_energy
+    from .referring.latent_method import LatentMethod
+    from .referring.method import Method
+    from .referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
+    from .referring.outcome import Outcome
+    from .referring.run import refer
+    from .referring.steering import Steering, optimize
+    from .referring.trace import Step, Trace
     from .regions import Box, Mask, Point, Scribble
-    from .trace import Step, Trace
 
 __version__ = VERSION
 
 __all__ = [
     "Answers",
     "Attention",
+    "AttentionBias",
     "Box",
     "Callback",
     "CaptureError",
@@ -65,11 +72,16 @@ __all__ = [
     "DataError",
     "EarlyStopping",
     "ImageError",
+    "Intervention",
+    "LatentAdded",
+    "LatentMethod",
     "Mask",
     "MemoryEstimate",
+    "Method",
     "Mllm",
     "NotFiniteError",
     "OptimizationError",
+    "Outcome",
     "OutputError",
     "OutputWarning",
     "Point",
@@ -95,8 +107,10 @@ __all__ = [
     "figures",
     "hard_energy",
     "load",
+    "methods",
     "optimize",
     "read_image",
+    "refer",
     "region_share",
     "self_check",
     "soft_energy",
@@ -106,9 +120,9 @@ __all__ = [
 _MODULES = {
     "attention.capture": "Attention capture_attention",
     "bench.demo": "demo_scene",
-    "callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
+    "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
-    "energy": "energy hard_energy region_share soft_energy",
+    "referring.energy": "energy hard_energy region_share soft_energy",
     "errors": (
         "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
         "PromptError RegionError SettingsError TraceError UnsupportedModelError"
@@ -117,23 +131,30 @@ _MODULES = {
     "layout": "RegionWarning VisualTokenLayout",
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate",
-    "methods": "ControlMLLM ControlMLLMPlus",
+    "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
     "models.contrast": "Contrast",
     "models.mllm": "Mllm",
     "models.origin": "WeightsWarning",
     "models.prompt": "Prompt",
-    "optimize": "Steering optimize",
+    "referring.steering": "Steering optimize",
+    "attention.bias": "AttentionBias",
+    "models.interventions": "Intervention",
+    "models.latent": "LatentAdded",
+    "referring.method": "Method",
+    "referring.latent_method": "LatentMethod",
+    "referring.outcome": "Outcome",
+    "referring.run": "refer",
     "regions": "Box Mask Point Scribble",
     "attention.self_check": "self_check",
-    "trace": "Step Trace",
+    "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = ("analysis", "figures", "widgets")
+_ROOMS = {"analysis": "analysis", "figures": "figures", "methods": "referring.methods", "widgets": "widgets"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_ROOMS[name]}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f".{_HOME[name]}", __name__), name)
@@ -143,16 +164,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *_HOME, *_ROOMS})
-
-
-class _Package(ModuleType):
-    """This package: some functions are named like their modules (`energy`, `optimize`), and are meant by that name."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Importing such a module would put it in its function's place.
-        super().__setattr__(
-            name, getattr(value, name) if _HOME.get(name) == name and isinstance(value, ModuleType) else value
-        )
-
-
-sys.modules[__name__].__class__ = _Package

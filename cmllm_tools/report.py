@@ -11,7 +11,7 @@ from . import figures
 from .display import Html
 from .errors import TraceError
 from .files import write_text
-from .trace import Step, Trace
+from .referring.trace import Step, Trace
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools import trace_file
 from cmllm_tools.cli import main
 from cmllm_tools.cli.options import check_outputs
+from cmllm_tools.referring import tensor_file
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_a_trace_that_cannot_be_saved_is_shown_and_said(picture, tmp_path, monke
     def full(*_):
         raise OSError(28, os.strerror(28))
 
-    monkeypatch.setattr(trace_file, "save", full)
+    monkeypatch.setattr(tensor_file, "save", full)
     assert steer(picture, "--point", 30, 40, "--out", tmp_path / "run") == 2
     captured = capsys.readouterr()
     assert "after     " in captured.out and "energy" in captured.out

@@ -8,7 +8,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools import display
-from cmllm_tools.trace import ROWS, Step, steps_table
+from cmllm_tools.referring.trace import ROWS, Step, steps_table
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'too'"
 

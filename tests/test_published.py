@@ -9,8 +9,8 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.bench.matching import reference_match, strict_match
-from cmllm_tools.methods import method_from_json
-from cmllm_tools.models.defaults import METHOD_DEFAULTS, published_settings
+from cmllm_tools.referring.defaults import METHOD_DEFAULTS, published_settings
+from cmllm_tools.referring.registry import method_from_json
 
 REGION = cm.Box(8, 8, 24, 24)
 

@@ -13,6 +13,7 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools import figures
+from cmllm_tools.referring.provenance import Provenance
 from cmllm_tools.report import report_html, write_page, write_report
 
 HOSTILE = "</title></pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028\"'"
@@ -60,7 +61,7 @@ def hostile(trace, numbers=False):
     for name in ("question", "text", "stopped", "image_hash"):
         setattr(other, name, HOSTILE)
     other.tokens = (HOSTILE,) * len(trace.tokens)
-    other.versions, other.model = dict.fromkeys(trace.versions, HOSTILE), dict.fromkeys(trace.model, HOSTILE)
+    other.provenance = Provenance(dict.fromkeys(trace.model, HOSTILE), dict.fromkeys(trace.versions, HOSTILE), trace.seed)
     other.layout = replace(trace.layout, rule=HOSTILE)
     for step in other.steps:
         step.answer = HOSTILE

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools import trace_file
+from cmllm_tools.referring import tensor_file
 
 REGION = cm.Box(12, 5, 30, 30)
 METHOD = cm.ControlMLLM(steps=3, early_stop=0.0)
@@ -29,14 +29,14 @@ def full_disk(monkeypatch):
 
     def after(*refused):
         count = iter(range(100))
-        real = trace_file.save
+        real = tensor_file.save
 
         def save(*arguments):
             if next(count) in refused:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             return real(*arguments)
 
-        monkeypatch.setattr(trace_file, "save", save)
+        monkeypatch.setattr(tensor_file, "save", save)
 
     return after
 

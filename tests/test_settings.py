@@ -13,8 +13,9 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.errors import SigmaError
-from cmllm_tools.methods import METHODS, Method, method_from_json, register
-from cmllm_tools.updates import GradientSteps
+from cmllm_tools.referring.latent_method import LatentMethod
+from cmllm_tools.referring.registry import METHODS, method_from_json, register
+from cmllm_tools.referring.updates import GradientSteps
 
 REGION = cm.Box(12, 5, 30, 30)
 PLAIN = cm.ControlMLLM(steps=2, step_size=2.0, early_stop=0.0)
@@ -302,7 +303,7 @@ def test_a_subclass_has_its_base_classs_defaults_and_is_reopened_once_registered
 
 
 def test_a_method_of_its_own_kind_must_be_given_what_has_no_default(tiny):
-    class Own(Method):
+    class Own(LatentMethod):
         defaults: ClassVar[str] = ""
 
         def start(self, latent):

@@ -104,7 +104,7 @@ def test_failed_save_keeps_the_file_that_was_there(trace, tmp_path, monkeypatch)
     def full(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("cmllm_tools.trace_file.save", full)
+    monkeypatch.setattr("cmllm_tools.referring.tensor_file.save", full)
     with pytest.raises(cm.TraceError, match=r"disk full\. It is still in memory"):
         trace.save(path)
     assert path.read_bytes() == before

@@ -1,6 +1,7 @@
 import asyncio
 import signal
 
+import ipywidgets as ipw
 import numpy as np
 import pytest
 import torch
@@ -290,7 +291,7 @@ def test_settings_are_the_model_s_and_taken_over(mllm, scene):
     assert bench.method == cm.ControlMLLM().resolve(mllm)
     settings = bench.settings
     settings.steps.value, settings.step_size.value, settings.layers.value = 2, 300.0, (1, 4)
-    assert settings._named.value == "layers 1..4 (4)"
+    assert next(row.value for row in settings.children if isinstance(row, ipw.Label)) == "layers 1..4 (4)"
     settings.queries.value, settings.sigma.value = "the, object", 0.3
     changed = bench.method
     assert (changed.steps, changed.step_size, changed.layers) == (2, 300.0, (1, 5))

@@ -4,10 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import DataError, SettingsError
-from ..methods import Method, method_from_json
 from ..models.prompt import Queries, as_queries, queries_name
 from ..notation import window_text
-from ..settings import read_window
+from ..referring.kinds import read_window
+from ..referring.latent_method import LatentMethod
+from ..referring.registry import method_from_json
 from ..stored import Reader, items, record, text_of
 from ..strict import shown, whole_number
 
@@ -59,10 +60,13 @@ def _queries(value: Any, what: str) -> Queries:
     return value if isinstance(value, str) else whole_number(value, what, error=DataError)
 
 
-def _method(value: Any, what: str) -> Method:
+def _method(value: Any, what: str) -> LatentMethod:
     if not isinstance(value, dict):
         raise DataError(f"{what} must be an object; got {shown(value)}.")
-    return method_from_json(value)
+    found = method_from_json(value)
+    if not isinstance(found, LatentMethod):
+        raise DataError(f"{what} must be one that takes steps; got a {found.called()}.")
+    return found
 
 
 FIELDS: dict[str, Reader] = {

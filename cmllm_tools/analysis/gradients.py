@@ -10,7 +10,6 @@ from ..attention.capture import capture_attention
 from ..attention.context_map import layer_maps
 from ..attention.heads import Heads
 from ..display import Fact, Html, bar, card, one_line, table
-from ..energy import Target
 from ..layout import Rule
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
@@ -20,6 +19,7 @@ from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
+from ..referring.energy import Target
 from ..regions import Regions
 
 

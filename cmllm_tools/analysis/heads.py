@@ -11,7 +11,6 @@ import numpy as np
 from ..attention.capture import Attention, capture_attention
 from ..attention.heads import pairs_within
 from ..display import Fact, Html, bar, card, one_line, table
-from ..energy import Target, checked_sigma
 from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import said, write_whole
 from ..models.mllm import Mllm, require
@@ -19,6 +18,7 @@ from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
+from ..referring.energy import Target, checked_sigma
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import number, shown, whole_number, whole_numbers
 from .examples import Example, as_examples

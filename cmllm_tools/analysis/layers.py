@@ -8,11 +8,11 @@ import torch
 
 from ..attention.capture import Attention
 from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
-from ..energy import Target
 from ..errors import CaptureError, RegionError
 from ..layout import Rule, VisualTokenLayout, grid_boxes
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
+from ..referring.energy import Target
 from ..regions import Region, Regions, as_regions
 from ..strict import kind_of, several
 

@@ -11,8 +11,8 @@ import numpy as np
 from ..display import Fact, Html, card, html, one_line, table
 from ..errors import CmllmError, DataError
 from ..files import held, write_whole
-from ..methods import Method
 from ..models.prompt import Queries, as_queries, queries_name
+from ..referring.latent_method import LatentMethod
 from ..regions import Box
 from ..stored import array_of, dump_json, load_json, record
 from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
@@ -74,13 +74,13 @@ class Sweep:
     """
 
     model: str
-    method: Method
+    method: LatentMethod
     choices: tuple[Choice, ...]
     examples: tuple[str, ...]
     values: np.ndarray = field(repr=False)
 
     @classmethod
-    def empty(cls, model: str, method: Method, choices: Sequence[Choice], examples: Sequence[str]) -> "Sweep":
+    def empty(cls, model: str, method: LatentMethod, choices: Sequence[Choice], examples: Sequence[str]) -> "Sweep":
         """A sweep that has yet to run."""
         values = np.full((len(FIGURES), len(choices), len(examples)), np.nan)
         return cls(model, method, tuple(choices), tuple(examples), values)

@@ -8,13 +8,13 @@ import torch
 from ..attention.capture import capture
 from ..attention.context_map import kept
 from ..attention.heads import pairs_within
-from ..energy import Target
-from ..methods import Method
 from ..models.batch import copies
 from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
+from ..referring.energy import Target
+from ..referring.latent_method import LatentMethod
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,7 +33,7 @@ class Ends:
 
 
 @unaffected(gradient=True)
-def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[Method]) -> Ends:
+def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[LatentMethod]) -> Ends:
     """Optimise one latent for each method, all in one batch; each ends as `optimize` would end it alone.
 
     A run whose energy is no longer finite ends there, with nan for its energy and share.
@@ -95,7 +95,7 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     return Ends(final, torch.stack([first[0], last[0]]).cpu(), torch.stack([first[1], last[1]]).cpu())
 
 
-def _weights(mllm: Mllm, prompt: Prompt, method: Method, layers: list[int], rows: list[int]) -> torch.Tensor:
+def _weights(mllm: Mllm, prompt: Prompt, method: LatentMethod, layers: list[int], rows: list[int]) -> torch.Tensor:
     """(layer, head, query): how much each counts in the context-token map of a method."""
     weights = torch.zeros(len(layers), mllm.heads, len(rows))
     positions = [rows.index(row) for row in prompt.positions(method.queries)]

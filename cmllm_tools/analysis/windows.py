@@ -16,15 +16,16 @@ from ..attention.memory import estimate
 from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
 from ..images import read_image
-from ..methods import ControlMLLMPlus, Method, given_method
 from ..models.batch import Copies
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
 from ..models.undisturbed import unaffected
 from ..progress import progress_bar
+from ..referring.kinds import read_window
+from ..referring.latent_method import LatentMethod, given_latent_method
+from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..regions import as_regions
-from ..settings import read_window
 from ..strict import shown, whole_number
 from .examples import Example, as_examples
 from .sweep import FIGURES, Choice, Sweep
@@ -46,7 +47,7 @@ def sweep_windows(
     examples: Iterable[Example],
     windows: Sequence[Window] | Literal["all"] = "all",
     contexts: Sequence[Queries] = ("text", "last"),
-    method: Method | None = None,
+    method: LatentMethod | None = None,
     most: int | None = None,
     path: str | PathLike | None = None,
     progress: bool = True,
@@ -80,7 +81,7 @@ def sweep_windows(
     """
     require(mllm)
     several = as_examples(examples)
-    method = given_method(method, ControlMLLMPlus()).resolve(mllm)
+    method = given_latent_method(method, ControlMLLMPlus()).resolve(mllm)
     most = None if most is None else _most(most)
     path = None if path is None else check_writable(path)
     choices = _choices(mllm, method, windows, contexts)
@@ -125,7 +126,7 @@ def _saved(sweep: Sweep, path: Path) -> Sweep:
 
 
 def _choices(
-    mllm: Mllm, method: Method, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
+    mllm: Mllm, method: LatentMethod, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
 ) -> list[Choice]:
     several = () if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable) else tuple(contexts)
     if not several:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from ..errors import CaptureError
-from ..models.contrast import Contrast
 from ..models.interrupts import restoring
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
@@ -33,7 +32,6 @@ class AttentionBias(Intervention):
     bias: torch.Tensor = field(repr=False)
     layers: tuple[int, ...] = ()
     heads: tuple[int, ...] | tuple[tuple[int, int], ...] | None = None
-    contrast: Contrast | None = None
 
     def opened(self, mllm: Mllm, prompt: Prompt, copies: int = 1) -> AbstractContextManager[None]:
         if tuple(self.bias.shape) != (len(prompt.visual),) or not bool(torch.isfinite(self.bias).all()):

@@ -11,14 +11,15 @@ import numpy as np
 from ..baselines.overlays import OVERLAYS
 from ..errors import SettingsError
 from ..loading import load
-from ..methods import ControlMLLM, ControlMLLMPlus, Method
 from ..models.embedded import HELDOUT
 from ..models.embedded.heldout import DESCRIPTIONS
 from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
-from ..optimize import optimize
 from ..progress import progress_bar
+from ..referring.latent_method import LatentMethod
+from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
+from ..referring.steering import optimize
 from ..regions import Box, Region
 from ..strict import one_of, whole_number
 from .matching import names_it, strict_match
@@ -32,7 +33,7 @@ SEED = 0
 def evaluate(
     count: int | None = None,
     mllm: Mllm | None = None,
-    methods: dict[str, Method] | None = None,
+    methods: dict[str, LatentMethod] | None = None,
     regions: Sequence[str] = (*REGIONS, CONTROL),
     skip: int = 0,
 ) -> dict[str, Any]:
@@ -77,7 +78,7 @@ def _scene_scores(
     number: int,
     choice: ReferringExample,
     description: ReferringExample,
-    methods: dict[str, Method],
+    methods: dict[str, LatentMethod],
     regions: Sequence[str],
 ) -> dict[tuple[str, ...], list[bool]]:
     scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
@@ -117,7 +118,7 @@ def _score_steered(
     prompts: dict[str, Prompt],
     example: ReferringExample,
     region: Region,
-    method: Method,
+    method: LatentMethod,
 ) -> None:
     answers = {}
     for question, prompt in prompts.items():

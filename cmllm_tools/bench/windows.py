@@ -13,10 +13,10 @@ from ..analysis.intervals import bootstrap, interval_text, says_something
 from ..analysis.sweep import FIGURES
 from ..analysis.together import steer_together
 from ..errors import DataError, carry
-from ..methods import Method
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from ..progress import progress_bar
+from ..referring.latent_method import LatentMethod
 from .matching import strict_match
 from .roc import ReferringExample
 
@@ -53,7 +53,7 @@ def sweep_and_test(
     mllm: Mllm,
     lines: Sequence[ReferringExample],
     kind: str = "box",
-    method: Method | None = None,
+    method: LatentMethod | None = None,
     contexts: Sequence[Queries] = ("text", "last"),
     n: int | None = None,
     held_out: int | None = None,
@@ -93,7 +93,7 @@ def sweep_and_test(
 
 
 def _tested(
-    mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: Method, chosen: Recommendation
+    mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: LatentMethod, chosen: Recommendation
 ) -> HeldOut | None:
     choices = [chosen.choice, chosen.against]
     answers: list[list[bool]] = []
@@ -109,7 +109,9 @@ def _tested(
     return HeldOut(len(answers), *means, (low, high), len(answers) == len(lines))
 
 
-def _answers_right(mllm: Mllm, line: ReferringExample, kind: str, method: Method, choices: Sequence[Choice]) -> list[bool]:
+def _answers_right(
+    mllm: Mllm, line: ReferringExample, kind: str, method: LatentMethod, choices: Sequence[Choice]
+) -> list[bool]:
     """Whether the answer with each choice names the region's object, and no other."""
     prompt = mllm.prepare(line.image, line.question)
     target = method.target(prompt.layout, line.region(kind))

@@ -21,8 +21,8 @@ from .options import (
     add_region,
     check_count,
     check_outputs,
+    latent_method_of,
     loading_of,
-    method_of,
     region_given,
     region_of,
 )
@@ -76,7 +76,7 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.add_argument(
         "--contexts", nargs="+", default=["text", "last"], metavar="QUERIES", help="context tokens (default: text last)"
     )
-    add_method(sweep)
+    add_method(sweep, "layers", "queries")
     add_model(sweep)
     sweep.add_argument(
         "--resume", type=Path, metavar="FILE", help="save the sweep here after each example, and go on from it"
@@ -184,7 +184,7 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         load(**loading_of(options)),
         lines,
         options.region,
-        method_of(options),
+        latent_method_of(options),
         options.contexts,
         options.n,
         options.held_out,
@@ -201,7 +201,7 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     region.check(*image.size)
     example = Example(image, options.question, region, options.answer, tuple(options.alternatives))
     mllm = load(**loading_of(options))
-    sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=method_of(options), path=options.resume)
+    sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=latent_method_of(options), path=options.resume)
     return sweep, None, None
 
 

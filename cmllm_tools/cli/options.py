@@ -8,14 +8,13 @@ from typing import Any
 
 from ..errors import OutputError, SettingsError
 from ..files import check_writable, said
-from ..methods import ControlMLLM, ControlMLLMPlus, Method
+from ..referring.latent_method import LatentMethod, given_latent_method
+from ..referring.method import Method
+from ..referring.methods.controlmllm import ControlMLLM
+from ..referring.registry import all_methods
+from ..referring.settings import Setting
 from ..regions import Box, Mask, Point, Region, Scribble
 
-METHODS: dict[str, Callable[..., Method]] = {
-    "controlmllm": ControlMLLM,
-    "reference": ControlMLLM.reference,
-    "controlmllm++": ControlMLLMPlus,
-}
 KINDS = ("box", "mask", "scribble", "point")
 
 
@@ -52,18 +51,59 @@ def region_of(options: argparse.Namespace) -> Region:
     raise SettingsError("A region is needed: --box, --mask, --scribble or --point.")
 
 
-def add_method(parser: argparse.ArgumentParser) -> None:
-    """A method and its settings, but for the layers."""
-    parser.add_argument("--method", choices=METHODS, default="controlmllm++")
-    parser.add_argument("--steps", type=int, metavar="N", help="updates of the latent")
-    parser.add_argument("--step-size", type=float, metavar="X", help="alpha, or Adam's learning rate")
-    parser.add_argument("--sigma", type=float, help="width of the Gaussian around scribbles and points")
+def makers() -> dict[str, Callable[..., Method]]:
+    """How to make each method, by its name on the command line: what people call it, in small letters."""
+    found: dict[str, Callable[..., Method]] = {}
+    for method in all_methods().values():
+        found[method.called().lower().replace(" ", "-")] = method
+        found |= {name: getattr(method, maker) for name, maker in method.variants.items()}
+    return found
 
 
-def method_of(options: argparse.Namespace, *others: str) -> Method:
-    """The method of `add_method`, with settings of other options of these names."""
-    given = {name: getattr(options, name) for name in ("steps", "step_size", "sigma", *others)}
-    return METHODS[options.method](**{name: value for name, value in given.items() if value is not None})
+def add_method(parser: argparse.ArgumentParser, *leave_out: str, default: str = "controlmllm++") -> None:
+    """A method and its settings, as they are declared, but for some."""
+    parser.add_argument("--method", choices=list(makers()), default=default, help=f"how to refer (default: {default})")
+    group = parser.add_argument_group("settings of the methods", "each is for the methods that have it")
+    declared: dict[str, list[tuple[str, Setting]]] = {}
+    for method in all_methods().values():
+        for each in method.settings():
+            if each.name not in leave_out:
+                declared.setdefault(each.name, []).append((method.called(), each))
+    for name, owners in declared.items():
+        setting = owners[0][1]
+        of = "" if len(owners) == len(all_methods()) else f" [{', '.join(owner for owner, _ in owners)}]"
+        words = f"{setting.meaning}; {setting.kind.range}{of}".replace("%", "%%")
+        metavar = "|".join(setting.kind.choices) or setting.kind.name.upper()
+        group.add_argument(f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar=metavar, help=words)
+
+
+def method_of(options: argparse.Namespace) -> Method:
+    """The method of `add_method`.
+
+    Raises:
+        SettingsError: for a setting that is not the method's, or out of range.
+    """
+    prefix = "setting_"
+    given = {
+        name.removeprefix(prefix): text
+        for name, text in vars(options).items()
+        if name.startswith(prefix) and text is not None
+    }
+    make = makers()[options.method]
+    method: type[Method] = make if isinstance(make, type) else make.__self__  # type: ignore[attr-defined]
+    declared = {each.name: each for each in method.settings()}
+    if unknown := [f"--{name.replace('_', '-')}" for name in given if name not in declared]:
+        raise SettingsError(f"{options.method} has no {', '.join(unknown)}; its settings are {', '.join(declared)}.")
+    return make(**{name: declared[name].kind.parsed(text, name) for name, text in given.items()})
+
+
+def latent_method_of(options: argparse.Namespace) -> LatentMethod:
+    """The method of `add_method`, which must be one that takes steps.
+
+    Raises:
+        SettingsError: as `method_of` does, and for a method that takes no steps.
+    """
+    return given_latent_method(method_of(options), ControlMLLM())
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -142,12 +182,3 @@ def _pair(text: str) -> tuple[float, float]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"a point must be X,Y; got {text!r}") from None
     return x, y
-
-
-def window(text: str) -> tuple[int, int]:
-    """A window of layers, written A:B."""
-    try:
-        low, high = (int(part) for part in text.split(":"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a window of layers must be A:B; got {text!r}") from None
-    return low, high

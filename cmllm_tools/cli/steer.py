@@ -5,16 +5,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ..callbacks import Answers, Callback, Checkpoint, ProgressBar
 from ..files import make_folder, write_whole
 from ..images import read_image
 from ..loading import load
-from ..methods import ControlMLLMPlus, Method
-from ..optimize import optimize
+from ..referring.callbacks import Answers, Callback, Checkpoint, ProgressBar
+from ..referring.latent_method import LatentMethod
+from ..referring.method import Method
+from ..referring.methods.controlmllm import ControlMLLMPlus
+from ..referring.run import refer
+from ..referring.steering import optimize
+from ..referring.trace import Trace
 from ..regions import Region
-from ..report import write_report
-from ..trace import Trace
-from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of, window
+from ..report import write_page, write_report
+from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of
 
 
 def add_demo(demo: argparse.ArgumentParser) -> None:
@@ -31,11 +34,13 @@ def add_steer(steer: argparse.ArgumentParser) -> None:
     steer.add_argument("question", metavar="QUESTION")
     add_region(steer)
     add_method(steer)
-    steer.add_argument("--layers", type=window, metavar="A:B", help="window of decoder layers, B excluded")
-    steer.add_argument("--queries", help="text, after_image, last, or a word of the question")
     add_model(steer)
-    steer.add_argument("--out", type=Path, metavar="FILE", help="save the trace, e.g. run.safetensors")
-    steer.add_argument("--html", type=Path, metavar="FILE", help="write a page with the step player")
+    steer.add_argument(
+        "--out", type=Path, metavar="FILE", help="save the trace, e.g. run.safetensors; without steps, the outcome"
+    )
+    steer.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page with the step player; without steps, the outcome"
+    )
     steer.set_defaults(run=_steer)
 
 
@@ -54,17 +59,41 @@ def _demo(options: argparse.Namespace) -> int:
 
 def _steer(options: argparse.Namespace) -> int:
     image = read_image(options.image)
-    method, region = method_of(options, "layers", "queries"), region_of(options)
+    method, region = method_of(options), region_of(options)
     region.check(*image.size)
     check_outputs({"--out": options.out, "--html": options.html}, options.image, options.mask, options.model)
-    return _run(image, options.question, region, method, loading_of(options), options.out, options.html)
+    loading = loading_of(options)
+    if isinstance(method, LatentMethod):
+        return _run(image, options.question, region, method, loading, options.out, options.html)
+    return _answer(image, options.question, region, method, loading, options.out, options.html)
+
+
+def _answer(
+    image: Any,
+    question: str,
+    region: Region,
+    method: Method,
+    loading: dict[str, Any],
+    out: Path | None,
+    html: Path | None,
+) -> int:
+    mllm = load(**loading)
+    plain = mllm.generate(mllm.prepare(image, question))
+    outcome = refer(mllm, image, question, region, method)
+    sent = "" if outcome.sent.question == question else f"sent      {outcome.sent.question}\n"
+    print(f"question  {question}\n{sent}before    {plain}\nafter     {outcome.answer}\n")
+    if out is not None:
+        print(f"outcome   {outcome.save(out)}")
+    if html is not None:
+        print(f"page      {write_page(question, [outcome._repr_html_()], html)}")
+    return 0
 
 
 def _run(
     image: Any,
     question: str,
     region: Region,
-    method: Method,
+    method: LatentMethod,
     loading: dict[str, Any],
     out: Path | None,
     html: Path | None,

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from ..display import card
-from ..energy import Target
 from ..errors import SettingsError
 from ..images import read_image
 from ..layout import VisualTokenLayout
+from ..referring.energy import Target
 from ..regions import Regions, as_regions
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled

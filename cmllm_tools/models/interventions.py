@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from .contrast import Contrast
 
@@ -11,15 +12,24 @@ if TYPE_CHECKING:
     from .prompt import Prompt
 
 
-class Intervention(ABC):
-    """What is done to a model while it answers one prompt. A subclass is a frozen dataclass, whose fields are plain values,
-    tensors and `contrast`; those of the package can be saved (`refer.outcome_file`).
+# By name, for files.
+KINDS: "dict[str, type[Intervention]]" = {}
 
-    Attributes:
+
+@dataclass(frozen=True, eq=False)
+class Intervention(ABC):
+    """What is done to a model while it answers one prompt. A subclass is a frozen dataclass whose fields are plain values
+    and tensors, so that it can be saved.
+
+    Args:
         contrast: how the answer is decoded against the one without the intervention; None decodes plainly.
     """
 
-    contrast: Contrast | None
+    contrast: Contrast | None = field(default=None, kw_only=True)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        KINDS[cls.__name__] = cls
 
     @abstractmethod
     def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:

@@ -9,7 +9,6 @@ import torch
 
 from ..errors import CaptureError
 from ..strict import shown
-from .contrast import Contrast
 from .interventions import Intervention, Referred
 from .replay import LanguageCall, check_latent, latent_added
 from .undisturbed import unaffected
@@ -29,7 +28,6 @@ class LatentAdded(Intervention):
     """
 
     latent: torch.Tensor = field(repr=False)
-    contrast: Contrast | None = None
 
     def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
         values = read_latent(self.latent, prompt.call).detach()
@@ -64,11 +62,11 @@ def read_intervention(given: Any, call: LanguageCall) -> Intervention | None:
     if isinstance(given, Referred):
         given = given.intervention
     elif isinstance(given, Steered):
-        given = LatentAdded(given.latent, given.method.contrast_decoding)
+        given = LatentAdded(given.latent, contrast=given.method.contrast_decoding)
     if given is None or (isinstance(given, Intervention) and not isinstance(given, LatentAdded)):
         return given
     found = given if isinstance(given, LatentAdded) else LatentAdded(given)
-    return LatentAdded(read_latent(found.latent, call).detach(), found.contrast)
+    return LatentAdded(read_latent(found.latent, call).detach(), contrast=found.contrast)
 
 
 @unaffected(gradient=True)

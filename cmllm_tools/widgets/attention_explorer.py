@@ -12,14 +12,14 @@ from ..analysis.layers import head_picture
 from ..attention.capture import Attention, capture_attention
 from ..attention.context_map import ContextMap, context_map
 from ..display import Fact, card, one_line, picture
-from ..energy import Target
 from ..errors import CaptureError
 from ..models.batch import answer_of, followed_by
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
+from ..referring.energy import Target
+from ..referring.trace_file import COPY_SIZE
 from ..regions import Regions, as_regions
-from ..trace import COPY_SIZE
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 _NOT_LOOKING = "The answer's tokens are not shown: learned queries look at the image in their place."

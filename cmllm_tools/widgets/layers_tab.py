@@ -11,12 +11,13 @@ from ..analysis.sweep import Choice, Sweep
 from ..errors import CmllmError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..referring.trace import Trace
 from ..regions import Regions
-from ..trace import Trace
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children
 from .messages import Messages, hint
-from .settings import NAMED, Settings
+from .setting_fields import NAMED
+from .settings import Settings
 from .turns import in_thread_of, running_loop
 
 BEFORE, AFTER = "before steering", "after"
@@ -102,7 +103,7 @@ class LayersTab(ipw.VBox):
         """
         with self._turn:
             self.explorer = self._again(self._explored)
-            self._seen, self._followed = self._shown(), self._settings.method.queries
+            self._seen, self._followed = self._shown(), self._settings.latent_method.queries
         self._stale.clear()
         replace_children(self._box, self.explorer)
         self._use.disabled = False
@@ -112,7 +113,7 @@ class LayersTab(ipw.VBox):
         subject, after = self._subject(), self._when.value == AFTER
         if after and subject.run is None:
             raise SettingsError("There is no run on this image and question to look after; press Steer first.")
-        method = self._settings.method
+        method = self._settings.latent_method
         low, high = method.layers or (0, self._mllm.layers)
         single = [head for head in method.heads or () if isinstance(head, int)] if len(method.heads or ()) == 1 else []
         return AttentionExplorer(
@@ -143,7 +144,7 @@ class LayersTab(ipw.VBox):
         self._stale.clear()
         # A field may hold what is no setting, or no token, while it is being typed; Steer says so.
         with suppress(CmllmError):
-            queries = self._settings.method.queries
+            queries = self._settings.latent_method.queries
             if queries != self._followed:
                 self.explorer.queries = self._followed = queries
 
@@ -157,7 +158,7 @@ class LayersTab(ipw.VBox):
         explorer = self.explorer
         if explorer is None:
             raise SettingsError("There is nothing chosen yet; press Look first.")
-        prompt, method = explorer.prompt, self._settings.method
+        prompt, method = explorer.prompt, self._settings.latent_method
         with self._turn:
             same = self._subject().prompt is prompt
         if not same:
@@ -193,4 +194,6 @@ class LayersTab(ipw.VBox):
 
     def _take(self, choice: Choice | None) -> None:
         if choice is not None:
-            self._settings.method = replace(self._settings.method, layers=choice.layers, queries=choice.queries, heads=None)
+            self._settings.method = replace(
+                self._settings.latent_method, layers=choice.layers, queries=choice.queries, heads=None
+            )

@@ -5,8 +5,8 @@ from typing import Any
 import anywidget
 import ipywidgets as ipw
 
-from ..methods import Method
 from ..models.vocabulary import known_words, unknown_words
+from ..referring.method import Method
 from .code_view import CodeView
 from .kept import Kept
 from .layers_tab import LayersTab

@@ -11,10 +11,10 @@ import numpy as np
 import traitlets
 from PIL import Image, ImageDraw
 
-from ..energy import Target, checked_sigma
 from ..errors import ImageError, RegionError
 from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
+from ..referring.energy import Target, checked_sigma
 from ..regions import Mask, Region, Regions, as_regions, region_from_json
 from .closing import all_or_none
 from .kept import Kept

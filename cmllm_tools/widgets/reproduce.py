@@ -10,8 +10,8 @@ from typing import Any
 from zlib import compress
 
 from ..images import ImageSource
-from ..methods import Method
 from ..models.mllm import Mllm
+from ..referring.method import Method
 from ..regions import Mask, Point, Region, Scribble
 
 PLACEHOLDER = "path/to/your/image.png"

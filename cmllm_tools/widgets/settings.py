@@ -1,4 +1,4 @@
-"""The fields of a method: which one, and the settings that are changed most."""
+"""The fields of a method: which one, and those of its declared settings that are changed most."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -7,14 +7,13 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from ..errors import SettingsError
-from ..methods import ControlMLLM, ControlMLLMPlus, Method, given_method
+from ..errors import CmllmError, SettingsError
 from ..models.mllm import Mllm
-from ..models.prompt import queries_name
-from ..notation import layers_text
-from ..strict import shown
-
-NAMED = ("text", "after_image", "last")
+from ..referring.latent_method import LatentMethod
+from ..referring.method import Method, given_method
+from ..referring.methods.controlmllm import ControlMLLM
+from ..referring.registry import all_methods
+from .setting_fields import SettingField, field_of
 
 
 class Settings(ipw.VBox):
@@ -24,47 +23,43 @@ class Settings(ipw.VBox):
         mllm: the model.
         method: to start with; ControlMLLM when None.
 
+    Attributes:
+        kind: which method.
+        fields: the widget of each setting of the chosen method, by its name; also an attribute of that name.
+
     Raises:
         SettingsError: for a setting out of range.
     """
 
     def __init__(self, mllm: Mllm, method: Method | None = None):
         self._mllm = mllm
-        self._known: dict[type[Method], Method] = {kind: kind().resolve(mllm) for kind in (ControlMLLM, ControlMLLMPlus)}
-        common: dict[str, Any] = {
-            "layout": ipw.Layout(width="auto"),
-            "style": {"description_width": "70px"},
-        }
-        kinds = [("ControlMLLM", ControlMLLM), ("ControlMLLM++", ControlMLLMPlus)]
-        self.kind = ipw.Dropdown(options=kinds, description="method", **common)
-        self.steps = ipw.IntText(description="steps", **common)
-        self.step_size = ipw.FloatText(description="step size", **common)
-        self.layers = ipw.IntRangeSlider(
-            min=0,
-            # A slider needs two ends, also for a model with one layer.
-            max=max(mllm.layers - 1, 1),
-            description="layers",
-            tooltip="from the first to the last, both included",
-            readout=False,
-            **common,
-        )
-        self._named = ipw.Label().add_class("cmllm-layers")
-        self.queries = ipw.Combobox(
-            options=NAMED, description="queries", tooltip="text, after_image, last, or words of the question", **common
-        )
-        self.heads = ipw.Text(
-            description="heads", placeholder="all", tooltip="numbers, or layer:head pairs; empty for all", **common
-        )
-        self.sigma = ipw.FloatText(description="sigma", tooltip="width of scribbles and points", **common)
-        self._fields = (self.steps, self.step_size, self.layers, self.heads, self.queries, self.sigma)
+        self._known = _methods_for(mllm)
+        self._fields: dict[tuple[Any, ...], SettingField] = {}
         self._listeners: list[Callable[[Any], None]] = []
-        self.method = given_method(method, ControlMLLM())
+        self._filling = False
+        self._looking: type[LatentMethod] = ControlMLLM
+        start = given_method(method, ControlMLLM())
+        self.kind = ipw.Dropdown(
+            options=[(kind.called(), kind) for kind in self._known],
+            value=next(iter(self._known)),
+            description="method",
+            layout=ipw.Layout(width="auto"),
+            style={"description_width": "70px"},
+        )
+        super().__init__()
+        self.method = start
         self.kind.observe(self._switch, "value")
-        self.layers.observe(self._name_layers, "value")
-        self._name_layers()
-        rows: list[ipw.Widget] = [self.kind, *self._fields]
-        rows.insert(rows.index(self.layers) + 1, self._named)
-        super().__init__(rows)
+
+    def __getattr__(self, name: str) -> ipw.Widget:
+        for found in self.__dict__.get("_chosen", ()):
+            if found.setting.name == name:
+                return found.widget
+        raise AttributeError(f"{type(self).__name__} has no attribute or field {name!r}")
+
+    @property
+    def fields(self) -> dict[str, ipw.Widget]:
+        """The widgets of the chosen method's settings, by their names."""
+        return {each.setting.name: each.widget for each in self._chosen}
 
     @property
     def method(self) -> Method:
@@ -77,78 +72,79 @@ class Settings(ipw.VBox):
 
     @method.setter
     def method(self, method: Method) -> None:
-        kind = type(method)
-        if not isinstance(method, Method):
-            raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
+        kind = type(given_method(method, method))
         if kind not in self._known:
-            raise SettingsError(f"A method must be a ControlMLLM or a ControlMLLMPlus; got {kind.__name__}.")
+            known = ", ".join(each.__name__ for each in self._known)
+            raise SettingsError(f"A method must be one that is registered ({known}); got {kind.__name__}.")
         resolved = method.resolve(self._mllm)
-        self.kind.value = kind
+        self._filling = True
+        try:
+            self.kind.value = kind
+        finally:
+            self._filling = False
         self._known[kind] = resolved
         self._fill(resolved)
         # Heads, and other settings without a field, may be all that changed.
-        for listener in self._listeners:
-            listener(None)
+        self._tell(None)
+
+    @property
+    def latent_method(self) -> LatentMethod:
+        """The method, or where it takes no steps the one that does and was set last: it says where one looks.
+
+        Raises:
+            SettingsError: for a setting out of range.
+        """
+        if isinstance(found := self.method, LatentMethod):
+            self._looking = type(found)
+            return found
+        last = self._known[self._looking]
+        return last if isinstance(last, LatentMethod) else ControlMLLM().resolve(self._mllm)
 
     def listen(self, listener: Callable[[Any], None]) -> None:
         """Have the listener called after each change of a field, or of the method."""
         self._listeners.append(listener)
-        for field in (self.kind, *self._fields):
-            field.observe(listener, "value")
+
+    def _tell(self, change: Any) -> None:
+        for listener in self._listeners:
+            listener(change)
 
     def _switch(self, change: Any) -> None:
+        if self._filling:
+            return
         # So that what was set is there again when the method is chosen again.
         with suppress(SettingsError):
             self._known[change["old"]] = self._read(change["old"])
         self._fill(self._known[change["new"]])
+        self._tell(change)
 
     def _fill(self, method: Method) -> None:
-        self.steps.value, self.step_size.value, self.sigma.value = method.steps, method.step_size, method.sigma
-        self.layers.value = self._window(method)
-        self.queries.value, self.heads.value = queries_name(method.queries), _heads_text(method.heads)
+        self._chosen = self._fields_of(type(method))
+        for each in self._chosen:
+            each.fill(getattr(method, each.setting.name))
+        self.children = [self.kind, *(row for each in self._chosen for row in each.rows)]
 
-    def _name_layers(self, _change: Any = None) -> None:
-        low, high = self.layers.value
-        self._named.value = layers_text(range(low, high + 1))
-
-    def _window(self, method: Method) -> tuple[int, int]:
-        """The first and the last layer: both ends of the slider are meant."""
-        low, high = method.layers or (0, self._mllm.layers)
-        return low, high - 1
+    def _fields_of(self, kind: type[Method]) -> list[SettingField]:
+        """Methods share the field of a setting that they have in common."""
+        found = []
+        for setting in kind.settings():
+            if setting.asked:
+                key = (setting.name, setting.kind.name, setting.kind.choices)
+                if key not in self._fields:
+                    self._fields[key] = field_of(setting, self._mllm)
+                    self._fields[key].widget.observe(self._tell, "value")
+                found.append(self._fields[key])
+        return found
 
     def _read(self, kind: type[Method]) -> Method:
         given = self._known[kind]
-        (low, high), queries = self.layers.value, self.queries.value.strip()
-        method = replace(
-            given,
-            steps=self.steps.value,
-            step_size=self.step_size.value,
-            layers=given.layers if (low, high) == self._window(given) else (low, high + 1),
-            heads=_as_heads(self.heads.value),
-            queries=given.queries if queries == queries_name(given.queries) else _as_queries(queries),
-            sigma=self.sigma.value,
-        )
-        return method.resolve(self._mllm)
+        read = {each.setting.name: each.read(getattr(given, each.setting.name)) for each in self._fields_of(kind)}
+        return replace(given, **read).resolve(self._mllm)
 
 
-def _heads_text(heads: Any) -> str:
-    return " ".join(":".join(map(str, head)) if isinstance(head, tuple) else str(head) for head in heads or ())
-
-
-def _as_heads(text: str) -> Any:
-    """Numbers, or layer:head pairs; None for all."""
-    heads = text.replace(",", " ").split()
-    try:
-        several = tuple(tuple(map(int, head.split(":"))) if ":" in head else int(head) for head in heads)
-    except ValueError:
-        raise SettingsError(f"heads must be numbers, or layer:head pairs, such as 2:4 3:1; got {text!r}.") from None
-    return several or None
-
-
-def _as_queries(text: str) -> Any:
-    """A name, a word, a position, or several words and positions."""
-    words = text.replace(",", " ").split()
-    if not words:
-        raise SettingsError(f"queries must be one of {', '.join(NAMED)}, or words of the question; got nothing.")
-    several = tuple(int(word) if word.lstrip("-").isdigit() else word for word in words)
-    return several[0] if len(several) == 1 else several
+def _methods_for(mllm: Mllm) -> dict[type[Method], Method]:
+    """The methods that can be made without being given anything, as they are for this model."""
+    found: dict[type[Method], Method] = {}
+    for kind in all_methods().values():
+        with suppress(CmllmError, TypeError):
+            found[kind] = kind().resolve(mllm)
+    return found

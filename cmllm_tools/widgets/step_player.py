@@ -12,8 +12,8 @@ from PIL import Image
 from ..errors import TraceError
 from ..layout import RegionWarning
 from ..notation import layers_text
+from ..referring.trace import Step, Trace
 from ..regions import where_text
-from ..trace import Step, Trace
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 

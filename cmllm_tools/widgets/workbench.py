@@ -10,20 +10,24 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import ipywidgets as ipw
 from PIL import Image
 
-from ..callbacks import Answers
 from ..display import card
 from ..errors import OptimizationError, RegionError, SettingsError, TraceError
 from ..images import ImageSource
 from ..layout import RegionWarning
-from ..methods import Method
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..notation import updates_text
-from ..optimize import Steering
+from ..referring.callbacks import Answers
+from ..referring.latent_method import LatentMethod
+from ..referring.method import Method
+from ..referring.outcome import Outcome
+from ..referring.run import refer
+from ..referring.steering import Steering
+from ..referring.trace import Step, Trace
 from ..regions import Regions
-from ..trace import Step, Trace
 from . import reproduce
 from .asked import Asked
 from .closing import all_or_none, replace_children
@@ -35,6 +39,8 @@ from .settings import Settings
 from .step_player import StepPlayer
 from .turns import running_loop, take_turns
 
+# Of a method that has no width of its own for scribbles and points.
+SIGMA = 0.1
 STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
 
@@ -61,7 +67,8 @@ class Workbench(Panel):
         settings: the fields of the method.
         layers: the tab that looks into layers and heads; `layers.sweep` may be set.
         player: the `StepPlayer` of the last run, None before the first.
-        trace: of the last run, growing while it goes on, None before the first.
+        trace: of the last run, growing while it goes on; None before the first, and where the method takes no steps.
+        outcome: of the last run; None before its end.
         error: what the last run or command failed with, None when it did not.
 
     Raises:
@@ -83,6 +90,8 @@ class Workbench(Panel):
         self.mllm = mllm
         self.player: StepPlayer | None = None
         self.trace: Trace | None = None
+        self.outcome: Outcome | None = None
+        self._before: str | None = None
         self.error: BaseException | None = None
         self.task: asyncio.Task | None = None
         self._run: Steering | None = None
@@ -96,7 +105,7 @@ class Workbench(Panel):
             settings = Settings(mllm, method)
             self._asked = Asked(mllm, image, question)
             prompt = self._prompt
-            picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.method.sigma)
+            picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=_sigma(settings.method))
             layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
             super().__init__(picker, settings, question, layers)
             self._listen()
@@ -142,7 +151,9 @@ class Workbench(Panel):
     def answers(self) -> tuple[str | None, str | None]:
         """Before and after the last run; None for one that was not decoded."""
         steps = self.trace.steps if self.trace else []
-        return (steps[0].answer, steps[-1].answer) if steps else (None, None)
+        if steps:
+            return steps[0].answer, steps[-1].answer
+        return self._before, None if self.outcome is None else self.outcome.answer
 
     def steer(self) -> asyncio.Task | None:
         """Begin a run, as the button does, and return at once; its errors are shown in the panel, and kept in `error`.
@@ -165,8 +176,11 @@ class Workbench(Panel):
         loop.call_soon_threadsafe(self._start, loop)
         return None
 
-    def run(self) -> Trace:
+    def run(self) -> Trace | Outcome | None:
         """The run of the Steer button, from start to end in this call; its errors are shown, and raised.
+
+        Returns:
+            The trace; the outcome for a method that takes no steps, None where that was stopped.
 
         Raises:
             OptimizationError: when another run goes on, or energy or gradient are no longer finite.
@@ -183,7 +197,7 @@ class Workbench(Panel):
             raise
         finally:
             self._end()
-        return self._run.trace  # type: ignore[union-attr]  # set by the first turn
+        return self.outcome if self._run is None else self._run.trace
 
     def stop(self, reason: str = STOPPED) -> None:
         """End the run after the step that is computed now; the trace so far stays, with the reason in it."""
@@ -201,11 +215,13 @@ class Workbench(Panel):
         Raises:
             TraceError: when there is no trace yet, or the file cannot be written.
         """
-        if self.trace is None:
+        kept = self.trace if self.trace is not None else self.outcome
+        if kept is None:
             raise TraceError("There is no trace to save yet; press Steer first.")
         with self._turn:
-            saved = self.trace.save(self._path.value if path is None else path)
-        self._saved.say(f"Saved {saved.resolve()} ({updates_text(len(self.trace) - 1)}).")
+            saved = kept.save(self._path.value if path is None else path)
+        took = updates_text(len(kept) - 1) if isinstance(kept, Trace) else "an outcome, for cm.Outcome.load"
+        self._saved.say(f"Saved {saved.resolve()} ({took}).")
         return saved
 
     def code(self) -> str:
@@ -229,7 +245,7 @@ class Workbench(Panel):
         """The widget, and beside it a static picture for fronts and exports that have no widget."""
         bundle = super()._repr_mimebundle_(**options)
         if bundle is not None:
-            shown = self.trace if self.trace is not None else self._prompt
+            shown = next(each for each in (self.trace, self.outcome, self._prompt) if each is not None)
             bundle["text/html"] = str(shown._repr_html_())
         return bundle
 
@@ -242,7 +258,7 @@ class Workbench(Panel):
         if not free:
             self._message.say(_BUSY)
             return False
-        self._run = self._reason = self.error = None
+        self._run = self._reason = self.error = self.outcome = None
         self._message.clear()
         self._progress.value, self._status.value = 0, "preparing"
         self._stop.disabled = False
@@ -253,7 +269,7 @@ class Workbench(Panel):
         self.task = loop.create_task(self._cooperate())
         return self.task
 
-    async def _cooperate(self) -> Trace | None:
+    async def _cooperate(self) -> Trace | Outcome | None:
         try:
             await take_turns(self._turns(), self._turn, lambda: self.stop(INTERRUPTED))
         except (Exception, KeyboardInterrupt) as error:
@@ -261,13 +277,16 @@ class Workbench(Panel):
             self._broke_off(error)
         finally:
             self._end()
-        return self.trace
+        return self.outcome if self._run is None else self._run.trace
 
     def _turns(self) -> Generator[None, None, None]:
         """A run, cut where others have their turn."""
         if not self.picker.regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
         self._asked.ask(self.question)
+        if not isinstance(method := self.method, LatentMethod):
+            yield from self._answered(method)
+            return
         run, steps = self._again(self._first_step)
         answers, last = Answers("ends"), run.method.steps
         self._progress.max = last
@@ -292,11 +311,35 @@ class Workbench(Panel):
         self._show(run.trace)
         self._status.value = f"{run.trace.stopped} (step {run.trace.steps[-1].number} of {last})"
 
+    def _answered(self, method: Method) -> Generator[None, None, None]:
+        """A run of a method that takes no steps: the answer without it, and with it."""
+        self.trace, self._before = None, None
+        self._progress.max = 2
+        for number, answer in enumerate((self._plain, lambda: self._referred(method)), 1):
+            self._status.value = f"answer {number} of 2"
+            yield
+            if self._reason is not None:
+                self._status.value = self._reason
+                return
+            answer()
+            self._progress.value = number
+            self._show_answers(ended=number == 2)
+        self._status.value = "finished"
+
+    def _plain(self) -> None:
+        self._before = self._again(lambda: self.mllm.generate(self._prompt))
+
+    def _referred(self, method: Method) -> None:
+        regions = self.picker.regions
+        self.outcome = refer(self.mllm, self._prompt.image, self.question, regions, method)
+        replace_children(self._player_box, ipw.HTML(str(self.outcome._repr_html_())))
+        self.player, self._save.disabled = None, False
+
     def _first_step(self) -> tuple[Steering, Iterator[Step]]:
         with warnings.catch_warnings():
             # The picker says it where the region was drawn.
             warnings.simplefilter("ignore", RegionWarning)
-            run = self._run = Steering(self.mllm, self._prompt, self.picker.regions, self.method)
+            run = self._run = Steering(self.mllm, self._prompt, self.picker.regions, self.settings.latent_method)
         if self._reason is not None:
             run.stop(self._reason)
         steps = iter(run)
@@ -331,8 +374,11 @@ class Workbench(Panel):
             self.player.refresh()
             if follows:
                 self.player.step = len(trace) - 1
+        self._show_answers(ended=trace.stopped != "running")
+
+    def _show_answers(self, ended: bool) -> None:
         before, after = self.answers
-        rows = [("before", before), ("after", after if trace.stopped != "running" else None)]
+        rows = [("before", before), ("after", after if ended else None)]
         self._answers.value = card("", [(when, answer or "...") for when, answer in rows])
 
     def _end(self) -> None:
@@ -369,6 +415,11 @@ class Workbench(Panel):
         self.layers.follow()
         # A field may hold what is no setting while it is being typed; Steer says so.
         with suppress(SettingsError):
-            self.picker.sigma = self.method.sigma
+            self.picker.sigma = _sigma(self.method)
             if self._code.shown:
                 self._code.code = self.code()
+
+
+def _sigma(method: Method) -> float:
+    """How wide the picker shows marks: as the method takes them, where it does."""
+    return getattr(method, "sigma", SIGMA)

@@ -10,7 +10,7 @@ from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
 from cmllm_tools.analysis.layers import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.layout import grid_boxes
-from cmllm_tools.trace import Step, Trace
+from cmllm_tools.referring.trace import Step, Trace
 
 LAYERS, HEADS, STEPS = 40, 32, 101
 QUESTION = ("What is the person in the yellow coat on the left of the picture holding in her hand, and why? " * 4)[:300]

@@ -8,13 +8,13 @@ from typing import Literal, Protocol
 
 import torch
 
-from .errors import OutputWarning, SettingsError, TraceError
-from .files import check_writable
-from .methods import Method
-from .models.mllm import Mllm
-from .models.prompt import Prompt
-from .progress import progress_bar
-from .strict import flag, number, shown, whole_number
+from ..errors import OutputWarning, SettingsError, TraceError
+from ..files import check_writable
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
+from ..progress import progress_bar
+from ..strict import flag, number, shown, whole_number
+from .latent_method import LatentMethod
 from .trace import Step, Trace
 
 
@@ -23,7 +23,7 @@ class Run(Protocol):
 
     mllm: Mllm
     prompt: Prompt
-    method: Method
+    method: LatentMethod
     latent: torch.Tensor
     trace: Trace
 

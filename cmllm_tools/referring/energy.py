@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .attention.context_map import ContextMap
-from .errors import CaptureError, RegionError, SigmaError
-from .layout import RegionWarning, Rule, VisualTokenLayout
-from .regions import Regions, as_regions
-from .strict import kind_of, number, shown
+from ..attention.context_map import ContextMap
+from ..errors import CaptureError, RegionError, SigmaError
+from ..layout import RegionWarning, Rule, VisualTokenLayout
+from ..regions import Regions, as_regions
+from ..strict import kind_of, number, shown
 
 # Widths whose square and Gaussian are numbers in float32.
 SIGMAS = (1e-4, 1e4)

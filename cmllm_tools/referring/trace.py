@@ -1,11 +1,7 @@
 """What a run leaves behind: every step's figures and maps on the CPU, saved and reopened without the model."""
 
-import hashlib
-import platform
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -13,21 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from .display import Fact, Html, bar, card, picture, table
+from ..display import Fact, Html, bar, card, picture, table
+from ..errors import TraceError
+from ..layout import VisualTokenLayout
+from ..models.latent import LatentAdded
+from ..notation import layers_text, updates_text
+from ..regions import Region, where_text
 from .energy import Target
-from .errors import TraceError
-from .layout import VisualTokenLayout
-from .methods import Method
-from .models.mllm import Mllm
-from .models.prompt import Prompt
-from .notation import layers_text, updates_text
-from .regions import Region, where_text
-from .trace_file import COPY_SIZE, read_trace, write_trace
-from .version import VERSION
+from .latent_method import LatentMethod
+from .provenance import Provenance
+from .trace_file import read_trace, write_trace
 
 # A longer run shows this many of its steps in a notebook.
 ROWS = 40
-LIBRARIES = ("torch", "transformers", "numpy")
 
 
 @dataclass(eq=False)
@@ -85,15 +79,13 @@ class Trace:
         text: what the processor was given.
         image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side.
         image_hash: SHA-256 of the image's RGB pixels.
-        model: name, revision, class, dtype and attention implementation.
-        versions: of Python and the libraries.
-        seed: torch's, at the start of the run.
+        provenance: model, versions and seed.
     """
 
     steps: list[Step]
     latent: torch.Tensor
     stopped: str
-    method: Method
+    method: LatentMethod
     regions: tuple[Region, ...]
     layout: VisualTokenLayout
     layers: tuple[int, ...]
@@ -103,43 +95,27 @@ class Trace:
     text: str
     image: np.ndarray = field(repr=False)
     image_hash: str
-    model: dict[str, str | None]
-    versions: dict[str, str]
-    seed: int
+    provenance: Provenance
 
-    @classmethod
-    def of(cls, mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: Method) -> "Trace":
-        """The trace of a run that has not begun."""
-        copy = prompt.image.copy()
-        copy.thumbnail((COPY_SIZE, COPY_SIZE))
-        return cls(
-            steps=[],
-            latent=prompt.zero_latent().detach().cpu(),
-            stopped="running",
-            method=method,
-            regions=regions,
-            layout=prompt.layout,
-            layers=method.layers_of(mllm),
-            queries=prompt.positions(method.queries),
-            tokens=prompt.tokens,
-            question=prompt.question,
-            text=prompt.text,
-            image=np.asarray(copy),
-            image_hash=hashlib.sha256(np.asarray(prompt.image).tobytes()).hexdigest(),
-            model={
-                "name": mllm.name,
-                "revision": mllm.revision,
-                "class": type(mllm.model).__name__,
-                "dtype": str(mllm.model.dtype),
-                "attention": next(iter(mllm.attention_modules)).config._attn_implementation,
-            },
-            versions={
-                "cmllm_tools": VERSION,
-                "python": platform.python_version(),
-                **_library_versions(),
-            },
-            seed=torch.initial_seed(),
-        )
+    @property
+    def model(self) -> dict[str, str | None]:
+        """See `Provenance`."""
+        return self.provenance.model
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """See `Provenance`."""
+        return self.provenance.versions
+
+    @property
+    def seed(self) -> int:
+        """See `Provenance`."""
+        return self.provenance.seed
+
+    @property
+    def intervention(self) -> LatentAdded:
+        """The last step's latent, with the method's way of decoding."""
+        return LatentAdded(self.latent, contrast=self.method.contrast_decoding)
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -237,6 +213,14 @@ class Trace:
             OutputError: when the file cannot be written.
             TraceError: when there are no steps yet, or numbers are not finite.
         """
+        return write_trace(path, *self.contents())
+
+    def contents(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What is saved: tensors and plain data.
+
+        Raises:
+            TraceError: when there are no steps yet.
+        """
         if not self.steps:
             raise TraceError("A trace needs at least one step to be saved; this one has none.")
         plain = [{key: value for key, value in _fields(step).items() if key != "maps"} for step in self.steps]
@@ -253,7 +237,7 @@ class Trace:
             "latent": self.latent.contiguous(),
             "image": torch.from_numpy(self.image.copy()),
         }
-        return write_trace(path, tensors, data)
+        return tensors, data
 
     @classmethod
     def load(cls, path: str | PathLike) -> "Trace":
@@ -262,8 +246,13 @@ class Trace:
         Raises:
             TraceError: for a file that is missing, damaged, or not a trace.
         """
-        found = read_trace(path)
-        return cls(**found | {"steps": [Step(**step) for step in found["steps"]]})
+        return cls.restored(read_trace(path))
+
+    @classmethod
+    def restored(cls, found: dict[str, Any]) -> "Trace":
+        """Of the attributes that a file holds."""
+        provenance = Provenance(*(found.pop(name) for name in ("model", "versions", "seed")))
+        return cls(**found | {"steps": [Step(**step) for step in found["steps"]], "provenance": provenance})
 
 
 def steps_table(steps: Sequence[Step]) -> Html:
@@ -277,11 +266,6 @@ def steps_table(steps: Sequence[Step]) -> Html:
     if left_out:
         rows.insert(ROWS // 2, [*["..."] * 7, f"{left_out} more steps"])
     return table(["step", "energy", "share", Html(""), "|latent|", "|gradient|", "seconds", "answer"], rows)
-
-
-@cache
-def _library_versions() -> dict[str, str]:
-    return {name: version(name) for name in LIBRARIES}
 
 
 _PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "model", "versions", "seed")

@@ -1,22 +1,28 @@
 """The optimisation: one loop that yields steps; callbacks listen to it."""
 
+import hashlib
 import time
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 
-from .attention.capture import capture_attention
-from .attention.context_map import kept, layer_maps
+from ..attention.capture import capture_attention
+from ..attention.context_map import kept, layer_maps
+from ..errors import NotFiniteError, OptimizationError, carry
+from ..models.gradient import computes_in_half, gradients
+from ..models.interrupts import uninterrupted
+from ..models.latent import LatentAdded
+from ..models.mllm import Mllm, require
+from ..models.prompt import Prompt, queries_name
+from ..models.undisturbed import unaffected
+from ..regions import Region, Regions, as_regions
 from .callbacks import EARLY_STOP, Callback, changed_enough
-from .errors import NotFiniteError, OptimizationError, carry
-from .methods import ControlMLLM, Method, given_method
-from .models.gradient import computes_in_half, gradients
-from .models.interrupts import uninterrupted
-from .models.mllm import Mllm, require
-from .models.prompt import Prompt, queries_name
-from .models.undisturbed import unaffected
-from .regions import Regions, as_regions
+from .latent_method import LatentMethod, given_latent_method
+from .methods.controlmllm import ControlMLLM
+from .provenance import Provenance
 from .trace import Step, Trace
+from .trace_file import COPY_SIZE
 
 
 class Steering:
@@ -43,19 +49,24 @@ class Steering:
     """
 
     @unaffected(gradient=False)
-    def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: Method | None = None):
+    def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: LatentMethod | None = None):
         require(mllm, prompt)
         prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
-        self.method = given_method(method, ControlMLLM()).resolve(mllm)
+        self.method = given_latent_method(method, ControlMLLM()).resolve(mllm)
         prompt.seeing(self.method.queries)
         self.latent = prompt.zero_latent().detach()
         kept(self.method.without, self.latent[:, 0])
         self.target = self.method.target(prompt.layout, self.regions)
-        self.trace = Trace.of(mllm, prompt, self.regions, self.method)
+        self.trace = _begun(mllm, prompt, self.regions, self.method)
         self._reason: str | None = None
         self._steps = self._run()
+
+    @property
+    def intervention(self) -> LatentAdded:
+        """The latent of the step last yielded, with the method's way of decoding."""
+        return LatentAdded(self.latent, contrast=self.method.contrast_decoding)
 
     def stop(self, reason: str) -> None:
         """End the run after the current step; `reason` is kept in the trace."""
@@ -172,11 +183,33 @@ class Steering:
         )
 
 
+def _begun(mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: LatentMethod) -> Trace:
+    """The trace of a run that has not begun."""
+    copy = prompt.image.copy()
+    copy.thumbnail((COPY_SIZE, COPY_SIZE))
+    return Trace(
+        steps=[],
+        latent=prompt.zero_latent().detach().cpu(),
+        stopped="running",
+        method=method,
+        regions=regions,
+        layout=prompt.layout,
+        layers=method.layers_of(mllm),
+        queries=prompt.positions(method.queries),
+        tokens=prompt.tokens,
+        question=prompt.question,
+        text=prompt.text,
+        image=np.asarray(copy),
+        image_hash=hashlib.sha256(np.asarray(prompt.image).tobytes()).hexdigest(),
+        provenance=Provenance.of(mllm),
+    )
+
+
 def optimize(
     mllm: Mllm,
     prompt: Prompt,
     regions: Regions,
-    method: Method | None = None,
+    method: LatentMethod | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Trace:
     """Optimise a latent on the visual tokens so that the context token's attention moves into the regions.

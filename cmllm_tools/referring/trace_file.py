@@ -1,37 +1,29 @@
 """A trace on the disk: safetensors with JSON metadata under a seal, and what must hold of a file before it is used."""
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
-from .errors import CmllmError, TraceError
-from .files import reason, said, write_whole
-from .layout import VisualTokenLayout
-from .methods import Method, method_from_json
-from .regions import Region, region_from_json
-from .stored import (
-    CHANGED,
-    SEAL,
-    UNSEALED,
+from ..errors import TraceError
+from ..layout import VisualTokenLayout
+from ..regions import Region, region_from_json
+from ..stored import (
     Reader,
     array_of,
-    check_seal,
     items,
-    open_plain,
-    parse_json,
     record,
-    seal,
     text_of,
 )
-from .strict import flag, number, shown, whole_number
+from ..strict import flag, number, shown, whole_number
+from .latent_method import LatentMethod
+from .method import Method
+from .registry import method_from_json
+from .tensor_file import Shapes, read_tensors, write_tensors
 
 FORMAT = "1"
 # Number type and axes of each tensor.
@@ -40,32 +32,16 @@ TENSORS = {"maps": ("F32", 3), "latent": ("F32", 2), "image": ("U8", 3)}
 COPY_SIZE = 512
 # Pixels of all masks together, which run lengths of a few bytes can stand for.
 MOST_MASKED = 1 << 29
-# A header's first bytes are its length; the library's own bound.
-MOST_HEADER = 100_000_000
-IN_MEMORY = "It is still in memory."
 
 
 def write_trace(path: str | PathLike, tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
-    """Write tensors and plain data, whole or not at all.
+    """Write a trace's tensors and plain data, whole or not at all.
 
     Raises:
         OutputError: when the file cannot be written.
         TraceError: for data that are not finite, or not plain.
     """
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise TraceError(f"A trace's {name} must be finite to be saved; they are not. {IN_MEMORY}")
-    try:
-        text = json.dumps(data, allow_nan=False, default=_plain)
-    except (TypeError, ValueError) as error:
-        raise TraceError(
-            f"A trace must hold plain and finite numbers and texts to be saved: {error}. {IN_MEMORY}"
-        ) from error
-
-    def write(file: BinaryIO) -> None:
-        file.write(seal(save(dict(tensors), {"cmllm_trace": FORMAT, "trace": text, SEAL: UNSEALED})))
-
-    return write_whole(path, write, IN_MEMORY)
+    return write_tensors(path, "trace", FORMAT, tensors, data, TraceError)
 
 
 def read_trace(path: str | PathLike) -> dict[str, Any]:
@@ -74,71 +50,39 @@ def read_trace(path: str | PathLike) -> dict[str, Any]:
     Raises:
         TraceError: for a file that is missing, damaged, or not a trace.
     """
-    try:
-        with open_plain(path) as file:
-            sealed = _check_bytes(file)
-        with safe_open(Path(path).expanduser(), "pt") as file:
-            metadata = file.metadata() or {}
-            _check_kind(path, metadata, sealed)
-            shapes = _shapes(file)
-            data = _checked(parse_json(metadata["trace"]), shapes)
-            # Copies: what is mapped from the file would change, or end, with it.
-            tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
-        for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                raise TraceError(f"its {name} must be finite")
-    except _OtherKind:
-        raise
-    except FileNotFoundError:
-        raise TraceError(f"There is no trace at {said(path)}.") from None
-    except (OSError, SafetensorError, CmllmError, ValueError) as error:
-        raise TraceError(
-            f"{said(path)} cannot be read as a trace, it is damaged or another kind of file: {reason(error)}"
-        ) from error
+    return trace_attributes(*read_tensors(path, "trace", FORMAT, check_trace, TraceError))
+
+
+def trace_attributes(data: dict[str, Any], tensors: Mapping[str, torch.Tensor]) -> dict[str, Any]:
+    """A trace's attributes of what `check_trace` gave and the tensors that were read."""
     steps = [step | {"maps": maps} for step, maps in zip(data["steps"], tensors["maps"], strict=True)]
     return data | {"steps": steps, "latent": tensors["latent"], "image": tensors["image"].numpy()}
 
 
-class _OtherKind(TraceError):
-    """A sound file that is no trace of this version."""
+def check_trace(data: Any, shapes: Shapes) -> dict[str, Any]:
+    """Plain data as a trace's attributes, in agreement with the types and shapes of its tensors.
+
+    Raises:
+        TraceError: for anything else.
+    """
+    return _checked(data, _axes(shapes))
 
 
-def _check_bytes(file: BinaryIO) -> bool:
-    """Whether the file has a seal, which then holds."""
-    length = int.from_bytes(file.read(8), "little")
-    if not 0 < length <= MOST_HEADER:
-        raise ValueError("it does not begin as a safetensors file")
-    head = file.read(length)
-    return check_seal(file, length.to_bytes(8, "little") + head)
-
-
-def _check_kind(path: object, metadata: Mapping[str, str], sealed: bool) -> None:
-    if "cmllm_trace" not in metadata:
-        raise _OtherKind(f"A trace must be a file written by Trace.save; {said(path)} is another safetensors file.")
-    if metadata["cmllm_trace"] != FORMAT:
-        raise _OtherKind(
-            f"{said(path)} has trace format {metadata['cmllm_trace']}; this version reads format {FORMAT}. "
-            "Open it with the version of cmllm_tools that wrote it."
-        )
-    if set(metadata) - {SEAL} != {"cmllm_trace", "trace"}:
-        raise TraceError(f"its metadata must be cmllm_trace, trace and {SEAL}; they are {', '.join(sorted(metadata))}")
-    if SEAL in metadata and not sealed:
-        raise TraceError(CHANGED)
-
-
-def _shapes(file: Any) -> dict[str, tuple[int, ...]]:
-    if set(file.keys()) != set(TENSORS):
-        raise TraceError(f"its tensors must be {', '.join(TENSORS)}; they are {', '.join(sorted(file.keys()))}")
-    shapes = {}
+def _axes(found: Shapes) -> dict[str, tuple[int, ...]]:
+    if set(found) != set(TENSORS):
+        raise TraceError(f"its tensors must be {', '.join(TENSORS)}; they are {', '.join(sorted(found))}")
     for name, (kind, axes) in TENSORS.items():
-        part = file.get_slice(name)
-        shapes[name] = tuple(part.get_shape())
-        if part.get_dtype() != kind or len(shapes[name]) != axes or 0 in shapes[name]:
-            raise TraceError(f"its {name} must be {kind} of {axes} axes; they are {part.get_dtype()} of {shapes[name]}")
-    height, width, channels = shapes["image"]
-    if channels != 3 or max(height, width) > COPY_SIZE:
-        raise TraceError(f"its image must be RGB of at most {COPY_SIZE} px a side; it has shape {shapes['image']}")
-    return shapes
+        dtype, shape = found[name]
+        if dtype != kind or len(shape) != axes or 0 in shape:
+            raise TraceError(f"its {name} must be {kind} of {axes} axes; they are {dtype} of {shape}")
+    check_image(found["image"][1])
+    return {name: shape for name, (_, shape) in found.items()}
+
+
+def check_image(shape: tuple[int, ...]) -> None:
+    """Refuse the shape of a stored image that is no small RGB one."""
+    if len(shape) != 3 or shape[2] != 3 or max(shape[:2]) > COPY_SIZE:
+        raise TraceError(f"its image must be RGB of at most {COPY_SIZE} px a side; it has shape {shape}")
 
 
 def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -151,11 +95,11 @@ def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
         raise TraceError(f"its maps must have shape (step, layer, visual token) = {expected}; they have {shapes['maps']}")
     if shapes["latent"][0] != tokens:
         raise TraceError(f"its latent must have {tokens} visual tokens; it has {shapes['latent'][0]}")
-    return found | {"regions": _regions(data["regions"], layout.image_size)}
+    return found | {"regions": regions_of(data["regions"], layout.image_size)}
 
 
-def _regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
-    """The regions; a mask's size is known to be the image's, and bounded, before its pixels are made."""
+def regions_of(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
+    """Regions that were saved; a mask's size is known to be the image's, and bounded, before its pixels are made."""
     width, height = image_size
     several = items(value, "regions", _no_check, TraceError)
     masks = [data for data in several if isinstance(data, dict) and data.get("kind") == "mask"]
@@ -187,7 +131,19 @@ def _layout(value: Any, what: str) -> VisualTokenLayout:
     return VisualTokenLayout(found["image_size"], corners, found["grid"], found["rule"], found["merged"])
 
 
-def _method(value: Any, what: str) -> Method:
+def _method(value: Any, what: str) -> LatentMethod:
+    found = method_of(value, what)
+    if not isinstance(found, LatentMethod):
+        raise TraceError(f"{what} must be one that takes steps; got a {found.called()}.")
+    return found
+
+
+def method_of(value: Any, what: str) -> Method:
+    """A method that was saved.
+
+    Raises:
+        TraceError, SettingsError: for anything else.
+    """
     if not isinstance(value, dict):
         raise TraceError(f"{what} must be an object; got {shown(value)}.")
     try:
@@ -232,13 +188,6 @@ def _names(read: Reader) -> Reader:
 
 def _no_check(value: Any, what: str) -> Any:
     return value
-
-
-def _plain(value: Any) -> Any:
-    """A number or array of numpy or torch as Python's."""
-    if isinstance(value, np.generic | np.ndarray | torch.Tensor):
-        return value.tolist()
-    raise TypeError(f"{shown(value)} is a {type(value).__name__}")
 
 
 _STEP: dict[str, Reader] = {

@@ -1,0 +1,96 @@
+"""What a way of referring is: settings that are declared once, and what it does with image, question and model."""
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from PIL import Image
+
+from ..errors import SettingsError
+from ..models.interventions import Intervention
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
+from ..regions import Region
+from ..strict import shown
+from .settings import Setting, settings_of
+
+Self_ = TypeVar("Self_", bound="Method")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way of referring: settings, and up to three things that it does.
+
+    It may change what is sent (`sent`), do something to the model while it answers (`intervention`), or take steps
+    towards such an intervention (a `LatentMethod`). A subclass is a frozen dataclass in a file of its own, whose fields
+    are declared by `settings.setting` and checked when it is made; `registry.register` makes it known to the command line,
+    the workbench, saved files and documents.
+
+    Attributes:
+        label: what people call it; the class's name when empty.
+        variants: other ways to make it, by their names on the command line: names of its class methods.
+    """
+
+    label: ClassVar[str] = ""
+    variants: ClassVar[dict[str, str]] = {}
+
+    def __post_init__(self) -> None:
+        for each in settings_of(type(self)):
+            object.__setattr__(self, each.name, each.read(getattr(self, each.name)))
+
+    @classmethod
+    def settings(cls) -> tuple[Setting, ...]:
+        """The declared settings, in their order."""
+        return tuple(settings_of(cls))
+
+    @classmethod
+    def called(cls) -> str:
+        """What people call it."""
+        return cls.__dict__.get("label") or cls.__name__
+
+    def resolve(self: Self_, mllm: Mllm) -> Self_:
+        """The same method with every setting filled in for a model.
+
+        Raises:
+            SettingsError: for a setting out of the model's range, or one left open without a default.
+        """
+        return self
+
+    def sent(self, image: Image.Image, question: str, regions: tuple[Region, ...]) -> tuple[Image.Image, str]:
+        """The image and question that the model is given in place of these.
+
+        Raises:
+            RegionError: for a region that cannot be said so.
+        """
+        return image, question
+
+    def intervention(self, mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...]) -> Intervention | None:
+        """What is done to the model while it answers the prompt of what was sent; None where nothing is.
+
+        Args:
+            mllm: the model that prepared the prompt.
+            prompt: of the image and question that `sent` gave.
+            regions: in pixels of the image; one or more.
+        """
+        return None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its name and settings as plain values; see `registry.method_from_json`."""
+        return {"name": type(self).__name__, **asdict(self)}
+
+    @classmethod
+    def names(cls) -> set[str]:
+        """The names of all its fields."""
+        return {each.name for each in fields(cls)}
+
+
+def given_method(method: object, otherwise: Method) -> Method:
+    """The method that was given, or another when it is None.
+
+    Raises:
+        SettingsError: for what is no method: its name, or its class.
+    """
+    if method is None:
+        return otherwise
+    if not isinstance(method, Method):
+        raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
+    return method

@@ -1,0 +1,158 @@
+"""What referring to a region came to: the answer, what was sent and done for it, and what it took."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ..display import Fact, card, picture
+from ..models.answer import Answer
+from ..models.interventions import Intervention
+from ..regions import Region
+from .method import Method
+from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
+from .provenance import Provenance
+from .trace import Trace
+from .trace_file import COPY_SIZE, trace_attributes
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """What the model was really given.
+
+    Args:
+        image: upright RGB image; reopened from a file it is a copy of at most COPY_SIZE px a side.
+        question: the user's words, or those that a method made of them.
+        text: what the processor was given, template and placeholder included.
+        size: (width, height) of the image that was sent.
+        image_hash: SHA-256 of its RGB pixels.
+    """
+
+    image: Image.Image = field(repr=False)
+    question: str
+    text: str
+    size: tuple[int, int]
+    image_hash: str
+
+    @classmethod
+    def of(cls, image: Image.Image, question: str, text: str) -> "Sent":
+        """Of an image that is at hand."""
+        return cls(image, question, text, image.size, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """An answer about regions, with all that belongs to it; `mllm.generate(prompt, outcome.intervention)` gives it again.
+
+    Args:
+        answer: the text, which knows its tokens (`answer.ids`).
+        method: with every setting filled in.
+        regions: in pixels of the user's image.
+        question: the user's words.
+        sent: what the model was given; the prompt of an outcome is `mllm.prepare(sent.image, sent.question)`.
+        intervention: what was done to the model while it answered; None where nothing was.
+        trace: of the steps that led there; None for a method that takes none.
+        seconds: from image and question to the answer.
+        peak_memory: the most that was in use meanwhile above what was before, in bytes; see `cost.Cost`.
+        provenance: model, versions and seed.
+    """
+
+    answer: Answer
+    method: Method
+    regions: tuple[Region, ...]
+    question: str
+    sent: Sent
+    intervention: Intervention | None
+    trace: Trace | None
+    seconds: float
+    peak_memory: int
+    provenance: Provenance
+
+    def __repr__(self) -> str:
+        return f"Outcome({', '.join(f'{name} {value}'.strip() for name, value in self._facts())})"
+
+    def _repr_html_(self) -> str:
+        marks = [region.drawing for region in self.regions]
+        return card("Outcome", self._facts(), picture(self.sent.size, self.sent.image, outlines=marks, caption="sent"))
+
+    def _facts(self) -> list[Fact]:
+        facts: list[Fact] = [
+            ("", repr(str(self.answer))),
+            ("model", str(self.provenance.model["name"])),
+            ("method", self.method.called()),
+            ("question", repr(self.question)),
+        ]
+        if self.sent.question != self.question:
+            facts.append(("sent", repr(self.sent.question)))
+        facts.append(("regions", ", ".join(map(repr, self.regions))))
+        if self.intervention is not None:
+            facts.append(("intervention", type(self.intervention).__name__))
+        if self.trace is not None:
+            facts.append(("run", f"{len(self.trace) - 1} updates, {self.trace.stopped}"))
+        return [*facts, ("took", f"{self.seconds:.2f} s"), ("and", f"{self.peak_memory / 2**20:.0f} MiB")]
+
+    def save(self, path: str | PathLike) -> Path:
+        """Write it as safetensors with JSON metadata and a hash of all bytes, the trace included.
+
+        Raises:
+            OutputError: when the file cannot be written.
+            DataError: for an intervention that is not one of the package's, or numbers that are not finite.
+        """
+        return write_outcome(path, *self.contents())
+
+    def contents(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """What is saved: tensors and plain data."""
+        copy = self.sent.image.copy()
+        copy.thumbnail((COPY_SIZE, COPY_SIZE))
+        tensors = {"image": torch.from_numpy(np.array(copy))}
+        data: dict[str, Any] = {
+            "answer": {"text": str(self.answer), "ids": list(self.answer.ids)},
+            "method": self.method.to_json(),
+            "regions": [region.to_json() for region in self.regions],
+            "question": self.question,
+            "sent": {name: getattr(self.sent, name) for name in ("question", "text", "size", "image_hash")},
+            "seconds": self.seconds,
+            "peak_memory": self.peak_memory,
+            "provenance": asdict(self.provenance),
+            "intervention": None,
+            "trace": None,
+        }
+        if self.trace is not None:
+            # The trace has the intervention too.
+            of_trace, data["trace"] = self.trace.contents()
+            tensors |= {f"trace.{name}": tensor for name, tensor in of_trace.items()}
+        elif self.intervention is not None:
+            parts, data["intervention"] = contents_of(self.intervention)
+            tensors |= {f"intervention.{name}": tensor for name, tensor in parts.items()}
+        return tensors, data
+
+    @classmethod
+    def load(cls, path: str | PathLike) -> "Outcome":
+        """Reopen a saved outcome; needs no model. What the file holds is checked.
+
+        Raises:
+            DataError: for a file that is missing, damaged, or no outcome.
+        """
+        data, tensors = read_outcome(path)
+        trace = None if data["trace"] is None else Trace.restored(trace_attributes(data["trace"], within(tensors, "trace")))
+        intervention: Intervention | None = trace.intervention if trace is not None else None
+        if data["intervention"] is not None:
+            intervention = restored(data["intervention"], within(tensors, "intervention"))
+        image = Image.fromarray(tensors["image"].numpy())
+        return cls(
+            answer=data["answer"],
+            method=data["method"],
+            regions=data["regions"],
+            question=data["question"],
+            sent=Sent(image, **data["sent"]),
+            intervention=intervention,
+            trace=trace,
+            seconds=data["seconds"],
+            peak_memory=data["peak_memory"],
+            provenance=Provenance(**data["provenance"]),
+        )

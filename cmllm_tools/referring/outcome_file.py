@@ -1,0 +1,152 @@
+"""An outcome on the disk, in the format of `tensor_file`, with what must hold of a file before it is used."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import DataError
+from ..models.answer import Answer
+from ..models.contrast import Contrast
+from ..models.interventions import KINDS, Intervention
+from ..stored import Reader, items, record, text_of
+from ..strict import number, shown, whole_number
+from .tensor_file import Shapes, read_tensors, write_tensors
+from .trace_file import check_image, check_trace, method_of, regions_of
+
+FORMAT = "1"
+
+
+def write_outcome(path: str | PathLike, tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
+    """Write an outcome's tensors and plain data, whole or not at all.
+
+    Raises:
+        OutputError: when the file cannot be written.
+        DataError: for data that are not finite, or not plain.
+    """
+    return write_tensors(path, "outcome", FORMAT, tensors, data, DataError)
+
+
+def read_outcome(path: str | PathLike) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """An outcome's plain data, checked, and its tensors.
+
+    Raises:
+        DataError: for a file that is missing, damaged, or no outcome.
+    """
+    return read_tensors(path, "outcome", FORMAT, _checked, DataError)
+
+
+def contents_of(intervention: Intervention) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """An intervention's tensors, and its kind and other fields as plain data."""
+    values = {each.name: getattr(intervention, each.name) for each in fields(intervention)}
+    tensors = {name: value.detach().float().cpu().contiguous() for name, value in values.items() if torch.is_tensor(value)}
+    plain = {name: value for name, value in values.items() if name not in tensors}
+    contrast = plain.pop("contrast", None)
+    plain["contrast"] = None if contrast is None else asdict(contrast)
+    return tensors, {"kind": type(intervention).__name__, **plain}
+
+
+def restored(data: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> Intervention:
+    """The intervention of what `contents_of` gave.
+
+    Raises:
+        DataError: for a kind that is not known, or other fields than it has.
+    """
+    plain = dict(data)
+    kind = KINDS.get(str(plain.pop("kind", None)))
+    if kind is None:
+        raise DataError(
+            f"An intervention must be of a kind that is known ({', '.join(KINDS)}); got {shown(data.get('kind'))}. "
+            "Import the module that defines it first."
+        )
+    contrast = plain.pop("contrast", None)
+    try:
+        found = None if contrast is None else Contrast(**contrast)
+        return kind(**{name: _as_tuple(value) for name, value in plain.items()}, **tensors, contrast=found)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{kind.__name__} cannot be made of what was saved: {error}") from error
+
+
+def within(tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Tensor]:
+    """The tensors of a part of the file, by their names there."""
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in tensors.items() if name.startswith(f"{part}.")}
+
+
+def _checked(data: Any, shapes: Shapes) -> dict[str, Any]:
+    found = record(data, "an outcome", _FIELDS)
+    if "image" not in shapes or shapes["image"][0] != "U8":
+        raise DataError("its image must be U8; there is none such")
+    check_image(shapes["image"][1])
+    of_trace = {name.removeprefix("trace."): shape for name, shape in shapes.items() if name.startswith("trace.")}
+    others = {name for name in shapes if name != "image" and not name.startswith(("trace.", "intervention."))}
+    if others or (of_trace and found["trace"] is None):
+        raise DataError(f"its tensors must be image and those of trace or intervention; there are {sorted(shapes)}")
+    if found["trace"] is not None:
+        found["trace"] = check_trace(found["trace"], of_trace)
+    return found | {"regions": regions_of(found["regions"], found["sent"]["size"])}
+
+
+def _answer(value: Any, what: str) -> Answer:
+    found = record(value, what, {"text": text_of, "ids": _ids})
+    return Answer(found["text"], found["ids"])
+
+
+def _ids(value: Any, what: str) -> tuple[int, ...]:
+    return items(value, what, partial(whole_number, least=0, error=DataError))
+
+
+def _size(value: Any, what: str) -> tuple[int, int]:
+    found = items(value, what, partial(whole_number, least=1, most=1_000_000, error=DataError))
+    if len(found) != 2:
+        raise DataError(f"{what} must be width and height; got {shown(value)}.")
+    return found[0], found[1]
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{what} must be an object; got {shown(value)}.")
+    return value
+
+
+def _texts(value: Any, what: str) -> dict[str, Any]:
+    found = _object(value, what)
+    if not all(text is None or isinstance(text, str) for text in found.values()):
+        raise DataError(f"{what} must be texts; got {shown(value)}.")
+    return found
+
+
+def _sent(value: Any, what: str) -> dict[str, Any]:
+    return record(value, what, {"question": text_of, "text": text_of, "size": _size, "image_hash": text_of})
+
+
+def _provenance(value: Any, what: str) -> dict[str, Any]:
+    seed = partial(whole_number, least=-(1 << 64), most=1 << 64, error=DataError)
+    found = record(value, what, {"model": _texts, "versions": _texts, "seed": seed})
+    text_of(found["model"].get("name"), f"{what}'s model's name")
+    return found
+
+
+def _or_none(read: Reader) -> Reader:
+    return lambda value, what: None if value is None else read(value, what)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+
+
+_FIELDS: dict[str, Reader] = {
+    "answer": _answer,
+    "method": method_of,
+    "regions": lambda value, what: value,
+    "question": text_of,
+    "sent": _sent,
+    "seconds": partial(number, least=0, error=DataError),
+    "peak_memory": partial(whole_number, least=0, error=DataError),
+    "provenance": _provenance,
+    "intervention": _or_none(_object),
+    "trace": _or_none(_object),
+}

@@ -1,0 +1,76 @@
+"""Which methods there are: those in `methods/`, those that installed packages declare, and those registered by hand."""
+
+import warnings
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from ..errors import SettingsError
+from ..strict import shown
+from .method import Method
+
+# By the class's name.
+METHODS: dict[str, type[Method]] = {}
+# Other packages declare modules, or classes, that register methods under this name in their pyproject.toml.
+GROUP = "cmllm_tools.methods"
+Kind = TypeVar("Kind", bound=type[Method])
+
+
+def register(method: Kind) -> Kind:
+    """Make a method known by its name, to the command line, the workbench, saved files and documents; a decorator, too.
+
+    Raises:
+        SettingsError: for what is no subclass of `Method`, or a name that another method has.
+    """
+    if not (isinstance(method, type) and issubclass(method, Method)):
+        raise SettingsError(f"A method must be a subclass of Method; got {shown(method)}.")
+    known = METHODS.get(method.__name__, method)
+    # A notebook's cell that is run again defines its class anew.
+    if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
+        raise SettingsError(
+            f"A method must have a name of its own; there is a {method.__name__} in {known.__module__} already."
+        )
+    METHODS[method.__name__] = method
+    return method
+
+
+def all_methods() -> dict[str, type[Method]]:
+    """Every method by its class's name, those of installed packages among them."""
+    from . import methods  # noqa: F401
+
+    _load_installed()
+    return METHODS
+
+
+@cache
+def _load_installed() -> None:
+    for declared in entry_points(group=GROUP):
+        try:
+            declared.load()
+        except Exception as error:
+            # Another package's fault must not close this one's files.
+            warnings.warn(f"The method {declared.name} of {declared.value} is left out: {error!r}.", stacklevel=3)
+
+
+def method_from_json(data: dict[str, Any]) -> Method:
+    """The method that `to_json` described.
+
+    Raises:
+        SettingsError: for a name that is not known, or a setting that does not exist or is out of range.
+    """
+    if not isinstance(data, dict):
+        raise SettingsError(f"A method must be described by its name and settings; got {shown(data)}.")
+    settings, known = dict(data), all_methods()
+    name = settings.pop("name", None)
+    if not isinstance(name, str) or name not in known:
+        raise SettingsError(
+            f"A method must be one of {', '.join(known)}; got {shown(name)}. "
+            "A class of your own is made known by cmllm_tools.methods.register."
+        )
+    if unknown := set(settings) - known[name].names():
+        raise SettingsError(f"{name} has the settings {sorted(known[name].names())}; got {sorted(unknown)} too.")
+    return known[name](**{key: _as_tuple(value) for key, value in settings.items()})
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
