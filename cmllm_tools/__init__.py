@@ -11,6 +11,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import figures as figures
+    from . import methods as methods
     from . import widgets as widgets
     from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from .models.mllm import Mllm
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
-    from .referring import methods as methods
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
     from .referring.energy import energy, hard_energy, region_share, soft_energy
     from .referring.latent_method import LatentMethod
@@ -149,12 +149,12 @@ _MODULES = {
     "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = {"analysis": "analysis", "figures": "figures", "methods": "referring.methods", "widgets": "widgets"}
+_ROOMS = ("analysis", "figures", "methods", "widgets")
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f".{_ROOMS[name]}", __name__)
+        return import_module(f".{name}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f".{_HOME[name]}", __name__), name)

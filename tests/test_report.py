@@ -67,7 +67,7 @@ def hostile(trace, numbers=False):
         step.answer = HOSTILE
         for name in ("number", "energy", "share", "latent_norm", "gradient_norm", "seconds") if numbers else ():
             setattr(step, name, Text(HOSTILE))
-    return replace(other, seed=HOSTILE) if numbers else other
+    return replace(other, provenance=replace(other.provenance, seed=HOSTILE)) if numbers else other
 
 
 def assert_harmless(page):

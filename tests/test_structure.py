@@ -26,6 +26,7 @@ ORDER = [
     ["attention"],
     ["loading"],
     ["referring"],
+    ["methods"],
     ["analysis"],
     ["figures"],
     ["widgets"],

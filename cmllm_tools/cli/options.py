@@ -1,13 +1,15 @@
 """Options that several commands share, and what they stand for."""
 
 import argparse
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, SettingsError
 from ..files import check_writable, said
+from ..referring.kinds import Kind
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.method import Method
 from ..referring.methods.controlmllm import ControlMLLM
@@ -74,7 +76,21 @@ def add_method(parser: argparse.ArgumentParser, *leave_out: str, default: str = 
         of = "" if len(owners) == len(all_methods()) else f" [{', '.join(owner for owner, _ in owners)}]"
         words = f"{setting.meaning}; {setting.kind.range}{of}".replace("%", "%%")
         metavar = "|".join(setting.kind.choices) or setting.kind.name.upper()
-        group.add_argument(f"--{name.replace('_', '-')}", dest=f"setting_{name}", metavar=metavar, help=words)
+        spelt = _spelt([each.kind for _, each in owners])
+        group.add_argument(f"--{name.replace('_', '-')}", dest=f"setting_{name}", type=spelt, metavar=metavar, help=words)
+
+
+def _spelt(kinds: Sequence[Kind]) -> Callable[[str], str]:
+    """Takes texts that one of the kinds can read; their range is looked at when the method is made."""
+
+    def check(text: str) -> str:
+        for kind in kinds:
+            with suppress(ValueError):
+                kind.parse(text.strip())
+                return text
+        raise argparse.ArgumentTypeError(f"must be {kinds[0].range}; got {text!r}")
+
+    return check
 
 
 def method_of(options: argparse.Namespace) -> Method:

@@ -7,13 +7,17 @@ import ipywidgets as ipw
 
 from ..models.vocabulary import known_words, unknown_words
 from ..referring.method import Method
+from ..referring.outcome import Outcome
+from ..referring.trace import Trace
 from .code_view import CodeView
 from .kept import Kept
 from .layers_tab import LayersTab
 from .messages import Messages, hint, unknown_text
 from .modules import joined
 from .region_picker import RegionPicker
+from .results import Results
 from .settings import Settings
+from .step_player import StepPlayer
 
 _NO_STEPS = "Here a run is shown step by step: where the question's tokens look, energy, and answers. Press Steer."
 
@@ -40,6 +44,7 @@ class Panel(Kept, ipw.VBox):
         self._make_run(question)
         self._make_files()
         self._picker_box, self._player_box = ipw.VBox([picker]), ipw.VBox([hint(_NO_STEPS)])
+        self._results = Results(self._player_box, self._answers, self._save)
         super().__init__(
             [
                 ipw.HBox([self._picker_box, self._side], layout=ipw.Layout(flex_flow="row wrap", grid_gap="16px")),
@@ -85,6 +90,26 @@ class Panel(Kept, ipw.VBox):
         self._saved, self._code = Messages(), CodeView()
         row = [self._path, self._save, self._copy, self._saved]
         self._below = ipw.HBox(row, layout=ipw.Layout(flex_flow="row wrap"))
+
+    @property
+    def answers(self) -> tuple[str | None, str | None]:
+        """Before and after the last run; None for one that was not decoded."""
+        return self._results.answers
+
+    @property
+    def player(self) -> StepPlayer | None:
+        """Of the last run's steps; None before the first, and for a method that takes none."""
+        return self._results.player
+
+    @property
+    def trace(self) -> Trace | None:
+        """Of the last run, growing while it goes on; None before the first, and where the method takes no steps."""
+        return self._results.trace
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """Of the last run, where its method takes no steps; None before its end."""
+        return self._results.outcome
 
     @property
     def question(self) -> str:

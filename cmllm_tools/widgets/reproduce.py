@@ -2,7 +2,6 @@
 
 import json
 from base64 import b85encode
-from dataclasses import fields
 from os import PathLike
 from pathlib import Path
 from textwrap import fill, indent
@@ -11,14 +10,13 @@ from zlib import compress
 
 from ..images import ImageSource
 from ..models.mllm import Mllm
+from ..referring.latent_method import LatentMethod
 from ..referring.method import Method
 from ..regions import Mask, Point, Region, Scribble
 
 PLACEHOLDER = "path/to/your/image.png"
 # What `load()` calls the model that ships with the package.
 EMBEDDED = "embedded"
-# Settings that are always written; the others where they are not the method's own.
-WRITTEN = ("steps", "step_size", "layers", "queries", "sigma")
 # Longest line, about, and how far a part of one is moved to the right.
 WIDTH, STEP = 100, "    "
 _IMPORTS_OF_MASKS = [
@@ -45,22 +43,41 @@ def code(
     path = source(image)
     model = "" if mllm.name == EMBEDDED else repr(mllm.name)
     given = [
-        f"{field.name}={getattr(method, field.name)!r}"
-        for field in fields(method)
-        if field.name in WRITTEN or getattr(method, field.name) != field.default
+        f"{each.name}={getattr(method, each.name)!r}"
+        for each in method.settings()
+        if (each.asked and each.name != "heads") or getattr(method, each.name) != each.default
     ]
+    imported, name = _name(type(method))
+    picture, asked = _literal(path or PLACEHOLDER), _literal(question)
     lines = [
         *(_IMPORTS_OF_MASKS if any(isinstance(region, Mask) for region in regions) else ["import cmllm_tools as cm"]),
+        *imported,
         "",
         f"mllm = cm.load({model})",
         *(["# The image came from no file: put its path here."] if path is None else []),
-        *_assigned("prompt", "mllm.prepare", [_literal(path or PLACEHOLDER), _literal(question)]),
+        *_assigned("prompt", "mllm.prepare", [picture, asked]),
         *_list_of(regions),
-        *_assigned("method", f"cm.{type(method).__name__}", given),
-        'trace = cm.optimize(mllm, prompt, regions, method, callbacks=[cm.Answers("ends")])',
-        "print(trace.table())",
+        *_assigned("method", name, given),
+        *_run(method, picture, asked),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _name(kind: type[Method]) -> tuple[list[str], str]:
+    """What is to be imported to make a method, and how it is called then."""
+    package = __name__.split(".", maxsplit=1)[0]
+    if not kind.__module__.startswith(f"{package}."):
+        return [f"from {kind.__module__} import {kind.__name__}"], kind.__name__
+    return [], f"cm.{kind.__name__}" if issubclass(kind, LatentMethod) else f"cm.methods.{kind.__name__}"
+
+
+def _run(method: Method, picture: str, asked: str) -> list[str]:
+    if isinstance(method, LatentMethod):
+        return [
+            'trace = cm.optimize(mllm, prompt, regions, method, callbacks=[cm.Answers("ends")])',
+            "print(trace.table())",
+        ]
+    return [*_assigned("outcome", "cm.refer", ["mllm", picture, asked, "regions", "method"]), "print(outcome)"]
 
 
 def source(image: Any) -> str | None:

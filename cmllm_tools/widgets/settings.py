@@ -100,6 +100,15 @@ class Settings(ipw.VBox):
         last = self._known[self._looking]
         return last if isinstance(last, LatentMethod) else ControlMLLM().resolve(self._mllm)
 
+    @property
+    def sigma_shown(self) -> float:
+        """How wide marks are shown: as the method takes them, or where it has no width as methods with steps do.
+
+        Raises:
+            SettingsError: for a setting out of range.
+        """
+        return float(getattr(self.method, "sigma", self.latent_method.sigma))
+
     def listen(self, listener: Callable[[Any], None]) -> None:
         """Have the listener called after each change of a field, or of the method."""
         self._listeners.append(listener)

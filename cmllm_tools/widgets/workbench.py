@@ -10,11 +10,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as ipw
 from PIL import Image
 
-from ..display import card
-from ..errors import OptimizationError, RegionError, SettingsError, TraceError
+from ..errors import OptimizationError, RegionError, SettingsError
 from ..images import ImageSource
 from ..layout import RegionWarning
 from ..models.mllm import Mllm, require
@@ -36,11 +34,8 @@ from .messages import Messages
 from .panel import Panel
 from .region_picker import RegionPicker
 from .settings import Settings
-from .step_player import StepPlayer
 from .turns import running_loop, take_turns
 
-# Of a method that has no width of its own for scribbles and points.
-SIGMA = 0.1
 STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
 
@@ -66,9 +61,6 @@ class Workbench(Panel):
         picker: the `RegionPicker`; `picker.regions` may be set.
         settings: the fields of the method.
         layers: the tab that looks into layers and heads; `layers.sweep` may be set.
-        player: the `StepPlayer` of the last run, None before the first.
-        trace: of the last run, growing while it goes on; None before the first, and where the method takes no steps.
-        outcome: of the last run; None before its end.
         error: what the last run or command failed with, None when it did not.
 
     Raises:
@@ -88,10 +80,6 @@ class Workbench(Panel):
     ):
         require(mllm)
         self.mllm = mllm
-        self.player: StepPlayer | None = None
-        self.trace: Trace | None = None
-        self.outcome: Outcome | None = None
-        self._before: str | None = None
         self.error: BaseException | None = None
         self.task: asyncio.Task | None = None
         self._run: Steering | None = None
@@ -105,7 +93,7 @@ class Workbench(Panel):
             settings = Settings(mllm, method)
             self._asked = Asked(mllm, image, question)
             prompt = self._prompt
-            picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=_sigma(settings.method))
+            picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.sigma_shown)
             layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
             super().__init__(picker, settings, question, layers)
             self._listen()
@@ -146,14 +134,6 @@ class Workbench(Panel):
     def running(self) -> bool:
         """Whether a run goes on."""
         return self._busy
-
-    @property
-    def answers(self) -> tuple[str | None, str | None]:
-        """Before and after the last run; None for one that was not decoded."""
-        steps = self.trace.steps if self.trace else []
-        if steps:
-            return steps[0].answer, steps[-1].answer
-        return self._before, None if self.outcome is None else self.outcome.answer
 
     def steer(self) -> asyncio.Task | None:
         """Begin a run, as the button does, and return at once; its errors are shown in the panel, and kept in `error`.
@@ -215,9 +195,7 @@ class Workbench(Panel):
         Raises:
             TraceError: when there is no trace yet, or the file cannot be written.
         """
-        kept = self.trace if self.trace is not None else self.outcome
-        if kept is None:
-            raise TraceError("There is no trace to save yet; press Steer first.")
+        kept = self._results.kept()
         with self._turn:
             saved = kept.save(self._path.value if path is None else path)
         took = updates_text(len(kept) - 1) if isinstance(kept, Trace) else "an outcome, for cm.Outcome.load"
@@ -258,7 +236,7 @@ class Workbench(Panel):
         if not free:
             self._message.say(_BUSY)
             return False
-        self._run = self._reason = self.error = self.outcome = None
+        self._run = self._reason = self.error = None
         self._message.clear()
         self._progress.value, self._status.value = 0, "preparing"
         self._stop.disabled = False
@@ -312,28 +290,21 @@ class Workbench(Panel):
         self._status.value = f"{run.trace.stopped} (step {run.trace.steps[-1].number} of {last})"
 
     def _answered(self, method: Method) -> Generator[None, None, None]:
-        """A run of a method that takes no steps: the answer without it, and with it."""
-        self.trace, self._before = None, None
+        """A run of a method that takes no steps."""
+
+        def plain() -> str:
+            return self._again(lambda: self.mllm.generate(self._prompt))
+
+        def referred() -> Outcome:
+            return refer(self.mllm, self._prompt.image, self.question, self.picker.regions, method)
+
         self._progress.max = 2
-        for number, answer in enumerate((self._plain, lambda: self._referred(method)), 1):
-            self._status.value = f"answer {number} of 2"
-            yield
+        for number, said in enumerate(self._results.of_answers(plain, referred)):
+            self._status.value, self._progress.value = self._reason or said, number
             if self._reason is not None:
-                self._status.value = self._reason
                 return
-            answer()
-            self._progress.value = number
-            self._show_answers(ended=number == 2)
-        self._status.value = "finished"
-
-    def _plain(self) -> None:
-        self._before = self._again(lambda: self.mllm.generate(self._prompt))
-
-    def _referred(self, method: Method) -> None:
-        regions = self.picker.regions
-        self.outcome = refer(self.mllm, self._prompt.image, self.question, regions, method)
-        replace_children(self._player_box, ipw.HTML(str(self.outcome._repr_html_())))
-        self.player, self._save.disabled = None, False
+            yield
+        self._status.value, self._progress.value = "finished", 2
 
     def _first_step(self) -> tuple[Steering, Iterator[Step]]:
         with warnings.catch_warnings():
@@ -360,26 +331,11 @@ class Workbench(Panel):
         return self.question, self.picker.image, list(self.picker.regions), self._run
 
     def _show(self, trace: Trace) -> None:
-        """Show what a trace has become: in the player, which stays at the last step if it was there, and the answers."""
         if self.comm is None:
             # Closed in the midst of a run: nothing is shown any more.
-            self.trace = trace
-            return
-        if self.trace is not trace or self.player is None:
-            self.trace, self.player = trace, StepPlayer(trace)
-            replace_children(self._player_box, self.player)
-            self._save.disabled = False
+            self._results.trace = trace
         else:
-            follows = self.player.step == len(self.player.data["steps"]) - 1
-            self.player.refresh()
-            if follows:
-                self.player.step = len(trace) - 1
-        self._show_answers(ended=trace.stopped != "running")
-
-    def _show_answers(self, ended: bool) -> None:
-        before, after = self.answers
-        rows = [("before", before), ("after", after if ended else None)]
-        self._answers.value = card("", [(when, answer or "...") for when, answer in rows])
+            self._results.show_trace(trace)
 
     def _end(self) -> None:
         self._stop.disabled = True
@@ -415,11 +371,6 @@ class Workbench(Panel):
         self.layers.follow()
         # A field may hold what is no setting while it is being typed; Steer says so.
         with suppress(SettingsError):
-            self.picker.sigma = _sigma(self.method)
+            self.picker.sigma = self.settings.sigma_shown
             if self._code.shown:
                 self._code.code = self.code()
-
-
-def _sigma(method: Method) -> float:
-    """How wide the picker shows marks: as the method takes them, where it does."""
-    return getattr(method, "sigma", SIGMA)
