@@ -139,7 +139,7 @@ def test_an_attention_edit_is_the_softmax_written_out(mllm, prompt, box):
 
 def test_an_edited_answer_is_that_of_edited_logits(mllm, scene):
     """Token by token without a cache, each with the edit open."""
-    prompt, box = mllm.prepare(scene.image, scene.question), scene.region("box")
+    prompt, box = mllm.prepare(scene.image, "Describe the object."), scene.region("box")
     edit = cm.methods.AttentionEdit(2.0).resolve(mllm).intervention(mllm, prompt, (box,))
     answer = mllm.generate(prompt, edit)
     assert answer != mllm.generate(prompt)
