@@ -11,13 +11,13 @@ from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, recommend
-from cmllm_tools.analysis.together import steer_together
 from cmllm_tools.analysis.windows import sweep_windows
 from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.energy import Target
+from cmllm_tools.referring.loop import steer_together
 
 CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("object",))]
 

@@ -9,6 +9,7 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.models.gradient import SCALE, computes_in_half, gradients, rescaled
+from cmllm_tools.referring.loop import steer_together
 
 IMAGE = Image.effect_noise((32, 32), 90).convert("RGB")
 REGION = cm.Box(8, 8, 24, 24)
@@ -57,7 +58,7 @@ def test_everything_that_differentiates_does_so_alike(pair):
     for mllm in pair:
         prompt = mllm.prepare(IMAGE, "what is the red object ?")
         resolved = method.resolve(mllm)
-        both = cm.analysis.together.steer_together(mllm, prompt, resolved.target(prompt.layout, REGION), [resolved] * 2)
+        both = steer_together(mllm, prompt, resolved.target(prompt.layout, REGION), [resolved] * 2)
         score = cm.analysis.attribute(mllm, prompt, "red", "input_x_gradient", progress=False)
         found.append(
             {
@@ -118,5 +119,5 @@ def test_a_latent_too_large_for_float16_ends_the_run_with_its_trace(pair):
     with pytest.raises(cm.OptimizationError, match="latent must stay finite; at step 1 it is not") as caught:
         cm.optimize(mllm, prompt, REGION, wild)
     assert len(caught.value.trace) == 1
-    ends = cm.analysis.together.steer_together(mllm, prompt, wild.target(prompt.layout, REGION), [wild, wild])
+    ends = steer_together(mllm, prompt, wild.target(prompt.layout, REGION), [wild, wild])
     assert torch.isnan(ends.energy[1]).all() and (ends.latent == 0).all()

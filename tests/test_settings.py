@@ -1,7 +1,6 @@
 """Settings are read where they are given: as plain values, or as an error that says what must hold."""
 
 import json
-import sys
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -13,6 +12,7 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.errors import SigmaError
+from cmllm_tools.referring import loop
 from cmllm_tools.referring.latent_method import LatentMethod
 from cmllm_tools.referring.registry import METHODS, method_from_json, register
 from cmllm_tools.referring.updates import GradientSteps
@@ -205,9 +205,7 @@ def test_a_map_that_is_all_zero_has_no_energy(tiny, monkeypatch):
             use()
     with pytest.raises(cm.CaptureError, match="or not finite"):
         cm.hard_energy(values + torch.nan, torch.ones(16))
-    # The package's `optimize` is the function; its module goes by the class.
-    module = sys.modules[cm.Steering.__module__]
-    monkeypatch.setattr(module, "layer_maps", lambda attention, **_: attention.values.mean((1, 2)) * 0)
+    monkeypatch.setattr(loop, "mean_maps", lambda values, *_: values.mean((2, 3)) * 0)
     with pytest.raises(cm.OptimizationError, match=r"at step 0 it has none\. Take query tokens that look"):
         cm.optimize(mllm, prompt, REGION, PLAIN)
 

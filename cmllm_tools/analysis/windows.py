@@ -24,12 +24,12 @@ from ..models.undisturbed import unaffected
 from ..progress import progress_bar
 from ..referring.kinds import read_window
 from ..referring.latent_method import LatentMethod, given_latent_method
+from ..referring.loop import steer_together
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..regions import as_regions
 from ..strict import shown, whole_number
 from .examples import Example, as_examples
 from .sweep import FIGURES, Choice, Sweep
-from .together import steer_together
 
 # Beyond this many copies a batch is no faster on any machine tried, and its memory grows.
 COPIES = 16

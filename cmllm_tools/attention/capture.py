@@ -16,8 +16,8 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected, undisturbed
 from ..notation import layers_text, number_ranges
-from ..strict import whole_numbers
-from .heads import Heads, pairs_within
+from .context_token import ContextToken, existing
+from .heads import Heads
 from .observe import AttentionCall, Observer, observed
 
 
@@ -105,18 +105,15 @@ def capture_attention(
     require(mllm, prompt)
     if prompt.call.copies != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
-    positions = prompt.seeing(queries)
+    token = ContextToken(queries, layers, heads)
+    rows = token.resolve(mllm, prompt)
     latent = None if latent is None else read_latent(latent, prompt.call)
-    pairs, numbers = pairs_within(heads, layers)
-    if pairs is not None:
-        layers, numbers = {layer for layer, _ in pairs}, [head for _, head in pairs]
-    chosen = mllm.attention_layers if layers is None else layers
-    recorder = capture(mllm, prompt, chosen, numbers, positions, prompt.visual, latent)
+    wanted = None if token.heads is None else rows.heads
+    recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, prompt.visual, latent)
     device = prompt.call.states.device
     with unaffected(gradient=True):
         values = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
-    captured = recorder.heads or tuple(range(values.shape[1]))
-    return Attention(values, recorder.layers, captured, positions, prompt, pairs)
+    return Attention(values, rows.layers, rows.heads, rows.queries, prompt, rows.pairs)
 
 
 def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, float]:
@@ -155,9 +152,9 @@ def capture(
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
         NotFiniteError: naming the first layer whose attention is not finite.
     """
-    numbers = _checked(layers, mllm.attention_layers, "Layers")
+    numbers = existing(layers, mllm.attention_layers, "Layers")
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
-    kept_heads = None if heads is None else _checked(heads, range(mllm.heads), "Heads")
+    kept_heads = None if heads is None else existing(heads, range(mllm.heads), "Heads")
     recorder = Recorder(modules.values(), kept_heads, rows, columns)
     replay(mllm, prompt, recorder, latent, modules)
     missing = [layer for layer in numbers if layer not in recorder.captured]
@@ -277,10 +274,3 @@ def _kept_small(mllm: Mllm, recorder: Recorder, modules: Mapping[Any, int] | Non
 
     with checkpointed(mllm.family.layer_modules(mllm.model)[: recorder.layers[-1]], again):
         yield
-
-
-def _checked(numbers: Iterable[int], existing: Sequence[int], what: str) -> tuple[int, ...]:
-    chosen = tuple(dict.fromkeys(whole_numbers(numbers, f"the {what.lower()}", error=CaptureError)))
-    if not chosen or not set(chosen) <= set(existing):
-        raise CaptureError(f"{what} must be at least one number in {number_ranges(existing)}; got {list(chosen)}.")
-    return tuple(sorted(chosen))

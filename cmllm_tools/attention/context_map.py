@@ -1,6 +1,6 @@
 """Context-token maps: attention reduced to one weight per visual token, by a choice of queries, layers and heads."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..layout import VisualTokenLayout
 from ..models.prompt import Queries
 from ..strict import kind_of, whole_numbers
 from .capture import Attention
+from .context_token import Rows, mean_maps
 from .heads import Heads, pairs_within
 
 
@@ -102,56 +103,21 @@ def layer_maps(
 
     Args and errors are those of `context_map`.
     """
-    layers = None if layers is None else list(dict.fromkeys(whole_numbers(layers, "the layers", error=CaptureError)))
-    pairs, numbers = pairs_within(attention.pairs if heads is None else heads, layers)
+    chosen = (
+        attention.layers
+        if layers is None
+        else tuple(dict.fromkeys(whole_numbers(layers, "the layers", error=CaptureError)))
+    )
+    pairs, numbers = pairs_within(attention.pairs if heads is None else heads, None if layers is None else chosen)
     if pairs is not None:
-        layers = sorted({layer for layer, _ in pairs})
-    positions = None if queries is None else attention.prompt.positions(queries)
-    values = attention.values
-    for axis, (wanted, captured, what) in enumerate(
-        (
-            (layers, attention.layers, "layers"),
-            (numbers, attention.heads, "heads"),
-            (positions, attention.queries, "query positions"),
-        )
-    ):
-        if wanted is not None:
-            index = _index(wanted, captured, what)
-            if index != list(range(len(captured))):
-                values = values.index_select(axis, torch.tensor(index, device=values.device))
-    maps = values.mean(2)
-    if pairs is None:
-        maps = maps.mean(1)
-    else:
-        counted = maps.new_zeros(maps.shape[:2])
-        named = _index([head for _, head in pairs], attention.heads, "heads")
-        counted[_index([layer for layer, _ in pairs], layers or (), "layers"), named] = len(maps) / len(pairs)
-        maps = (counted[..., None] * maps).sum(1)
+        chosen = tuple(sorted({layer for layer, _ in pairs}))
+    positions = attention.queries if queries is None else attention.prompt.positions(queries)
+    if pairs is not None:
+        numbers = [head for _, head in pairs]
+    heads = attention.heads if numbers is None else tuple(dict.fromkeys(numbers))
+    rows = Rows(positions, chosen, heads, pairs)
+    weights = rows.weights(attention.layers, attention.heads, attention.queries)
     without = whole_numbers(without, "the visual tokens to leave out", error=CaptureError)
-    return maps * kept(without, maps) if without else maps
-
-
-def kept(without: Sequence[int], maps: torch.Tensor) -> torch.Tensor:
-    """(visual token,): 1 for each, but 0 for those to leave out of maps (..., visual token).
-
-    Raises:
-        CaptureError: for numbers of visual tokens that do not exist, or of all of them.
-    """
-    count = maps.shape[-1]
-    if not set(without) < set(range(count)):
-        raise CaptureError(
-            f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; got {list(without)}."
-        )
-    weights = maps.new_ones(count)
-    weights[list(without)] = 0
-    return weights
-
-
-def _index(wanted: Sequence[int], captured: Sequence[int], what: str) -> list[int]:
-    missing = [number for number in wanted if number not in captured]
-    if missing or not wanted:
-        raise CaptureError(
-            f"The map's {what} must be among those captured, {list(captured)}; got {list(wanted)}. "
-            f"Capture attention with these {what} first."
-        )
-    return [captured.index(number) for number in wanted]
+    maps = mean_maps(attention.values, weights.to(attention.values.device), without)
+    index = [attention.layers.index(layer) for layer in chosen]
+    return maps if index == list(range(len(maps))) else maps[index]

@@ -11,12 +11,12 @@ import numpy as np
 from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
 from ..analysis.intervals import bootstrap, interval_text, says_something
 from ..analysis.sweep import FIGURES
-from ..analysis.together import steer_together
 from ..errors import DataError, carry
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from ..progress import progress_bar
 from ..referring.latent_method import LatentMethod
+from ..referring.loop import steer_together
 from .matching import strict_match
 from .roc import ReferringExample
 

@@ -4,8 +4,10 @@ from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
+from ..attention.context_token import ContextToken
 from ..attention.heads import pairs_within
 from ..errors import SettingsError
 from ..layout import Rule, VisualTokenLayout
@@ -132,6 +134,16 @@ class LatentMethod(Method):
         window = [layer for layer in mllm.attention_layers if low <= layer < high]
         pairs, _ = pairs_within(self.heads, window)
         return tuple(window) if pairs is None else tuple(sorted({layer for layer, _ in pairs}))
+
+    def token(self, mllm: Mllm) -> ContextToken:
+        """The context token whose map is scored."""
+        return ContextToken(self.queries, self.layers_of(mllm), self.heads, self.without)
+
+    def stops(self, first: Tensor, now: Tensor) -> Tensor:
+        """Whether runs end early whose energy was `first` and is `now`: both (run,), and so is what is returned."""
+        if not self.early_stop:
+            return torch.zeros_like(now, dtype=torch.bool)
+        return (now - first).abs() >= self.early_stop * first
 
     @property
     def contrast_decoding(self) -> Contrast | None:

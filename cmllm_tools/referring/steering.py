@@ -1,24 +1,21 @@
 """The optimisation: one loop that yields steps; callbacks listen to it."""
 
 import hashlib
-import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from ..attention.capture import capture_attention
-from ..attention.context_map import kept, layer_maps
 from ..errors import NotFiniteError, OptimizationError, carry
-from ..models.gradient import computes_in_half, gradients
 from ..models.interrupts import uninterrupted
 from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
 from ..regions import Region, Regions, as_regions
-from .callbacks import EARLY_STOP, Callback, changed_enough
+from .callbacks import EARLY_STOP, Callback
 from .latent_method import LatentMethod, given_latent_method
+from .loop import Measured, Runs
 from .methods.controlmllm import ControlMLLM
 from .provenance import Provenance
 from .trace import Step, Trace
@@ -55,10 +52,9 @@ class Steering:
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
         self.method = given_latent_method(method, ControlMLLM()).resolve(mllm)
-        prompt.seeing(self.method.queries)
         self.latent = prompt.zero_latent().detach()
-        kept(self.method.without, self.latent[:, 0])
         self.target = self.method.target(prompt.layout, self.regions)
+        self._runs = Runs(mllm, prompt, self.target, [self.method], sound=True)
         self.trace = _begun(mllm, prompt, self.regions, self.method)
         self._reason: str | None = None
         self._steps = self._run()
@@ -80,30 +76,26 @@ class Steering:
         return self._steps
 
     def _run(self) -> Iterator[Step]:
-        method = self.method
-        updates = method.start(self.latent)
-        for number in range(method.steps + 1):
-            step, gradient = self._taken(number, updates.latent, number < method.steps)
-            if method.early_stop and changed_enough(self.trace.steps, method.early_stop):
+        for measured in self._measured():
+            step = self._step(measured)
+            self._keep(step, measured.latent[0])
+            early = bool(measured.stopped[0])
+            if early:
                 self.stop(EARLY_STOP)
             yield step
-            if self._reason is not None:
-                # The published code moves the latent once more after an early stop, which is measured like any other.
-                left = updates.stopped_early()
-                if self._reason == EARLY_STOP and gradient is not None and left is not updates.latent:
-                    yield self._taken(number + 1, left, False)[0]
-                self.trace.stopped = self._reason
-                return
-            if gradient is not None:
-                with unaffected(gradient=False):
-                    updates.update(gradient)
-        self.trace.stopped = "finished"
+            if self._reason is not None and not (early and self._reason == EARLY_STOP):
+                self._runs.end()
+                break
+        self.trace.stopped = "finished" if self._reason is None else self._reason
 
-    def _taken(self, number: int, start: torch.Tensor, differentiate: bool) -> tuple[Step, torch.Tensor | None]:
-        """A step at a latent, which is then the run's, with the gradient there if it is asked for."""
-        step, gradient, latent = self._step(number, start, differentiate)
-        self._keep(step, latent)
-        return step, gradient
+    def _measured(self) -> Iterator[Measured]:
+        """The loop's steps; attention that is not finite is the step size's fault once something was steered."""
+        try:
+            yield from self._runs
+        except NotFiniteError as error:
+            if not self.trace.steps:
+                raise
+            raise self._not_finite("attention", len(self.trace)) from error
 
     @uninterrupted
     def _keep(self, step: Step, latent: torch.Tensor) -> None:
@@ -111,46 +103,25 @@ class Steering:
         self.trace.latent = latent.float().cpu()
         self.trace.steps.append(step)
 
-    @unaffected(gradient=True)
-    def _step(
-        self, number: int, start: torch.Tensor, differentiate: bool
-    ) -> tuple[Step, torch.Tensor | None, torch.Tensor]:
-        method, started = self.method, time.perf_counter()
-        latent = start.detach().clone()
-        self._check_finite("latent", latent.to(self.prompt.call.states.dtype), number)
-        try:
-            attention = capture_attention(
-                self.mllm,
-                self.prompt,
-                layers=method.layers_of(self.mllm),
-                heads=method.heads,
-                queries=method.queries,
-                latent=latent.requires_grad_(differentiate),
-            )
-        except NotFiniteError as error:
-            if number == 0:
-                raise
-            raise self._not_finite("attention", number) from error
-        maps = layer_maps(attention, without=method.without)
-        values = maps.mean(0)
-        self._check_looks(values, number)
-        target = self.target.to(values)
-        energy = target.energy(values)
-        gradient = gradients(energy, [latent], computes_in_half(self.mllm.model))[0] if differentiate else None
-        latent.requires_grad_(False)
-        self._check_finite("energy", energy, number)
+    @unaffected(gradient=False)
+    def _step(self, measured: Measured) -> Step:
+        number, gradient = measured.number, measured.gradient
+        if not measured.sound[0]:
+            raise self._not_finite("latent", number)
+        self._check_looks(measured.values[0], number)
+        self._check_finite("energy", measured.energy, number)
         if gradient is not None:
             self._check_finite("gradient", gradient, number)
-        step = Step(
+        return Step(
             number=number,
-            energy=energy.item(),
-            share=target.share(values).item(),
-            maps=maps.detach().cpu(),
-            latent_norm=latent.norm().item(),
+            energy=measured.energy.item(),
+            share=measured.share.item(),
+            maps=measured.maps[0].cpu(),
+            latent_norm=measured.latent.norm().item(),
+            # Where the run ends early nothing is updated, though the gradient is known.
             gradient_norm=None if gradient is None else gradient.norm().item(),
-            seconds=time.perf_counter() - started,
+            seconds=measured.seconds,
         )
-        return step, gradient, latent
 
     def _check_looks(self, values: torch.Tensor, number: int) -> None:
         if not values.any():
