@@ -215,6 +215,31 @@ def test_contrastive_decoding_compares_with_the_unsteered_model(family, monkeypa
     assert (steered - plain).abs().max() > 1e-3
 
 
+def test_an_attention_bias_is_the_softmax_written_out(family):
+    """In the first layer that looks at visual states; and generation, with a cache, has the logits of one forward."""
+    mllm, prompt = family
+    bias = torch.linspace(-1, 2, len(prompt.visual), device=prompt.call.states.device)
+    layer, head = mllm.attention_layers[0], mllm.heads - 1
+    before = cm.capture_attention(mllm, prompt, layers=[layer]).values[0]
+    with cm.AttentionBias(bias, layers=(layer,), heads=(head,)).opened(mllm, prompt):
+        after = cm.capture_attention(mllm, prompt, layers=[layer]).values[0]
+    raised = before * bias.exp()
+    expected = raised / (1 - before.sum(-1, keepdim=True) + raised.sum(-1, keepdim=True))
+    torch.testing.assert_close(after[head], expected[head], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(after[:head], before[:head], atol=1e-6, rtol=0)
+    scores, edit = [], cm.AttentionBias(4 * bias)
+
+    def keep(ids, logits):
+        scores.append(logits[0].clone())
+        return logits
+
+    with edit.opened(mllm, prompt):
+        expected = own_logits(mllm, prompt)[-1].float()
+    assert (expected - own_logits(mllm, prompt)[-1].float()).abs().max() > 1e-4
+    mllm.generate(prompt, edit, max_new_tokens=2, logits_processor=[keep])
+    torch.testing.assert_close(scores[0].float(), expected, atol=1e-4, rtol=1e-4)
+
+
 def test_each_copy_of_a_batch_attends_as_it_does_alone(family):
     mllm, prompt = family
     if not mllm.family.batch:

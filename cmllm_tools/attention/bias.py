@@ -58,9 +58,8 @@ class AttentionBias(Intervention):
 def _biased(mllm: Mllm, prompt: Prompt, edit: AttentionBias, copies: int) -> Iterator[None]:
     heads = edit.heads_of(mllm)
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in heads}
-    in_text = mllm.family.site.in_sequence and not prompt.learned
-    observer = _Biasing(edit.bias, heads, prompt.visual, prompt.image_end if in_text else 0, len(prompt.tokens), copies)
-    with observed(mllm, observer, modules):
+    first = prompt.image_end if mllm.family.site.in_sequence and not prompt.learned else None
+    with observed(mllm, _Biasing(edit.bias, heads, prompt.visual, first, copies), modules):
         yield
 
 
@@ -68,33 +67,36 @@ class _Biasing(Observer):
     """Adds the bias to the mask that a layer's kernel is given."""
 
     def __init__(
-        self,
-        bias: torch.Tensor,
-        heads: dict[int, list[int]],
-        columns: Sequence[int],
-        first: int,
-        length: int,
-        copies: int,
+        self, bias: torch.Tensor, heads: dict[int, list[int]], columns: Sequence[int], first: int | None, copies: int
     ):
         self.bias, self.heads, self.columns = bias, heads, torch.tensor(list(columns))
-        self.first, self.length, self.copies = first, length, copies
+        # Position of the first token that looks otherwise; None for all, which look at states beside their own sequence.
+        self.first, self.copies = first, copies
+        # How many tokens each layer has seen.
+        self._seen: dict[int, int] = {}
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)
         device, dtype = call.query.device, call.query.dtype
-        queries, keys = call.query.shape[2], call.key.shape[2]
         mask = _additive(call).expand(call.query.shape[0], call.heads, -1, -1).clone()
-        added = torch.zeros(keys, device=device, dtype=dtype)
-        added[self.columns.to(device)] = self.bias.to(device, dtype)
-        # Tokens of the answer come one by one, after the prompt.
-        before = 0 if queries == self.length else keys - queries
-        rows = [row for row in range(queries) if queries == 1 or before + row >= self.first]
-        heads = torch.tensor(self.heads[call.layer], device=device)
+        rows, dropped = self._places(call)
+        columns = self.columns.to(device) - dropped
+        held = (columns >= 0) & (columns < mask.shape[-1])
+        added = torch.zeros(mask.shape[-1], device=device, dtype=dtype)
+        added[columns[held]] = self.bias.to(device, dtype)[held]
         # Of several copies the first is changed; beams and returned sequences are rows of that one.
-        count = len(mask) // self.copies
-        chosen = mask[:count, heads[:, None], torch.tensor(rows, device=device, dtype=torch.long)]
-        mask[:count, heads[:, None], torch.tensor(rows, device=device, dtype=torch.long)] = chosen + added
-        return replace(call, mask=mask)
+        chosen = torch.zeros(mask.shape[:3], device=device, dtype=dtype)
+        chosen[: len(mask) // self.copies, self.heads[call.layer], rows:] = 1
+        return replace(call, mask=mask + chosen[..., None] * added)
+
+    def _places(self, call: AttentionCall) -> tuple[int, int]:
+        """The first of the call's rows that looks otherwise, and how many of the oldest keys a cache has dropped."""
+        if self.first is None:
+            return 0, 0
+        queries, keys = call.query.shape[2], call.key.shape[2]
+        seen = queries if queries == keys else self._seen.get(call.layer, 0) + queries
+        self._seen[call.layer] = seen
+        return max(self.first - (seen - queries), 0), max(seen - keys, 0)
 
 
 def _additive(call: AttentionCall) -> torch.Tensor:
