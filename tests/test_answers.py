@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
 from real_tokenizers import BUILT, llava_of
+from tests_support import noise
 from transformers import GenerationConfig, LogitsProcessor, TextIteratorStreamer, TextStreamer
 
 import cmllm_tools as cm
@@ -54,7 +54,7 @@ def talker(request, monkeypatch):
     """A model that says a line break, a word that begins as none in a text would, and the half of a character."""
     mllm = cm.load(llava_of(BUILT[request.param]()))
     words = mllm.processor.tokenizer
-    prompt = mllm.prepare(Image.effect_noise((40, 40), 90), "describe the object .")
+    prompt = mllm.prepare(noise((40, 40)), "describe the object .")
     half = words("红", add_special_tokens=False)["input_ids"][:-1]
     ids = [*words("x\n", add_special_tokens=False)["input_ids"][-1:], words.convert_tokens_to_ids("s"), *half[-2:]]
     said = [*ids, words.eos_token_id]

@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.models.gradient import SCALE, computes_in_half, gradients, rescaled
 
-IMAGE = Image.effect_noise((32, 32), 90).convert("RGB")
+IMAGE = noise((32, 32))
 REGION = cm.Box(8, 8, 24, 24)
 
 

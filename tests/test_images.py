@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests_support import noise
 
 import cmllm_tools as cm
 
@@ -55,7 +56,7 @@ def test_images_that_cannot_be_used(image, message):
 
 def test_unreadable_files(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
-    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    noise((64, 64)).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     for name in ("text.png", "cut.png"):
@@ -201,7 +202,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_a_broken_image_that_was_opened_lazily(tmp_path):
-    data = save(Image.effect_noise((64, 64), 50), tmp_path / "whole.png").read_bytes()
+    data = save(noise((64, 64)), tmp_path / "whole.png").read_bytes()
     with pytest.raises(cm.ImageError, match="The image cannot be read as an image"):
         cm.read_image(Image.open(BytesIO(data[: len(data) // 2])))
     closed = Image.open(BytesIO(data))

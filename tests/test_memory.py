@@ -1,6 +1,6 @@
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -11,7 +11,7 @@ from cmllm_tools.memory import MemoryEstimate, peak_bytes
 def deep():
     """A model with enough layers that most of them are reckoned, not measured."""
     mllm = cm.load(tiny_llava(layers=12, width=64, image=64, patch=4))
-    return mllm, mllm.prepare(Image.effect_noise((90, 70), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((90, 70)), "what is the red object ?")
 
 
 def measured(mllm, prompt, layers, queries="text"):

@@ -1,7 +1,7 @@
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -10,7 +10,7 @@ import cmllm_tools as cm
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 REGION = cm.Box(12, 5, 30, 30)
@@ -264,7 +264,7 @@ def test_progress_bar_counts_updates(tiny, capsys):
 
 def test_region_the_model_does_not_see_is_refused_before_the_run(tiny):
     mllm, _ = tiny
-    wide = mllm.prepare(Image.effect_noise((200, 40), 90), "what is this ?")
+    wide = mllm.prepare(noise((200, 40)), "what is this ?")
     with pytest.raises(cm.RegionError, match="outside what the model sees"):
         cm.optimize(mllm, wide, cm.Box(0, 0, 20, 20))
 

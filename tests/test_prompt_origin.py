@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -17,7 +17,7 @@ REGION = cm.Box(12, 5, 30, 30)
 
 
 def prepared(mllm):
-    return mllm.prepare(Image.effect_noise((50, 40), 90), QUESTION)
+    return mllm.prepare(noise((50, 40)), QUESTION)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -91,7 +91,7 @@ def test_prompts_prepared_in_two_threads(mllm, example):
 def test_the_users_own_calls_in_another_thread_are_not_touched():
     """While a capture, a score or an answer is open: no latent in them, nothing recorded, nothing skipped."""
     mllm = cm.load(tiny_llava())
-    model, prompt = mllm.model, mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
+    model, prompt = mllm.model, mllm.prepare(noise((50, 40)), "what is this ?")
     with torch.no_grad():
         own = model(**prompt.inputs).logits
     latent, inside = torch.ones_like(prompt.zero_latent()), []
