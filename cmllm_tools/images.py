@@ -74,22 +74,29 @@ def open_image(image: ImageSource) -> Image.Image:
         return _from_array(image)
     name = "The image"
     try:
-        if not isinstance(image, Image.Image):
-            name, opened = _opened(image)
-            image = Image.open(opened)
-        frames = getattr(image, "n_frames", 1)
-        # The further frames of a camera's JPEG are no pictures of their own.
-        if frames > 1 and image.tell() == 0 and image.format != "MPO":
-            warnings.warn(f"{name} has {frames} frames; the first is taken.", stacklevel=3)
-        # Before the pixels are loaded: an image without any cannot be.
-        if 0 in image.size:
-            _with_area(image)
-        image.load()
-        return ImageOps.exif_transpose(image)
+        if isinstance(image, Image.Image):
+            return _upright(image, name)
+        name, opened = _opened(image)
+        # Pillow itself keeps a file open that could have further frames.
+        with Image.open(opened) as file:
+            return _upright(file, name)
     except ImageError:
         raise
     except _UNREADABLE as error:
         raise ImageError(f"{name} cannot be read as an image: {reason(error)}") from error
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """A copy of the first frame, loaded and turned as its EXIF says."""
+    frames = getattr(image, "n_frames", 1)
+    # The further frames of a camera's JPEG are no pictures of their own.
+    if frames > 1 and image.tell() == 0 and image.format != "MPO":
+        warnings.warn(f"{name} has {frames} frames; the first is taken.", stacklevel=4)
+    # Before the pixels are loaded: an image without any cannot be.
+    if 0 in image.size:
+        _with_area(image)
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def array_of(tensor: Any) -> np.ndarray:

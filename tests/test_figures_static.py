@@ -163,6 +163,14 @@ def cells(figure):
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)[:-1] for row in rows]
 
 
+@pytest.mark.filterwarnings("error")
+def test_curves_hold_numbers_of_torch_and_numpy_as_pythons_own():
+    values = torch.tensor([0.5, 0.25], requires_grad=True)
+    figure = figures.curves({"a": (torch.arange(2), values), "b": (range(2), [np.float32(1), None])}, "T", "y")
+    assert [list(line.x) for line in figure.data] == [[0, 1], [0, 1]]
+    assert [list(line.y) for line in figure.data] == [[0.5, 0.25], [1, None]]
+
+
 def test_curves_list_values_evenly_chosen(as_in_jupyter):
     head, *rows = cells(
         figures.curves({"a": (range(100), np.arange(100) / 3), "b": (range(100), torch.ones(100))}, "T", "y")

@@ -1,4 +1,5 @@
 import base64
+import gc
 import os
 from io import BytesIO
 from pathlib import Path
@@ -215,12 +216,16 @@ def test_a_broken_image_that_was_opened_lazily(tmp_path):
 def test_of_several_frames_the_first_is_taken_with_a_warning(name, tmp_path):
     first, second = Image.new("L", (4, 3), 40), Image.new("L", (4, 3), 200)
     first.save(tmp_path / name, save_all=True, append_images=[second])
-    with pytest.warns(UserWarning, match="has 2 frames; the first is taken"):
+    with pytest.warns(UserWarning, match="has 2 frames; the first is taken") as heard:
         image = cm.read_image(tmp_path / name)
+        gc.collect()
+    # Its file is closed, though it could be asked for more.
+    assert not [warning for warning in heard if issubclass(warning.category, ResourceWarning)]
+    assert heard[0].filename == __file__
     assert image.getpixel((0, 0)) == (40, 40, 40)
-    chosen = Image.open(tmp_path / name)
-    chosen.seek(1)
-    assert cm.read_image(chosen).getpixel((0, 0)) == (200, 200, 200)
+    with Image.open(tmp_path / name) as chosen:
+        chosen.seek(1)
+        assert cm.read_image(chosen).getpixel((0, 0)) == (200, 200, 200)
 
 
 def test_palettes_with_transparency_and_cmyk(tmp_path):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
@@ -52,6 +52,7 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
     for name, line in lines.items():
         if not isinstance(line, tuple | list) or len(line) != 2:
             raise SettingsError(f"Each line of curves must be a pair (positions, values); {name!r} is not.")
+    lines = {name: (_plain(positions), _plain(values)) for name, (positions, values) in lines.items()}
     go = graph_objects()
     figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(lines, x)))
     for number, (name, (positions, values)) in enumerate(lines.items()):
@@ -60,7 +61,12 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
         hover = f"{label}<br>%{{x}}: %{{y:.4g}}<extra></extra>"
         figure.add_trace(
             go.Scatter(
-                x=list(positions), y=list(values), name=legend_name(name), mode=mode, hovertemplate=hover, **look(number)
+                x=positions,
+                y=values,
+                name=legend_name(name),
+                mode=mode,
+                hovertemplate=hover,
+                **look(number),
             )
         )
     figure.update_xaxes(title=written(x, TEXT, 1))
@@ -68,6 +74,11 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
     framed(figure, list(lines), head(figure, written(title), whole(title)))
     figure.update_layout(showlegend=True, **STYLE)
     return figure
+
+
+def _plain(values: Values) -> list[Any]:
+    """Python's own numbers: plotly would make an array of each of torch's, in a way that numpy gives up."""
+    return [value.item() if hasattr(value, "item") else value for value in values]
 
 
 def token_weights(
