@@ -1,3 +1,5 @@
+import gc
+
 import pytest
 import torch
 from tests_support import noise
@@ -39,6 +41,32 @@ def test_estimate_lies_within_a_quarter_of_what_a_step_takes(deep, layers, queri
         mllm.gradient_checkpointing = False
     assert (estimate.checkpointed if checkpointing else estimate.step) == pytest.approx(found, rel=0.25)
     assert not mllm.gradient_checkpointing
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_from_before_is_not_found_while_a_step_is_measured(collecting, capfd):
+    kept = []
+
+    def step():
+        kept.append(torch.zeros(2**18))
+        # Enough for Python to look for garbage by itself.
+        kept.extend([[number] for number in range(300_000)])
+        kept.append(torch.zeros(2**18))
+
+    before, threshold = gc.isenabled(), gc.get_threshold()
+    gc.set_threshold(100_000)
+    (gc.enable if collecting else gc.disable)()
+    try:
+        garbage = [torch.zeros(2**20)]
+        garbage.append(garbage)
+        del garbage
+        assert peak_bytes(step) == 2 * 4 * 2**18
+        assert gc.isenabled() == collecting
+        # torch would warn of a block that it has not seen come.
+        assert capfd.readouterr().err == ""
+    finally:
+        gc.set_threshold(*threshold)
+        (gc.enable if before else gc.disable)()
 
 
 def test_estimate_says_what_to_do():
