@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from tests_support import noise
 
 import cmllm_tools
 
