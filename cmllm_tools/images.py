@@ -22,6 +22,8 @@ from .strict import shown
 MAX_ASPECT = 200
 # One step of 8 bits in 16.
 _SIXTEEN = 257
+# Characters of a path in a message.
+_PATH = 76
 # What Pillow raises for files that are cut, damaged or made to mislead.
 _UNREADABLE = (
     OSError,
@@ -190,7 +192,8 @@ def _opened(source: Any) -> tuple[str, Any]:
 
 
 def _file(text: str) -> tuple[str, Path]:
-    named = shown(text)[1:-1]
+    # Of a long path the end, where the name is.
+    named = shown(text if len(text) <= _PATH else f"..{text[-_PATH:]}")[1:-1]
     try:
         path = Path(text).expanduser()
         if not path.exists():

@@ -90,10 +90,12 @@ def test_coloured_labels_are_refused():
         cm.Mask.from_file(image)
 
 
-def test_a_mask_file_that_cannot_be_read(tmp_path):
-    (tmp_path / "mask.png").write_text("no image")
+@pytest.mark.parametrize("deep", ["", "a" * 90])
+def test_a_mask_file_that_cannot_be_read(deep, tmp_path):
+    (tmp_path / deep).mkdir(exist_ok=True)
+    (tmp_path / deep / "mask.png").write_text("no image")
     with pytest.raises(cm.ImageError, match=r"mask\.png cannot be read as an image"):
-        cm.Mask.from_file(tmp_path / "mask.png")
+        cm.Mask.from_file(tmp_path / deep / "mask.png")
 
 
 def test_only_the_bounding_box_of_a_mask_is_kept_and_moved():
