@@ -116,7 +116,10 @@ def relevancy(
         attention_shown(mllm, calls),
         latent_added(prompt.call, start),
     ):
-        logits = check_logits(mllm.model(**prompt.inputs, use_cache=False).logits[0, -1], mllm.model.dtype)
+        logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
+    # Where attention is at fault, its layer is named.
+    calls.check_finite(mllm, logits)
+    check_logits(logits, mllm.model.dtype)
     token = int(logits.argmax()) if answer is None else answer_tokens(mllm, answer)[0]
     kept = list(calls.last_to_first())
     gradients = gradients_of(logits[token], [call.output for call in kept], computes_in_half(mllm.model))
