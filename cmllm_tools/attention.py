@@ -13,9 +13,11 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from .display import Fact, card, one_line, picture
-from .errors import CaptureError, NotFiniteError
+from .errors import CaptureError
 from .heads import Heads, pairs_within
 from .models.checkpointing import checkpointed
+from .models.finite import not_finite
+from .models.hooks import this_use
 from .models.interrupts import restoring
 from .models.latent import Latent, read_latent
 from .models.mllm import Mllm, require
@@ -187,13 +189,8 @@ def check_finite(mllm: Mllm, rows: Mapping[int, torch.Tensor]) -> None:
     finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()
     if all(finite):
         return
-    dtype, layer = mllm.model.dtype, list(rows)[finite.index(False)]
-    advice = (
-        "Values above 65504 overflow in float16: load the model in bfloat16 or float32 (cm.load(..., dtype=torch.bfloat16))"
-        if dtype == torch.float16
-        else "The model's weights, or the latent that was given, hold values that are too large or not finite"
-    )
-    raise NotFiniteError(f"Attention must be finite; in layer {layer} it is not (dtype {dtype}). {advice}.")
+    layer = list(rows)[finite.index(False)]
+    raise not_finite(f"Attention must be finite; in layer {layer} it is not", mllm.model.dtype)
 
 
 def replay(mllm: Mllm, prompt: Prompt, recorder: "Recorder", latent: torch.Tensor | None) -> None:
@@ -278,8 +275,8 @@ class Recorder:
         self.errors[layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
 
 
-# In other threads nobody records: the user's own calls of the model go on there while a capture is open.
-_ACTIVE: ContextVar[Recorder | None] = ContextVar("cmllm_recorder", default=None)
+# In other threads, and in another use of the model within this one, nobody records: calls go on while a capture is open.
+_ACTIVE: ContextVar[tuple[Recorder, tuple[int, int]] | None] = ContextVar("cmllm_recorder", default=None)
 
 
 @restoring
@@ -289,7 +286,7 @@ def attention_shown(mllm: Mllm, recorder: Recorder) -> Iterator[None]:
     configs = {id(config): config for config in [*top, *(module.config for module in mllm.attention_modules)]}
     # Setting a config's implementation sets that of the configs within it: restored innermost last.
     before = [pair for config in configs.values() for pair in _implementations(config)]
-    token = _ACTIVE.set(recorder)
+    token = _ACTIVE.set((recorder, this_use()))
     try:
         for config in configs.values():
             config._attn_implementation = _register(config._attn_implementation)
@@ -345,7 +342,8 @@ def _observing(original: str | None) -> Callable:
             own = sys.modules[type(module).__module__].eager_attention_forward
         else:
             own = ALL_ATTENTION_FUNCTIONS[original]
-        recorder = _ACTIVE.get()
+        active = _ACTIVE.get()
+        recorder = active[0] if active is not None and active[1] == this_use() else None
         if recorder is not None and recorder.errors is None:
             recorder.see(module, query, key, attention_mask, options)
         result = own(module, query, key, value, attention_mask, **options)

@@ -82,12 +82,19 @@ def _hard(values: torch.Tensor, inside: torch.Tensor, floor: float = 0.0) -> tor
 
 
 def _soft(values: torch.Tensor, distance: torch.Tensor, sigma: float, floor: float = 0.0) -> torch.Tensor:
-    return (1 - _share(values, gaussian(distance, sigma), floor)) ** 2
+    return (1 - _share(values, _density(distance, sigma), floor)) ** 2
 
 
 def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Normal density of `distance` around 0."""
-    sigma = checked_sigma(sigma)
+    """Normal density of `distance` around 0.
+
+    Raises:
+        SigmaError: for a sigma that is no width.
+    """
+    return _density(distance, checked_sigma(sigma))
+
+
+def _density(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
 
 

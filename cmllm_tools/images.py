@@ -20,6 +20,8 @@ from .strict import shown
 
 # Beyond this ratio of sides the short side holds no content after any model's resize.
 MAX_ASPECT = 200
+# Fractions that a filter has carried beyond 1 are below it; of 0..255 they would be an image that is all but black.
+_OVERSHOT = 2
 # One step of 8 bits in 16.
 _SIXTEEN = 257
 # Characters of a path in a message.
@@ -60,6 +62,8 @@ def read_image(image: ImageSource) -> Image.Image:
     image = _with_area(open_image(image))
     try:
         return _laid_on_white(image).convert("RGB")
+    except ImageError:
+        raise
     except _UNREADABLE as error:
         raise ImageError(
             f"An image in {image.mode} mode cannot be turned into RGB: {error}. Convert it first: image.convert('RGB')."
@@ -157,7 +161,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         scaled = values / _SIXTEEN
     elif values.dtype.kind == "f" and low >= 0 and high <= 1:
         scaled = values * 255.0
-    elif low >= 0 and high <= 255:
+    elif low >= 0 and high <= 255 and not (values.dtype.kind == "f" and high < _OVERSHOT):
         scaled = values
     else:
         raise ImageError(

@@ -107,7 +107,8 @@ def _loaded(
         if layout == "table":
             # Before gigabytes of weights are fetched.
             family_for(config)
-        wanted = {**common, **options, "output_loading_info": True}
+        # A weight of another shape is refused below, by name.
+        wanted = {**common, "ignore_mismatched_sizes": True, **options, "output_loading_info": True}
         with _without_bar(model is None):
             loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
         processor = load_processor(source, config.model_type, **common)

@@ -18,7 +18,7 @@ from .models.mllm import Mllm, require
 from .models.prompt import Queries, as_queries
 from .regions import Regions
 from .settings import Reader, read_betas, read_heads, read_share, read_window
-from .strict import flag, number, one_of, shown, whole_number, whole_numbers
+from .strict import flag, kind_of, number, one_of, shown, whole_number, whole_numbers
 from .updates import AdamSteps, GradientSteps, Updates
 
 # Stands for a setting that `Method.resolve` takes from the model's own defaults.
@@ -266,16 +266,18 @@ class ControlMLLMPlus(Method):
 
 
 def given_method(method: object, otherwise: Method) -> Method:
-    """The method that was given, or another when it is None.
+    """The method that was given, or another when it is None; raises as `as_method`."""
+    return otherwise if method is None else as_method(method)
+
+
+def as_method(method: object) -> Method:
+    """The method that was given.
 
     Raises:
         SettingsError: for what is no method: its name, or its class.
     """
-    if method is None:
-        return otherwise
-    if not isinstance(method, Method):
-        raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
-    return method
+    # mypy takes an abstract class for none of its own.
+    return kind_of(method, Method, "A method must be one with its settings, as ControlMLLM()")  # type: ignore[type-abstract]
 
 
 METHODS: dict[str, type[Method]] = {method.__name__: method for method in (ControlMLLM, ControlMLLMPlus)}

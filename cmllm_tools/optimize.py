@@ -8,7 +8,7 @@ import torch
 from .attention import capture_attention
 from .callbacks import EARLY_STOP, Callback, changed_enough
 from .context import kept, layer_maps
-from .errors import NotFiniteError, OptimizationError, carry
+from .errors import NotFiniteError, OptimizationError, SettingsError, carry
 from .methods import ControlMLLM, Method, given_method
 from .models.gradient import computes_in_half, gradients
 from .models.interrupts import uninterrupted
@@ -16,6 +16,7 @@ from .models.mllm import Mllm, require
 from .models.prompt import Prompt, queries_name
 from .models.undisturbed import unaffected
 from .regions import Regions, as_regions
+from .strict import several, shown
 from .trace import Step, Trace
 
 
@@ -70,7 +71,8 @@ class Steering:
 
     def _run(self) -> Iterator[Step]:
         method = self.method
-        updates = method.start(self.latent)
+        with unaffected(gradient=False):
+            updates = method.start(self.latent)
         for number in range(method.steps + 1):
             step, gradient = self._taken(number, updates.latent, number < method.steps)
             if method.early_stop and changed_enough(self.trace.steps, method.early_stop):
@@ -196,11 +198,13 @@ def optimize(
         The trace, with `method.steps + 1` steps when nothing stopped it: step 0 is unsteered.
 
     Raises:
-        RegionError, SettingsError, PromptError, CaptureError: before the first step, as `Steering` does.
+        RegionError, SettingsError, PromptError, CaptureError: before the first step, as `Steering` does; SettingsError for
+            what are no callbacks, too.
         NotFiniteError: when attention is not finite before any step.
         OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
     """
-    run, callbacks = Steering(mllm, prompt, regions, method), tuple(callbacks)
+    callbacks = _listeners(callbacks)
+    run = Steering(mllm, prompt, regions, method)
     try:
         _run(run, callbacks)
     except KeyboardInterrupt:
@@ -212,6 +216,18 @@ def optimize(
             carry(error, "trace", run.trace, f"The trace so far, {len(run.trace)} steps,")
         raise
     return run.trace
+
+
+def _listeners(callbacks: object) -> tuple[Callback, ...]:
+    what = "callbacks must be several objects with on_start, on_step and on_end, as (ProgressBar(),)"
+    found = several(callbacks, what)
+    for each in found:
+        # A class has these too, but no state.
+        if isinstance(each, type) or not all(
+            callable(getattr(each, f"on_{name}", None)) for name in ("start", "step", "end")
+        ):
+            raise SettingsError(f"{what}; got {shown(each)}.")
+    return found
 
 
 def _run(run: Steering, callbacks: Sequence[Callback]) -> None:

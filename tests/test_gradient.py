@@ -120,3 +120,10 @@ def test_a_latent_too_large_for_float16_ends_the_run_with_its_trace(pair):
     assert len(caught.value.trace) == 1
     ends = cm.analysis.together.steer_together(mllm, prompt, wild.target(prompt.layout, REGION), [wild, wild])
     assert torch.isnan(ends.energy[1]).all() and (ends.latent == 0).all()
+
+
+@pytest.mark.parametrize("part", ["model.language_model", "model.vision_tower", "lm_head"])
+def test_a_part_in_float16_counts_as_half(part):
+    model, _ = tiny_llava()
+    model.get_submodule(part).half()
+    assert computes_in_half(model)

@@ -93,8 +93,12 @@ def test_wide_grey_values_are_taken_where_they_have_one_meaning():
     ]
     assert np.asarray(cm.read_image(Image.fromarray(np.array([[0, 51.4]], np.float32))))[..., 0].tolist() == [[0, 51]]
     for values in ([[-1, 5]], [[0, 70000]], [[0, 300]]):
-        with pytest.raises(cm.ImageError, match=r"Grey values must lie in 0\.\.255.*Scale them first"):
+        with pytest.raises(cm.ImageError, match=r"^Grey values must lie in 0\.\.255.*Scale them first\.$"):
             cm.read_image(Image.fromarray(np.array(values, np.int32)))
+    # What a filter carried beyond 1 would be read as all but black.
+    for beyond in (1.001, 1.2, 1.99):
+        with pytest.raises(cm.ImageError, match=r"^Grey values must lie .*F mode with 0\.\.1.*Scale them first\.$"):
+            cm.read_image(Image.fromarray(np.array([[0, 0.5], [1, beyond]], np.float32)))
     with pytest.raises(cm.ImageError, match="finite values; got NaN"):
         cm.read_image(Image.fromarray(np.array([[np.nan, 1]], np.float32)))
 

@@ -242,12 +242,18 @@ def test_checkpoint_saves_every_step(tiny, tmp_path):
     assert cm.Trace.load(path).stopped == "finished"
 
 
+@pytest.mark.parametrize("callbacks", [cm.Callback(), [cm.Callback], [print], 3, None, "each"])
+def test_what_are_no_callbacks_is_refused_before_the_run(mllm, prompt, box, callbacks):
+    with pytest.raises(cm.SettingsError, match="callbacks must be several objects with on_start"):
+        cm.optimize(mllm, prompt, box, callbacks=callbacks)
+
+
 def test_callback_settings_are_checked(tmp_path):
     with pytest.raises(cm.SettingsError, match="above 0; got 0"):
         cm.EarlyStopping(0)
     with pytest.raises(cm.SettingsError, match="'each' step or at the 'ends'; got 'never'"):
         cm.Answers("never")
-    with pytest.raises(cm.SettingsError, match="every >= 1; got 0"):
+    with pytest.raises(cm.SettingsError, match="every must be a whole number of at least 1; got 0"):
         cm.Checkpoint(tmp_path / "a", every=0)
     with pytest.raises(cm.TraceError, match="must exist"):
         cm.Checkpoint(tmp_path / "no" / "a")

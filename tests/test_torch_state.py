@@ -54,6 +54,7 @@ def prepared_and_steered(mllm, prompt):
 
 
 USES = {
+    "optimize by Adam": lambda mllm, prompt: cm.optimize(mllm, prompt, REGION, cm.ControlMLLMPlus(steps=2)).latent,
     "capture": captured_gradient,
     "optimize": lambda mllm, prompt: cm.optimize(mllm, prompt, REGION, METHOD).latent,
     "steering": steered,

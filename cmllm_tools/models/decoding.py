@@ -10,8 +10,9 @@ from ..errors import PromptError, SettingsError
 from ..strict import number, shown
 from .answer import Answer, said
 from .family import Family
+from .finite import check_logits
 from .latent import Latent, Steered, read_latent
-from .options import read_options
+from .options import read_options, unread_named
 from .prompt import Prompt
 from .replay import latent_added
 from .undisturbed import locked, undisturbed
@@ -48,6 +49,16 @@ class Contrast:
         combined = (1 + self.alpha) * steered - self.alpha * plain
         implausible = steered < steered.max() + torch.log(torch.tensor(self.beta))
         return combined.masked_fill(implausible, float("-inf"))
+
+
+class _Finite(LogitsProcessor):
+    """Refuses logits that are not finite, which transformers would make an empty answer of, or the first token's."""
+
+    def __init__(self, dtype: torch.dtype):
+        self.dtype = dtype
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return check_logits(scores, self.dtype)
 
 
 class _ContrastRows(LogitsProcessor):
@@ -114,17 +125,18 @@ def generate(
                 f"stop_strings must be texts that the tokenizer's tokens can spell; got {shown(options['stop_strings'])}."
             ) from error
     inputs = prompt.inputs
+    processors = [_Finite(model.dtype), *(options.get("logits_processor") or ())]
     if contrast is not None:
         _check_contrast(family, options)
     if contrast is not None and values is not None:
         # The pair is one batch, so that both branches share every step.
         values = values.reshape(1, *values.shape[-2:])
         inputs, values = prompt.repeated(2), torch.cat([values, torch.zeros_like(values)])
-        theirs = LogitsProcessorList(options.get("logits_processor") or ())
-        options["logits_processor"] = LogitsProcessorList([_ContrastRows(contrast, theirs)])
+        processors = [processors[0], _ContrastRows(contrast, LogitsProcessorList([*processors]))]
         if options.get("streamer") is not None:
             options["streamer"] = _FirstRow(options["streamer"])
-    with undisturbed(model), latent_added(prompt.call, values):
+    options["logits_processor"] = LogitsProcessorList(processors)
+    with undisturbed(model), latent_added(prompt.call, values), unread_named(options):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
     rows = output if torch.is_tensor(output) else output.sequences

@@ -1,11 +1,13 @@
 """What callers may tell transformers' `generate`, read strictly: a wrong answer is never given for an option it ignores."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
 
-from ..errors import SettingsError
+from ..errors import CmllmError, SettingsError
 from ..strict import flag, number, several, shown, whole_number, whole_numbers
 from .family import Family
 
@@ -83,6 +85,9 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "top_p": lambda value, what: number(value, what, above=0, most=1),
     "repetition_penalty": lambda value, what: number(value, what, above=0),
     "max_time": lambda value, what: number(value, what, above=0),
+    "length_penalty": number,
+    "encoder_repetition_penalty": lambda value, what: number(value, what, above=0),
+    "encoder_no_repeat_ngram_size": lambda value, what: whole_number(value, what, 0),
 }
 # Arguments of `generate` beside those of its configuration.
 _BESIDE = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer", "tokenizer"}
@@ -99,7 +104,14 @@ _REASONS: dict[str, tuple[str, ...]] = {
     ),
     "one answer is given back; to sample several, call it several times with do_sample=True": ("num_return_sequences",),
     "guessed tokens are read several at a time, and answers are to be the model's own": (
-        *("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp", "speculation_type"),
+        *(
+            "assistant_model",
+            "assistant_early_exit",
+            "prompt_lookup_num_tokens",
+            "use_mtp",
+            "speculation_type",
+            "is_assistant",
+        ),
     ),
     "answers are greedy, sampled, or searched for with plain beams": (
         *("num_beam_groups", "diversity_penalty", "constraints", "force_words_ids", "penalty_alpha", "dola_layers"),
@@ -150,9 +162,26 @@ def read_options(options: dict[str, Any], family: Family, inputs: Collection[str
     try:
         # What transformers itself says of its settings, before anything is run.
         GenerationConfig(**{name: value for name, value in read.items() if name in own})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise SettingsError(f"Options of generate must be ones that transformers takes: {error}") from error
     return read
+
+
+@contextmanager
+def unread_named(read: dict[str, Any]) -> Iterator[None]:
+    """While open, what transformers raises is put down to the options that are its own to read, where there are any.
+
+    Raises:
+        SettingsError: naming these.
+    """
+    known = {*_READ, *_BESIDE, *_REFUSED}
+    unread = [f"{name}={shown(value)}" for name, value in read.items() if name not in known and value is not None]
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, ImportError, RuntimeError, AssertionError) as error:
+        if not unread or isinstance(error, CmllmError | torch.OutOfMemoryError):
+            raise
+        raise SettingsError(f"transformers could not answer with {', '.join(unread)}: {error}. Leave it out.") from error
 
 
 def _check_together(read: dict[str, Any], family: Family) -> None:

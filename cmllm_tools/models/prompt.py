@@ -67,13 +67,18 @@ class Prompt:
             replayed: whether the recorded call is made again, whose masks fit one attention implementation.
 
         Raises:
-            PromptError: for another model, dtype or device.
+            PromptError: for another model, dtype or device, or a language model that was put in place of the recorded one.
             CaptureError: for another attention implementation.
         """
         # While another thread captures, the model shows a name of this package's for its implementation.
         with locked(mllm.model):
             if self.origin is not None:
                 self.origin.check(mllm)
+            if self.call.module is not mllm.decoder:
+                raise PromptError(
+                    f"A prompt must be used with the parts of the model that it was prepared with; {self.call.site.call!r} "
+                    f"of {mllm.name} has been replaced since. Prepare it again."
+                )
             attention = implementation(mllm.model, mllm.family.site) if replayed else None
         if replayed and self.call.attention != attention:
             raise CaptureError(

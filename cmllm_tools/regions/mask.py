@@ -1,5 +1,6 @@
 """Masks: any set of pixels, from arrays and files."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -67,6 +68,9 @@ class Mask(Region):
         Raises:
             ImageError: when the file cannot be read.
             RegionError: when nothing is marked, when it holds labels of several objects, or for another size.
+
+        Warns:
+            UserWarning: where all along the image's edge is marked, and something within is not: a dark mark on bright.
         """
         return cls(_read_image_mask(source, size))
 
@@ -202,7 +206,14 @@ def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
     highest = values.max(initial=0)
     if highest <= 0:
         raise RegionError(f"A mask needs at least one marked pixel; got none in {image.width} x {image.height} px.")
-    return values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+    marked = values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+    if not marked.all() and all(edge.all() for edge in (marked[0], marked[-1], marked[:, 0], marked[:, -1])):
+        warnings.warn(
+            f"A mask's file marks its region bright on dark, or opaque; this one marks all along the edge of the image, "
+            f"{marked.mean():.0%} of it. If the dark part is meant: Mask(~mask.pixels).",
+            stacklevel=4,
+        )
+    return marked
 
 
 def _mask_values(image: Image.Image) -> np.ndarray:

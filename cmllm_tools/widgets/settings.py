@@ -8,11 +8,10 @@ from typing import Any
 import ipywidgets as ipw
 
 from ..errors import SettingsError
-from ..methods import ControlMLLM, ControlMLLMPlus, Method, given_method
+from ..methods import ControlMLLM, ControlMLLMPlus, Method, as_method, given_method
 from ..models.mllm import Mllm
 from ..models.prompt import queries_name
 from ..notation import layers_text
-from ..strict import shown
 
 NAMED = ("text", "after_image", "last")
 
@@ -77,9 +76,7 @@ class Settings(ipw.VBox):
 
     @method.setter
     def method(self, method: Method) -> None:
-        kind = type(method)
-        if not isinstance(method, Method):
-            raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
+        kind = type(as_method(method))
         if kind not in self._known:
             raise SettingsError(f"A method must be a ControlMLLM or a ControlMLLMPlus; got {kind.__name__}.")
         resolved = method.resolve(self._mllm)
