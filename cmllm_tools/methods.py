@@ -23,6 +23,8 @@ from .updates import AdamSteps, GradientSteps, Updates
 
 # Stands for a setting that `Method.resolve` takes from the model's own defaults.
 MODEL_DEFAULT: Any = None
+# A run of more would take weeks, and its trace more memory than there is.
+MOST_STEPS = 1_000_000
 # Settings that, left open, are what the published code has for the model; see `published_settings`.
 PUBLISHED = ("accumulate", "average", "floor")
 
@@ -57,7 +59,7 @@ class Method(ABC):
     # The row of the table of defaults.
     defaults: ClassVar[str] = ""
     readers: ClassVar[Mapping[str, Reader]] = {
-        "steps": partial(whole_number, least=1),
+        "steps": partial(whole_number, least=1, most=MOST_STEPS),
         "step_size": partial(number, above=0),
         "layers": read_window,
         "heads": read_heads,
@@ -144,6 +146,7 @@ class Method(ABC):
 
     def layers_of(self, mllm: Mllm) -> tuple[int, ...]:
         """The window's layers that look at visual states and have one of the heads."""
+        require(mllm)
         low, high = self.layers or (0, mllm.layers)
         window = [layer for layer in mllm.attention_layers if low <= layer < high]
         pairs, _ = pairs_within(self.heads, window)

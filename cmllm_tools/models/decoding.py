@@ -11,7 +11,7 @@ from ..strict import number, shown
 from .answer import Answer, said
 from .family import Family
 from .latent import Latent, Steered, read_latent
-from .options import read_options
+from .options import LAST_ID, read_options
 from .prompt import Prompt
 from .replay import latent_added
 from .undisturbed import locked, undisturbed
@@ -104,7 +104,8 @@ def generate(
         raise PromptError(f"An answer is given to one prompt; got {prompt.call.copies} copies.")
     contrast = read_contrast(contrast, latent)
     values = None if latent is None else read_latent(latent, prompt.call).detach()
-    options = read_options(options, family, prompt.inputs)
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
+    options = read_options(options, family, prompt.inputs, vocabulary)
     if options.get("stop_strings") is not None:
         options.setdefault("tokenizer", processor.tokenizer)
         try:

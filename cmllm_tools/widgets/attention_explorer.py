@@ -19,6 +19,7 @@ from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions, as_regions
+from ..strict import flag, whole_number_or_none
 from ..trace import COPY_SIZE
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
@@ -86,6 +87,9 @@ class AttentionExplorer(MapWidget):
         **options: Any,
     ):
         require(mllm, prompt)
+        layer = whole_number_or_none(layer, "The explorer's layer", error=CaptureError)
+        head = whole_number_or_none(head, "The explorer's head", error=CaptureError)
+        answer = flag(answer, "answer", CaptureError)
         self.prompt = prompt
         self._copy = prompt.image.copy()
         self._copy.thumbnail((COPY_SIZE, COPY_SIZE))
