@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
@@ -23,7 +24,20 @@ from .selfcheck import self_check
 from .strict import flag, kind_of, one_of, shown
 
 # What transformers raises for a checkpoint or an option that it cannot use.
-_NOT_LOADED = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+_NOT_LOADED = (
+    *(
+        OSError,
+        ValueError,
+        ImportError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+    ),
+    *(SafetensorError, StrictDataclassError),
+)
 _SHOWN_KEYS = 3
 # Characters of what transformers says that are shown.
 _LONGEST = 700

@@ -75,7 +75,7 @@ def said(arguments):
 
 
 @settings(
-    max_examples=EXAMPLES or 40,
+    max_examples=EXAMPLES or 25,
     derandomize=not EXAMPLES,
     deadline=None,
     database=None,
@@ -134,7 +134,8 @@ def test_output_that_nobody_reads_any_more_is_no_error():
 
 
 def test_half_characters_are_printed_as_their_escapes(folder, monkeypatch):
+    """As Python has a file's name whose bytes are no UTF-8."""
     monkeypatch.chdir(folder)
-    status, out, _ = said(["steer", "picture.png", "what is \ud800 ?", *STEER[3:]])
+    status, out, _ = said([*STEER, "--out", "run\udcff.safetensors"])
     assert status == 0
-    assert "what is \\ud800 ?" in out
+    assert "run\\udcff.safetensors" in out

@@ -83,9 +83,10 @@ def public_calls():
             continue
         if inspect.signature(each).parameters:
             yield name
-        for method in dir(each) if isinstance(each, type) else ():
+        parents = each.__mro__ if isinstance(each, type) else ()
+        for method in sorted({key for kind in parents if kind.__module__.startswith("cmllm_tools") for key in vars(kind)}):
             function = getattr(each, method)
-            if method[0] == "_" or not inspect.isroutine(function) or not function.__module__.startswith("cmllm_tools"):
+            if method[0] == "_" or not (inspect.isfunction(function) or inspect.ismethod(function)):
                 continue
             if len(inspect.signature(function).parameters) > (not inspect.ismethod(function)):
                 yield f"{name}.{method}"

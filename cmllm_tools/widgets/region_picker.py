@@ -17,6 +17,7 @@ from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
 from ..regions import Mask, Region, Regions, as_regions, region_from_json
 from ..strict import kind_of
+from .checked import Checked
 from .closing import all_or_none
 from .kept import Kept
 from .modules import joined
@@ -51,8 +52,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
     _esm = joined("keys.js", "regions.js", "region_picker.js")
     _css = joined("region_picker.css")
 
-    # Not even None goes unchecked, as it would otherwise.
-    regions: Any = traitlets.Any((), allow_none=False)
+    regions: Any = Checked(())
     token_layout: Any = traitlets.Instance(VisualTokenLayout, allow_none=True)
     sigma: Any = traitlets.Float(0.1)
 
