@@ -17,14 +17,12 @@ from .models.defaults import method_defaults, published_settings
 from .models.mllm import Mllm, require
 from .models.prompt import Queries, as_queries
 from .regions import Regions
-from .settings import Reader, read_betas, read_heads, read_share, read_window
-from .strict import flag, number, one_of, shown, whole_number, whole_numbers
+from .settings import Reader, read_betas, read_heads, read_share, read_steps, read_window
+from .strict import flag, number, one_of, shown, whole_numbers
 from .updates import AdamSteps, GradientSteps, Updates
 
 # Stands for a setting that `Method.resolve` takes from the model's own defaults.
 MODEL_DEFAULT: Any = None
-# A run of more would take weeks, and its trace more memory than there is.
-MOST_STEPS = 1_000_000
 # Settings that, left open, are what the published code has for the model; see `published_settings`.
 PUBLISHED = ("accumulate", "average", "floor")
 
@@ -59,7 +57,7 @@ class Method(ABC):
     # The row of the table of defaults.
     defaults: ClassVar[str] = ""
     readers: ClassVar[Mapping[str, Reader]] = {
-        "steps": partial(whole_number, least=1, most=MOST_STEPS),
+        "steps": read_steps,
         "step_size": partial(number, above=0),
         "layers": read_window,
         "heads": read_heads,

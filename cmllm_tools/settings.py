@@ -5,10 +5,19 @@ from typing import Any
 
 from .errors import SettingsError
 from .heads import as_heads
-from .strict import number, several, shown, whole_numbers
+from .strict import number, several, shown, whole_number, whole_numbers
 
 # From what was given and the setting's name to its value, or SettingsError.
 Reader = Callable[[Any, str], Any]
+
+
+# A run of more would take weeks, and its trace more memory than there is.
+_MOST_STEPS = 1_000_000
+
+
+def read_steps(value: Any, what: str) -> int:
+    """A number of updates."""
+    return whole_number(whole_number(value, what, least=1), what, most=_MOST_STEPS)
 
 
 def read_window(value: Any, what: str) -> tuple[int, ...]:

@@ -32,7 +32,7 @@ def test_grids_steps_and_windows_that_nothing_holds_are_refused():
     assert cm.VisualTokenLayout((4, 4), boxes, (2, 2), "merged", True).raster(np.ones(1)).tolist() == [[0.25] * 2] * 2
     with pytest.raises(cm.SettingsError, match="b at most 1000"):
         analysis.Choice((0, 10**6), "text")
-    with pytest.raises(cm.SettingsError, match=r"steps must be a whole number in 1\.\."):
+    with pytest.raises(cm.SettingsError, match=r"steps must be a whole number of at most 1e\+06"):
         cm.ControlMLLM(steps=10**400)
 
 
@@ -87,7 +87,7 @@ def test_matchers_read_texts():
         lambda: strict_match("a cat", ["cat"], [None]),
         lambda: names_it(None, "cat"),
     ):
-        with pytest.raises(cm.DataError, match="must be (several )?texts"):
+        with pytest.raises(cm.DataError, match=r"must be (several )?texts"):
             call()
     assert reference_match("a cat", "cat")
     assert strict_match("a cat", iter(["cat"]), iter(["dog"]))
@@ -169,7 +169,7 @@ def test_widgets_refuse_in_the_packages_words(mllm, prompt, box, example):
         (lambda: widgets.StepPlayer(trace, step=1.5), cm.TraceError, "step must be a whole number"),
         (lambda: widgets.StepPlayer(None), cm.TraceError, "A player's trace must be one from optimize"),
         (lambda: widgets.RegionPicker(example.image, sigma="a"), cm.RegionError, "sigma must be a finite number"),
-        (lambda: widgets.RegionPicker(example.image, layout=7), cm.RegionError, "A layout must be a prompt's"),
+        (lambda: widgets.RegionPicker(example.image, layout=7), cm.RegionError, "A layout must be a VisualTokenLayout"),
         (lambda: widgets.RegionPicker(example.image, np.zeros(2)), cm.RegionError, "A region must be a Box"),
     ):
         with pytest.raises(error, match=words):

@@ -16,7 +16,7 @@ from ..files import reason, said
 from ..images import read_image
 from ..regions import Box, Mask, Point, Region, Scribble
 from ..stored import Reader, array_of, items, parse_json, text_of
-from ..strict import one_of, shown, whole_number
+from ..strict import shown, whole_number
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class ReferringExample:
         Raises:
             DataError: for another kind.
         """
-        match one_of(kind, "A region's kind", ("box", "mask", "scribble", "point"), DataError):
+        match kind if isinstance(kind, str) else None:
             case "box":
                 x, y, width, height = self.data["bbox"]
                 return Box(x, y, x + width, y + height)
@@ -83,7 +83,9 @@ class ReferringExample:
                 return Mask.from_file(_below(self.root / "mask", self.data["seg_mask"]))
             case "scribble":
                 return Scribble(self.data["scribble"])
-        return Point(*self.data["center_point"])
+            case "point":
+                return Point(*self.data["center_point"])
+        raise DataError(f"A region's kind must be box, mask, scribble or point; got {shown(kind)}.")
 
     def example(self, kind: str = "box") -> Example:
         """As the analyses take it: the answer is the object's name as the question has it; the image stays in its file.

@@ -81,7 +81,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
             self.sigma = checked_sigma(sigma)
             if layout is not None:
                 self.token_layout = kind_of(
-                    layout, VisualTokenLayout, "A layout must be a prompt's (prompt.layout)", RegionError
+                    layout, VisualTokenLayout, "A layout must be a VisualTokenLayout, as prompt.layout", RegionError
                 )
             self.regions = regions
 
