@@ -13,7 +13,7 @@ from .errors import CaptureError
 from .heads import Heads, pairs_within
 from .layout import VisualTokenLayout
 from .models.prompt import Queries
-from .strict import kind_of, whole_numbers
+from .strict import kind_of, shown, whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,8 @@ def kept(without: Sequence[int], maps: torch.Tensor) -> torch.Tensor:
     count = maps.shape[-1]
     if not set(without) < set(range(count)):
         raise CaptureError(
-            f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; got {list(without)}."
+            f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; "
+            f"got {shown(list(without))}."
         )
     weights = maps.new_ones(count)
     weights[list(without)] = 0
@@ -151,7 +152,7 @@ def _index(wanted: Sequence[int], captured: Sequence[int], what: str) -> list[in
     missing = [number for number in wanted if number not in captured]
     if missing or not wanted:
         raise CaptureError(
-            f"The map's {what} must be among those captured, {list(captured)}; got {list(wanted)}. "
+            f"The map's {what} must be among those captured, {shown(list(captured))}; got {shown(list(wanted))}. "
             f"Capture attention with these {what} first."
         )
     return [captured.index(number) for number in wanted]

@@ -17,8 +17,8 @@ from .models.defaults import method_defaults, published_settings
 from .models.mllm import Mllm, require
 from .models.prompt import Queries, as_queries
 from .regions import Regions
-from .settings import Reader, read_betas, read_heads, read_share, read_window
-from .strict import flag, kind_of, number, one_of, shown, whole_number, whole_numbers
+from .settings import Reader, read_betas, read_heads, read_share, read_steps, read_window
+from .strict import flag, kind_of, number, one_of, shown, whole_numbers
 from .updates import AdamSteps, GradientSteps, Updates
 
 # Stands for a setting that `Method.resolve` takes from the model's own defaults.
@@ -57,7 +57,7 @@ class Method(ABC):
     # The row of the table of defaults.
     defaults: ClassVar[str] = ""
     readers: ClassVar[Mapping[str, Reader]] = {
-        "steps": partial(whole_number, least=1),
+        "steps": read_steps,
         "step_size": partial(number, above=0),
         "layers": read_window,
         "heads": read_heads,
@@ -144,6 +144,7 @@ class Method(ABC):
 
     def layers_of(self, mllm: Mllm) -> tuple[int, ...]:
         """The window's layers that look at visual states and have one of the heads."""
+        require(mllm)
         low, high = self.layers or (0, mllm.layers)
         window = [layer for layer in mllm.attention_layers if low <= layer < high]
         pairs, _ = pairs_within(self.heads, window)

@@ -16,7 +16,7 @@ from .models.mllm import Mllm, require
 from .models.prompt import Prompt, queries_name
 from .models.undisturbed import unaffected
 from .regions import Regions, as_regions
-from .strict import several, shown
+from .strict import kind_of, several, shown
 from .trace import Step, Trace
 
 
@@ -59,8 +59,12 @@ class Steering:
         self._steps = self._run()
 
     def stop(self, reason: str) -> None:
-        """End the run after the current step; `reason` is kept in the trace."""
-        self._reason = reason
+        """End the run after the current step; `reason` is kept in the trace.
+
+        Raises:
+            SettingsError: for a reason that is no text, which could not be saved.
+        """
+        self._reason = kind_of(reason, str, "The reason to stop must be a text")
 
     def answer(self) -> str:
         """The model's answer with the current latent, decoded as the method says."""

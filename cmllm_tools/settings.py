@@ -5,10 +5,19 @@ from typing import Any
 
 from .errors import SettingsError
 from .heads import as_heads
-from .strict import number, shown, whole_numbers
+from .strict import number, several, shown, whole_number, whole_numbers
 
 # From what was given and the setting's name to its value, or SettingsError.
 Reader = Callable[[Any, str], Any]
+
+
+# A run of more would take weeks, and its trace more memory than there is.
+_MOST_STEPS = 1_000_000
+
+
+def read_steps(value: Any, what: str) -> int:
+    """A number of updates."""
+    return whole_number(whole_number(value, what, least=1), what, most=_MOST_STEPS)
 
 
 def read_window(value: Any, what: str) -> tuple[int, ...]:
@@ -43,10 +52,11 @@ def read_share(value: Any, what: str) -> float:
 
 def read_betas(value: Any, what: str) -> tuple[float, float]:
     """Two numbers in [0, 1)."""
-    several = tuple(value) if isinstance(value, tuple | list) or hasattr(value, "shape") else ()
-    if len(several) != 2:
-        raise SettingsError(f"{what} must be two numbers, as (0.9, 0.999); got {shown(value)}.")
-    first, second = (number(beta, f"Each of {what}", least=0, most=1) for beta in several)
+    needs = f"{what} must be two numbers, as (0.9, 0.999)"
+    found = several(value, needs)
+    if len(found) != 2:
+        raise SettingsError(f"{needs}; got {shown(value)}.")
+    first, second = (number(beta, f"Each of {what}", least=0, most=1) for beta in found)
     if 1 in (first, second):
         raise SettingsError(f"Each of {what} must be below 1; got {shown(value)}.")
     return first, second

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PLUS
+from hostile_results import made_sweep
 from PIL import Image
 
 import cmllm_tools as cm
@@ -529,21 +530,11 @@ def used(mllm, image, region):
     bench.run()
     for _ in range(2):
         bench.layers.look()
-    bench.layers.sweep = Found()
-    bench.layers.sweep = Found()
+    bench.layers.sweep = made_sweep()
+    bench.layers.sweep = made_sweep()
     bench.image = image
     bench._copy.click()
     return bench
-
-
-class Found:
-    """What the tab shows of a sweep."""
-
-    def rows(self):
-        return []
-
-    def _repr_html_(self):
-        return "<table></table>"
 
 
 def test_closed_panels_leave_nothing(mllm, scene):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -13,6 +13,7 @@ from ..errors import SettingsError
 from ..images import read_image
 from ..layout import VisualTokenLayout
 from ..regions import Regions, as_regions
+from ..strict import kind_of, number, numbers_or_gaps, several, shown
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (
@@ -46,39 +47,41 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
         title: of the figure.
 
     Raises:
-        SettingsError: for lines that are not named, or not pairs.
+        SettingsError: for lines that are not named, or not pairs of as many positions as values, and names of axes that are
+            no texts.
     """
     must_be(lines, Mapping, "The lines of curves", "{name: (positions, values)}")
-    for name, line in lines.items():
-        if not isinstance(line, tuple | list) or len(line) != 2:
-            raise SettingsError(f"Each line of curves must be a pair (positions, values); {name!r} is not.")
-    lines = {name: (_plain(positions), _plain(values)) for name, (positions, values) in lines.items()}
+    for what, text in (("The x axis", x), ("The y axis", y), ("The title", title)):
+        kind_of(text, str, f"{what} of curves must be a text")
+    drawn = {kind_of(name, str, "The name of a line must be a text"): _line(name, line) for name, line in lines.items()}
     go = graph_objects()
-    figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(lines, x)))
-    for number, (name, (positions, values)) in enumerate(lines.items()):
+    figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(drawn, x)))
+    for at, (name, (positions, values)) in enumerate(drawn.items()):
         mode = "lines+markers" if len(positions) <= _MARKED else "lines"
         label = written(name, TEXT, 12)
         hover = f"{label}<br>%{{x}}: %{{y:.4g}}<extra></extra>"
         figure.add_trace(
-            go.Scatter(
-                x=positions,
-                y=values,
-                name=legend_name(name),
-                mode=mode,
-                hovertemplate=hover,
-                **look(number),
-            )
+            go.Scatter(x=positions, y=values, name=legend_name(name), mode=mode, hovertemplate=hover, **look(at))
         )
     figure.update_xaxes(title=written(x, TEXT, 1))
     figure.update_yaxes(title=written(y, 280, 1))
-    framed(figure, list(lines), head(figure, written(title), whole(title)))
+    framed(figure, list(drawn), head(figure, written(title), whole(title)))
     figure.update_layout(showlegend=True, **STYLE)
     return figure
 
 
-def _plain(values: Values) -> list[Any]:
-    """Python's own numbers: plotly would make an array of each of torch's, in a way that numpy gives up."""
-    return [value.item() if hasattr(value, "item") else value for value in values]
+def _line(name: str, line: object) -> tuple[list[float], list[float | None]]:
+    """Positions and values of a line, None where it has a gap."""
+    if not isinstance(line, tuple | list) or len(line) != 2:
+        raise SettingsError(f"Each line of curves must be a pair (positions, values); {shown(name)} is not.")
+    what = f"the positions of {shown(name)}"
+    positions = [number(each, f"Each of {what}") for each in several(line[0], f"{what} must be several numbers")]
+    values = list(numbers_or_gaps(line[1], f"the values of {shown(name)}"))
+    if len(positions) != len(values):
+        raise SettingsError(
+            f"A line must have as many positions as values; {shown(name)} has {len(positions)} and {len(values)}."
+        )
+    return positions, values
 
 
 def token_weights(
@@ -102,6 +105,8 @@ def token_weights(
     must_be(panels, Mapping, "The panels of token_weights", "{title: regions}")
     if not panels:
         raise SettingsError("token_weights must be given at least one panel; got none.")
+    for title in panels:
+        kind_of(title, str, "The title of a panel must be a text")
     image = read_image(image)
     cells = VisualTokenLayout(layout.image_size, layout.cells.reshape(-1, 4), layout.grid, layout.rule)
     grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in panels.values()]
@@ -110,18 +115,18 @@ def token_weights(
         for grid, (title, regions) in zip(grids, panels.items(), strict=True)
     ]
     figure = panelled(len(grids), aspect_of(layout), stills("Weight of each visual token, 0 to 1", pictures))
-    for number, (grid, given) in enumerate(zip(grids, panels.values(), strict=True), 1):
-        add_image(figure, image, layout, number)
+    for at, (grid, given) in enumerate(zip(grids, panels.values(), strict=True), 1):
+        add_image(figure, image, layout, at)
         weights = heat(grid, layout, 1.0)
         weights.update(
             colorbar_title_text="weight",
             hovertemplate="weight %{z:.2f}<extra></extra>",
-            showscale=number == 1,
-            xaxis=f"x{number}" if number > 1 else "x",
-            yaxis=f"y{number}" if number > 1 else "y",
+            showscale=at == 1,
+            xaxis=f"x{at}" if at > 1 else "x",
+            yaxis=f"y{at}" if at > 1 else "y",
         )
         figure.add_trace(weights)
-        add_outlines(figure, as_regions(given), number)
+        add_outlines(figure, as_regions(given), at)
     arrange(figure, list(panels), aspect_of(layout), top=12)
     figure.update_layout(**STYLE)
     return figure

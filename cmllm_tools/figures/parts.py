@@ -17,7 +17,8 @@ from .words import TITLE_SIZE
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Values = Sequence[float] | np.ndarray
+# Of a line, None where it has a gap.
+Values = Sequence[float | None] | np.ndarray
 
 # Margins, in pixels; the right one is the tools'.
 LEFT, RIGHT = 12, 44
@@ -117,7 +118,7 @@ def stills(title: str, pictures: Sequence[Html]) -> Html:
     return Html("".join(card("" if number else title, [], *row) for number, row in enumerate(rows)))
 
 
-def value_tables(lines: Mapping[str, tuple[Values, Values]], x: str) -> list[Html]:
+def value_tables(lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Values]], x: str) -> list[Html]:
     """Some of the values, evenly chosen; lines that have the same positions share a table."""
     shared: dict[tuple[float, ...], dict[str, Values]] = {}
     for name, (positions, values) in lines.items():

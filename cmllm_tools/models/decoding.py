@@ -12,7 +12,7 @@ from .answer import Answer, said
 from .family import Family
 from .finite import check_logits
 from .latent import Latent, Steered, read_latent
-from .options import read_options, unread_named
+from .options import LAST_ID, read_options, unread_named
 from .prompt import Prompt
 from .replay import latent_added
 from .undisturbed import locked, undisturbed
@@ -115,7 +115,8 @@ def generate(
         raise PromptError(f"An answer is given to one prompt; got {prompt.call.copies} copies.")
     contrast = read_contrast(contrast, latent)
     values = None if latent is None else read_latent(latent, prompt.call).detach()
-    options = read_options(options, family, prompt.inputs)
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
+    options = read_options(options, family, prompt.inputs, vocabulary)
     if options.get("stop_strings") is not None:
         options.setdefault("tokenizer", processor.tokenizer)
         try:

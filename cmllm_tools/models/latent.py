@@ -51,7 +51,13 @@ def _tensor(latent: Any) -> torch.Tensor:
         values = torch.from_numpy(np.array(latent)) if isinstance(latent, np.ndarray) else latent
     except TypeError:
         values = latent
-    if not torch.is_tensor(values) or values.dtype == torch.bool or values.is_complex() or values.layout != torch.strided:
+    if (
+        not torch.is_tensor(values)
+        or values.dtype == torch.bool
+        or values.is_complex()
+        or values.layout != torch.strided
+        or values.is_meta
+    ):
         raise CaptureError(
             "A latent must be a tensor or an array of numbers, (visual token, width), or a run that has one (a Trace); "
             f"got {shown(latent)}."

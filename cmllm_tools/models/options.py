@@ -19,7 +19,7 @@ def _processors(value: Any, what: str) -> list[Any]:
 
 
 # Of what tensors of ids hold.
-_LAST_ID = 2**31 - 1
+LAST_ID = 2**31 - 1
 
 
 def _called(value: Any, what: str) -> Any:
@@ -35,12 +35,12 @@ def _streamer(value: Any, what: str) -> Any:
 
 
 def _token_ids(value: Any, what: str) -> list[int]:
-    return list(whole_numbers(value, what, 0, _LAST_ID))
+    return list(whole_numbers(value, what, 0, LAST_ID))
 
 
 def _one_or_more_ids(value: Any, what: str) -> int | list[int]:
     one = isinstance(value, str) or getattr(value, "shape", None) == () or not isinstance(value, Iterable)
-    return whole_number(value, what, 0, _LAST_ID) if one else _token_ids(value, what)
+    return whole_number(value, what, 0, LAST_ID) if one else _token_ids(value, what)
 
 
 def _texts(value: Any, what: str) -> list[str]:
@@ -70,8 +70,8 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "stopping_criteria": _processors,
     "prefix_allowed_tokens_fn": _called,
     "streamer": _streamer,
-    "bos_token_id": lambda value, what: whole_number(value, what, 0, _LAST_ID),
-    "pad_token_id": lambda value, what: whole_number(value, what, 0, _LAST_ID),
+    "bos_token_id": lambda value, what: whole_number(value, what, 0, LAST_ID),
+    "pad_token_id": lambda value, what: whole_number(value, what, 0, LAST_ID),
     "eos_token_id": _one_or_more_ids,
     "suppress_tokens": _token_ids,
     "begin_suppress_tokens": _token_ids,
@@ -128,13 +128,14 @@ _REASONS: dict[str, tuple[str, ...]] = {
 _REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
-def read_options(options: dict[str, Any], family: Family, inputs: Collection[str]) -> dict[str, Any]:
+def read_options(options: dict[str, Any], family: Family, inputs: Collection[str], vocabulary: int) -> dict[str, Any]:
     """Options for `model.generate`, with those that make answers before and after steering comparable.
 
     Args:
         options: as given.
         family: of the model.
         inputs: names of the prompt's own tensors.
+        vocabulary: number of tokens that the model can say.
 
     Raises:
         SettingsError: for one that does not exist, that cannot be kept, out of range, or at odds with another.
@@ -159,6 +160,7 @@ def read_options(options: dict[str, Any], family: Family, inputs: Collection[str
         if value is not None or name == "max_new_tokens":
             read[name] = _READ[name](value, name) if name in _READ else value
     _check_together(read, family)
+    _check_ids(read, vocabulary)
     try:
         # What transformers itself says of its settings, before anything is run.
         GenerationConfig(**{name: value for name, value in read.items() if name in own})
@@ -197,3 +199,12 @@ def _check_together(read: dict[str, Any], family: Family) -> None:
     least, most = read.get("min_new_tokens") or 0, read["max_new_tokens"]
     if least > most:
         raise SettingsError(f"min_new_tokens must be at most max_new_tokens; got {least} and {most}.")
+
+
+def _check_ids(read: dict[str, Any], vocabulary: int) -> None:
+    """Ids that scores are looked up by; transformers finds one that has no score in the midst of an answer."""
+    for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):
+        given = read.get(name)
+        several = given if isinstance(given, list) else [] if given is None else [given]
+        for ids in several:
+            whole_numbers(ids if isinstance(ids, list) else [ids], name, 0, vocabulary - 1)

@@ -13,6 +13,8 @@ from ..errors import RegionError
 from ..strict import number, pair_of_sides, several, shown
 
 Size = tuple[int, int]
+# Pixels, more than any image has that Pillow opens; a few run lengths, or two sides, can stand for more.
+LARGEST = 2**28
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,18 @@ def image_size(width: Any, height: Any) -> Size:
         RegionError: for what are no whole numbers of at least 1.
     """
     return pair_of_sides((width, height), "The size of an image", RegionError)
+
+
+def raster_size(width: Any, height: Any) -> Size:
+    """The size of an image each of whose pixels is written down.
+
+    Raises:
+        RegionError: for what is no size, and one of more than LARGEST pixels.
+    """
+    size = image_size(width, height)
+    if size[0] * size[1] > LARGEST:
+        raise RegionError(f"An image must have at most {LARGEST} pixels to be gone through; got {size[0]} x {size[1]} px.")
+    return size
 
 
 def between_pixels(counts: Any, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:

@@ -13,10 +13,8 @@ from ..display import Fact, one_line
 from ..errors import RegionError
 from ..images import ImageSource, array_of, grey_values, open_image
 from ..strict import pair_of_sides, shown, whole_number
-from .base import Region, Size, between_pixels, image_size, shift
+from .base import LARGEST, Region, Size, between_pixels, image_size, shift
 
-# Larger than any image that Pillow opens; a few run lengths can stand for more.
-LARGEST_MASK = 2**28
 # Rows that can be added up in eight bits.
 _ROWS = 255
 
@@ -275,11 +273,11 @@ def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarr
     """The boolean (height, width) array that `run_lengths` described.
 
     Raises:
-        RegionError: for a size that is none or larger than LARGEST_MASK, or run lengths that do not add up to it.
+        RegionError: for a size that is none or larger than LARGEST, or run lengths that do not add up to it.
     """
-    height, width = (whole_number(side, "A mask's side", 1, LARGEST_MASK, RegionError) for side in (height, width))
-    if height * width > LARGEST_MASK:
-        raise RegionError(f"A mask must have at most {LARGEST_MASK} pixels; got {height} x {width}.")
+    height, width = (whole_number(side, "A mask's side", 1, LARGEST, RegionError) for side in (height, width))
+    if height * width > LARGEST:
+        raise RegionError(f"A mask must have at most {LARGEST} pixels; got {height} x {width}.")
     if not isinstance(counts, list | tuple) or not all(type(count) is int and count >= 0 for count in counts):
         raise RegionError(
             f"A stored region needs a kind and, of a mask, run lengths of at least 0 as whole numbers; got {shown(counts)}."

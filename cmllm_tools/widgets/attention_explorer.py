@@ -19,7 +19,9 @@ from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions, as_regions
+from ..strict import flag, whole_number_or_none
 from ..trace import COPY_SIZE
+from .checked import Checked
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 _NOT_LOOKING = "The answer's tokens are not shown: learned queries look at the image in their place."
@@ -68,7 +70,7 @@ class AttentionExplorer(MapWidget):
 
     data = traitlets.Dict().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
-    queries = traitlets.Any().tag(sync=True)
+    queries: Any = Checked().tag(sync=True)
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True)
 
@@ -86,6 +88,9 @@ class AttentionExplorer(MapWidget):
         **options: Any,
     ):
         require(mllm, prompt)
+        layer = whole_number_or_none(layer, "The explorer's layer", error=CaptureError)
+        head = whole_number_or_none(head, "The explorer's head", error=CaptureError)
+        answer = flag(answer, "answer", CaptureError)
         self.prompt = prompt
         self._copy = prompt.image.copy()
         self._copy.thumbnail((COPY_SIZE, COPY_SIZE))

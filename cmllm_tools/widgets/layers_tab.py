@@ -8,10 +8,11 @@ from typing import Any
 import ipywidgets as ipw
 
 from ..analysis.sweep import Choice, Sweep
-from ..errors import CmllmError, SettingsError
+from ..errors import CmllmError, DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..regions import Regions
+from ..strict import kind_of
 from ..trace import Trace
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children
@@ -181,6 +182,8 @@ class LayersTab(ipw.VBox):
 
     @sweep.setter
     def sweep(self, sweep: Sweep | None) -> None:
+        if sweep is not None:
+            kind_of(sweep, Sweep, "A sweep must be one from analysis.sweep_windows", DataError)
         self._sweep = sweep
         if sweep is None:
             replace_children(self._found)

@@ -23,6 +23,7 @@ from ..models.prompt import Prompt
 from ..notation import updates_text
 from ..optimize import Steering
 from ..regions import Regions
+from ..strict import kind_of
 from ..trace import Step, Trace
 from . import reproduce
 from .asked import Asked
@@ -70,6 +71,9 @@ class Workbench(Panel):
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
     """
+
+    # A panel that was refused is closed too, by ipywidgets, when Python drops it.
+    _busy = False
 
     def __init__(
         self,
@@ -186,7 +190,12 @@ class Workbench(Panel):
         return self._run.trace  # type: ignore[union-attr]  # set by the first turn
 
     def stop(self, reason: str = STOPPED) -> None:
-        """End the run after the step that is computed now; the trace so far stays, with the reason in it."""
+        """End the run after the step that is computed now; the trace so far stays, with the reason in it.
+
+        Raises:
+            SettingsError: for a reason that is no text.
+        """
+        kind_of(reason, str, "The reason to stop must be a text")
         if not self._busy:
             return
         self._reason = reason
