@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from ..display import card
@@ -37,30 +38,45 @@ if TYPE_CHECKING:
 _MARKED = 30
 
 
-def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: str = "") -> Figure:
+Line = tuple[Values, Values] | tuple[Values, Values, np.ndarray]
+
+
+def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure:
     """Curves of several runs or settings in one picture.
 
     Args:
-        lines: name -> (positions, values), up to 36 that differ in look.
+        lines: name -> (positions, values), up to 36 that differ in look; or (positions, values, intervals), where
+            intervals (point, 2) are the low and high ends of a bar through each point.
         x, y: names of the axes.
         title: of the figure.
 
     Raises:
-        SettingsError: for lines that are not named, or not pairs.
+        SettingsError: for lines that are not named, not of two or three parts, or with intervals of another shape.
     """
     must_be(lines, Mapping, "The lines of curves", "{name: (positions, values)}")
     for name, line in lines.items():
-        if not isinstance(line, tuple | list) or len(line) != 2:
-            raise SettingsError(f"Each line of curves must be a pair (positions, values); {name!r} is not.")
+        shapes = [np.shape(part) for part in line] if isinstance(line, tuple | list) else []
+        if len(shapes) not in (2, 3) or shapes[2:] not in ([], [(*shapes[1], 2)]):
+            raise SettingsError(
+                f"Each line of curves must be a pair (positions, values), or have intervals (point, 2) too; {name!r} is not."
+            )
     go = graph_objects()
-    figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(lines, x)))
-    for number, (name, (positions, values)) in enumerate(lines.items()):
+    figure = new_figure(
+        card(f"{title}: {y}" if title else y, [], *value_tables({name: _listed(*line) for name, line in lines.items()}, x))
+    )
+    for number, (name, (positions, values, *intervals)) in enumerate(lines.items()):
         mode = "lines+markers" if len(positions) <= _MARKED else "lines"
         label = written(name, TEXT, 12)
         hover = f"{label}<br>%{{x}}: %{{y:.4g}}<extra></extra>"
         figure.add_trace(
             go.Scatter(
-                x=list(positions), y=list(values), name=legend_name(name), mode=mode, hovertemplate=hover, **look(number)
+                x=list(positions),
+                y=list(values),
+                error_y=_bars(values, *intervals),
+                name=legend_name(name),
+                mode=mode,
+                hovertemplate=hover,
+                **look(number),
             )
         )
     figure.update_xaxes(title=written(x, TEXT, 1))
@@ -68,6 +84,22 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
     framed(figure, list(lines), head(figure, written(title), whole(title)))
     figure.update_layout(showlegend=True, **STYLE)
     return figure
+
+
+def _bars(values: Values, intervals: np.ndarray | None = None) -> dict[str, Any] | None:
+    """Intervals as plotly draws them: by how far they reach from the point."""
+    if intervals is None:
+        return None
+    low, high = np.asarray(intervals, float).T
+    return {"array": high - values, "arrayminus": values - low, "symmetric": False, "thickness": 1, "width": 2}
+
+
+def _listed(positions: Values, values: Values, intervals: np.ndarray | None = None) -> tuple[Values, Values | list[str]]:
+    """A line for a table; its intervals stand behind its values."""
+    if intervals is None:
+        return positions, values
+    ends = zip(values, np.asarray(intervals, float), strict=True)
+    return positions, [f"{float(value):.4g} ({low:.4g} to {high:.4g})" for value, (low, high) in ends]
 
 
 def token_weights(
