@@ -18,13 +18,13 @@ Fact = tuple[str, str]
 # Polylines (x, y) in pixels of the image, and whether their points are to be marked.
 Outline = tuple[Sequence[Sequence[tuple[float, float]]], bool]
 
-# Viridis, from little to much: perceptually uniform, and told apart with any colour vision. Without its darkest third, which
-# over a photograph is a shade and no colour.
+# Viridis, from little to much: perceptually uniform, and told apart with any colour vision. Without its darkest third,
+# which over a photograph is a shade and no colour.
 VIRIDIS = ("31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
 # How strongly a map is drawn. The opacity rises steeply, so that a tenth of the maximum is seen already.
 OPACITY, RISE = 0.8, 0.4
-# The photograph below a map of full strength loses its colour, so that green shows on green, and this much of its brightness;
-# where the model does not look, this much of what is left. Widgets have the same from `picture_data`.
+# The photograph below a map of full strength loses its colour, so that green shows on green, and this much of its
+# brightness; where the model does not look, this much of what is left. Widgets have the same from `picture_data`.
 DIM, SHADE = 0.2, 0.6
 # Okabe and Ito's blue, vermilion, green, purple and orange, told apart with any colour vision, and a grey for their black,
 # which is not seen on black.

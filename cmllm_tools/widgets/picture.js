@@ -35,7 +35,7 @@ function colorsOf(palette, strength, rise) {
 
 const rampOf = (colors) => `linear-gradient(to right, ${colors.filter((_, at) => at % 15 === 0).join(", ")})`;
 
-// The photograph, greyer and darker the stronger the map on it, and darkened where no token looks: as `dimmed` in display.py.
+// The photograph, greyer and darker the stronger the map on it, and darkened where no token looks: as `dimmed` of Python.
 function drawPhotograph(canvas, { xs, ys, size, dim, shade }, image, strength) {
   const draw = canvas.getContext("2d");
   const { width, height } = canvas;
