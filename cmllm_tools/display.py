@@ -40,6 +40,8 @@ SHOWN, DRAWN = 220, 440
 COPY_PIXELS, COPY_SIDE = 512 * 512, 1024
 # A picture that is larger than this as PNG (a photograph) is stored as JPEG.
 PNG_BYTES = 24_000
+# Pictures in a row: more are wider than a notebook's output in a window of 700 px.
+COLUMNS = 2
 # Longer values are folded.
 FOLD = 240
 
@@ -65,11 +67,13 @@ def one_line(name: str, facts: Iterable[Fact]) -> str:
 
 
 def card(title: str, facts: Iterable[Fact], *pictures: Html, below: Html | None = None) -> Html:
-    """A result: its title, pictures side by side, and a table of facts beside them."""
-    rows = "".join(_fact_row(label, value) for label, value in facts)
-    cells = [*pictures, f"<table>{rows}</table>"] if rows else pictures
-    row = "".join(f"<td {_TOP}>{cell}</td>" for cell in cells)
-    beside = f"<table><tr>{row}</tr></table>" if row else ""
+    """A result: its title, pictures side by side, COLUMNS in a row, and a table of facts beside the first."""
+    listed = "".join(_fact_row(label, value) for label, value in facts)
+    rows = [list(pictures[at : at + COLUMNS]) for at in range(0, len(pictures), COLUMNS)] or [[]]
+    if listed:
+        rows[0].append(Html(f"<table>{listed}</table>"))
+    body = "".join(f"<tr>{''.join(f'<td {_TOP}>{cell}</td>' for cell in row)}</tr>" for row in rows if row)
+    beside = f"<table>{body}</table>" if body else ""
     return Html(f"<div><b>{html(title)}</b>{beside}{below or ''}</div>")
 
 
@@ -181,6 +185,8 @@ def palette() -> np.ndarray:
 
 
 _TOP = 'valign="top" align="left" style="vertical-align:top;text-align:left"'
+# Beside pictures there may be little room, also for a long name.
+_VALUE = 'align="left" style="text-align:left;overflow-wrap:anywhere"'
 _LEFT, _RIGHT = ('align="left" style="text-align:left"', 'align="right" style="text-align:right"')
 
 
@@ -190,7 +196,7 @@ def _fact_row(label: str, value: str) -> str:
         text = Html(f"<details><summary>{html(value[: FOLD // 2])} ...</summary>{text}</details>")
     if not label:
         return f'<tr><td colspan="2" {_LEFT}>{text}</td></tr>'
-    return f"<tr><th {_LEFT}>{html(label)}</th><td {_LEFT}>{text}</td></tr>"
+    return f"<tr><th {_LEFT}>{html(label)}</th><td {_VALUE}>{text}</td></tr>"
 
 
 @cache

@@ -58,7 +58,8 @@ def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure
         shapes = [np.shape(part) for part in line] if isinstance(line, tuple | list) else []
         if len(shapes) not in (2, 3) or shapes[2:] not in ([], [(*shapes[1], 2)]):
             raise SettingsError(
-                f"Each line of curves must be a pair (positions, values), or have intervals (point, 2) too; {name!r} is not."
+                f"Each line of curves must be a pair (positions, values), or have intervals (point, 2) too; {name!r} is"
+                f" not so."
             )
     go = graph_objects()
     figure = new_figure(

@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..display import BAR_COLOR, GREY, LESS_COLOR, OPACITY, Html, card, data_uri, dimmed, palette, picture, small, table
+from ..display import (
+    BAR_COLOR,
+    COLUMNS,
+    GREY,
+    LESS_COLOR,
+    OPACITY,
+    Html,
+    card,
+    data_uri,
+    dimmed,
+    palette,
+    picture,
+    small,
+    table,
+)
 from ..errors import SettingsError
 from ..layout import VisualTokenLayout
 from ..regions import Region
@@ -21,8 +35,6 @@ Values = Sequence[float] | np.ndarray
 
 # Margins, in pixels; the right one is the tools'.
 LEFT, RIGHT = 12, 44
-# Stills side by side in one row: more are wider than a notebook's output in a window of 700 px.
-COLUMNS = 2
 # Values of a line that its table has.
 _LISTED = 12
 _CLEAR = "rgba(0, 0, 0, 0)"
