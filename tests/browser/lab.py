@@ -25,11 +25,11 @@ SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false"
 
 
 @contextmanager
-def server(app, folder, home):
+def server(app, folder, home, settings=SETTINGS):
     """Run `jupyterlab` or `notebook` on a folder, with nothing of the user's configuration; gives the server's address."""
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")
     folders = {name: home / name.lower() for name in (*names, "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
-    for name, value in SETTINGS.items():
+    for name, value in settings.items():
         file = folders["JUPYTERLAB_SETTINGS_DIR"] / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))

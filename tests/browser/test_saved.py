@@ -10,7 +10,7 @@ from nbconvert import HTMLExporter
 from cmllm_tools import figures
 
 from .conftest import HANGS
-from .lab import Notebook, server
+from .lab import SETTINGS, Notebook, server
 
 pytestmark = pytest.mark.slow
 RUN = """import cmllm_tools as cm
@@ -41,6 +41,8 @@ BOXES = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map
 }).filter(([text]) => text.startsWith("drawn["))"""
 SIDEWAYS = """() => [...document.querySelectorAll(".jp-Notebook .jp-OutputArea-output")]
     .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent.slice(0, 80))"""
+# Cells out of sight are drawn too.
+WHOLE = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}
 # A bar at its beginning.
 FROZEN = re.compile(r"0/7|\b0%\|")
 
@@ -58,7 +60,7 @@ def file(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def address(file):
-    with server("jupyterlab", file.parent, file.parents[1]) as address:
+    with server("jupyterlab", file.parent, file.parents[1], SETTINGS | WHOLE) as address:
         yield address
 
 
@@ -100,8 +102,7 @@ def test_the_export_has_no_frozen_bar_and_no_sideways_scroll(browser, file, addr
 
 @contextmanager
 def opened(browser, address, file, width):
-    """As high as all of the notebook, as a front draws what is in sight."""
-    context = browser.new_context(viewport={"width": width, "height": 12_000})
+    context = browser.new_context(viewport={"width": width, "height": 1200})
     # Without the sidebar, as one has it on a narrow screen.
     yield Notebook(context.new_page(), f"{address}doc/tree/{file.name}")
     context.close()
