@@ -52,7 +52,9 @@ def _address(process, runtime, log):
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end and process.poll() is None:
         for file in runtime.glob("jpserver-*.json"):
-            return json.loads(file.read_text())["url"]
+            # It may be there and not written yet.
+            with suppress(ValueError):
+                return json.loads(file.read_text())["url"]
         time.sleep(0.1)
     raise RuntimeError(f"The Jupyter server did not start:\n{log.read_text()}")
 
