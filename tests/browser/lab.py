@@ -130,7 +130,7 @@ class Notebook:
         """Run all cells, and wait until each has its number.
 
         Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or leaves out
-        the first cells, or asks for a kernel, also late; then they are run again.
+        the first cells, or asks for a kernel, also late; cells that are left are run again, all of them.
         """
         for _ in range(5):
             # Asking, it hides the menu.
@@ -139,7 +139,10 @@ class Notebook:
             self.page.add_locator_handler(dialog, lambda _, accept=accept: accept.click(), no_wait_after=True)
             self.menu("Run", "Run All Cells")
             self.page.remove_locator_handler(dialog)
-            if (ended := self.page.evaluate(RAN, HANGS)) == "done":
+            while (ended := self.page.evaluate(RAN, HANGS)) == "asks":
+                accept.click()
+                dialog.wait_for(state="detached")
+            if ended == "done":
                 return
         raise AssertionError(f"The cells did not run: {ended}; {self.page.locator('.jp-OutputArea').all_text_contents()}")
 

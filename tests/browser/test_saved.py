@@ -122,7 +122,7 @@ def settled(page):
 def shut_down(front):
     """End the kernel, as the menu does."""
     front.menu("Kernel", "Shut Down Kernel")
-    front.page.locator(".jp-NotebookPanel").get_by_text("No Kernel").first.wait_for()
+    front.page.wait_for_function("async () => !(await (await fetch('/api/kernels')).json()).length", polling=200)
 
 
 def apart(size, then):
