@@ -11,6 +11,7 @@ from . import figures
 from .display import Html
 from .errors import SettingsError, TraceError
 from .files import write_text
+from .regions import short, where_text
 from .strict import kind_of, several, shown
 from .trace import Step, Trace
 
@@ -37,7 +38,7 @@ _REPORT = """{% extends "page" %}{% block body %}
 <tr><th>after</th><td>{{ after }}</td></tr></table>
 {{ player }}
 <h2>Steps</h2>
-<table><tr><th>step</th><th>energy</th><th>share in region</th><th>latent norm</th><th>gradient norm</th><th>seconds</th>
+<table><tr><th>step</th><th>energy</th><th>share {{ where }}</th><th>latent norm</th><th>gradient norm</th><th>seconds</th>
 <th>answer</th></tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
@@ -76,6 +77,7 @@ def report_html(trace: Trace) -> str:
             after=answers[1],
             player=Html(player),
             rows=[_row(step) for step in trace.steps],
+            where=short(where_text(trace.regions)),
             stopped=trace.stopped,
             settings=json.dumps(settings, indent=1),
         )

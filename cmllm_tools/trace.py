@@ -21,7 +21,7 @@ from .methods import Method
 from .models.mllm import Mllm
 from .models.prompt import Prompt
 from .notation import layers_text, updates_text
-from .regions import Region, where_text
+from .regions import Region, short, where_text
 from .trace_file import COPY_SIZE, read_trace, write_trace
 from .version import VERSION
 
@@ -152,7 +152,7 @@ class Trace:
         return (
             f"Trace({self.model['name']}, {self.question!r}, {type(self.method).__name__}\n"
             f"  {updates_text(len(self) - 1)}, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
-            f"share in region {first.share:.1%} -> {last.share:.1%}\n"
+            f"share {short(where_text(self.regions))} {first.share:.1%} -> {last.share:.1%}\n"
             f"  maps {layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}\n"
             f"  answers {first.answer!r} -> {last.answer!r})"
         )

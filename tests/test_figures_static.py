@@ -208,3 +208,25 @@ def test_figures_load_plotly_only_when_drawn():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
     )
+
+
+def test_curves_show_intervals_also_in_their_static_copy():
+    ends = np.array([[40.0, 60.0], [70.0, 95.0]])
+    figure = figures.curves({"a": ([0, 1], np.array([50.0, 85.0]), ends), "b": ([0, 1], [1, 2])}, "T", "right, %")
+    assert np.allclose(figure.data[0].error_y.array, [10, 10])
+    assert np.allclose(figure.data[0].error_y.arrayminus, [10, 15])
+    assert figure.data[1].error_y.array is None
+    assert "85 (70 to 95)" in figure._static
+    with pytest.raises(cm.SettingsError, match="intervals"):
+        figures.curves({"a": ([0, 1], [50.0, 85.0], [1, 2])}, "T", "right, %")
+
+
+def test_of_a_point_attention_is_counted_near_the_mark(mllm, prompt):
+    """In words everywhere, as a point has no inside."""
+    grid = region_share(cm.capture_attention(mllm, prompt), cm.Point(20, 20))
+    assert "share near mark" in repr(grid)
+    for text in (grid._repr_html_(), figures.head_grid(grid).to_json()):
+        assert "near" in text
+        assert "in the region" not in text
+    trace = cm.optimize(mllm, prompt, cm.Point(20, 20), cm.ControlMLLM(steps=1))
+    assert "share near mark" in repr(trace)

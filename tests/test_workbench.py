@@ -668,3 +668,12 @@ def test_what_is_wrong_with_the_settings_is_said_once_prepared_again(bench):
     with pytest.raises(cm.CmllmError, match="zebra"):
         bench.run()
     assert "zebra" in message(bench)
+
+
+def test_a_new_run_no_longer_says_that_the_last_one_was_saved(mllm, example, box, tmp_path):
+    bench = Workbench(mllm, example.image, regions=box, method=cm.ControlMLLM(steps=1))
+    bench.run()
+    bench.save(tmp_path / "first.safetensors")
+    assert "first.safetensors" in bench._saved.value
+    bench.run()
+    assert bench._saved.value == ""

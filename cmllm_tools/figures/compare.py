@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from ..display import card
@@ -38,30 +39,43 @@ if TYPE_CHECKING:
 _MARKED = 30
 
 
-def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: str = "") -> Figure:
+Line = tuple[Values, Values] | tuple[Values, Values, np.ndarray]
+
+
+def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure:
     """Curves of several runs or settings in one picture.
 
     Args:
-        lines: name -> (positions, values), up to 36 that differ in look.
+        lines: name -> (positions, values), up to 36 that differ in look; or (positions, values, intervals), where
+            intervals (point, 2) are the low and high ends of a bar through each point.
         x, y: names of the axes.
         title: of the figure.
 
     Raises:
-        SettingsError: for lines that are not named, or not pairs of as many positions as values, and names of axes that are
-            no texts.
+        SettingsError: for lines that are not named, or not of as many positions as values, with intervals of another shape,
+            and for names of axes that are no texts.
     """
     must_be(lines, Mapping, "The lines of curves", "{name: (positions, values)}")
     for what, text in (("The x axis", x), ("The y axis", y), ("The title", title)):
         kind_of(text, str, f"{what} of curves must be a text")
     drawn = {kind_of(name, str, "The name of a line must be a text"): _line(name, line) for name, line in lines.items()}
     go = graph_objects()
-    figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(drawn, x)))
-    for at, (name, (positions, values)) in enumerate(drawn.items()):
+    listed = {name: _listed(*line) for name, line in drawn.items()}
+    figure = new_figure(card(f"{title}: {y}" if title else y, [], *value_tables(listed, x)))
+    for at, (name, (positions, values, intervals)) in enumerate(drawn.items()):
         mode = "lines+markers" if len(positions) <= _MARKED else "lines"
         label = written(name, TEXT, 12)
         hover = f"{label}<br>%{{x}}: %{{y:.4g}}<extra></extra>"
         figure.add_trace(
-            go.Scatter(x=positions, y=values, name=legend_name(name), mode=mode, hovertemplate=hover, **look(at))
+            go.Scatter(
+                x=positions,
+                y=values,
+                error_y=_bars(values, intervals),
+                name=legend_name(name),
+                mode=mode,
+                hovertemplate=hover,
+                **look(at),
+            )
         )
     figure.update_xaxes(title=written(x, TEXT, 1))
     figure.update_yaxes(title=written(y, 280, 1))
@@ -70,10 +84,13 @@ def curves(lines: Mapping[str, tuple[Values, Values]], x: str, y: str, title: st
     return figure
 
 
-def _line(name: str, line: object) -> tuple[list[float], list[float | None]]:
-    """Positions and values of a line, None where it has a gap."""
-    if not isinstance(line, tuple | list) or len(line) != 2:
-        raise SettingsError(f"Each line of curves must be a pair (positions, values); {shown(name)} is not.")
+def _line(name: str, line: object) -> tuple[list[float], list[float | None], np.ndarray | None]:
+    """Positions and values of a line, None where it has a gap, and intervals (point, 2) where it has them."""
+    if not isinstance(line, tuple | list) or len(line) not in (2, 3):
+        raise SettingsError(
+            "Each line of curves must be a pair (positions, values), or have intervals (point, 2) too; "
+            f"{shown(name)} is not."
+        )
     what = f"the positions of {shown(name)}"
     positions = [number(each, f"Each of {what}") for each in several(line[0], f"{what} must be several numbers")]
     values = list(numbers_or_gaps(line[1], f"the values of {shown(name)}"))
@@ -81,7 +98,35 @@ def _line(name: str, line: object) -> tuple[list[float], list[float | None]]:
         raise SettingsError(
             f"A line must have as many positions as values; {shown(name)} has {len(positions)} and {len(values)}."
         )
-    return positions, values
+    return positions, values, None if len(line) == 2 else _intervals(name, line[2], len(values))
+
+
+def _intervals(name: str, given: Any, count: int) -> np.ndarray:
+    rows = [tuple(numbers_or_gaps(row, f"an interval of {shown(name)}")) for row in several(given, "Intervals are pairs")]
+    if len(rows) != count or any(len(row) != 2 for row in rows):
+        raise SettingsError(
+            f"Each line of curves must have intervals (point, 2), or none; those of {shown(name)} are not so."
+        )
+    return np.array(rows, float)
+
+
+def _bars(values: Sequence[float | None], intervals: np.ndarray | None) -> dict[str, Any] | None:
+    """Intervals as plotly draws them: by how far they reach from the point."""
+    if intervals is None:
+        return None
+    middle, (low, high) = np.array(values, float), intervals.T
+    reach = {"array": (high - middle).tolist(), "arrayminus": (middle - low).tolist()}
+    return {**reach, "symmetric": False, "thickness": 1, "width": 2}
+
+
+def _listed(
+    positions: Sequence[float], values: Sequence[float | None], intervals: np.ndarray | None
+) -> tuple[Sequence[float], Sequence[float | None] | list[str]]:
+    """A line for a table; its intervals stand behind its values."""
+    if intervals is None:
+        return positions, values
+    ends = zip(np.array(values, float), intervals, strict=True)
+    return positions, [f"{value:.4g} ({low:.4g} to {high:.4g})" for value, (low, high) in ends]
 
 
 def token_weights(

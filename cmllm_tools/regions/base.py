@@ -86,6 +86,11 @@ def where_text(regions: Iterable[Region]) -> str:
     return "in the region"
 
 
+def short(where: str) -> str:
+    """The words of `where_text` for a repr or the head of a column."""
+    return where.replace("the ", "")
+
+
 def coordinates(values: Iterable[Any], needs: str) -> tuple[float, ...]:
     """Plain finite numbers, whole ones kept whole; RegionError with these words for anything else."""
     values = several(values, needs, RegionError)

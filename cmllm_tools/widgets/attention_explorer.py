@@ -18,7 +18,7 @@ from ..models.batch import answer_of, followed_by
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from ..regions import Regions, as_regions
+from ..regions import Regions, as_regions, where_text
 from ..strict import flag, whole_number_or_none
 from ..trace import COPY_SIZE
 from .checked import Checked
@@ -187,6 +187,7 @@ class AttentionExplorer(MapWidget):
             "presets": [[name, list(prompt.positions(queries))] for name, queries in presets.items()],
             "layers": list(attention.layers),
             "heads": list(attention.heads),
+            "where": where_text(self.regions),
             "uniform": None if self._target is None else self._target.share(torch.ones(len(prompt.layout))).item(),
         }
 
@@ -210,7 +211,7 @@ class AttentionExplorer(MapWidget):
         ]
         if self.shown["inside"] is not None:
             inside, uniform = self.shown["inside"][cell], self.data["uniform"]
-            facts.append(("", f"{inside:.1%} of that in the region (uniform attention: {uniform:.1%})"))
+            facts.append(("", f"{inside:.1%} of that {where_text(self.regions)} (uniform attention: {uniform:.1%})"))
         return facts
 
     def _static(self) -> str:
@@ -225,7 +226,7 @@ class AttentionExplorer(MapWidget):
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )
         shares = np.reshape(self.shown["inside"] or self.shown["on_image"], (1 + len(layers), 1 + len(heads)))[1:, 1:]
-        by_head = head_picture(shares, layers, heads, "in the region" if self.regions else "on the image")
+        by_head = head_picture(shares, layers, heads, where_text(self.regions) if self.regions else "on the image")
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 

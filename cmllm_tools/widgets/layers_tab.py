@@ -11,6 +11,7 @@ from ..analysis.sweep import Choice, Sweep
 from ..errors import CmllmError, DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..notation import layers_text
 from ..regions import Regions
 from ..strict import kind_of
 from ..trace import Trace
@@ -107,6 +108,10 @@ class LayersTab(ipw.VBox):
         self._stale.clear()
         replace_children(self._box, self.explorer)
         self._use.disabled = False
+        low, high = self._settings.method.layers or (0, 1)
+        if 1 < high - low < self._mllm.layers:
+            window = layers_text(range(low, high))
+            self._message.say(f"The mean of all layers; the settings have {window}: click one of them in the grid.")
         return self.explorer
 
     def _explored(self) -> AttentionExplorer:

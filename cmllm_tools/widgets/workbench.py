@@ -253,6 +253,8 @@ class Workbench(Panel):
             return False
         self._run = self._reason = self.error = None
         self._message.clear()
+        # What was saved is not what will be shown.
+        self._saved.clear()
         self._progress.value, self._status.value = 0, "preparing"
         self._stop.disabled = False
         return True
