@@ -119,7 +119,7 @@ def test_the_wrong_kind_of_thing_is_told_in_words(mllm, prompt, box):
         (lambda: figures.before_after(None), "must be a Trace"),
         (lambda: figures.energy_curve([1]), "must be a Trace"),
         (lambda: figures.curves([1], "x", "y"), "must be a Mapping"),
-        (lambda: figures.curves({"a": [1, 2, 3]}, "x", "y"), "pair"),
+        (lambda: figures.curves({"a": [1, 2, 3, 4]}, "x", "y"), "pair"),
         (lambda: figures.token_weights(prompt, image, {"a": box}), "must be a VisualTokenLayout"),
         (lambda: figures.token_weights(layout, image, {}), "at least one"),
         (lambda: figures.sinks_on_image(attention), "must be a Sinks"),

@@ -106,12 +106,13 @@ class LayersTab(ipw.VBox):
             self.explorer = self._again(self._explored)
             self._seen, self._followed = self._shown(), self._settings.method.queries
         self._stale.clear()
-        replace_children(self._box, self.explorer)
-        self._use.disabled = False
         low, high = self._settings.method.layers or (0, 1)
-        if 1 < high - low < self._mllm.layers:
-            window = layers_text(range(low, high))
-            self._message.say(f"The mean of all layers; the settings have {window}: click one of them in the grid.")
+        window = (
+            f"The mean of all layers; the settings have {layers_text(range(low, high))}: click one of them in the grid."
+        )
+        said = [hint(window)] if 1 < high - low < self._mllm.layers else []
+        replace_children(self._box, *said, self.explorer)
+        self._use.disabled = False
         return self.explorer
 
     def _explored(self) -> AttentionExplorer:
