@@ -102,12 +102,11 @@ def _line(name: str, line: object) -> tuple[list[float], list[float | None], np.
 
 
 def _intervals(name: str, given: Any, count: int) -> np.ndarray:
-    rows = [tuple(numbers_or_gaps(row, f"an interval of {shown(name)}")) for row in several(given, "Intervals are pairs")]
+    what = f"Each line of curves must have intervals (point, 2), or none; those of {shown(name)} are others"
+    rows = [several(row, what) for row in several(given, what)]
     if len(rows) != count or any(len(row) != 2 for row in rows):
-        raise SettingsError(
-            f"Each line of curves must have intervals (point, 2), or none; those of {shown(name)} are not so."
-        )
-    return np.array(rows, float)
+        raise SettingsError(f"{what}.")
+    return np.array([tuple(numbers_or_gaps(row, f"the intervals of {shown(name)}")) for row in rows], float)
 
 
 def _bars(values: Sequence[float | None], intervals: np.ndarray | None) -> dict[str, Any] | None:

@@ -85,11 +85,11 @@ class LayersTab(ipw.VBox):
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
         self._message, self._stale = Messages(), Messages()
-        self._box, self._found = ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
+        self._note, self._box, self._found = ipw.VBox(), ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
         self._use.on_click(lambda _: self._do(self.use))
         row = ipw.HBox([self._when, self._look, self._use, self._message], layout=ipw.Layout(flex_flow="row wrap"))
-        super().__init__([row, self._stale, self._box, self._found])
+        super().__init__([row, self._stale, self._note, self._box, self._found])
 
     def _do(self, action: Callable[[], Any]) -> None:
         in_thread_of(self._loop, self._attempt, action, self._message)
@@ -107,11 +107,9 @@ class LayersTab(ipw.VBox):
             self._seen, self._followed = self._shown(), self._settings.method.queries
         self._stale.clear()
         low, high = self._settings.method.layers or (0, 1)
-        window = (
-            f"The mean of all layers; the settings have {layers_text(range(low, high))}: click one of them in the grid."
-        )
-        said = [hint(window)] if 1 < high - low < self._mllm.layers else []
-        replace_children(self._box, *said, self.explorer)
+        window = f"The mean of all layers; the settings have {layers_text(range(low, high))}: click one of them."
+        replace_children(self._note, *[hint(window)] * (1 < high - low < self._mllm.layers))
+        replace_children(self._box, self.explorer)
         self._use.disabled = False
         return self.explorer
 
