@@ -11,6 +11,9 @@ TIMM := 1.0.31
 # The lower bound in pyproject.toml.
 TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
+# Tests in two processes, or one where there is one core only. Who is done takes over the last tests of who is not, so that
+# neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
+PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
 .PHONY: help venv vision demo lab check test bound notebooks train heldout picture families lock clean
 
@@ -51,13 +54,13 @@ check: venv
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
 test: venv vision
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -q $(PARALLEL)
 	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py
 
 bound:

@@ -18,11 +18,14 @@ Fact = tuple[str, str]
 # Polylines (x, y) in pixels of the image, and whether their points are to be marked.
 Outline = tuple[Sequence[Sequence[tuple[float, float]]], bool]
 
-# Viridis, from little to much: perceptually uniform, and told apart with any colour vision.
-VIRIDIS = ("440154", "482878", "3e4989", "31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
-OPACITY = 0.85
-# The opacity rises steeply, so that a tenth of the maximum is seen already.
-RISE = 0.4
+# Viridis, from little to much: perceptually uniform, and told apart with any colour vision. Without its darkest third,
+# which over a photograph is a shade and no colour.
+VIRIDIS = ("31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
+# How strongly a map is drawn. The opacity rises steeply, so that a tenth of the maximum is seen already.
+OPACITY, RISE = 0.8, 0.4
+# The photograph below a map of full strength loses its colour, so that green shows on green, and this much of its
+# brightness; where the model does not look, this much of what is left. Widgets have the same from `picture_data`.
+DIM, SHADE = 0.2, 0.6
 # Okabe and Ito's blue, vermilion, green, purple and orange, told apart with any colour vision, and a grey for their black,
 # which is not seen on black.
 BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#808080"
@@ -33,12 +36,12 @@ BAR_WIDTH = 80
 # Longest side of a picture, in pixels: as shown, and as drawn, so that lines stay sharp on dense screens. One of extreme
 # shape is up to twice as long, or it would be a strip.
 SHOWN, DRAWN = 220, 440
-# What is left of a photograph's colour and brightness under a map, and of its brightness where the model does not look.
-COLOR, BRIGHT, UNSEEN = 0.3, 0.6, 0.25
 # Pixels of the copy of an image that a figure holds, and its longest side.
 COPY_PIXELS, COPY_SIDE = 512 * 512, 1024
 # A picture that is larger than this as PNG (a photograph) is stored as JPEG.
 PNG_BYTES = 24_000
+# Pictures in a row: more are wider than a notebook's output in a window of 700 px.
+COLUMNS = 2
 # Longer values are folded.
 FOLD = 240
 
@@ -64,11 +67,13 @@ def one_line(name: str, facts: Iterable[Fact]) -> str:
 
 
 def card(title: str, facts: Iterable[Fact], *pictures: Html, below: Html | None = None) -> Html:
-    """A result: its title, pictures side by side, and a table of facts beside them."""
-    rows = "".join(_fact_row(label, value) for label, value in facts)
-    cells = [*pictures, f"<table>{rows}</table>"] if rows else pictures
-    row = "".join(f"<td {_TOP}>{cell}</td>" for cell in cells)
-    beside = f"<table><tr>{row}</tr></table>" if row else ""
+    """A result: its title, pictures side by side, COLUMNS in a row, and a table of facts beside the first."""
+    listed = "".join(_fact_row(label, value) for label, value in facts)
+    rows = [list(pictures[at : at + COLUMNS]) for at in range(0, len(pictures), COLUMNS)] or [[]]
+    if listed:
+        rows[0].append(Html(f"<table>{listed}</table>"))
+    body = "".join(f"<tr>{''.join(f'<td {_TOP}>{cell}</td>' for cell in row)}</tr>" for row in rows if row)
+    beside = f"<table>{body}</table>" if body else ""
     return Html(f"<div><b>{html(title)}</b>{beside}{below or ''}</div>")
 
 
@@ -155,7 +160,7 @@ def small(image: Image.Image) -> Image.Image:
 
 
 def dimmed(image: Image.Image, low: np.ndarray, high: np.ndarray) -> Image.Image:
-    """An RGB image for a map to lie on: pale and dark, so that the map's colours are the brightest ones.
+    """An RGB image for a map to lie on: pale, so that the map's colours are the only strong ones.
 
     Args:
         image: RGB.
@@ -163,9 +168,9 @@ def dimmed(image: Image.Image, low: np.ndarray, high: np.ndarray) -> Image.Image
     """
     colors = np.asarray(image, np.float32)
     grey = colors @ np.array([0.299, 0.587, 0.114], np.float32)
-    pale = (COLOR * colors + (1 - COLOR) * grey[..., None]) * BRIGHT
+    pale = ((1 - OPACITY) * colors + OPACITY * grey[..., None]) * (1 - DIM * OPACITY)
     (x0, y0), (x1, y1) = np.maximum(np.round(low), 0).astype(int), np.maximum(np.round(high), 0).astype(int)
-    dark = pale * (UNSEEN / BRIGHT)
+    dark = pale * (1 - SHADE)
     dark[y0:y1, x0:x1] = pale[y0:y1, x0:x1]
     return Image.fromarray(dark.astype(np.uint8))
 
@@ -180,6 +185,8 @@ def palette() -> np.ndarray:
 
 
 _TOP = 'valign="top" align="left" style="vertical-align:top;text-align:left"'
+# Beside pictures there may be little room, also for a long name.
+_VALUE = 'align="left" style="text-align:left;overflow-wrap:anywhere"'
 _LEFT, _RIGHT = ('align="left" style="text-align:left"', 'align="right" style="text-align:right"')
 
 
@@ -189,7 +196,7 @@ def _fact_row(label: str, value: str) -> str:
         text = Html(f"<details><summary>{html(value[: FOLD // 2])} ...</summary>{text}</details>")
     if not label:
         return f'<tr><td colspan="2" {_LEFT}>{text}</td></tr>'
-    return f"<tr><th {_LEFT}>{html(label)}</th><td {_LEFT}>{text}</td></tr>"
+    return f"<tr><th {_LEFT}>{html(label)}</th><td {_VALUE}>{text}</td></tr>"
 
 
 @cache

@@ -28,7 +28,7 @@ class CaptureError(CmllmError, ValueError):
 
 
 class NotFiniteError(CaptureError):
-    """Attention that is not finite: numbers have overflowed in the model."""
+    """Attention or logits that are not finite: numbers have overflowed in the model."""
 
 
 class OptimizationError(CmllmError, RuntimeError):

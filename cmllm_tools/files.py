@@ -141,15 +141,24 @@ def held(path: str | PathLike) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def said(path: object) -> str:
-    """A path for a message: half characters escaped, and cut in the middle where it is long."""
+def existing(path: object) -> Path | None:
+    """The path, with the home folder filled in, where something is there; None for nothing, or what can name nothing."""
+    try:
+        found = Path(path).expanduser()  # type: ignore[arg-type]  # what is none raises
+        return found if found.exists() else None
+    except (OSError, ValueError, TypeError, RuntimeError):
+        return None
+
+
+def said(path: object, most: int = 200) -> str:
+    """A path, or an error, for a message: half characters escaped, and cut in the middle where it is long."""
     text = (
         (str(path) if isinstance(path, str | PathLike | BaseException) else shown(path))
         .encode("utf-8", "backslashreplace")
         .decode()
         .replace("\0", "\\0")
     )
-    return text if len(text) <= 200 else f"{text[:120]}...{text[-70:]}"
+    return text if len(text) <= most else f"{text[: most - 80]}...{text[-70:]}"
 
 
 def _target(given: str | PathLike) -> tuple[Path, Path]:

@@ -20,8 +20,12 @@ from .strict import shown
 
 # Beyond this ratio of sides the short side holds no content after any model's resize.
 MAX_ASPECT = 200
+# Fractions that a filter has carried beyond 1 are below it; of 0..255 they would be an image that is all but black.
+_OVERSHOT = 2
 # One step of 8 bits in 16.
 _SIXTEEN = 257
+# Characters of a path in a message.
+_PATH = 76
 # What Pillow raises for files that are cut, damaged or made to mislead.
 _UNREADABLE = (
     OSError,
@@ -58,6 +62,8 @@ def read_image(image: ImageSource) -> Image.Image:
     image = _with_area(open_image(image))
     try:
         return _laid_on_white(image).convert("RGB")
+    except ImageError:
+        raise
     except _UNREADABLE as error:
         raise ImageError(
             f"An image in {image.mode} mode cannot be turned into RGB: {error}. Convert it first: image.convert('RGB')."
@@ -74,22 +80,29 @@ def open_image(image: ImageSource) -> Image.Image:
         return _from_array(image)
     name = "The image"
     try:
-        if not isinstance(image, Image.Image):
-            name, opened = _opened(image)
-            image = Image.open(opened)
-        frames = getattr(image, "n_frames", 1)
-        # The further frames of a camera's JPEG are no pictures of their own.
-        if frames > 1 and image.tell() == 0 and image.format != "MPO":
-            warnings.warn(f"{name} has {frames} frames; the first is taken.", stacklevel=3)
-        # Before the pixels are loaded: an image without any cannot be.
-        if 0 in image.size:
-            _with_area(image)
-        image.load()
-        return ImageOps.exif_transpose(image)
+        if isinstance(image, Image.Image):
+            return _upright(image, name)
+        name, opened = _opened(image)
+        # Pillow itself keeps a file open that could have further frames.
+        with Image.open(opened) as file:
+            return _upright(file, name)
     except ImageError:
         raise
     except _UNREADABLE as error:
         raise ImageError(f"{name} cannot be read as an image: {reason(error)}") from error
+
+
+def _upright(image: Image.Image, name: str) -> Image.Image:
+    """A copy of the first frame, loaded and turned as its EXIF says."""
+    frames = getattr(image, "n_frames", 1)
+    # The further frames of a camera's JPEG are no pictures of their own.
+    if frames > 1 and image.tell() == 0 and image.format != "MPO":
+        warnings.warn(f"{name} has {frames} frames; the first is taken.", stacklevel=4)
+    # Before the pixels are loaded: an image without any cannot be.
+    if 0 in image.size:
+        _with_area(image)
+    image.load()
+    return ImageOps.exif_transpose(image)
 
 
 def array_of(tensor: Any) -> np.ndarray:
@@ -148,7 +161,7 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         scaled = values / _SIXTEEN
     elif values.dtype.kind == "f" and low >= 0 and high <= 1:
         scaled = values * 255.0
-    elif low >= 0 and high <= 255:
+    elif low >= 0 and high <= 255 and not (values.dtype.kind == "f" and high < _OVERSHOT):
         scaled = values
     else:
         raise ImageError(
@@ -183,7 +196,8 @@ def _opened(source: Any) -> tuple[str, Any]:
 
 
 def _file(text: str) -> tuple[str, Path]:
-    named = shown(text)[1:-1]
+    # Of a long path the end, where the name is.
+    named = shown(text if len(text) <= _PATH else f"..{text[-_PATH:]}")[1:-1]
     try:
         path = Path(text).expanduser()
         if not path.exists():

@@ -55,6 +55,11 @@ class VisualTokenLayout:
         object.__setattr__(self, "boxes", _corners(self.boxes))
         kind_of(self.rule, str, "The rule of a layout must be its name", UnsupportedModelError)
         flag(self.merged, "merged", UnsupportedModelError)
+        if grid[0] * grid[1] > most_cells(len(self.boxes)):
+            raise UnsupportedModelError(
+                f"A layout's grid must not have many times more cells than visual tokens; got {_by(grid)} "
+                f"cells for {len(self.boxes)} tokens."
+            )
         if not self.merged and len(self.boxes) != self.grid[0] * self.grid[1]:
             raise UnsupportedModelError(
                 f"A layout needs one box for each cell of its grid {self.grid}; got {len(self.boxes)} boxes."
@@ -212,6 +217,11 @@ class VisualTokenLayout:
         if missing := {"image_size", "boxes", "grid", "rule"} - data.keys():
             raise UnsupportedModelError(f"A stored layout must have {', '.join(sorted(missing))}; got {shown(data)}.")
         return cls(data["image_size"], data["boxes"], data["grid"], data["rule"], data.get("merged", False))
+
+
+def most_cells(tokens: int) -> int:
+    """Cells of the largest grid that so many visual tokens are shown on: a map is made with a value for each of both."""
+    return 16 * tokens + 4096
 
 
 def fixed_grid(

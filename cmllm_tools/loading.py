@@ -8,21 +8,39 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForImageTextToText
 from transformers.utils import logging
 
 from .attention.self_check import self_check
 from .errors import UnsupportedModelError
+from .files import existing, said
 from .models.embedded import EMBEDDED_MODEL
 from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
 from .models.undisturbed import unaffected
+from .strict import flag, kind_of, one_of, shown
 
 # What transformers raises for a checkpoint or an option that it cannot use.
-_NOT_LOADED = (OSError, ValueError, ImportError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError)
+_NOT_LOADED = (
+    *(
+        OSError,
+        ValueError,
+        ImportError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+        AssertionError,
+    ),
+    *(SafetensorError, StrictDataclassError),
+)
 _SHOWN_KEYS = 3
+# Characters of what transformers says that are shown.
+_LONGEST = 700
 
 
 @unaffected(gradient=True)
@@ -53,6 +71,11 @@ def load(
     Warns:
         UserWarning: for weights of a checkpoint that the model has no place for.
     """
+    one_of(layout, "layout", ("table", "probe"), UnsupportedModelError)
+    trust_remote_code = flag(trust_remote_code, "trust_remote_code", UnsupportedModelError)
+    check = None if check is None else flag(check, "check", UnsupportedModelError)
+    if revision is not None:
+        kind_of(revision, str, "A revision must be a text", UnsupportedModelError)
     held = _held(model)
     if held is None:
         mllm = _loaded(model, revision, trust_remote_code, layout, options)
@@ -107,7 +130,8 @@ def _loaded(
         if layout == "table":
             # Before gigabytes of weights are fetched.
             family_for(config)
-        wanted = {**common, **options, "output_loading_info": True}
+        # A weight of another shape is refused below, by name.
+        wanted = {**common, "ignore_mismatched_sizes": True, **options, "output_loading_info": True}
         with _without_bar(model is None):
             loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
         processor = load_processor(source, config.model_type, **common)
@@ -116,7 +140,7 @@ def _loaded(
             raise
         raise UnsupportedModelError(
             f"A model must be a hub id or a folder with an image-text-to-text checkpoint and its processor; "
-            f"{source} cannot be loaded: {error}"
+            f"{said(source)} cannot be loaded: {said(error, _LONGEST)}"
         ) from error
     _check_weights(source, loaded, found)
     name = "embedded" if model is None else str(model)
@@ -126,17 +150,13 @@ def _loaded(
 def _source(model: str | PathLike) -> str | Path:
     """A folder, or what the hub may know by that name."""
     if not str(model).strip():
-        raise UnsupportedModelError(f"A model must be a hub id or a folder; got {str(model)!r}.")
-    try:
-        path = Path(model).expanduser()
-    except RuntimeError:
-        # No user has that home.
-        return str(model)
-    if path.is_file():
+        raise UnsupportedModelError(f"A model must be a hub id or a folder; got {shown(model)}.")
+    path = existing(model)
+    if path is not None and path.is_file():
         raise UnsupportedModelError(
-            f"A model must be the folder of a checkpoint, with its config and processor; got the file {path}."
+            f"A model must be the folder of a checkpoint, with its config and processor; got the file {said(path)}."
         )
-    return path if path.is_dir() else str(model)
+    return path if path is not None and path.is_dir() else str(model)
 
 
 def _check_weights(source: str | Path, model: Any, found: dict[str, Any]) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from . import figures
 from .display import Html
-from .errors import TraceError
+from .errors import SettingsError, TraceError
 from .files import write_text
 from .referring.trace import Step, Trace
+from .regions import short, where_text
+from .strict import kind_of, several, shown
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -36,7 +38,7 @@ _REPORT = """{% extends "page" %}{% block body %}
 <tr><th>after</th><td>{{ after }}</td></tr></table>
 {{ player }}
 <h2>Steps</h2>
-<table><tr><th>step</th><th>energy</th><th>share in region</th><th>latent norm</th><th>gradient norm</th><th>seconds</th>
+<table><tr><th>step</th><th>energy</th><th>share {{ where }}</th><th>latent norm</th><th>gradient norm</th><th>seconds</th>
 <th>answer</th></tr>
 {% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
 {% endfor %}</table>
@@ -50,8 +52,9 @@ def report_html(trace: Trace) -> str:
     """The page as a string; plotly.js is inlined once.
 
     Raises:
-        TraceError: for a trace without steps.
+        TraceError: for what is no trace, or one without steps.
     """
+    kind_of(trace, Trace, "A report is of a Trace, from optimize or Trace.load", TraceError)
     if not trace.steps:
         raise TraceError("A report needs a trace with at least one step; this one has none.")
     settings = {
@@ -74,6 +77,7 @@ def report_html(trace: Trace) -> str:
             after=answers[1],
             player=Html(player),
             rows=[_row(step) for step in trace.steps],
+            where=short(where_text(trace.regions)),
             stopped=trace.stopped,
             settings=json.dumps(settings, indent=1),
         )
@@ -90,6 +94,9 @@ def write_report(trace: Trace, path: str | PathLike) -> Path:
     return write_text(path, report_html(trace))
 
 
+_PARTS = "A page's parts must be several texts, results' _repr_html_() or figures"
+
+
 def write_page(title: str, parts: Sequence[Any], path: str | PathLike) -> Path:
     """Write a page of static HTML and plotly figures; plotly.js is inlined once.
 
@@ -100,7 +107,13 @@ def write_page(title: str, parts: Sequence[Any], path: str | PathLike) -> Path:
 
     Raises:
         OutputError: when the file cannot be written.
+        SettingsError: for parts that are none of these, or a title that is no text.
     """
+    kind_of(title, str, "A page's title must be a text")
+    parts = several(parts, _PARTS)
+    for part in parts:
+        if not isinstance(part, str) and not callable(getattr(part, "to_html", None)):
+            raise SettingsError(f"{_PARTS}; got {shown(part)}.")
     drawn = [part for part in parts if not isinstance(part, str)]
     body = [
         part if isinstance(part, str) else Html(part.to_html(full_html=False, include_plotlyjs=part is drawn[0]))

@@ -6,7 +6,7 @@ back from here can be compared, saved as JSON and used again.
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from math import isfinite
+from math import isfinite, isnan
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -31,6 +31,13 @@ def whole_number(
     if not isinstance(value, Integral) or isinstance(value, bool | np.bool_) or not _within(value, least, most):
         raise error(f"{what} must be a whole number{_bounds(least, most)}; got {shown(value)}.")
     return int(value)
+
+
+def whole_number_or_none(
+    value: object, what: str, least: int | None = None, most: int | None = None, error: type[CmllmError] = SettingsError
+) -> int | None:
+    """`whole_number`, or None where that stands for something of its own."""
+    return None if value is None else whole_number(value, what, least, most, error)
 
 
 def several(values: object, what: str, error: type[CmllmError] = SettingsError) -> tuple[Any, ...]:
@@ -109,6 +116,19 @@ def number(
         and_most = f" and at most {most:g}" if bounds and most is not None else ""
         raise error(f"{what} must be a finite number{bounds + and_most or _bounds(least, most)}; got {shown(value)}.")
     return found
+
+
+def numbers_or_gaps(values: object, what: str, error: type[CmllmError] = SettingsError) -> tuple[float | None, ...]:
+    """Several numbers, and None where there is none, which nan stands for too.
+
+    Raises:
+        error: for anything else.
+    """
+    found = [_plain(value) for value in several(values, f"{what} must be several numbers", error)]
+    gaps = [value is None or (isinstance(value, float | np.floating) and bool(isnan(value))) for value in found]
+    return tuple(
+        None if gap else number(value, f"Each of {what}", error=error) for value, gap in zip(found, gaps, strict=True)
+    )
 
 
 def flag(value: object, what: str, error: type[CmllmError] = SettingsError) -> bool:

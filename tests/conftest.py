@@ -11,9 +11,13 @@ import cmllm_tools as cm
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.embedded import DEMO_SCENE, HELDOUT
 
-torch.manual_seed(0)
 # The models are tiny: a second thread costs more than it brings, and much more on a busy machine.
 torch.set_num_threads(1)
+
+
+def pytest_runtest_setup():
+    """Before the fixtures of each test: its figures hang on no test before it, and it may run alone or in any process."""
+    torch.manual_seed(0)
 
 
 PLUS = cm.ControlMLLMPlus(steps=3)

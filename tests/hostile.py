@@ -1,13 +1,19 @@
 """What nobody means to give: values of every kind that is none of those asked for, made anew for each call."""
 
 import io
+import os
+import warnings
 from decimal import Decimal
 from fractions import Fraction
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
 from PIL import Image
+
+import cmllm_tools as cm
 
 
 class Raising:
@@ -72,3 +78,49 @@ _MAKERS = {
     "pictures": (lambda: Image.new("RGB", (0, 5)), lambda: Image.new("1", (1, 1))),
 }
 MAKERS = [make for makers in _MAKERS.values() for make in makers]
+
+# Of each call in the quick form; CMLLM_HOSTILE=500 tries that many instead, other ones in each run.
+EXAMPLES = int(os.environ.get("CMLLM_HOSTILE", "0"))
+
+
+def own_error_or_result(call, arguments, name, make):
+    """Call with one hostile argument; the result, or None after an error of the package's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return call(**{**arguments, name: make()})
+        except cm.CmllmError as error:
+            # It can be printed, and is no longer than one reads.
+            assert len(str(error).encode()) < 1000
+
+
+def tried(calls, examples, state=lambda: None):
+    """Try each of the calls with so many hostile arguments, the same in every run; `state` is to be what it was."""
+    faults = []
+    for name, (call, arguments) in calls.items():
+        try:
+            _tried(call, arguments, examples, state)
+        except Exception as fault:
+            fault.add_note(name)
+            faults.append(fault)
+    if faults:
+        raise ExceptionGroup(f"raw errors of {len(faults)} calls", faults)
+
+
+def _tried(call, arguments, examples, state):
+    @settings(
+        max_examples=EXAMPLES or examples,
+        derandomize=not EXAMPLES,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+        # Sampled values have nothing to shrink to.
+        phases=[Phase.generate],
+    )
+    @given(name=st.sampled_from(list(arguments)), make=st.sampled_from(MAKERS))
+    def one(name, make):
+        before = state()
+        own_error_or_result(call, arguments, name, make)
+        assert state() == before
+
+    one()

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -12,8 +12,7 @@ from cmllm_tools.analysis.layers import PLACES, moved_over
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
-    return mllm, mllm.prepare(image, "what is the red object ?")
+    return mllm, mllm.prepare(noise((64, 64)), "what is the red object ?")
 
 
 # 64 px are cut into 4 x 4 tokens of 16 px.

@@ -1,8 +1,8 @@
-import numpy as np
 import pytest
 import torch
 from conftest import assert_same, snapshot
 from PIL import Image
+from tests_support import noise
 from tiny_families import TINY
 from tiny_models import tiny_llava
 
@@ -16,8 +16,7 @@ from cmllm_tools.models.replay import latent_added
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8))
-    return mllm, mllm.prepare(image, "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 def eager(mllm, prompt, latent):

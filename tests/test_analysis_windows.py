@@ -21,6 +21,9 @@ from cmllm_tools.referring.loop import steer_together
 
 CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("object",))]
 
+# Of a sweep of one run. Where it says nothing of `most`, a sweep measures first what a step takes: that takes longest here.
+ONE = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "most": 4, "progress": False}
+
 
 @pytest.fixture(scope="module")
 def examples():
@@ -139,9 +142,8 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
 
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):
     path = tmp_path / "sweep.json"
-    settings = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "progress": False}
-    first = sweep_windows(mllm, examples[:2], path=path, **settings)
-    second = sweep_windows(mllm, [examples[2], examples[0]], path=path, **settings | {"progress": True})
+    first = sweep_windows(mllm, examples[:2], path=path, **ONE)
+    second = sweep_windows(mllm, [examples[2], examples[0]], path=path, **ONE | {"progress": True})
     assert "1/1" in capsys.readouterr().err
     assert second.done == len(second.examples) == 2
     np.testing.assert_array_equal(second.values[:, :, 1], first.values[:, :, 0])
@@ -156,7 +158,8 @@ def test_the_right_answer_is_compared_with_those_that_were_given(mllm, examples,
     own = example.alternatives[0]
     asked = replace(example, alternatives=("zebra",))
     monkeypatch.setattr(mllm, "generate", lambda *_, **__: own)
-    sweep = sweep_windows(mllm, [asked], [(5, 6)], ["last"], cm.ControlMLLMPlus(steps=1, step_size=1e-6), progress=False)
+    method = cm.ControlMLLMPlus(steps=1, step_size=1e-6)
+    sweep = sweep_windows(mllm, [asked], [(5, 6)], ["last"], method, most=1, progress=False)
     prompt = mllm.prepare(example.image, example.question)
     zero = torch.zeros_like(prompt.zero_latent())[None]
     likelier = AnswerScore(mllm, prompt, own)(zero) > AnswerScore(mllm, prompt, example.answer)(zero)
@@ -193,6 +196,7 @@ def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monk
         "windows": [(0, 3), (0, 6)],
         "contexts": ("last",),
         "method": cm.ControlMLLMPlus(steps=1),
+        "most": 4,
         "progress": False,
     }
     measured, runs = windows._measured, []
@@ -223,10 +227,11 @@ def test_words_and_folders_are_found_again_when_a_sweep_is_resumed(mllm, example
 
     monkeypatch.setenv("HOME", str(tmp_path))
     given = [(0, 3), (0, 6), (0, 6)], [["object"], ["object", -1], ("object",)], cm.ControlMLLMPlus(steps=1)
-    sweep = sweep_windows(mllm, examples[:1], *given, path="~/sweep.json", progress=False)
+    options = {"path": "~/sweep.json", "most": 4, "progress": False}
+    sweep = sweep_windows(mllm, examples[:1], *given, **options)
     assert len(sweep.choices) == 4
     monkeypatch.setattr(windows, "_measured", None)
-    again = sweep_windows(mllm, examples[:1], *given, path="~/sweep.json", progress=False)
+    again = sweep_windows(mllm, examples[:1], *given, **options)
     np.testing.assert_array_equal(again.values, sweep.values)
     assert Sweep.load("~/sweep.json").choices == sweep.choices
 
@@ -344,9 +349,6 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, [(1, 3)], method=cm.ControlMLLMPlus(heads=((0, 1),)))
     with pytest.raises(cm.DataError, match="At least one example"):
         sweep_windows(mllm, [])
-
-
-ONE = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "progress": False}
 
 
 def replaced(monkeypatch, act):

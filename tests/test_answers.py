@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
 from real_tokenizers import BUILT, llava_of
+from tests_support import noise
 from transformers import GenerationConfig, LogitsProcessor, TextIteratorStreamer, TextStreamer
 
 import cmllm_tools as cm
@@ -54,7 +54,7 @@ def talker(request, monkeypatch):
     """A model that says a line break, a word that begins as none in a text would, and the half of a character."""
     mllm = cm.load(llava_of(BUILT[request.param]()))
     words = mllm.processor.tokenizer
-    prompt = mllm.prepare(Image.effect_noise((40, 40), 90), "describe the object .")
+    prompt = mllm.prepare(noise((40, 40)), "describe the object .")
     half = words("红", add_special_tokens=False)["input_ids"][:-1]
     ids = [*words("x\n", add_special_tokens=False)["input_ids"][-1:], words.convert_tokens_to_ids("s"), *half[-2:]]
     said = [*ids, words.eos_token_id]
@@ -327,6 +327,12 @@ def test_options_that_cannot_be_kept_are_refused_by_name(mllm, prompt, name, val
         ({"min_new_tokens": 9, "max_new_tokens": 3}, "min_new_tokens must be at most max_new_tokens; got 9 and 3"),
         ({"cache_implementation": "zebra"}, "ones that transformers takes: .*zebra"),
         ({"logits_processor": 3}, "logits_processor must be a list of objects that can be called"),
+        ({"length_penalty": "long", "num_beams": 2}, "length_penalty must be a finite number"),
+        ({"watermarking_config": 3}, "ones that transformers takes"),
+        ({"sequence_bias": "zebra"}, r"could not answer with sequence_bias='zebra': .*Leave it out"),
+        ({"forced_eos_token_id": "zebra"}, r"could not answer with forced_eos_token_id='zebra'"),
+        ({"do_sample": True, "eta_cutoff": "zebra"}, r"could not answer with eta_cutoff='zebra'"),
+        ({"is_assistant": True}, "generate does not take is_assistant="),
         ({"stopping_criteria": [3]}, "stopping_criteria must be a list of objects that can be called"),
         ({"beams": 3}, "An option of generate must be one of transformers' GenerationConfig .* got beams=3"),
         ({"_from_model_config": True}, "An option of generate must be one of"),
@@ -378,3 +384,14 @@ def test_several_copies_have_no_one_answer(mllm, prompt):
 
     with pytest.raises(cm.PromptError, match="An answer is given to one prompt; got 2 copies"):
         mllm.generate(copies(mllm, prompt, 2))
+
+
+def test_an_error_of_the_callers_own_processor_is_the_callers(mllm, prompt):
+    with pytest.raises(ZeroDivisionError):
+        mllm.generate(prompt, logits_processor=[lambda ids, scores: scores / (1 // 0)])
+    with pytest.raises(ValueError, match="mine"):
+        mllm.generate(prompt, max_new_tokens=2, prefix_allowed_tokens_fn=_fails)
+
+
+def _fails(batch, ids):
+    raise ValueError("mine")

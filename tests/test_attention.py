@@ -1,8 +1,7 @@
-import numpy as np
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 from transformers import AttentionInterface
 
@@ -28,7 +27,7 @@ def eager_attention(mllm, prompt, latent=None):
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 @pytest.mark.parametrize("heads", [None, [0, 3], [2]])
@@ -71,7 +70,7 @@ def test_equals_eager_attention_under_padding(tiny):
 def test_equals_eager_attention_in_bfloat16():
     model, processor = tiny_llava()
     mllm = cm.load((model.to(torch.bfloat16), processor))
-    prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
     attention = cm.capture_attention(mllm, prompt)
     expected = eager_attention(mllm, prompt)[:, :, list(attention.queries)][..., list(prompt.visual)].float()
     assert attention.values.dtype == torch.float32
@@ -98,9 +97,7 @@ def test_gradient_equals_that_through_eager_attention(tiny):
 def test_gradient_equals_finite_differences_in_float64():
     model, processor = tiny_llava(layers=2)
     mllm = cm.load((model.double(), processor))
-    # Pillow's noise depends on the tests before this one.
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8))
-    prompt = mllm.prepare(noise, "what is this ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
     region = cm.Box(12, 5, 30, 30)
     torch.manual_seed(0)
     start = 0.1 * torch.randn(len(prompt.visual), 32, dtype=torch.float64)
@@ -272,7 +269,7 @@ def overflowing():
         model.model.language_model.layers[1].mlp.down_proj.weight.fill_(3e4)
         model.model.language_model.layers[1].mlp.up_proj.weight.fill_(3e3)
     mllm = cm.load((model.half(), processor))
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 NOT_FINITE = r"Attention must be finite; in layer 2 it is not \(dtype torch\.float16\)\..*bfloat16 or float32"

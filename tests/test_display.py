@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from PIL import Image
+from tests_support import noise
 
 import cmllm_tools as cm
 from cmllm_tools import display
@@ -27,11 +28,6 @@ def regions():
     pixels = np.zeros((40, 60))
     pixels[5:20, 10:30] = 1
     return [cm.Box(3, 4.5, 20, 30), cm.Mask(pixels), cm.Scribble([(1, 2), (30, 8), (31, 20)]), cm.Point(7, 9)]
-
-
-def noise_image(width, height):
-    # Not Image.effect_noise: its state is shared, and other tests take from it.
-    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8))
 
 
 class Page(HTMLParser):
@@ -118,8 +114,7 @@ def test_only_what_github_keeps(prompt, attention, trace):
 
 def test_size(trace, prompt, example, mllm):
     assert len(trace._repr_html_()) < 200_000
-    noise = noise_image(1600, 1200)
-    assert len(mllm.prepare(noise, "what is this ?")._repr_html_()) < 200_000
+    assert len(mllm.prepare(noise((1600, 1200)), "what is this ?")._repr_html_()) < 200_000
 
 
 def test_text_of_users_and_models_is_escaped(mllm, example):
@@ -176,7 +171,7 @@ def test_palette_runs_from_transparent_to_opaque():
 
 def test_photographs_are_jpeg_and_drawings_png():
     assert display.data_uri(Image.new("RGB", (400, 400), "red")).startswith("data:image/png;base64,")
-    assert display.data_uri(noise_image(400, 400)).startswith("data:image/jpeg;base64,")
+    assert display.data_uri(noise((400, 400))).startswith("data:image/jpeg;base64,")
 
 
 def test_bars():

@@ -165,6 +165,7 @@ def test_packed_turns_do_not_see_each_other(tmp_path, monkeypatch):
             assert torch.allclose(together[own], alone, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
     monkeypatch.setattr("cmllm_tools.models.embedded.corpus.CHUNK", 8)
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 2)

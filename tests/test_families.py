@@ -221,8 +221,8 @@ def test_an_attention_bias_is_the_softmax_written_out(family):
     bias = torch.linspace(-1, 2, len(prompt.visual), device=prompt.call.states.device)
     layer, head = mllm.attention_layers[0], mllm.heads - 1
     before = cm.capture_attention(mllm, prompt, layers=[layer]).values[0]
-    with cm.AttentionBias(bias, layers=(layer,), heads=(head,)).opened(mllm, prompt):
-        after = cm.capture_attention(mllm, prompt, layers=[layer]).values[0]
+    one = cm.AttentionBias(bias, layers=(layer,), heads=(head,))
+    after = cm.capture_attention(mllm, prompt, layers=[layer], latent=one).values[0]
     raised = before * bias.exp()
     expected = raised / (1 - before.sum(-1, keepdim=True) + raised.sum(-1, keepdim=True))
     torch.testing.assert_close(after[head], expected[head], atol=1e-5, rtol=1e-3)

@@ -163,6 +163,14 @@ def cells(figure):
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)[:-1] for row in rows]
 
 
+@pytest.mark.filterwarnings("error")
+def test_curves_hold_numbers_of_torch_and_numpy_as_pythons_own():
+    values = torch.tensor([0.5, 0.25], requires_grad=True)
+    figure = figures.curves({"a": (torch.arange(2), values), "b": (range(2), [np.float32(1), None])}, "T", "y")
+    assert [list(line.x) for line in figure.data] == [[0, 1], [0, 1]]
+    assert [list(line.y) for line in figure.data] == [[0.5, 0.25], [1, None]]
+
+
 def test_curves_list_values_evenly_chosen(as_in_jupyter):
     head, *rows = cells(
         figures.curves({"a": (range(100), np.arange(100) / 3), "b": (range(100), torch.ones(100))}, "T", "y")
@@ -200,3 +208,25 @@ def test_figures_load_plotly_only_when_drawn():
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
     )
+
+
+def test_curves_show_intervals_also_in_their_static_copy():
+    ends = np.array([[40.0, 60.0], [70.0, 95.0]])
+    figure = figures.curves({"a": ([0, 1], np.array([50.0, 85.0]), ends), "b": ([0, 1], [1, 2])}, "T", "right, %")
+    assert np.allclose(figure.data[0].error_y.array, [10, 10])
+    assert np.allclose(figure.data[0].error_y.arrayminus, [10, 15])
+    assert figure.data[1].error_y.array is None
+    assert "85 (70 to 95)" in figure._static
+    with pytest.raises(cm.SettingsError, match="intervals"):
+        figures.curves({"a": ([0, 1], [50.0, 85.0], [1, 2])}, "T", "right, %")
+
+
+def test_of_a_point_attention_is_counted_near_the_mark(mllm, prompt):
+    """In words everywhere, as a point has no inside."""
+    grid = region_share(cm.capture_attention(mllm, prompt), cm.Point(20, 20))
+    assert "share near mark" in repr(grid)
+    for text in (grid._repr_html_(), figures.head_grid(grid).to_json()):
+        assert "near" in text
+        assert "in the region" not in text
+    trace = cm.optimize(mllm, prompt, cm.Point(20, 20), cm.ControlMLLM(steps=1))
+    assert "share near mark" in repr(trace)

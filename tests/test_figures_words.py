@@ -52,14 +52,14 @@ def test_the_image_is_dimmed_and_more_so_where_the_model_does_not_look():
     dark = np.asarray(display.dimmed(Image.fromarray(colors), np.array([0, 0]), np.array([5, 10]))).astype(int)
     seen, unseen = dark[5, 2], dark[5, 8]
     assert np.ptp(seen) < 0.3 * (250 - 40)
-    assert seen.max() < 0.65 * 250
-    assert unseen == pytest.approx(seen * display.UNSEEN / display.BRIGHT, abs=2)
+    assert seen.max() < 0.75 * 250
+    assert unseen == pytest.approx(seen * (1 - display.SHADE), abs=2)
 
 
 def test_a_tenth_of_the_maximum_is_seen():
     assert display.palette()[26, 3] > 0.3 * 255
     assert color_scale()[0][1].endswith(", 0.00)")
-    assert color_scale(opaque=True)[0][1] == "rgba(68, 1, 84, 1.00)"
+    assert color_scale(opaque=True)[0][1] == "rgba(49, 104, 142, 1.00)"
 
 
 def test_36_lines_differ_in_colour_and_dash_and_in_dash_and_marker():
@@ -90,7 +90,7 @@ def test_windows_that_cannot_be_are_blank_and_windows_are_written_one_way():
     assert heat.z[0][0] == 0
     assert heat.customdata[0][2] == "layers 0..2 (3)"
     pixels = display._colors(np.array([[0.0, np.nan]]), False, True)
-    assert pixels[0, 0].tolist() == [68, 1, 84, 255]
+    assert pixels[0, 0].tolist() == [49, 104, 142, 255]
     assert pixels[0, 1, 3] == 0
 
 
@@ -119,7 +119,7 @@ def test_the_wrong_kind_of_thing_is_told_in_words(mllm, prompt, box):
         (lambda: figures.before_after(None), "must be a Trace"),
         (lambda: figures.energy_curve([1]), "must be a Trace"),
         (lambda: figures.curves([1], "x", "y"), "must be a Mapping"),
-        (lambda: figures.curves({"a": [1, 2, 3]}, "x", "y"), "pair"),
+        (lambda: figures.curves({"a": [1, 2, 3, 4]}, "x", "y"), "pair"),
         (lambda: figures.token_weights(prompt, image, {"a": box}), "must be a VisualTokenLayout"),
         (lambda: figures.token_weights(layout, image, {}), "at least one"),
         (lambda: figures.sinks_on_image(attention), "must be a Sinks"),

@@ -4,14 +4,14 @@ import copy
 
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.models.gradient import SCALE, computes_in_half, gradients, rescaled
 from cmllm_tools.referring.loop import steer_together
 
-IMAGE = Image.effect_noise((32, 32), 90).convert("RGB")
+IMAGE = noise((32, 32))
 REGION = cm.Box(8, 8, 24, 24)
 
 
@@ -121,3 +121,10 @@ def test_a_latent_too_large_for_float16_ends_the_run_with_its_trace(pair):
     assert len(caught.value.trace) == 1
     ends = steer_together(mllm, prompt, wild.target(prompt.layout, REGION), [wild, wild])
     assert torch.isnan(ends.energy[1]).all() and (ends.latent == 0).all()
+
+
+@pytest.mark.parametrize("part", ["model.language_model", "model.vision_tower", "lm_head"])
+def test_a_part_in_float16_counts_as_half(part):
+    model, _ = tiny_llava()
+    model.get_submodule(part).half()
+    assert computes_in_half(model)

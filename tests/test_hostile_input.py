@@ -3,192 +3,109 @@
 Found by hypothesis, in a quick form that is the same in each run; CMLLM_HOSTILE=500 tries that many of each call.
 """
 
-import os
-import warnings
+import inspect
+from importlib import import_module
+from pkgutil import iter_modules
 
-import numpy as np
 import pytest
 import torch
-from hostile import MAKERS
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hostile import tried
+from hostile_calls import PLAIN, of_a_model
+from hostile_results import of_results, of_widgets
 
 import cmllm_tools as cm
-from cmllm_tools import analysis, figures
-from cmllm_tools.layout import fixed_grid
-from cmllm_tools.regions import region_from_json
+from cmllm_tools import analysis, bench, figures, widgets
 
-EXAMPLES = int(os.environ.get("CMLLM_HOSTILE", "0"))
-
-LAYOUT = fixed_grid((96, 96), (96, 96), None, (4, 4))
-BOX, POINT, SCRIBBLE, MASK = cm.Box(1, 1, 50, 50), cm.Point(3, 3), cm.Scribble([(1, 1), (5, 5)]), cm.Mask(np.eye(96))
-METHOD = {
-    "steps": 2,
-    "step_size": 1.0,
-    "layers": (0, 2),
-    "heads": (0,),
-    "queries": "text",
-    "sigma": 0.1,
-    "rule": "area",
-    "early_stop": 0.0,
-    "without": (),
-    "average": False,
-    "floor": 0.0,
+# Public calls that are not tried, by why.
+EXEMPT = {
+    "made by the package, of what it has computed or read": (
+        "Attention ContextMap MemoryEstimate Prompt Step Trace analysis.Agreement analysis.Attribution analysis.Curves "
+        "analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks "
+        "analysis.Sweep bench.HeldOut bench.ReferringExample"
+    ),
+    "called by a run, with itself": " ".join(
+        f"{kind}.on_{when}"
+        for kind in ("Callback", "ProgressBar", "EarlyStopping", "Answers", "Checkpoint")
+        for when in ("start", "step", "end")
+    ),
+    "asked by a layout, with positions of its own": "Box.areas Point.areas Scribble.areas Mask.areas Mask.at",
+    "a step of a call that is tried, given what the package made": (
+        "Trace.of Contrast.combine ControlMLLM.start ControlMLLMPlus.start analysis.Sweep.empty "
+        "analysis.Sweep.with_example bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
+        "bench.as_json"
+    ),
 }
 
 
-def from_json(kind, **data):
-    return region_from_json({"kind": kind, **data})
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
-# Call, and arguments that are right.
-PLAIN = {
-    "Box": (cm.Box, {"x0": 0, "y0": 0, "x1": 5, "y1": 5}),
-    "Point": (cm.Point, {"x": 1, "y": 1}),
-    "Scribble": (cm.Scribble, {"points": [(1, 1)]}),
-    "Mask": (cm.Mask, {"pixels": np.eye(4)}),
-    "Mask.from_file": (cm.Mask.from_file, {"source": np.full((4, 4), 255, np.uint8), "size": (4, 4)}),
-    **{
-        f"{type(region).__name__}.{name}": (getattr(region, name), arguments)
-        for region in (BOX, POINT, SCRIBBLE, MASK)
-        for name, arguments in (
-            ("moved", {"right": 1, "down": 1}),
-            ("check", {"width": 96, "height": 96}),
-            ("cover", {"width": 96, "height": 96}),
-        )
-    },
-    "region_from_json": (region_from_json, {"data": BOX.to_json(), "size": (96, 96)}),
-    "stored box": (from_json, {"kind": "box", "corners": [0, 0, 5, 5]}),
-    "stored mask": (from_json, {"kind": "mask", "size": [2, 2], "counts": [0, 4]}),
-    "stored scribble": (from_json, {"kind": "scribble", "points": [[1, 1]]}),
-    "stored point": (from_json, {"kind": "point", "position": [1, 1]}),
-    "VisualTokenLayout": (
-        cm.VisualTokenLayout,
-        {"image_size": (96, 96), "boxes": LAYOUT.boxes, "grid": (4, 4), "rule": "fixed grid", "merged": False},
-    ),
-    "layout.inside": (LAYOUT.inside, {"region": BOX, "rule": "area"}),
-    "layout.distance": (LAYOUT.distance, {"region": POINT, "rule": "area"}),
-    "layout.raster": (LAYOUT.raster, {"values": np.ones(16)}),
-    "layout.from_json": (cm.VisualTokenLayout.from_json, {"data": LAYOUT.to_json()}),
-    "ControlMLLM": (cm.ControlMLLM, {**METHOD, "ema": 0.5, "accumulate": False, "scale_gradient": False}),
-    "ControlMLLM.reference": (cm.ControlMLLM.reference, {"task": "roc"}),
-    "ControlMLLMPlus": (
-        cm.ControlMLLMPlus,
-        {**METHOD, "contrast": 0.5, "contrast_cut": 0.1, "loss_scale": 4.0, "betas": (0.9, 0.99), "eps": 0.1},
-    ),
-    "Contrast": (cm.Contrast, {"alpha": 0.5, "beta": 0.1}),
-    "EarlyStopping": (cm.EarlyStopping, {"threshold": 0.2, "on_rise": False}),
-    "Checkpoint": (cm.Checkpoint, {"path": "run.safetensors", "every": 1}),
-    "Answers": (cm.Answers, {"at": "each"}),
-    "read_image": (cm.read_image, {"image": np.zeros((8, 8), np.uint8)}),
-    "soft_energy": (cm.soft_energy, {"values": torch.ones(4), "distance": torch.ones(4), "sigma": 0.1}),
-    "hard_energy": (cm.hard_energy, {"values": torch.ones(4), "inside": torch.ones(4)}),
-    "Trace.load": (cm.Trace.load, {"path": None}),
-    "HeadRanking.load": (analysis.HeadRanking.load, {"path": None}),
-    "Sweep.load": (analysis.Sweep.load, {"path": None}),
-    "Sweep.from_json": (analysis.Sweep.from_json, {"data": None}),
-}
-
-
-def hostile_calls(examples):
-    """Several hostile calls in one test, the same in every run."""
-    return settings(
-        max_examples=EXAMPLES or examples,
-        derandomize=not EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=list(HealthCheck),
+@pytest.fixture
+def state(mllm):
+    """A look at whether the model is as it was."""
+    return lambda: (
+        [config._attn_implementation for config in (mllm.model.config, mllm.decoder.config)],
+        [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in mllm.model.modules()],
+        [module.training for module in mllm.model.modules()],
+        [(each.requires_grad, each.grad is None) for each in mllm.model.parameters()],
+        (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
     )
 
 
-def own_error_or_result(call, arguments, name, make):
-    """Call with one hostile argument; the result, or None after an error of the package's."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return call(**{**arguments, name: make()})
-        except cm.CmllmError as error:
-            # It can be printed, and is no longer than one reads.
-            assert len(str(error).encode()) < 1000
+def test_hostile_arguments_are_refused_or_right():
+    tried(PLAIN, 16)
 
 
-@pytest.mark.parametrize("name", PLAIN)
-@hostile_calls(16)
-@given(data=st.data())
-def test_hostile_arguments_are_refused_or_right(name, data, tmp_path_factory, monkeypatch):
-    monkeypatch.chdir(tmp_path_factory.getbasetemp())
-    call, arguments = PLAIN[name]
-    own_error_or_result(call, arguments, data.draw(st.sampled_from(list(arguments))), data.draw(st.sampled_from(MAKERS)))
+def test_a_model_is_left_as_found_after_hostile_arguments(mllm, prompt, box, example, state):
+    tried(of_a_model(mllm, prompt, box, example), 4, state)
 
 
-@pytest.fixture(scope="session")
-def with_model(mllm, prompt, box, example):
-    """Calls that use a model, and those on what they give; and a look at whether the model is as it was."""
-    attention = cm.capture_attention(mllm, prompt)
-    cmap = cm.context_map(attention)
-    one = cm.ControlMLLMPlus(steps=1)
-    trace = cm.optimize(mllm, prompt, box, one)
-    both = {"mllm": mllm, "prompt": prompt}
-    values = np.ones(len(prompt.visual), np.float32)
-    calls = {
-        "prepare": (mllm.prepare, {"image": example.image, "question": "describe the object.", "padding_side": "left"}),
-        "words": (mllm.words, {"ids": [1, 2]}),
-        "Prompt.positions": (prompt.positions, {"queries": "text"}),
-        "Prompt.words": (prompt.words, {"positions": [1]}),
-        "Prompt.repeated": (prompt.repeated, {"count": 1}),
-        "generate": (
-            mllm.generate,
-            {"prompt": prompt, "latent": trace.latent, "contrast": 0.5, "max_new_tokens": 1}
-            | dict.fromkeys(("num_beams", "logits_processor", "eos_token_id", "pad_token_id", "bad_words_ids"))
-            | dict.fromkeys(("suppress_tokens", "stop_strings", "streamer", "prefix_allowed_tokens_fn", "min_p")),
-        ),
-        "capture_attention": (
-            cm.capture_attention,
-            both | {"layers": [0], "heads": [0], "queries": "text", "latent": trace.latent},
-        ),
-        "context_map": (
-            cm.context_map,
-            {"attention": attention, "queries": "text", "layers": [0], "heads": [0], "without": ()},
-        ),
-        "energy": (cm.energy, {"cmap": cmap, "regions": box, "sigma": 0.1, "rule": "area"}),
-        "region_share": (cm.region_share, {"cmap": cmap, "regions": box, "sigma": 0.1, "rule": "area"}),
-        "estimate": (cm.estimate, both | {"layers": [0], "queries": "text"}),
-        "optimize": (cm.optimize, both | {"regions": box, "method": one, "callbacks": ()}),
-        "self_check": (cm.self_check, {"mllm": mllm}),
-        "Mllm": (cm.Mllm, {"model": mllm.model, "processor": mllm.processor, "layout": "table"}),
-        "resolve": (one.resolve, {"mllm": mllm}),
-        "sinks_in": (analysis.sinks_in, {"maps": [cmap, cmap], "factor": 5.0, "questions": None}),
-        "rank_correlations": (analysis.rank_correlations, {"attention": attention, "values": values}),
-        "analysis.region_share": (
-            analysis.region_share,
-            {"attention": attention, "region": box, "others": None, "sigma": 0.1, "rule": "area"},
-        ),
-        "rollout": (analysis.rollout, both | {"queries": "text", "residual": 0.5, "latent": None}),
-        "map_on_image": (figures.map_on_image, {"cmap": cmap, "image": example.image, "regions": box}),
-        "maps_on_image": (
-            figures.maps_on_image,
-            {"maps": [("a", cmap)], "image": example.image, "layout": prompt.layout, "what": "map", "scale": "common"},
-        ),
-        "energy_curve": (figures.energy_curve, {"trace": trace}),
-    }
-
-    def state():
-        return (
-            [config._attn_implementation for config in (mllm.model.config, mllm.decoder.config)],
-            [len(module._forward_hooks) + len(module._forward_pre_hooks) for module in mllm.model.modules()],
-            [module.training for module in mllm.model.modules()],
-            [(each.requires_grad, each.grad is None) for each in mllm.model.parameters()],
-            (torch.is_grad_enabled(), torch.is_inference_mode_enabled()),
-        )
-
-    return calls, state
+def test_hostile_arguments_of_what_shows_results_are_refused_or_right(mllm, prompt, box, example, state):
+    tried(of_results(mllm, prompt, box, example), 4, state)
 
 
-@hostile_calls(60)
-@given(data=st.data())
-def test_a_model_is_left_as_found_after_hostile_arguments(with_model, data):
-    calls, state = with_model
-    call, arguments = calls[data.draw(st.sampled_from(list(calls)))]
-    before = state()
-    own_error_or_result(call, arguments, data.draw(st.sampled_from(list(arguments))), data.draw(st.sampled_from(MAKERS)))
-    assert state() == before
+def test_hostile_values_set_on_widgets_are_refused_or_right(mllm, prompt, box, example, state):
+    tried(of_widgets(mllm, prompt, box, example), 4, state)
+
+
+def public_calls():
+    """Names of all public functions and classes, and of their methods, that take arguments."""
+    rooms = {"": cm, "analysis.": analysis, "figures.": figures, "widgets.": widgets}
+    named = [(f"{room}{name}", getattr(module, name)) for room, module in rooms.items() for name in module.__all__]
+    for info in iter_modules(bench.__path__):
+        module = import_module(f"{bench.__name__}.{info.name}")
+        own = {name: each for name, each in vars(module).items() if getattr(each, "__module__", "") == module.__name__}
+        named += [(f"bench.{name}", each) for name, each in own.items() if name[0] != "_"]
+    for name, each in named:
+        if not callable(each) or (isinstance(each, type) and issubclass(each, Exception)):
+            continue
+        if inspect.signature(each).parameters:
+            yield name
+        parents = each.__mro__ if isinstance(each, type) else ()
+        for method in sorted({key for kind in parents if kind.__module__.startswith("cmllm_tools") for key in vars(kind)}):
+            function = getattr(each, method)
+            if method[0] == "_" or not (inspect.isfunction(function) or inspect.ismethod(function)):
+                continue
+            if len(inspect.signature(function).parameters) > (not inspect.ismethod(function)):
+                yield f"{name}.{method}"
+
+
+def test_every_public_call_is_tried_or_exempt_for_a_reason(mllm, prompt, box, example):
+    tables = [PLAIN, *(make(mllm, prompt, box, example) for make in (of_a_model, of_results, of_widgets))]
+    tried_calls = {name for table in tables for name in table}
+    exempt = {name for names in EXEMPT.values() for name in names.split()}
+    public = set(public_calls())
+    assert public - tried_calls - exempt == set()
+    # The list does not go stale.
+    assert exempt - public == set()
+    assert exempt & tried_calls == set()
+
+
+@pytest.mark.slow
+def test_many_more_hostile_arguments_are_refused_or_right(mllm, prompt, box, example, state):
+    tried(PLAIN, 100)
+    tried(of_a_model(mllm, prompt, box, example), 25, state)
+    tried(of_results(mllm, prompt, box, example), 25, state)
+    tried(of_widgets(mllm, prompt, box, example), 25, state)

@@ -1,4 +1,5 @@
 import base64
+import gc
 import os
 from io import BytesIO
 from pathlib import Path
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests_support import noise
 
 import cmllm_tools as cm
 
@@ -55,7 +57,7 @@ def test_images_that_cannot_be_used(image, message):
 
 def test_unreadable_files(tmp_path):
     (tmp_path / "text.png").write_text("not an image")
-    Image.effect_noise((64, 64), 50).save(tmp_path / "whole.png")
+    noise((64, 64)).save(tmp_path / "whole.png")
     data = (tmp_path / "whole.png").read_bytes()
     (tmp_path / "cut.png").write_bytes(data[: len(data) // 2])
     for name in ("text.png", "cut.png"):
@@ -91,8 +93,12 @@ def test_wide_grey_values_are_taken_where_they_have_one_meaning():
     ]
     assert np.asarray(cm.read_image(Image.fromarray(np.array([[0, 51.4]], np.float32))))[..., 0].tolist() == [[0, 51]]
     for values in ([[-1, 5]], [[0, 70000]], [[0, 300]]):
-        with pytest.raises(cm.ImageError, match=r"Grey values must lie in 0\.\.255.*Scale them first"):
+        with pytest.raises(cm.ImageError, match=r"^Grey values must lie in 0\.\.255.*Scale them first\.$"):
             cm.read_image(Image.fromarray(np.array(values, np.int32)))
+    # What a filter carried beyond 1 would be read as all but black.
+    for beyond in (1.001, 1.2, 1.99):
+        with pytest.raises(cm.ImageError, match=r"^Grey values must lie .*F mode with 0\.\.1.*Scale them first\.$"):
+            cm.read_image(Image.fromarray(np.array([[0, 0.5], [1, beyond]], np.float32)))
     with pytest.raises(cm.ImageError, match="finite values; got NaN"):
         cm.read_image(Image.fromarray(np.array([[np.nan, 1]], np.float32)))
 
@@ -201,7 +207,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 
 def test_a_broken_image_that_was_opened_lazily(tmp_path):
-    data = save(Image.effect_noise((64, 64), 50), tmp_path / "whole.png").read_bytes()
+    data = save(noise((64, 64)), tmp_path / "whole.png").read_bytes()
     with pytest.raises(cm.ImageError, match="The image cannot be read as an image"):
         cm.read_image(Image.open(BytesIO(data[: len(data) // 2])))
     closed = Image.open(BytesIO(data))
@@ -214,12 +220,16 @@ def test_a_broken_image_that_was_opened_lazily(tmp_path):
 def test_of_several_frames_the_first_is_taken_with_a_warning(name, tmp_path):
     first, second = Image.new("L", (4, 3), 40), Image.new("L", (4, 3), 200)
     first.save(tmp_path / name, save_all=True, append_images=[second])
-    with pytest.warns(UserWarning, match="has 2 frames; the first is taken"):
+    with pytest.warns(UserWarning, match="has 2 frames; the first is taken") as heard:
         image = cm.read_image(tmp_path / name)
+        gc.collect()
+    # Its file is closed, though it could be asked for more.
+    assert not [warning for warning in heard if issubclass(warning.category, ResourceWarning)]
+    assert heard[0].filename == __file__
     assert image.getpixel((0, 0)) == (40, 40, 40)
-    chosen = Image.open(tmp_path / name)
-    chosen.seek(1)
-    assert cm.read_image(chosen).getpixel((0, 0)) == (200, 200, 200)
+    with Image.open(tmp_path / name) as chosen:
+        chosen.seek(1)
+        assert cm.read_image(chosen).getpixel((0, 0)) == (200, 200, 200)
 
 
 def test_palettes_with_transparency_and_cmyk(tmp_path):

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -27,7 +27,7 @@ def tiny():
     model.train()
     model.lm_head.weight.requires_grad_(False)
     mllm = cm.load((model, processor))
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 def uses(mllm, prompt):

@@ -18,6 +18,8 @@ def test_it_looks_at_what_the_panel_shows(mllm, bench, scene):
     assert explorer.answer == mllm.generate(prompt)
     bench.question = "what is at the left ?"
     assert bench.layers.look().prompt.question == "what is at the left ?"
+    # The method's layers, some of all, are named where the mean of all is shown.
+    assert "the settings have layers 0..2 (3)" in bench.layers._note.children[0].value
     assert bench.layers._box.children == (bench.layers.explorer,)
 
 

@@ -3,6 +3,7 @@ import pytest
 import torch
 from conftest import assert_same, snapshot
 from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
@@ -129,7 +130,7 @@ def test_processor_of_another_patch_size_is_refused():
 def test_replay_gives_the_models_own_logits():
     model, processor = tiny_llava()
     mllm = cm.load((model, processor))
-    prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
     with torch.no_grad():
         own = model(**prompt.inputs).logits
         replayed = model.lm_head(prompt.call.replay().last_hidden_state)
@@ -146,7 +147,7 @@ def test_generate_with_latent_is_stepwise_greedy_replay():
     """Oracle without cache or hooks: append the best token, run the whole sequence again with the latent added."""
     model, processor = tiny_llava()
     mllm = cm.load((model, processor))
-    prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
     torch.manual_seed(1)
     latent = torch.randn_like(prompt.zero_latent())
     embeds = prompt.call.states.clone()

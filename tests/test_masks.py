@@ -90,10 +90,12 @@ def test_coloured_labels_are_refused():
         cm.Mask.from_file(image)
 
 
-def test_a_mask_file_that_cannot_be_read(tmp_path):
-    (tmp_path / "mask.png").write_text("no image")
+@pytest.mark.parametrize("deep", ["", "a" * 90])
+def test_a_mask_file_that_cannot_be_read(deep, tmp_path):
+    (tmp_path / deep).mkdir(exist_ok=True)
+    (tmp_path / deep / "mask.png").write_text("no image")
     with pytest.raises(cm.ImageError, match=r"mask\.png cannot be read as an image"):
-        cm.Mask.from_file(tmp_path / "mask.png")
+        cm.Mask.from_file(tmp_path / deep / "mask.png")
 
 
 def test_only_the_bounding_box_of_a_mask_is_kept_and_moved():
@@ -114,3 +116,19 @@ def test_a_soft_rim_counts_from_half_on():
     ImageDraw.Draw(image).rectangle((2, 2, 6, 6), fill=127)
     ImageDraw.Draw(image).rectangle((3, 3, 5, 5), fill=255)
     assert cm.Mask.from_file(image).bounds == (3, 3, 6, 6)
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
+def test_a_dark_mark_on_bright_is_told(mode):
+    dark = grey(255, 0).convert(mode)
+    with pytest.warns(UserWarning, match=r"bright on dark.* all along the edge of the image, 90% of it\..*Mask\(~mask"):
+        mask = cm.Mask.from_file(dark)
+    assert np.array_equal(cm.Mask(~mask.pixels).pixels, DRAWN)
+
+
+def test_masks_that_reach_edges_or_mark_all_are_none_of_these(recwarn):
+    half = np.zeros((8, 8), np.uint8)
+    half[:, 3:] = 255
+    assert cm.Mask.from_file(Image.fromarray(half)).bounds == (3, 0, 8, 8)
+    assert cm.Mask.from_file(Image.new("L", (8, 8), 255)).bounds == (0, 0, 8, 8)
+    assert not recwarn.list

@@ -1,6 +1,8 @@
+import gc
+
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -11,7 +13,7 @@ from cmllm_tools.attention.memory import MemoryEstimate, peak_bytes
 def deep():
     """A model with enough layers that most of them are reckoned, not measured."""
     mllm = cm.load(tiny_llava(layers=12, width=64, image=64, patch=4))
-    return mllm, mllm.prepare(Image.effect_noise((90, 70), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((90, 70)), "what is the red object ?")
 
 
 def measured(mllm, prompt, layers, queries="text"):
@@ -39,6 +41,32 @@ def test_estimate_lies_within_a_quarter_of_what_a_step_takes(deep, layers, queri
         mllm.gradient_checkpointing = False
     assert (estimate.checkpointed if checkpointing else estimate.step) == pytest.approx(found, rel=0.25)
     assert not mllm.gradient_checkpointing
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_garbage_from_before_is_not_found_while_a_step_is_measured(collecting, capfd):
+    kept = []
+
+    def step():
+        kept.append(torch.zeros(2**18))
+        # Enough for Python to look for garbage by itself.
+        kept.extend([[number] for number in range(300_000)])
+        kept.append(torch.zeros(2**18))
+
+    before, threshold = gc.isenabled(), gc.get_threshold()
+    gc.set_threshold(100_000)
+    (gc.enable if collecting else gc.disable)()
+    try:
+        garbage = [torch.zeros(2**20)]
+        garbage.append(garbage)
+        del garbage
+        assert peak_bytes(step) == 2 * 4 * 2**18
+        assert gc.isenabled() == collecting
+        # torch would warn of a block that it has not seen come.
+        assert capfd.readouterr().err == ""
+    finally:
+        gc.set_threshold(*threshold)
+        (gc.enable if before else gc.disable)()
 
 
 def test_estimate_says_what_to_do():

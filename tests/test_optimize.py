@@ -1,7 +1,7 @@
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -10,7 +10,7 @@ import cmllm_tools as cm
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 REGION = cm.Box(12, 5, 30, 30)
@@ -242,12 +242,18 @@ def test_checkpoint_saves_every_step(tiny, tmp_path):
     assert cm.Trace.load(path).stopped == "finished"
 
 
+@pytest.mark.parametrize("callbacks", [cm.Callback(), [cm.Callback], [print], 3, None, "each"])
+def test_what_are_no_callbacks_is_refused_before_the_run(mllm, prompt, box, callbacks):
+    with pytest.raises(cm.SettingsError, match="callbacks must be several objects with on_start"):
+        cm.optimize(mllm, prompt, box, callbacks=callbacks)
+
+
 def test_callback_settings_are_checked(tmp_path):
     with pytest.raises(cm.SettingsError, match="above 0; got 0"):
         cm.EarlyStopping(0)
     with pytest.raises(cm.SettingsError, match="'each' step or at the 'ends'; got 'never'"):
         cm.Answers("never")
-    with pytest.raises(cm.SettingsError, match="every >= 1; got 0"):
+    with pytest.raises(cm.SettingsError, match="every must be a whole number of at least 1; got 0"):
         cm.Checkpoint(tmp_path / "a", every=0)
     with pytest.raises(cm.TraceError, match="must exist"):
         cm.Checkpoint(tmp_path / "no" / "a")
@@ -264,7 +270,7 @@ def test_progress_bar_counts_updates(tiny, capsys):
 
 def test_region_the_model_does_not_see_is_refused_before_the_run(tiny):
     mllm, _ = tiny
-    wide = mllm.prepare(Image.effect_noise((200, 40), 90), "what is this ?")
+    wide = mllm.prepare(noise((200, 40)), "what is this ?")
     with pytest.raises(cm.RegionError, match="outside what the model sees"):
         cm.optimize(mllm, wide, cm.Box(0, 0, 20, 20))
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -60,7 +61,7 @@ def test_a_family_without_a_row_is_refused_by_name_or_probed(monkeypatch):
         for parameter in model.model.vision_tower.parameters():
             parameter.mul_(0.1 if parameter.dim() == 2 else 1)
     mllm = cm.load((model, processor), layout="probe")
-    prompt = mllm.prepare(Image.effect_noise((60, 50), 90), "what is this ?")
+    prompt = mllm.prepare(noise((60, 50)), "what is this ?")
     assert prompt.layout.rule.startswith("probed, confidence")
     trace = cm.optimize(mllm, prompt, cm.Box(10, 5, 30, 25), cm.ControlMLLMPlus(steps=2, step_size=0.05, contrast=0.0))
     assert trace.steps[-1].energy < trace.steps[0].energy

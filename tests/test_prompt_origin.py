@@ -1,10 +1,12 @@
 """A prompt belongs to the model that prepared it, as it was then."""
 
+import copy
 import warnings
 
 import pytest
 import torch
-from PIL import Image
+import torch.nn.utils.prune
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -17,7 +19,7 @@ REGION = cm.Box(12, 5, 30, 30)
 
 
 def prepared(mllm):
-    return mllm.prepare(Image.effect_noise((50, 40), 90), QUESTION)
+    return mllm.prepare(noise((50, 40)), QUESTION)
 
 
 @pytest.fixture
@@ -55,6 +57,36 @@ def test_a_prompt_of_another_dtype_is_refused(tiny, use):
     use(mllm, prepared(mllm))
 
 
+@pytest.mark.parametrize("part", ["model.vision_tower", "model.language_model", "lm_head"])
+def test_a_prompt_of_a_model_that_was_cast_in_part_is_refused(tiny, part):
+    mllm, prompt = tiny
+    mllm.model.get_submodule(part).half()
+    with pytest.raises(cm.PromptError, match=r"prepared, torch\.float32; the model now has .*torch\.float16"):
+        mllm.generate(prompt)
+
+
+def test_a_copy_of_a_prompt_is_one_of_the_same_model(mllm, prompt, box):
+    latent = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=3)).latent
+    copied = copy.deepcopy(prompt)
+    assert copied.call.states is not prompt.call.states
+    assert copied.call.module is mllm.decoder
+    assert torch.equal(
+        cm.capture_attention(mllm, copied, latent=latent).values, cm.capture_attention(mllm, prompt, latent=latent).values
+    )
+
+
+def test_a_language_model_that_was_replaced_is_not_left_unsteered(tiny):
+    mllm, prompt = tiny
+    mllm.model.model.language_model = copy.deepcopy(mllm.model.model.language_model)
+    with (
+        pytest.warns(cm.WeightsWarning),
+        pytest.raises(cm.PromptError, match=r"'model\.language_model' of .* has been replaced since\. Prepare it again"),
+    ):
+        mllm.generate(prompt, prompt.zero_latent() + 1, max_new_tokens=1)
+    fresh = prepared(mllm)
+    mllm.generate(fresh, fresh.zero_latent(), max_new_tokens=1)
+
+
 def test_a_prompt_of_another_implementation_is_refused_where_its_masks_are_used(tiny):
     mllm, prompt = tiny
     score = AnswerScore(mllm, prompt, "red")
@@ -86,7 +118,11 @@ def assigned(model):
     model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 2)
 
 
-@pytest.mark.parametrize("change", [changed_in_place, changed_through_data, loaded, assigned])
+def pruned(model):
+    torch.nn.utils.prune.l1_unstructured(model.lm_head, "weight", amount=0.5)
+
+
+@pytest.mark.parametrize("change", [changed_in_place, changed_through_data, loaded, assigned, pruned])
 def test_weights_changed_since_are_noted_once(tiny, change):
     mllm, prompt = tiny
     with warnings.catch_warnings():

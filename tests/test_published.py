@@ -2,9 +2,9 @@
 
 import re
 
-import numpy as np
 import pytest
 import torch
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -17,12 +17,8 @@ REGION = cm.Box(8, 8, 24, 24)
 
 @pytest.fixture(scope="module")
 def tiny():
-    from PIL import Image
-
     mllm = cm.load(tiny_llava(width=16))
-    # Pillow's noise depends on the tests before.
-    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8))
-    return mllm, mllm.prepare(noise, "what is the red object ?")
+    return mllm, mllm.prepare(noise((32, 32)), "what is the red object ?")
 
 
 def published(mllm, prompt, inside, alpha, beta, steps, threshold, in_place=True):

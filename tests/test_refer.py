@@ -128,8 +128,7 @@ def test_an_attention_edit_is_the_softmax_written_out(mllm, prompt, box):
     weights = Target.of(prompt.layout, (box,)).weights()
     edit = cm.methods.AttentionEdit(2.0, heads=(1,)).resolve(mllm).intervention(mllm, prompt, (box,))
     before = cm.capture_attention(mllm, prompt, layers=[0]).values[0]
-    with edit.opened(mllm, prompt):
-        after = cm.capture_attention(mllm, prompt, layers=[0]).values[0]
+    after = cm.capture_attention(mllm, prompt, layers=[0], latent=edit).values[0]
     raised = before * torch.exp(2.0 * weights)
     expected = raised / (1 - before.sum(-1, keepdim=True) + raised.sum(-1, keepdim=True))
     assert torch.allclose(after[1], expected[1], atol=1e-6)

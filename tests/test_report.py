@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -47,7 +47,7 @@ class Tags(HTMLParser):
 @pytest.fixture(scope="module")
 def trace():
     mllm = cm.load(tiny_llava())
-    prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is the red object ?")
     return cm.optimize(mllm, prompt, cm.Box(12, 5, 30, 30), cm.ControlMLLM(steps=1, early_stop=0.0), [cm.Answers("ends")])
 
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -20,7 +20,7 @@ METHOD = cm.ControlMLLM(steps=3, early_stop=0.0)
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 @pytest.fixture

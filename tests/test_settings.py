@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -24,7 +24,7 @@ PLAIN = cm.ControlMLLM(steps=2, step_size=2.0, early_stop=0.0)
 @pytest.fixture(scope="module")
 def tiny():
     mllm = cm.load(tiny_llava())
-    return mllm, mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    return mllm, mllm.prepare(noise((50, 40)), "what is the red object ?")
 
 
 @pytest.mark.parametrize(

@@ -114,3 +114,9 @@ def test_no_pickle():
         assert "torch.load" not in text
         assert "torch.save" not in text
         assert "allow_pickle=True" not in text
+
+
+def test_no_tests_picture_depends_on_the_tests_before_it():
+    """Pillow draws its noise with C's `rand`, from wherever that stands; `tests_support.noise` is always the same."""
+    for path in Path(__file__).parent.rglob("*.py"):
+        assert not re.search(r"effect_noise\(", path.read_text(encoding="utf-8")), path

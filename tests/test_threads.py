@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 from conftest import assert_same, snapshot
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
+from transformers import LogitsProcessor
 
 import cmllm_tools as cm
 
@@ -91,7 +92,7 @@ def test_prompts_prepared_in_two_threads(mllm, example):
 def test_the_users_own_calls_in_another_thread_are_not_touched():
     """While a capture, a score or an answer is open: no latent in them, nothing recorded, nothing skipped."""
     mllm = cm.load(tiny_llava())
-    model, prompt = mllm.model, mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
+    model, prompt = mllm.model, mllm.prepare(noise((50, 40)), "what is this ?")
     with torch.no_grad():
         own = model(**prompt.inputs).logits
     latent, inside = torch.ones_like(prompt.zero_latent()), []
@@ -123,3 +124,24 @@ def test_the_users_own_calls_in_another_thread_are_not_touched():
             handle.remove()
         assert torch.equal(inside[0], own), name
     assert mllm.decoder.config._attn_implementation == "sdpa"
+
+
+class Meanwhile(LogitsProcessor):
+    """Uses the model within an answer, once for each token."""
+
+    def __init__(self, use):
+        self.use, self.found = use, []
+
+    def __call__(self, input_ids, scores):
+        self.found.append(self.use())
+        return scores
+
+
+@pytest.mark.parametrize("contrast", [None, 0.5])
+def test_a_use_within_an_answer_does_not_meet_its_latent(steered, contrast):
+    mllm, prompt, latent, plain, _ = steered
+    expected = mllm.generate(prompt, latent, contrast), cm.capture_attention(mllm, prompt).values
+    within = Meanwhile(lambda: (mllm.generate(prompt), cm.capture_attention(mllm, prompt).values))
+    assert mllm.generate(prompt, latent, contrast, logits_processor=[within]) == expected[0]
+    assert len(within.found) > 1
+    assert all(answer == plain and torch.equal(values, expected[1]) for answer, values in within.found)

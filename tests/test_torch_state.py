@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from PIL import Image
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -10,7 +10,7 @@ from cmllm_tools.analysis import attribute, gradient_profile, relevancy, rollout
 from cmllm_tools.models.scoring import AnswerScore
 
 REGION = cm.Box(12, 5, 30, 30)
-IMAGE = Image.effect_noise((50, 40), 90)
+IMAGE = noise((50, 40))
 QUESTION = "what is the red object ?"
 METHOD = cm.ControlMLLM(steps=2, early_stop=0.0)
 
@@ -54,6 +54,7 @@ def prepared_and_steered(mllm, prompt):
 
 
 USES = {
+    "optimize by Adam": lambda mllm, prompt: cm.optimize(mllm, prompt, REGION, cm.ControlMLLMPlus(steps=2)).latent,
     "capture": captured_gradient,
     "optimize": lambda mllm, prompt: cm.optimize(mllm, prompt, REGION, METHOD).latent,
     "steering": steered,

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -19,7 +19,7 @@ from cmllm_tools.files import check_writable
 @pytest.fixture(scope="module")
 def trace():
     mllm = cm.load(tiny_llava())
-    prompt = mllm.prepare(Image.effect_noise((700, 600), 90), "what is the red object ?")
+    prompt = mllm.prepare(noise((700, 600)), "what is the red object ?")
     pixels = np.zeros((600, 700))
     pixels[50:590, 60:640] = np.tri(540, 580)
     regions = [cm.Box(112, 105, 330, 300), cm.Mask(pixels), cm.Scribble([(300, 300), (310, 400)])]
@@ -113,7 +113,7 @@ def test_failed_save_keeps_the_file_that_was_there(trace, tmp_path, monkeypatch)
 
 def test_trace_without_steps_is_not_saved(tmp_path):
     mllm = cm.load(tiny_llava())
-    prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is this ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
     trace = cm.Steering(mllm, prompt, cm.Point(25, 20)).trace
     assert "no steps" in repr(trace)
     with pytest.raises(cm.TraceError, match="at least one step"):

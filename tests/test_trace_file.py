@@ -7,9 +7,9 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
@@ -18,7 +18,7 @@ import cmllm_tools as cm
 @pytest.fixture(scope="module")
 def trace():
     mllm = cm.load(tiny_llava())
-    prompt = mllm.prepare(Image.effect_noise((50, 40), 90), "what is the red object ?")
+    prompt = mllm.prepare(noise((50, 40)), "what is the red object ?")
     pixels = np.zeros((40, 50))
     pixels[5:30, 10:40] = 1
     return cm.optimize(mllm, prompt, [cm.Box(12, 5, 30, 30), cm.Mask(pixels)], cm.ControlMLLM(steps=1, early_stop=0.0))

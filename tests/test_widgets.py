@@ -8,7 +8,6 @@ import sys
 
 import numpy as np
 import pytest
-import traitlets
 from PIL import Image
 
 import cmllm_tools as cm
@@ -122,7 +121,7 @@ def test_errors_in_python_are_raised(picker):
         cm.widgets.RegionPicker(picture(), layout=fixed_grid((30, 30), (4, 4), None, (4, 4)))
     with pytest.raises(cm.RegionError, match="sigma must be above 0; got 0"):
         cm.widgets.RegionPicker(picture(), sigma=0)
-    with pytest.raises(traitlets.TraitError, match="VisualTokenLayout"):
+    with pytest.raises(cm.RegionError, match="VisualTokenLayout"):
         cm.widgets.RegionPicker(picture(), layout={"width": "50%"})
 
 

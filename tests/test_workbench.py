@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import PLUS
+from hostile_results import made_sweep
 from PIL import Image
 
 import cmllm_tools as cm
@@ -530,21 +531,11 @@ def used(mllm, image, region):
     bench.run()
     for _ in range(2):
         bench.layers.look()
-    bench.layers.sweep = Found()
-    bench.layers.sweep = Found()
+    bench.layers.sweep = made_sweep()
+    bench.layers.sweep = made_sweep()
     bench.image = image
     bench._copy.click()
     return bench
-
-
-class Found:
-    """What the tab shows of a sweep."""
-
-    def rows(self):
-        return []
-
-    def _repr_html_(self):
-        return "<table></table>"
 
 
 def test_closed_panels_leave_nothing(mllm, scene):
@@ -678,3 +669,12 @@ def test_what_is_wrong_with_the_settings_is_said_once_prepared_again(bench):
     with pytest.raises(cm.CmllmError, match="zebra"):
         bench.run()
     assert "zebra" in message(bench)
+
+
+def test_a_new_run_no_longer_says_that_the_last_one_was_saved(mllm, example, box, tmp_path):
+    bench = Workbench(mllm, example.image, regions=box, method=cm.ControlMLLM(steps=1))
+    bench.run()
+    bench.save(tmp_path / "first.safetensors")
+    assert "first.safetensors" in bench._saved.value
+    bench.run()
+    assert bench._saved.value == ""

@@ -1,7 +1,12 @@
-"""Oracles that do not use the code under test."""
+"""Pictures for the tests, and oracles that do not use the code under test."""
 
 import numpy as np
 from PIL import Image
+
+
+def noise(size):
+    """An image (width, height) of random colours, always the same. `Image.effect_noise` depends on what ran before."""
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), np.uint8))
 
 
 def probe_boxes(processor, size, grid, probe=None):

@@ -33,8 +33,10 @@ class Choice:
     def __post_init__(self) -> None:
         # So that a choice equals the one that comes back from JSON.
         window = read_window(self.layers, "layers")
-        if not window:
-            raise SettingsError("A choice must have a window (a, b) of layers; got ().")
+        if not window or window[1] > MOST_LAYERS:
+            raise SettingsError(
+                f"A choice must have a window (a, b) of layers, b at most {MOST_LAYERS}; got {shown(window)}."
+            )
         object.__setattr__(self, "layers", window)
         object.__setattr__(self, "queries", as_queries(self.queries, SettingsError))
 

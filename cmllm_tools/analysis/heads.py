@@ -20,7 +20,7 @@ from ..notation import layers_text
 from ..progress import progress_bar
 from ..referring.energy import Target, checked_sigma
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
-from ..strict import number, shown, whole_number, whole_numbers
+from ..strict import kind_of, number, shown, whole_number, whole_numbers
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
 from .layers import ROWS, head_picture, on_image
@@ -300,8 +300,9 @@ def named(example: Example) -> str:
     """The words of the question that are the example's answer: "red six" in "Is the object a red six or a blue one?".
 
     Raises:
-        DataError: for an example without an answer.
+        DataError: for what is no example, or one without an answer.
     """
+    kind_of(example, Example, "What is named must be an analysis.Example(image, question, region, answer)", DataError)
     if not example.answer:
         raise DataError(f"Queries by name need examples with an answer; {example.question!r} has none.")
     return example.answer

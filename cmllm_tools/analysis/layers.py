@@ -13,7 +13,7 @@ from ..layout import Rule, VisualTokenLayout, grid_boxes
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
 from ..referring.energy import Target
-from ..regions import Region, Regions, as_regions
+from ..regions import Region, Regions, as_regions, short, where_text
 from ..strict import kind_of, several
 
 # At most this many other places are compared with.
@@ -32,6 +32,7 @@ class HeadGrid:
         layers: layer numbers of the first axis.
         heads: head numbers of the second.
         elsewhere: (place, layer, head), share over chance of other regions of the image.
+        where: in words where the share is counted: of a scribble or point, "near the mark".
     """
 
     values: np.ndarray
@@ -39,6 +40,7 @@ class HeadGrid:
     layers: tuple[int, ...]
     heads: tuple[int, ...]
     elsewhere: np.ndarray
+    where: str = "in the region"
 
     @property
     def over_chance(self) -> np.ndarray:
@@ -74,16 +76,17 @@ class HeadGrid:
             ]
             for layer, head in ranked
         ]
-        listed = table(["layer", "head", "share", Html("in region"), "over chance", "above other places"], rows)
-        return card(
-            "HeadGrid", self._facts(), head_picture(self.values, self.layers, self.heads, "in the region"), below=listed
-        )
+        listed = table(["layer", "head", "share", Html(short(self.where)), "over chance", "above other places"], rows)
+        return card("HeadGrid", self._facts(), head_picture(self.values, self.layers, self.heads, self.where), below=listed)
 
     def _facts(self) -> list[Fact]:
         layer, head = np.unravel_index(self.values.argmax(), self.values.shape)
         return [
             ("", f"{layers_text(self.layers)} x {len(self.heads)} heads"),
-            ("share in region", f"{self.values.min():.1%}..{self.values.max():.1%}, mean {self.values.mean():.1%}"),
+            (
+                f"share {short(self.where)}",
+                f"{self.values.min():.1%}..{self.values.max():.1%}, mean {self.values.mean():.1%}",
+            ),
             ("by area alone", f"{self.chance:.1%}"),
             ("highest", f"layer {self.layers[layer]}, head {self.heads[head]}"),
             ("other places", str(len(self.elsewhere))),
@@ -129,6 +132,7 @@ def region_share(
         layers=attention.layers,
         heads=attention.heads,
         elsewhere=(shares[1:] / chance[1:, None, None]).cpu().numpy(),
+        where=where_text(as_regions(region)),
     )
 
 

@@ -15,6 +15,7 @@ from ..attention.context_map import ContextMap
 from ..attention.observe import AttentionCall, Observer, observed
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
+from ..models.finite import check_logits
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
@@ -101,7 +102,7 @@ def relevancy(
 
     Raises:
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
-            reproduced, or is not finite (NotFiniteError).
+            reproduced, or is not finite, or whose logits are not (NotFiniteError).
         PromptError: for an empty answer.
     """
     require(mllm, prompt)
@@ -116,6 +117,9 @@ def relevancy(
         latent_added(prompt.call, start),
     ):
         logits = mllm.model(**prompt.inputs, use_cache=False).logits[0, -1]
+    # Where attention is at fault, its layer is named.
+    calls.check_finite(mllm, logits)
+    check_logits(logits, mllm.model.dtype)
     token = int(logits.argmax()) if answer is None else answer_tokens(mllm, answer)[0]
     kept = list(calls.last_to_first())
     gradients = gradients_of(logits[token], [made.output for made in kept], computes_in_half(mllm.model))

@@ -150,6 +150,8 @@ class Sweep:
 
     def pictures(self, name: str, framed: Choice | None = None) -> list[Html]:
         """A small heat map of a figure to each context token: first layer down, last across; a choice may be framed."""
+        if framed is not None:
+            kind_of(framed, Choice, "What is framed must be a Choice", DataError)
         contexts = list(dict.fromkeys(choice.queries for choice in self.choices))
         grids = [self.grid(name, context) for context in contexts]
         known = np.concatenate([grid[np.isfinite(grid)] for grid in grids])

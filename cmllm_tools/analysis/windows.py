@@ -209,7 +209,7 @@ def _answer_figures(scores: list[AnswerScore], plain: torch.Tensor, latents: tor
     """(moved, damage, right) x run."""
     if not scores:
         return torch.full((3, len(latents)), torch.nan)
-    steered = torch.stack([score(latents).cpu() for score in scores])
+    steered = torch.stack([score(latents, finite=False).cpu() for score in scores])
     moved = steered[0] - plain[0]
     damage = plain.logsumexp(0) - steered.logsumexp(0)
     # Among the answers that were given: the model's own wording of the right one may be likelier than the right one.

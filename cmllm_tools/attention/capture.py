@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from ..display import Fact, card, one_line, picture
-from ..errors import CaptureError, NotFiniteError
+from ..errors import CaptureError
 from ..models.checkpointing import checkpointed
+from ..models.finite import not_finite
 from ..models.interrupts import restoring
-from ..models.latent import Latent, read_latent
+from ..models.interventions import Intervention
+from ..models.latent import Latent, read_latent_or_other
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected, undisturbed
@@ -81,7 +83,7 @@ def capture_attention(
     layers: Iterable[int] | None = None,
     heads: Heads | None = None,
     queries: Queries = "text",
-    latent: Latent | None = None,
+    latent: Latent | Intervention | None = None,
 ) -> Attention:
     """Replay the prompt and capture attention from `queries` to the visual tokens.
 
@@ -94,8 +96,8 @@ def capture_attention(
         heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count. For pairs, every layer
             named is captured with every head named; a map of it takes just the pairs.
         queries: which text tokens; see `Prompt.positions`.
-        latent: (visual token, width) added to the visual tokens, or a run that has one. The result carries
-            gradient to it if it requires one.
+        latent: (visual token, width) added to the visual tokens, or a run that has one; or another intervention, or what
+            has one. The result carries gradient to a latent that requires one.
 
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
@@ -107,13 +109,13 @@ def capture_attention(
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
     token = ContextToken(queries, layers, heads)
     rows = token.resolve(mllm, prompt)
-    latent = None if latent is None else read_latent(latent, prompt.call)
+    values, other = read_latent_or_other(latent, prompt.call)
     wanted = None if token.heads is None else rows.heads
-    recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, prompt.visual, latent)
+    recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, prompt.visual, values, other=other)
     device = prompt.call.states.device
     with unaffected(gradient=True):
-        values = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
-    return Attention(values, rows.layers, rows.heads, rows.queries, prompt, rows.pairs)
+        stacked = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
+    return Attention(stacked, rows.layers, rows.heads, rows.queries, prompt, rows.pairs)
 
 
 def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, float]:
@@ -140,6 +142,7 @@ def capture(
     columns: Sequence[int] | None,
     latent: torch.Tensor | None = None,
     finite: bool = True,
+    other: Intervention | None = None,
 ) -> "Recorder":
     """Replay the prompt with a recorder that keeps these rows and columns (all keys when None) of these layers.
 
@@ -147,6 +150,7 @@ def capture(
 
     Args:
         finite: whether what was captured must be finite.
+        other: what else is done to the model.
 
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
@@ -156,7 +160,7 @@ def capture(
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else existing(heads, range(mllm.heads), "Heads")
     recorder = Recorder(modules.values(), kept_heads, rows, columns)
-    replay(mllm, prompt, recorder, latent, modules)
+    replay(mllm, prompt, recorder, latent, modules, other)
     missing = [layer for layer in numbers if layer not in recorder.captured]
     if missing:
         raise CaptureError(
@@ -179,13 +183,8 @@ def check_finite(mllm: Mllm, rows: Mapping[int, torch.Tensor]) -> None:
     finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()
     if all(finite):
         return
-    dtype, layer = mllm.model.dtype, list(rows)[finite.index(False)]
-    advice = (
-        "Values above 65504 overflow in float16: load the model in bfloat16 or float32 (cm.load(..., dtype=torch.bfloat16))"
-        if dtype == torch.float16
-        else "The model's weights, or the latent that was given, hold values that are too large or not finite"
-    )
-    raise NotFiniteError(f"Attention must be finite; in layer {layer} it is not (dtype {dtype}). {advice}.")
+    layer = list(rows)[finite.index(False)]
+    raise not_finite(f"Attention must be finite; in layer {layer} it is not", mllm.model.dtype)
 
 
 def replay(
@@ -194,8 +193,13 @@ def replay(
     observer: Observer,
     latent: torch.Tensor | None,
     modules: Mapping[Any, int] | None = None,
+    other: Intervention | None = None,
 ) -> None:
-    """Replay the prompt while attention modules (all that look at visual states, when None) show their calls to `observer`.
+    """Replay the prompt while attention modules show their calls to `observer`.
+
+    Args:
+        modules: those that do, with their layers' numbers; all that look at visual states when None.
+        other: an intervention that is no latent, open meanwhile.
 
     Raises:
         CaptureError: for a prompt that was prepared for another attention implementation.
@@ -206,8 +210,9 @@ def replay(
     small = observer if differentiable and mllm.gradient_checkpointing and isinstance(observer, Recorder) else None
     with (
         undisturbed(mllm.model, differentiable),
+        nullcontext() if other is None else other.opened(mllm, prompt),
         observed(mllm, observer, modules),
-        nullcontext() if small is None else _kept_small(mllm, small, modules),
+        nullcontext() if small is None else _kept_small(mllm, prompt, small, modules, other),
         suppress(_Enough),
     ):
         prompt.call.replay(latent)
@@ -262,14 +267,20 @@ class _KernelCheck(Observer):
 
 
 @restoring
-def _kept_small(mllm: Mllm, recorder: Recorder, modules: Mapping[Any, int] | None) -> Iterator[None]:
+def _kept_small(
+    mllm: Mllm, prompt: Prompt, recorder: Recorder, modules: Mapping[Any, int] | None, other: Intervention | None
+) -> Iterator[None]:
     """While open, the layers before the last one asked for are checkpointed; that one ends the forward."""
 
     @restoring
     def again() -> Iterator[None]:
         # The same rows are computed, as autograd counts on it, and dropped: those of the first pass carry the gradient.
         second = Recorder(recorder.layers, recorder.heads, recorder.rows, recorder.columns)
-        with undisturbed(mllm.model, gradient=True), observed(mllm, second, modules):
+        with (
+            undisturbed(mllm.model, gradient=True),
+            nullcontext() if other is None else other.opened(mllm, prompt),
+            observed(mllm, second, modules),
+        ):
             yield
 
     with checkpointed(mllm.family.layer_modules(mllm.model)[: recorder.layers[-1]], again):

@@ -9,7 +9,7 @@ from ..errors import CaptureError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries, as_queries
 from ..notation import number_ranges
-from ..strict import whole_numbers
+from ..strict import shown, whole_numbers
 from .heads import Heads, as_heads, pairs_within
 
 
@@ -119,7 +119,8 @@ def keep_weights(without: Sequence[int], count: int) -> torch.Tensor:
     """
     if not set(without) < set(range(count)):
         raise CaptureError(
-            f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; got {list(without)}."
+            f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; "
+            f"got {shown(list(without))}."
         )
     weights = torch.ones(count)
     weights[list(without)] = 0
@@ -143,7 +144,7 @@ def _places(wanted: Sequence[int], captured: Sequence[int], what: str) -> dict[i
     missing = [number for number in wanted if number not in captured]
     if missing or not wanted:
         raise CaptureError(
-            f"The map's {what} must be among those captured, {list(captured)}; got {list(wanted)}. "
+            f"The map's {what} must be among those captured, {shown(list(captured))}; got {shown(list(wanted))}. "
             f"Capture attention with these {what} first."
         )
     return {number: captured.index(number) for number in wanted}

@@ -12,6 +12,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..errors import CaptureError
+from ..models.hooks import this_use
 from ..models.interrupts import restoring
 from ..models.mllm import Mllm
 from ..models.replay import OBSERVED
@@ -69,9 +70,10 @@ class Observer:
         """Told of what the model's own kernel made of the call: (prompt, token, head, width)."""
 
 
-# Observers that are open in this thread, with the modules that each listens to: the user's own calls of the model go on in
-# other threads meanwhile.
-_OPEN: ContextVar[tuple[tuple[Mapping[Any, int], Observer], ...]] = ContextVar("cmllm_observers", default=())
+# Observers that are open, with the use of the model that each is for and the modules it listens to: calls in other threads,
+# and in another use of the model within this one, go on unseen meanwhile.
+_Listener = tuple[tuple[int, int], Mapping[Any, int], Observer]
+_OPEN: ContextVar[tuple[_Listener, ...]] = ContextVar("cmllm_observers", default=())
 
 
 @restoring
@@ -86,7 +88,7 @@ def observed(mllm: Mllm, observer: Observer, modules: Mapping[Any, int] | None =
     configs = {id(config): config for config in [*top, *(module.config for module in mllm.attention_modules)]}
     # Setting a config's implementation sets that of the configs within it: restored innermost last.
     before = [pair for config in configs.values() for pair in _implementations(config)]
-    token = _OPEN.set((*_OPEN.get(), (mllm.attention_modules if modules is None else modules, observer)))
+    token = _OPEN.set((*_OPEN.get(), (this_use(), mllm.attention_modules if modules is None else modules, observer)))
     try:
         for config in configs.values():
             config._attn_implementation = _registered(config._attn_implementation)
@@ -129,7 +131,10 @@ def _showing(original: str | None) -> Callable:
             own = sys.modules[type(module).__module__].eager_attention_forward
         else:
             own = ALL_ATTENTION_FUNCTIONS[original]
-        listening = [(modules[module], observer) for modules, observer in _OPEN.get() if module in modules]
+        now = this_use()
+        listening = [
+            (modules[module], observer) for use, modules, observer in _OPEN.get() if use == now and module in modules
+        ]
         if not listening:
             return own(module, query, key, value, attention_mask, **options)
         call = AttentionCall(listening[0][0], module, query, key, value, attention_mask, options)

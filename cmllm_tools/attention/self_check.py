@@ -8,6 +8,7 @@ from PIL import Image
 
 from ..display import Fact, card, one_line
 from ..errors import CmllmError, UnsupportedModelError
+from ..models.finite import check_logits
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.replay import latent_added
@@ -106,7 +107,8 @@ def _logits_moved(mllm: Mllm, prompt: Prompt, latent: torch.Tensor) -> float:
     logits = []
     for each in (None, latent.float()):
         with undisturbed(mllm.model), latent_added(prompt.call, each):
-            logits.append(mllm.model(**prompt.inputs, use_cache=False).logits[:, -1])
+            heard = mllm.model(**prompt.inputs, use_cache=False).logits[:, -1]
+            logits.append(check_logits(heard, mllm.model.dtype))
     return (logits[0] - logits[1]).abs().max().item() / max(logits[0].abs().max().item(), 1e-30)
 
 

@@ -14,14 +14,14 @@ from ..loading import load
 from ..models.embedded import HELDOUT
 from ..models.embedded.heldout import DESCRIPTIONS
 from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..progress import progress_bar
-from ..referring.latent_method import LatentMethod
+from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
 from ..referring.steering import optimize
 from ..regions import Box, Region
-from ..strict import one_of, whole_number
+from ..strict import kind_of, one_of, several, whole_number
 from .matching import names_it, strict_match
 from .roc import ReferringExample, read_roc
 
@@ -40,7 +40,7 @@ def evaluate(
     """Accuracies on `count` held-out scenes after the first `skip` (all when None), as fractions; a progress bar on stderr.
 
     Raises:
-        SettingsError: for no scenes, or a kind of region that does not exist.
+        SettingsError: for no scenes, a kind of region that does not exist, or what are no methods.
 
     Returns:
         `{"n", "unsteered": {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}, METHOD: {REGION: {"a_or_b",
@@ -52,9 +52,16 @@ def evaluate(
     started = time.perf_counter()
     count = None if count is None else whole_number(count, "count", least=0)
     skip = whole_number(skip, "skip", least=0)
-    regions = [one_of(kind, "Each of the regions", (*REGIONS, CONTROL)) for kind in regions]
-    mllm = mllm or load()
+    wanted = several(regions, "regions must be several kinds, as ('box', 'mask')")
+    regions = [one_of(kind, "Each of the regions", (*REGIONS, CONTROL)) for kind in wanted]
+    if mllm is not None:
+        require(mllm)
+    methods = (
+        {} if methods is None else kind_of(methods, dict, "methods must be given by name, as {'plus': ControlMLLMPlus()}")
+    )
+    methods = {name: given_latent_method(method, ControlMLLM()) for name, method in methods.items()}
     methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
+    mllm = mllm or load()
     pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[skip:][:count]
     if not pairs:
         raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")

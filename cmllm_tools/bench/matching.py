@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from ..errors import DataError
+from ..strict import kind_of, several
 
 # One after the other, in this order: what the first has cut out may have stood between the parts of a second.
 _NEGATED = (re.compile(r"\s+not[^,.]*[,.]"), re.compile(r"\s+no[^,.]*[,.]"))
@@ -21,11 +22,13 @@ def reference_match(answer: str, names: str | Iterable[str]) -> bool:
             label, which is not split.
 
     Raises:
-        DataError: for a name with several parentheses, or one that is not closed, as the published code has it.
+        DataError: for a name with several parentheses, or one that is not closed, as the published code has it; for an
+            answer or names that are no texts.
     """
+    answer = _text(answer)
     for negated in _NEGATED:
         answer = negated.sub("", answer)
-    wanted = [_plain(names)] if isinstance(names, str) else [part for name in names for part in _parts(name)]
+    wanted = [_plain(names)] if isinstance(names, str) else [part for name in _texts(names) for part in _parts(name)]
     return any(each in answer for each in wanted)
 
 
@@ -43,10 +46,27 @@ def _plain(name: str) -> str:
 
 
 def strict_match(answer: str, names: Iterable[str], others: Iterable[str]) -> bool:
-    """Whole words, any case: one of `names` is named, and none of `others`."""
-    return any(names_it(answer, name) for name in names) and not any(names_it(answer, other) for other in others)
+    """Whole words, any case: one of `names` is named, and none of `others`.
+
+    Raises:
+        DataError: for what is no text, or no several of them.
+    """
+    wanted, others = _texts(names), _texts(others)
+    return any(names_it(answer, name) for name in wanted) and not any(names_it(answer, other) for other in others)
 
 
 def names_it(answer: str, name: str) -> bool:
-    """Whether `name` stands in `answer` as whole words, in any case; underscores stand for spaces."""
-    return re.search(rf"\b{re.escape(name.replace('_', ' '))}\b", answer, re.IGNORECASE) is not None
+    """Whether `name` stands in `answer` as whole words, in any case; underscores stand for spaces.
+
+    Raises:
+        DataError: for what is no text.
+    """
+    return re.search(rf"\b{re.escape(_text(name).replace('_', ' '))}\b", _text(answer), re.IGNORECASE) is not None
+
+
+def _text(value: object) -> str:
+    return kind_of(value, str, "Answers and names must be texts", DataError)
+
+
+def _texts(values: object) -> list[str]:
+    return [_text(value) for value in several(values, "Names must be several texts, as ['cat']", DataError)]

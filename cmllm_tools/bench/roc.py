@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..analysis.examples import Example
 from ..errors import DataError
-from ..files import said
+from ..files import reason, said
 from ..images import read_image
 from ..regions import Box, Mask, Point, Region, Scribble
 from ..stored import Reader, array_of, items, parse_json, text_of
@@ -75,7 +75,7 @@ class ReferringExample:
         Raises:
             DataError: for another kind.
         """
-        match kind:
+        match kind if isinstance(kind, str) else None:
             case "box":
                 x, y, width, height = self.data["bbox"]
                 return Box(x, y, x + width, y + height)
@@ -85,7 +85,7 @@ class ReferringExample:
                 return Scribble(self.data["scribble"])
             case "point":
                 return Point(*self.data["center_point"])
-        raise DataError(f"A region's kind must be box, mask, scribble or point; got {kind!r}.")
+        raise DataError(f"A region's kind must be box, mask, scribble or point; got {shown(kind)}.")
 
     def example(self, kind: str = "box") -> Example:
         """As the analyses take it: the answer is the object's name as the question has it; the image stays in its file.
@@ -112,7 +112,9 @@ def read_roc(root: str | PathLike, file: str = "question_roc.json") -> list[Refe
         missing = not path.is_file()
         lines = [] if missing else path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     except (OSError, ValueError, TypeError, RuntimeError) as error:
-        raise DataError(f"A ROC set must be a folder with a file of questions; {said(root)} is none: {error}") from error
+        raise DataError(
+            f"A ROC set must be a folder with a file of questions; {said(root)} is none: {reason(error)}"
+        ) from error
     if missing:
         raise DataError(f"A ROC set must have a file of questions; there is no {said(path)}.")
     examples = []

@@ -17,6 +17,7 @@ from ..models.prompt import Queries
 from ..progress import progress_bar
 from ..referring.latent_method import LatentMethod
 from ..referring.loop import steer_together
+from ..strict import kind_of, several, whole_number_or_none
 from .matching import strict_match
 from .roc import ReferringExample
 
@@ -73,8 +74,13 @@ def sweep_and_test(
         path: JSON file of the sweep, to resume from.
 
     Raises:
-        DataError: for a set of fewer than four lines.
+        DataError: for a set of fewer than four lines, or what are no lines.
+        SettingsError: for numbers of examples that make no sense.
     """
+    lines = several(lines, "Lines must be several examples of a set, from read_roc", DataError)
+    for line in lines:
+        kind_of(line, ReferringExample, "Each line must be an example of a set, from read_roc", DataError)
+    n, held_out = whole_number_or_none(n, "n", 2), whole_number_or_none(held_out, "held_out", 0)
     half = len(lines) // 2
     if half < 2:
         raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")

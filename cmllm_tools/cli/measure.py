@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
+from ..files import existing
 from ..images import read_image
 from ..loading import load
 from ..models.embedded import HELDOUT
@@ -147,7 +148,8 @@ def _sweep(options: argparse.Namespace) -> int:
     from ..figures import window_grid
 
     check_outputs({"--resume": options.resume, "--html": options.html}, _folder(options.what), options.mask, options.model)
-    of_a_set = options.what == EMBEDDED or (not options.what.startswith("data:") and Path(options.what).is_dir())
+    folder = None if options.what.startswith("data:") else existing(options.what)
+    of_a_set = options.what == EMBEDDED or (folder is not None and folder.is_dir())
     try:
         sweep, chosen, tested = (_sweep_set if of_a_set else _sweep_image)(options)
     except Exception as error:

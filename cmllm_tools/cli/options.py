@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError, SettingsError
-from ..files import check_writable, said
+from ..files import check_writable, existing, said
 from ..referring.kinds import Kind
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.method import Method
@@ -179,8 +179,8 @@ def check_outputs(outputs: Mapping[str, Path | None], *inputs: object) -> None:
         if _same(path, twin):
             raise OutputError(f"{one} and {other} must be two files; both are {said(path)}.")
     # An image given as a data: URI is no file.
-    files = [source for source in inputs if isinstance(source, str | Path) and not str(source).startswith("data:")]
-    sources = [Path(source).expanduser() for source in files]
+    files = [source for source in inputs if not str(source).startswith("data:")]
+    sources = [source for source in map(existing, files) if source is not None]
     for name, path in given.items():
         for source in sources:
             if _same(path, source) or (path.exists() and source.resolve() in path.resolve().parents):

@@ -51,11 +51,11 @@ def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "s
     one_of(show, "show", ("share", "over_chance", "rank"))
     ranks = grid.rank if len(grid.elsewhere) or show == "rank" else np.full(grid.values.shape, np.nan)
     shown, title, form = {
-        "share": (grid.values, f"Share of attention in the region (uniform attention: {grid.chance:.1%})", ".0%"),
-        "over_chance": (grid.over_chance, f"Share of attention in the region over chance ({grid.chance:.1%})", ".1f"),
+        "share": (grid.values, f"Share of attention {grid.where} (uniform attention: {grid.chance:.1%})", ".0%"),
+        "over_chance": (grid.over_chance, f"Share of attention {grid.where} over chance ({grid.chance:.1%})", ".1f"),
         "rank": (ranks, "Fraction of other places that the head looks at less", ".0%"),
     }[show]
-    hover = "%{customdata[0]:.1%} in the region<br>%{customdata[1]:.2f} x chance"
+    hover = f"%{{customdata[0]:.1%}} {grid.where}<br>%{{customdata[1]:.2f}} x chance"
     if len(grid.elsewhere):
         hover += "<br>above %{customdata[2]:.0%} of other places"
     return _grid(shown, grid.layers, grid.heads, np.dstack([grid.values, grid.over_chance, ranks]), hover, title, form)

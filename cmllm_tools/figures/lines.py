@@ -34,17 +34,20 @@ def legend_name(name: str) -> str:
 
 
 def framed(figure: Figure, names: Sequence[str], top: int, right: int = RIGHT) -> None:
-    """Set heights and margins, and the legend below: in one row where the names are short, else below each other."""
-    row = sum(text_width(name, 12) + _SAMPLE for name in names) <= TEXT
-    high = _ROW if row else sum(max(_ROW, height_of(legend_name(name), 12) + 5) for name in names)
+    """Set heights and margins, and the legend below: in one row where names are short, else in columns that hold them."""
+    widths = [text_width(name, 12) + _SAMPLE for name in names]
+    row = sum(widths) <= TEXT
+    columns = max(int(TEXT // max(widths, default=TEXT)), 1)
+    highs = [max(_ROW, height_of(legend_name(name), 12) + 5) for name in names]
+    high = _ROW if row else sum(max(highs[at : at + columns]) for at in range(0, len(names), columns))
     bottom = AXIS + high + 8 if len(names) else AXIS
     figure.update_layout(
         height=top + PLOT + bottom,
         margin={"t": top, "b": bottom, "l": LEFT + 58, "r": right, "pad": 0, "autoexpand": False},
         legend={
-            # Below each other as rows of one: beside a legend that is "v", plotly draws the axis' title into the plot.
+            # One column is of rows of one: beside a legend that is "v", plotly draws the axis' title into the plot.
             "orientation": "h",
-            **({} if row else {"entrywidth": 1, "entrywidthmode": "fraction"}),
+            **({} if row else {"entrywidth": 0.99 / columns if columns > 1 else 1, "entrywidthmode": "fraction"}),
             "x": 0,
             "y": 0,
             "xref": "container",

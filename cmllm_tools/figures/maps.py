@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 
+from ..analysis.faithfulness import as_map
 from ..analysis.sinks import Sinks
 from ..attention.context_map import ContextMap
 from ..display import BLUE, GREEN, ORANGE, VERMILION, card, picture
@@ -56,7 +57,7 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     """
     must_be(cmap, ContextMap, "The map of map_on_image", "from context_map(attention)")
     image = read_image(image)
-    percent = percent_grid(_values(cmap), cmap.layout)
+    percent = percent_grid(_values(cmap, cmap.layout), cmap.layout)
     outlined = as_regions(regions) if regions is not None else ()
     title, top = f"Attention of {' '.join(cmap.words)!r}", max(float(percent.max()), 1e-30)
     shown = still(percent / top, cmap.layout, image, outlined, f"0 to {top:.1f} % of the attention on the image")
@@ -207,11 +208,6 @@ def _titled(maps: Sequence[tuple[str, ContextMap | torch.Tensor | np.ndarray]]) 
     return maps
 
 
-def _values(values: object, layout: VisualTokenLayout | None = None) -> np.ndarray:
-    if isinstance(values, ContextMap):
-        values = values.values
-    must_be(values, (torch.Tensor, np.ndarray), "A map", "or a ContextMap from context_map(attention)")
-    found = values.detach().float().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
-    if layout is not None and found.shape != (len(layout),):
-        raise SettingsError(f"A map must have one value for each of {len(layout)} visual tokens; got shape {found.shape}.")
-    return found
+def _values(values: Any, layout: VisualTokenLayout) -> np.ndarray:
+    must_be(values, (torch.Tensor, np.ndarray, ContextMap), "A map", "from context_map(attention), or of your own")
+    return as_map(values, len(layout)).numpy()

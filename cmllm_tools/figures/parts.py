@@ -8,7 +8,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..display import BAR_COLOR, GREY, LESS_COLOR, OPACITY, Html, card, data_uri, dimmed, palette, picture, small, table
+from ..display import (
+    BAR_COLOR,
+    COLUMNS,
+    GREY,
+    LESS_COLOR,
+    OPACITY,
+    Html,
+    card,
+    data_uri,
+    dimmed,
+    palette,
+    picture,
+    small,
+    table,
+)
 from ..errors import SettingsError
 from ..layout import VisualTokenLayout
 from ..regions import Region
@@ -17,12 +31,11 @@ from .words import TITLE_SIZE
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-Values = Sequence[float] | np.ndarray
+# Of a line, None where it has a gap.
+Values = Sequence[float | None] | np.ndarray
 
 # Margins, in pixels; the right one is the tools'.
 LEFT, RIGHT = 12, 44
-# Stills side by side in one row.
-COLUMNS = 3
 # Values of a line that its table has.
 _LISTED = 12
 _CLEAR = "rgba(0, 0, 0, 0)"
@@ -117,21 +130,24 @@ def stills(title: str, pictures: Sequence[Html]) -> Html:
     return Html("".join(card("" if number else title, [], *row) for number, row in enumerate(rows)))
 
 
-def value_tables(lines: Mapping[str, tuple[Values, Values]], x: str) -> list[Html]:
-    """Some of the values, evenly chosen; lines that have the same positions share a table."""
-    shared: dict[tuple[float, ...], dict[str, Values]] = {}
+def value_tables(lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Values | Sequence[str]]], x: str) -> list[Html]:
+    """Some of the values, numbers or words, evenly chosen; lines that have the same positions share a table."""
+    shared: dict[tuple[float, ...], dict[str, Values | Sequence[str]]] = {}
     for name, (positions, values) in lines.items():
         shared.setdefault(tuple(map(float, positions)), {})[name] = values
     tables = []
     for positions, columns in shared.items():
         points = list(zip(positions, *columns.values(), strict=False))
         chosen = np.unique(np.linspace(0, len(points) - 1, min(len(points), _LISTED)).round().astype(int))
-        rows = [
-            [f"{position:g}", *("-" if value is None else f"{float(value):.4g}" for value in values), ""]
-            for position, *values in (points[at] for at in chosen)
-        ]
+        rows = [[f"{position:g}", *map(_value, values), ""] for position, *values in (points[at] for at in chosen)]
         tables.append(table([x, *columns, ""], rows))
     return tables
+
+
+def _value(value: float | str | None) -> str:
+    if isinstance(value, str):
+        return value
+    return "-" if value is None else f"{float(value):.4g}"
 
 
 def percent_grid(values: np.ndarray, layout: VisualTokenLayout) -> np.ndarray:

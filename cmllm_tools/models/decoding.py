@@ -11,8 +11,9 @@ from ..strict import number, shown
 from .answer import Answer, said
 from .contrast import Contrast, ContrastRows, FirstRow
 from .family import Family
+from .finite import Finite
 from .interventions import Intervention
-from .options import read_options
+from .options import LAST_ID, read_options, unread_named
 from .prompt import Prompt
 from .undisturbed import locked, undisturbed
 
@@ -45,7 +46,8 @@ def generate(
     if prompt.call.copies != 1:
         raise PromptError(f"An answer is given to one prompt; got {prompt.call.copies} copies.")
     contrast = read_contrast(contrast, intervention)
-    options = read_options(options, family, prompt.inputs)
+    vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
+    options = read_options(options, family, prompt.inputs, vocabulary)
     if options.get("stop_strings") is not None:
         options.setdefault("tokenizer", tokenizer)
         try:
@@ -55,18 +57,19 @@ def generate(
                 f"stop_strings must be texts that the tokenizer's tokens can spell; got {shown(options['stop_strings'])}."
             ) from error
     copies = 1
+    processors = [Finite(model.dtype), *(options.get("logits_processor") or ())]
     if contrast is not None:
         _check_contrast(family, options)
     if contrast is not None and intervention is not None:
         # The pair is one batch, so that both branches share every step.
         copies = 2
-        theirs = LogitsProcessorList(options.get("logits_processor") or ())
-        options["logits_processor"] = LogitsProcessorList([ContrastRows(contrast, theirs)])
+        processors = [processors[0], ContrastRows(contrast, LogitsProcessorList([*processors]))]
         if options.get("streamer") is not None:
             options["streamer"] = FirstRow(options["streamer"])
+    options["logits_processor"] = LogitsProcessorList(processors)
     inputs = prompt.inputs if copies == 1 else prompt.repeated(copies)
     opened = nullcontext() if intervention is None else intervention.opened(mllm, prompt, copies)
-    with undisturbed(model), opened:
+    with undisturbed(model), opened, unread_named(options):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
     rows = output if torch.is_tensor(output) else output.sequences

@@ -13,9 +13,8 @@ SMALLER = 2.0**-4
 
 def computes_in_half(model: Any) -> bool:
     """Whether some of a model's computations are in float16: all of them, or those of quantised weights."""
-    if model.dtype == torch.float16:
-        return True
-    return any(getattr(module, "compute_dtype", None) == torch.float16 for module in model.modules())
+    kinds = (each.dtype for each in model.parameters())
+    return torch.float16 in kinds or any(getattr(each, "compute_dtype", None) == torch.float16 for each in model.modules())
 
 
 def gradients(

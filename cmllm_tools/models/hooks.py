@@ -1,7 +1,8 @@
-"""Hooks and forwards put on a model for one thread only: calls of it in other threads go on as if they were not there."""
+"""Hooks and forwards put on a model for one use of it: calls in other threads, or in a use within, do not meet them."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
@@ -19,21 +20,45 @@ def modules_of(model: Any) -> list[Any]:
     return found
 
 
-def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """A hook that leaves alone what the user's own code makes of the model in other threads meanwhile."""
-    thread = threading.get_ident()
+class _Depth(threading.local):
+    """How many uses of a model are open in a thread, one within the other."""
+
+    count = 0
+
+
+_DEPTH = _Depth()
+
+
+@contextmanager
+def another_use() -> Iterator[None]:
+    """While open, hooks that were made before are not heard: a logits processor, say, may capture or answer itself."""
+    _DEPTH.count += 1
+    try:
+        yield
+    finally:
+        _DEPTH.count -= 1
+
+
+def this_use() -> tuple[int, int]:
+    """What tells the use of a model that is open now from those in other threads, around it and within it."""
+    return threading.get_ident(), _DEPTH.count
+
+
+def in_this_use(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A hook that leaves alone what is made of the model in other threads meanwhile, or in a use within this one."""
+    use = this_use()
 
     @wraps(hook)
     def heard(*given: Any) -> Any:
-        return hook(*given) if threading.get_ident() == thread else None
+        return hook(*given) if this_use() == use else None
 
     return heard
 
 
 @restoring
 def forwards_replaced(modules: Iterable[Any], by: Callable[[Any, Callable], Callable]) -> Iterator[None]:
-    """While open, this thread calls `by(module, forward)` in place of each module's own forward."""
-    thread = threading.get_ident()
+    """While open, this use calls `by(module, forward)` in place of each module's own forward."""
+    use = this_use()
     own = {module: vars(module).get("forward") for module in modules}
 
     def replaced(module: Any) -> Callable[..., Any]:
@@ -42,7 +67,7 @@ def forwards_replaced(modules: Iterable[Any], by: Callable[[Any, Callable], Call
 
         @wraps(forward)
         def called(*given: Any, **named: Any) -> Any:
-            return (other if threading.get_ident() == thread else forward)(*given, **named)
+            return (other if this_use() == use else forward)(*given, **named)
 
         return called
 

@@ -69,6 +69,18 @@ def read_intervention(given: Any, call: LanguageCall) -> Intervention | None:
     return LatentAdded(read_latent(found.latent, call).detach(), contrast=found.contrast)
 
 
+def read_latent_or_other(given: Any, call: LanguageCall) -> tuple[torch.Tensor | None, Intervention | None]:
+    """The latent that was given, with its gradient, or the intervention that is none; None for what there is not.
+
+    Raises:
+        CaptureError: as `read_latent`.
+    """
+    found: Any = given.intervention if isinstance(given, Referred) else given
+    if isinstance(found, Intervention) and not isinstance(found, LatentAdded):
+        return None, found
+    return None if found is None else read_latent(found, call), None
+
+
 @unaffected(gradient=True)
 def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
     """The tensor, where the call's states are; one that requires a gradient keeps it.
@@ -94,7 +106,13 @@ def _tensor(latent: Any) -> torch.Tensor:
         values = torch.from_numpy(np.array(latent)) if isinstance(latent, np.ndarray) else latent
     except TypeError:
         values = latent
-    if not torch.is_tensor(values) or values.dtype == torch.bool or values.is_complex() or values.layout != torch.strided:
+    if (
+        not torch.is_tensor(values)
+        or values.dtype == torch.bool
+        or values.is_complex()
+        or values.layout != torch.strided
+        or values.is_meta
+    ):
         raise CaptureError(
             "A latent must be a tensor or an array of numbers, (visual token, width), or a run that has one (a Trace); "
             f"got {shown(latent)}."

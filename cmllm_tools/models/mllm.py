@@ -8,7 +8,7 @@ import torch
 
 from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..images import ImageSource
-from ..strict import kind_of, whole_numbers
+from ..strict import kind_of, one_of, whole_numbers
 from . import decoding
 from .answer import Answer
 from .contrast import Contrast
@@ -17,6 +17,7 @@ from .geometry import Placement
 from .interventions import Intervention
 from .latent import Latent, read_intervention
 from .lookup import family_of, probed_family
+from .options import LAST_ID
 from .prepare import prepare
 from .processors import fitted
 from .prompt import Prompt
@@ -55,7 +56,8 @@ class Mllm:
             unless you turn it on.
 
     Raises:
-        UnsupportedModelError: for a family without a row, unless it is to be probed, and for a model compiled in place.
+        UnsupportedModelError: for a family without a row, unless it is to be probed, a model compiled in place, and a name,
+            revision or layout that is none.
     """
 
     def __init__(
@@ -66,8 +68,10 @@ class Mllm:
         revision: str | None = None,
         layout: Literal["table", "probe"] = "table",
     ):
-        if layout not in ("table", "probe"):
-            raise UnsupportedModelError(f"layout must be 'table' or 'probe'; got {layout!r}.")
+        one_of(layout, "layout", ("table", "probe"), UnsupportedModelError)
+        for what, text in (("A model's name", name), ("A revision", revision)):
+            if text is not None:
+                kind_of(text, str, f"{what} must be a text", UnsupportedModelError)
         model = unwrapped(model)
         self.family: Family = family_of(model) if layout == "table" else probed_family(model)
         self.model = model
@@ -145,7 +149,7 @@ class Mllm:
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
-        ids = whole_numbers(ids, "Token ids", 0, error=PromptError)
+        ids = whole_numbers(ids, "Token ids", 0, LAST_ID, PromptError)
         with locked(self.processor.tokenizer):
             return spelled(self.processor.tokenizer, ids)
 

@@ -1,11 +1,13 @@
 """What callers may tell transformers' `generate`, read strictly: a wrong answer is never given for an option it ignores."""
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import torch
 from transformers import GenerationConfig
 
-from ..errors import SettingsError
+from ..errors import CmllmError, SettingsError
 from ..strict import flag, number, several, shown, whole_number, whole_numbers
 from .family import Family
 
@@ -17,7 +19,7 @@ def _processors(value: Any, what: str) -> list[Any]:
 
 
 # Of what tensors of ids hold.
-_LAST_ID = 2**31 - 1
+LAST_ID = 2**31 - 1
 
 
 def _called(value: Any, what: str) -> Any:
@@ -33,12 +35,12 @@ def _streamer(value: Any, what: str) -> Any:
 
 
 def _token_ids(value: Any, what: str) -> list[int]:
-    return list(whole_numbers(value, what, 0, _LAST_ID))
+    return list(whole_numbers(value, what, 0, LAST_ID))
 
 
 def _one_or_more_ids(value: Any, what: str) -> int | list[int]:
     one = isinstance(value, str) or getattr(value, "shape", None) == () or not isinstance(value, Iterable)
-    return whole_number(value, what, 0, _LAST_ID) if one else _token_ids(value, what)
+    return whole_number(value, what, 0, LAST_ID) if one else _token_ids(value, what)
 
 
 def _texts(value: Any, what: str) -> list[str]:
@@ -68,8 +70,8 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "stopping_criteria": _processors,
     "prefix_allowed_tokens_fn": _called,
     "streamer": _streamer,
-    "bos_token_id": lambda value, what: whole_number(value, what, 0, _LAST_ID),
-    "pad_token_id": lambda value, what: whole_number(value, what, 0, _LAST_ID),
+    "bos_token_id": lambda value, what: whole_number(value, what, 0, LAST_ID),
+    "pad_token_id": lambda value, what: whole_number(value, what, 0, LAST_ID),
     "eos_token_id": _one_or_more_ids,
     "suppress_tokens": _token_ids,
     "begin_suppress_tokens": _token_ids,
@@ -83,6 +85,9 @@ _READ: dict[str, Callable[[Any, str], Any]] = {
     "top_p": lambda value, what: number(value, what, above=0, most=1),
     "repetition_penalty": lambda value, what: number(value, what, above=0),
     "max_time": lambda value, what: number(value, what, above=0),
+    "length_penalty": number,
+    "encoder_repetition_penalty": lambda value, what: number(value, what, above=0),
+    "encoder_no_repeat_ngram_size": lambda value, what: whole_number(value, what, 0),
 }
 # Arguments of `generate` beside those of its configuration.
 _BESIDE = {"logits_processor", "stopping_criteria", "prefix_allowed_tokens_fn", "streamer", "tokenizer"}
@@ -99,7 +104,14 @@ _REASONS: dict[str, tuple[str, ...]] = {
     ),
     "one answer is given back; to sample several, call it several times with do_sample=True": ("num_return_sequences",),
     "guessed tokens are read several at a time, and answers are to be the model's own": (
-        *("assistant_model", "assistant_early_exit", "prompt_lookup_num_tokens", "use_mtp", "speculation_type"),
+        *(
+            "assistant_model",
+            "assistant_early_exit",
+            "prompt_lookup_num_tokens",
+            "use_mtp",
+            "speculation_type",
+            "is_assistant",
+        ),
     ),
     "answers are greedy, sampled, or searched for with plain beams": (
         *("num_beam_groups", "diversity_penalty", "constraints", "force_words_ids", "penalty_alpha", "dola_layers"),
@@ -116,13 +128,14 @@ _REASONS: dict[str, tuple[str, ...]] = {
 _REFUSED = {name: reason for reason, names in _REASONS.items() for name in names}
 
 
-def read_options(options: dict[str, Any], family: Family, inputs: Collection[str]) -> dict[str, Any]:
+def read_options(options: dict[str, Any], family: Family, inputs: Collection[str], vocabulary: int) -> dict[str, Any]:
     """Options for `model.generate`, with those that make answers before and after steering comparable.
 
     Args:
         options: as given.
         family: of the model.
         inputs: names of the prompt's own tensors.
+        vocabulary: number of tokens that the model can say.
 
     Raises:
         SettingsError: for one that does not exist, that cannot be kept, out of range, or at odds with another.
@@ -147,12 +160,30 @@ def read_options(options: dict[str, Any], family: Family, inputs: Collection[str
         if value is not None or name == "max_new_tokens":
             read[name] = _READ[name](value, name) if name in _READ else value
     _check_together(read, family)
+    _check_ids(read, vocabulary)
     try:
         # What transformers itself says of its settings, before anything is run.
         GenerationConfig(**{name: value for name, value in read.items() if name in own})
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise SettingsError(f"Options of generate must be ones that transformers takes: {error}") from error
     return read
+
+
+@contextmanager
+def unread_named(read: dict[str, Any]) -> Iterator[None]:
+    """While open, what transformers raises is put down to the options that are its own to read, where there are any.
+
+    Raises:
+        SettingsError: naming these.
+    """
+    known = {*_READ, *_BESIDE, *_REFUSED}
+    unread = [f"{name}={shown(value)}" for name, value in read.items() if name not in known and value is not None]
+    try:
+        yield
+    except (TypeError, ValueError, AttributeError, LookupError, ImportError, RuntimeError, AssertionError) as error:
+        if not unread or isinstance(error, CmllmError | torch.OutOfMemoryError):
+            raise
+        raise SettingsError(f"transformers could not answer with {', '.join(unread)}: {error}. Leave it out.") from error
 
 
 def _check_together(read: dict[str, Any], family: Family) -> None:
@@ -168,3 +199,12 @@ def _check_together(read: dict[str, Any], family: Family) -> None:
     least, most = read.get("min_new_tokens") or 0, read["max_new_tokens"]
     if least > most:
         raise SettingsError(f"min_new_tokens must be at most max_new_tokens; got {least} and {most}.")
+
+
+def _check_ids(read: dict[str, Any], vocabulary: int) -> None:
+    """Ids that scores are looked up by; transformers finds one that has no score in the midst of an answer."""
+    for name in ("eos_token_id", "suppress_tokens", "begin_suppress_tokens", "bad_words_ids"):
+        given = read.get(name)
+        several = given if isinstance(given, list) else [] if given is None else [given]
+        for ids in several:
+            whole_numbers(ids if isinstance(ids, list) else [ids], name, 0, vocabulary - 1)

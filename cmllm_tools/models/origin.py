@@ -25,14 +25,14 @@ class Origin:
 
     Args:
         model: weak reference to the transformers model.
-        dtype: of its weights.
+        dtype: of its weights, or several where they differ.
         device: where it takes its inputs.
         weights: mark of its weights; see `weights_mark`.
         told: whether a change of the weights has been warned about.
     """
 
     model: Any
-    dtype: torch.dtype
+    dtype: str
     device: torch.device
     weights: int
     told: bool = False
@@ -40,7 +40,7 @@ class Origin:
     @classmethod
     def of(cls, mllm: Any) -> "Origin":
         """Of a prompt that `mllm` prepares now."""
-        return cls(ref(mllm.model), mllm.model.dtype, mllm.device, weights_mark(mllm.model))
+        return cls(ref(mllm.model), _dtypes(mllm.model), mllm.device, weights_mark(mllm.model))
 
     def check(self, mllm: Any) -> None:
         """Refuse another model, or one that was moved or cast since; warn once when its weights have changed.
@@ -53,7 +53,7 @@ class Origin:
                 f"A prompt must be used with the model that prepared it; {mllm.name} is another one. "
                 "Prepare it again with this model."
             )
-        for what, then, now in (("dtype", self.dtype, mllm.model.dtype), ("device", self.device, mllm.device)):
+        for what, then, now in (("dtype", self.dtype, _dtypes(mllm.model)), ("device", self.device, mllm.device)):
             if then != now:
                 raise PromptError(
                     f"A prompt must be used with the {what} that its model had when it was prepared, {then}; the model "
@@ -77,12 +77,21 @@ def _outside() -> int:
     return level
 
 
+def _dtypes(model: Any) -> str:
+    """Types of the model's weights, the first one's first."""
+    kinds = [
+        model.dtype,
+        *(each.dtype for module in modules_of(model) for each in module._parameters.values() if each is not None),
+    ]
+    return ", ".join(map(str, dict.fromkeys(kinds)))
+
+
 def weights_mark(model: Any) -> int:
     """A number that changes with a model's weights, and takes a millisecond for a thousand parameters.
 
-    It counts where each parameter lies and how often it was written to, which adapters are in use, and some values, as
-    writing through `.data` is not counted by torch. Weights that accelerate brings in from elsewhere are not looked at, and
-    quantised ones not at where they lie, as bitsandbytes moves them about.
+    It counts where each parameter and saved buffer lies and how often it was written to, which adapters are in use, and
+    some values, as writing through `.data` is not counted by torch. Weights that accelerate brings in from elsewhere are
+    not looked at, and quantised ones not at where they lie, as bitsandbytes moves them about.
     """
     marks: list[Any] = []
     plain: list[torch.Tensor] = []
@@ -90,7 +99,8 @@ def weights_mark(model: Any) -> int:
         own = module.__dict__
         if (adapters := own.get("_active_adapter")) is not None:
             marks.append(repr((own.get("_disable_adapters"), adapters, own.get("merged_adapters"), own.get("scaling"))))
-        for each in module._parameters.values():
+        saved = [each for name, each in module._buffers.items() if name not in module._non_persistent_buffers_set]
+        for each in [*module._parameters.values(), *saved]:
             if each is None or each.is_meta:
                 continue
             # Tensors of inference mode are not counted.

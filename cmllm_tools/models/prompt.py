@@ -10,7 +10,7 @@ from PIL import Image
 from ..display import Fact, card, picture
 from ..errors import CaptureError, CmllmError, PromptError
 from ..layout import VisualTokenLayout
-from ..strict import several, shown, whole_number, whole_numbers
+from ..strict import flag, several, shown, whole_number, whole_numbers
 from .origin import Origin
 from .replay import LanguageCall, implementation
 from .spelling import find_word
@@ -67,13 +67,24 @@ class Prompt:
             replayed: whether the recorded call is made again, whose masks fit one attention implementation.
 
         Raises:
-            PromptError: for another model, dtype or device.
+            UnsupportedModelError: for what is no `Mllm`.
+            PromptError: for another model, dtype or device, or a language model that was put in place of the recorded one.
             CaptureError: for another attention implementation.
         """
+        # A model knows prompts, so that its module cannot be imported where this one begins.
+        from .mllm import require
+
+        require(mllm)
+        replayed = flag(replayed, "replayed", PromptError)
         # While another thread captures, the model shows a name of this package's for its implementation.
         with locked(mllm.model):
             if self.origin is not None:
                 self.origin.check(mllm)
+            if self.call.module is not mllm.decoder:
+                raise PromptError(
+                    f"A prompt must be used with the parts of the model that it was prepared with; {self.call.site.call!r} "
+                    f"of {mllm.name} has been replaced since. Prepare it again."
+                )
             attention = implementation(mllm.model, mllm.family.site) if replayed else None
         if replayed and self.call.attention != attention:
             raise CaptureError(

@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext, suppress
-from copy import copy
+from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError, UnsupportedModelError
-from .hooks import forwards_replaced, in_this_thread
+from .hooks import forwards_replaced, in_this_use
 from .interrupts import restoring
 from .undisturbed import undisturbed
 
@@ -85,6 +85,11 @@ class LanguageCall:
     copies: int = 1
     before: Mapping[nn.Module, list[Any]] = field(default_factory=dict)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> "LanguageCall":
+        """A copy of the tensors; a copy of the modules would be another model's, and steer nothing."""
+        own = {name: getattr(self, name) for name in ("states", "arguments", "visual")}
+        return replace(self, **deepcopy(own, memo))
+
     def at(self, visual: torch.Tensor) -> "LanguageCall":
         """The same call with the visual tokens at other positions of its states."""
         return replace(self, visual=visual.to(self.states.device))
@@ -126,7 +131,7 @@ class LanguageCall:
         def again(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
             return lambda *values, **named: copy(left[module].pop(0)) if left[module] else forward(*values, **named)
 
-        @in_this_thread
+        @in_this_use
         def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
             return (), self._given(latent)
 
@@ -184,15 +189,15 @@ def record(
 
     @restoring
     def watched() -> Iterator[None]:
-        handles = [module.register_forward_pre_hook(in_this_thread(keep_call), with_kwargs=True)]
+        handles = [module.register_forward_pre_hook(in_this_use(keep_call), with_kwargs=True)]
         try:
             if keep_before:
-                keep = in_this_thread(keep_output_before)
+                keep = in_this_use(keep_output_before)
                 handles += [each.register_forward_hook(keep) for each in _beside(model, site.call)]
             if source is not None and site.side == "input":
-                handles.append(source.register_forward_pre_hook(in_this_thread(keep_input), with_kwargs=True))
+                handles.append(source.register_forward_pre_hook(in_this_use(keep_input), with_kwargs=True))
             elif source is not None:
-                handles.append(source.register_forward_hook(in_this_thread(keep_output)))
+                handles.append(source.register_forward_hook(in_this_use(keep_output)))
             yield
         finally:
             for handle in handles:
@@ -287,7 +292,7 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
             return states
         return add_latent(states, latent, call.visual.to(states.device), call.rows)
 
-    @in_this_thread
+    @in_this_use
     def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         named = _named(module, arguments, keywords)
         states = named.get(call.site.states)
@@ -295,11 +300,11 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
             return arguments, keywords
         return (), named | {call.site.states: changed(states)}
 
-    @in_this_thread
+    @in_this_use
     def change_input(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         return (changed(arguments[0]), *arguments[1:]), keywords
 
-    @in_this_thread
+    @in_this_use
     def change_output(module: nn.Module, arguments: tuple, output: Any) -> Any:
         if torch.is_tensor(output):
             return changed(output)

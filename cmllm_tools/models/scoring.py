@@ -7,6 +7,7 @@ import torch
 
 from ..errors import CaptureError
 from .batch import Copies, answer_of, answer_tokens, followed_by
+from .finite import check_logits
 from .mllm import Mllm
 from .prompt import Prompt
 from .undisturbed import unaffected, undisturbed
@@ -34,14 +35,19 @@ class AnswerScore:
     def __repr__(self) -> str:
         return f"AnswerScore({self.answer!r}: {len(self.ids)} tokens)"
 
-    def __call__(self, latent: torch.Tensor) -> torch.Tensor:
-        """(copy,): log-probability of the whole answer, for latents (copy, visual token, width)."""
-        return self.tokens(latent).sum(-1)
+    def __call__(self, latent: torch.Tensor, finite: bool = True) -> torch.Tensor:
+        """(copy,): log-probability of the whole answer; see `tokens`."""
+        return self.tokens(latent, finite).sum(-1)
 
-    def tokens(self, latent: torch.Tensor) -> torch.Tensor:
-        """(copy, answer token): log-probability of each token of the answer, for latents (copy, visual token, width).
+    def tokens(self, latent: torch.Tensor, finite: bool = True) -> torch.Tensor:
+        """(copy, answer token): log-probability of each token of the answer.
+
+        Args:
+            latent: (copy, visual token, width).
+            finite: whether the logits must be; nan where they need not and are not.
 
         Raises:
+            NotFiniteError: for logits that are not finite.
             SettingsError: for several copies with a family whose batches are not kept apart.
             CaptureError: for a latent of another shape.
         """
@@ -61,6 +67,8 @@ class AnswerScore:
             logits = model(**answered.inputs, use_cache=False, **options).logits
         with unaffected(gradient):
             logits = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
+            if finite:
+                check_logits(logits, model.dtype)
             ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
             wide = torch.promote_types(logits.dtype, torch.float32)
             logits = logits.to(wide)

@@ -20,6 +20,8 @@ _UNSPACED = (
 # Zero-width joiners, and the tones of emoji: what stands on both sides of one, or before a tone, is one sign.
 _JOINERS = "\u200c\u200d\u2060"
 _TONES = range(0x1F3FB, 0x1F400)
+# Signs that keyboards and word processors put for one another.
+_ALIKE = str.maketrans("\u2018\u2019\u02bc\u2010\u2011", "\x27\x27\x27--")
 # Variation selectors choose between two pictures of one sign.
 _SELECTORS = "\ufe0e\ufe0f"
 
@@ -74,9 +76,9 @@ def apart(offsets: Iterable[tuple[int, int]], text: str) -> list[tuple[int, int]
 def find_word(text: str, word: str) -> tuple[int, int] | None:
     """Characters [from, to) of the first place where `word`, one or several, stands in `text` as a whole; None if nowhere.
 
-    Case, and how accents are coded, make no difference, and any white space is one space. A word ends where letters,
-    digits or underscores do. Scripts without spaces between words (Chinese, Japanese, Thai, ...) do not show where
-    that is: any run of their characters is found.
+    Case, how accents are coded, and the form of apostrophes and hyphens make no difference, and any white space is one
+    space. A word ends where letters, digits or underscores do, a number not at the point within it (3.5). Scripts without
+    spaces between words (Chinese, Japanese, Thai, ...) do not show where that is: any run of their characters is found.
     """
     folded, wanted = _folded(text), "".join(sign for sign, _ in _folded(word)).strip()
     line = "".join(sign for sign, _ in folded)
@@ -97,7 +99,7 @@ def _folded(text: str) -> list[tuple[str, int]]:
             if not found or found[-1][0] != " ":
                 found.append((" ", number))
         elif character not in _SELECTORS:
-            found += [(sign, number) for sign in unicodedata.normalize("NFD", character).casefold()]
+            found += [(sign, number) for sign in unicodedata.normalize("NFD", character.translate(_ALIKE)).casefold()]
     return found
 
 
@@ -108,7 +110,14 @@ def _inside(line: str, at: int) -> bool:
     before, after = line[at - 1], line[at]
     if unicodedata.category(after).startswith("M") or ord(after) in _TONES or before in _JOINERS or after in _JOINERS:
         return True
+    if (before in ".," or after in ".,") and _in_number(line, at if after in ".," else at - 1):
+        return True
     return all(_lettered(sign) for sign in (before, after))
+
+
+def _in_number(line: str, at: int) -> bool:
+    """Whether digits stand on both sides of the sign at `at`."""
+    return 0 < at < len(line) - 1 and line[at - 1].isdigit() and line[at + 1].isdigit()
 
 
 def _lettered(sign: str) -> bool:

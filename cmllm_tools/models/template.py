@@ -27,7 +27,8 @@ def prompt_text(mllm: Mllm, question: str) -> str:
     """The question in its template, with the image's placeholder.
 
     The chat template is the processor's, or its tokenizer's; the family's own stands for a missing one. A message is a list
-    of parts or, for templates that write such a list out, drop the image, or fail on it, one text.
+    of parts or, for templates that write such a list out, drop the image, or fail on it, one text, with the placeholder
+    unless the template writes that itself.
 
     Raises:
         PromptError: for a question that is empty, or contains the placeholder.
@@ -50,7 +51,7 @@ def prompt_text(mllm: Mllm, question: str) -> str:
     given = family.content.format(image=image, question=question)
     parts = [{"type": "image"}, {"type": "text", "text": question}]
     rendered, reason = [], "it writes out the parts of a message as they are"
-    for content in (parts, given):
+    for content in (parts, given, [{"type": "text", "text": given}], question):
         try:
             text = _rendered(source, content)
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -63,7 +64,8 @@ def prompt_text(mllm: Mllm, question: str) -> str:
             f"The chat template of {mllm.name} must take a message with an image and a text, or one text; {reason}. Set "
             f"{type(source).__name__}.chat_template to one that does."
         )
-    marked = [text for text in rendered if any(mark in text for mark in (image, *placeholders))]
+    marks = [mark for mark in (image, *placeholders) if mark]
+    marked = [text for text in rendered if max(map(text.count, marks)) == 1]
     return (marked or rendered)[0]
 
 

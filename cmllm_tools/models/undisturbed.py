@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..errors import UnsupportedModelError
-from .hooks import modules_of
+from .hooks import another_use, modules_of
 from .interrupts import hear, restoring
 from .quantised import differentiable
 
@@ -78,7 +78,7 @@ def undisturbed(model: nn.Module, gradient: bool = False) -> Iterator[None]:
                 parameter.requires_grad_(False)
             for module in training:
                 module.training = False
-            with differentiable(modules, gradient):
+            with differentiable(modules, gradient), another_use():
                 yield
         finally:
             for parameter in trainable:

@@ -88,9 +88,8 @@ class EarlyStopping(Callback):
     """
 
     def __init__(self, threshold: float = 0.25, on_rise: bool = False):
-        if not number(threshold, "An early stopping threshold") > 0:
-            raise SettingsError(f"An early stopping threshold must be above 0; got {threshold}.")
-        self.threshold, self.on_rise = float(threshold), flag(on_rise, "on_rise")
+        self.threshold = number(threshold, "An early stopping threshold", above=0)
+        self.on_rise = flag(on_rise, "on_rise")
 
     def on_step(self, run: Run, step: Step) -> None:
         steps = run.trace.steps
@@ -144,9 +143,7 @@ class Checkpoint(Callback):
     """
 
     def __init__(self, path: str | PathLike, every: int = 1):
-        self.every = whole_number(every, "every")
-        if self.every < 1:
-            raise SettingsError(f"A checkpoint needs every >= 1; got {every}.")
+        self.every = whole_number(every, "every", least=1)
         self.path = self.here = check_writable(path)
         self.saved: Path | None = None
 

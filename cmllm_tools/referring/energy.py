@@ -62,13 +62,13 @@ def looked(values: torch.Tensor, measure: Any = _ANY) -> torch.Tensor:
         CaptureError: for a map that is all zero, or not finite.
         RegionError: for measures that are not finite, or of other tokens.
     """
-    if not torch.is_tensor(values) or not bool((torch.isfinite(sums := values.detach().sum(-1)) & (sums > 0)).all()):
+    if not _holds_numbers(values) or not bool((torch.isfinite(sums := values.detach().sum(-1)) & (sums > 0)).all()):
         raise CaptureError(
             "A map must be a tensor with some attention on the image, for its energy or share; this one is no tensor, all "
             "zero or not finite. Take query tokens that stand after the image, and layers and heads that look at it."
         )
     if measure is not _ANY and not (
-        torch.is_tensor(measure) and measure.shape[-1:] == values.shape[-1:] and bool(torch.isfinite(measure).all())
+        _holds_numbers(measure) and measure.shape[-1:] == values.shape[-1:] and bool(torch.isfinite(measure).all())
     ):
         raise RegionError(
             f"A region must have one finite share or distance for each of the {values.shape[-1]} visual tokens; "
@@ -77,17 +77,35 @@ def looked(values: torch.Tensor, measure: Any = _ANY) -> torch.Tensor:
     return values
 
 
+def _holds_numbers(values: Any) -> bool:
+    """Whether it is a tensor with an axis of numbers: meta tensors have none, and of sparse ones most are not there."""
+    return (
+        torch.is_tensor(values)
+        and values.dim() > 0
+        and values.layout == torch.strided
+        and not values.is_meta
+        and not values.is_complex()
+    )
+
+
 def _hard(values: torch.Tensor, inside: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
     return (1 - _share(values, inside, floor)) ** 2
 
 
 def _soft(values: torch.Tensor, distance: torch.Tensor, sigma: float, floor: float = 0.0) -> torch.Tensor:
-    return (1 - _share(values, gaussian(distance, sigma), floor)) ** 2
+    return (1 - _share(values, _density(distance, sigma), floor)) ** 2
 
 
 def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Normal density of `distance` around 0."""
-    sigma = checked_sigma(sigma)
+    """Normal density of `distance` around 0.
+
+    Raises:
+        SigmaError: for a sigma that is no width.
+    """
+    return _density(distance, checked_sigma(sigma))
+
+
+def _density(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
 
 
@@ -152,6 +170,7 @@ class Target:
         Warns:
             RegionWarning: as the layout does, and for a region that covers all that the model sees.
         """
+        kind_of(layout, VisualTokenLayout, "Regions are measured on a layout of visual tokens (prompt.layout)", RegionError)
         several, sigma = as_regions(regions), checked_sigma(sigma)
         rows = [layout.distance(region, rule) if region.soft else layout.inside(region, rule) for region in several]
         for region, row in zip(several, rows, strict=True):

@@ -8,7 +8,7 @@ from typing import Any
 from ..attention.heads import as_heads
 from ..errors import SettingsError
 from ..models.prompt import as_queries, queries_name
-from ..strict import flag, number, one_of, shown, whole_number, whole_numbers
+from ..strict import flag, number, one_of, several, shown, whole_number, whole_numbers
 from .energy import SIGMAS, checked_sigma
 
 # From what was given and the setting's name to its value, or SettingsError.
@@ -108,13 +108,22 @@ def _share(value: Any, what: str) -> float:
 
 
 def _betas(value: Any, what: str) -> tuple[float, float]:
-    several = tuple(value) if isinstance(value, tuple | list) or hasattr(value, "shape") else ()
-    if len(several) != 2:
-        raise SettingsError(f"{what} must be two numbers, as (0.9, 0.999); got {shown(value)}.")
-    first, second = (number(beta, f"Each of {what}", least=0, most=1) for beta in several)
+    needs = f"{what} must be two numbers, as (0.9, 0.999)"
+    found = several(value, needs)
+    if len(found) != 2:
+        raise SettingsError(f"{needs}; got {shown(value)}.")
+    first, second = (number(beta, f"Each of {what}", least=0, most=1) for beta in found)
     if 1 in (first, second):
         raise SettingsError(f"Each of {what} must be below 1; got {shown(value)}.")
     return first, second
+
+
+# A run of more would take weeks, and its trace more memory than there is.
+_MOST_STEPS = 1_000_000
+
+
+def _steps(value: Any, what: str) -> int:
+    return whole_number(whole_number(value, what, least=1), what, most=_MOST_STEPS)
 
 
 def _number(value: float) -> str:
@@ -135,8 +144,8 @@ def _window(words: str) -> tuple[int, ...]:
 
 
 def _heads(words: str) -> Any:
-    several = words.replace(",", " ").split()
-    return tuple(tuple(map(int, head.split(":"))) if ":" in head else int(head) for head in several) or None
+    heads = words.replace(",", " ").split()
+    return tuple(tuple(map(int, head.split(":"))) if ":" in head else int(head) for head in heads) or None
 
 
 def _heads_text(heads: Any) -> str:
@@ -144,10 +153,10 @@ def _heads_text(heads: Any) -> str:
 
 
 def _queries(words: str) -> Any:
-    several = tuple(int(word) if word.lstrip("-").isdigit() else word for word in words.replace(",", " ").split())
-    if not several:
+    found = tuple(int(word) if word.lstrip("-").isdigit() else word for word in words.replace(",", " ").split())
+    if not found:
         raise ValueError
-    return several[0] if len(several) == 1 else several
+    return found[0] if len(found) == 1 else found
 
 
 def _wholes(words: str) -> tuple[int, ...]:
@@ -158,6 +167,7 @@ def _joined(values: Any) -> str:
     return " ".join(f"{value:g}" for value in values)
 
 
+STEPS = Kind("whole", "a whole number of at least 1", _steps, int)
 FLAG = Kind("flag", "yes or no", flag, _flag, lambda value: "yes" if value else "no")
 SHARE = Kind("real", "above 0 and at most 1", _share, float, _number)
 SIGMA = Kind("real", f"a width in {SIGMAS[0]:g}..{SIGMAS[1]:g}", checked_sigma, float, _number)

@@ -17,7 +17,7 @@ from ..models.prompt import Queries
 from ..regions import Regions
 from .defaults import method_defaults, published_settings
 from .energy import Target
-from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, WINDOW, choice, real, whole
+from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real
 from .method import Method, given_method
 from .settings import MODEL_DEFAULT, setting
 from .updates import Updates
@@ -37,7 +37,7 @@ class LatentMethod(Method):
     # The row of the table of defaults.
     defaults: ClassVar[str] = ""
 
-    steps: int = setting(MODEL_DEFAULT, "number of updates of the latent (T)", whole(least=1), asked=True)
+    steps: int = setting(MODEL_DEFAULT, "number of updates of the latent (T)", STEPS, asked=True)
     step_size: float = setting(
         MODEL_DEFAULT,
         "how far an update goes: the factor on the gradient (alpha) for gradient steps, the learning rate for Adam",
@@ -130,6 +130,7 @@ class LatentMethod(Method):
 
     def layers_of(self, mllm: Mllm) -> tuple[int, ...]:
         """The window's layers that look at visual states and have one of the heads."""
+        require(mllm)
         low, high = self.layers or (0, mllm.layers)
         window = [layer for layer in mllm.attention_layers if low <= layer < high]
         pairs, _ = pairs_within(self.heads, window)

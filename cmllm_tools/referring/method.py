@@ -5,12 +5,11 @@ from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
-from ..errors import SettingsError
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..regions import Region
-from ..strict import shown
+from ..strict import kind_of
 from .settings import Setting, settings_of
 
 Self_ = TypeVar("Self_", bound="Method")
@@ -84,13 +83,14 @@ class Method:
 
 
 def given_method(method: object, otherwise: Method) -> Method:
-    """The method that was given, or another when it is None.
+    """The method that was given, or another when it is None; raises as `as_method`."""
+    return otherwise if method is None else as_method(method)
+
+
+def as_method(method: object) -> Method:
+    """The method that was given.
 
     Raises:
         SettingsError: for what is no method: its name, or its class.
     """
-    if method is None:
-        return otherwise
-    if not isinstance(method, Method):
-        raise SettingsError(f"A method must be one with its settings, as ControlMLLM(); got {shown(method)}.")
-    return method
+    return kind_of(method, Method, "A method must be one with its settings, as ControlMLLM()")

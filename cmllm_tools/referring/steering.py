@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from ..errors import NotFiniteError, OptimizationError, carry
+from ..errors import NotFiniteError, OptimizationError, SettingsError, carry
 from ..models.interrupts import uninterrupted
 from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
 from ..regions import Region, Regions, as_regions
+from ..strict import kind_of, several, shown
 from .callbacks import EARLY_STOP, Callback
 from .latent_method import LatentMethod, given_latent_method
 from .loop import Measured, Runs
@@ -65,8 +66,12 @@ class Steering:
         return LatentAdded(self.latent, contrast=self.method.contrast_decoding)
 
     def stop(self, reason: str) -> None:
-        """End the run after the current step; `reason` is kept in the trace."""
-        self._reason = reason
+        """End the run after the current step; `reason` is kept in the trace.
+
+        Raises:
+            SettingsError: for a reason that is no text, which could not be saved.
+        """
+        self._reason = kind_of(reason, str, "The reason to stop must be a text")
 
     def answer(self) -> str:
         """The model's answer with the current latent, decoded as the method says."""
@@ -200,11 +205,13 @@ def optimize(
         The trace, with `method.steps + 1` steps when nothing stopped it: step 0 is unsteered.
 
     Raises:
-        RegionError, SettingsError, PromptError, CaptureError: before the first step, as `Steering` does.
+        RegionError, SettingsError, PromptError, CaptureError: before the first step, as `Steering` does; SettingsError for
+            what are no callbacks, too.
         NotFiniteError: when attention is not finite before any step.
         OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
     """
-    run, callbacks = Steering(mllm, prompt, regions, method), tuple(callbacks)
+    callbacks = _listeners(callbacks)
+    run = Steering(mllm, prompt, regions, method)
     try:
         _run(run, callbacks)
     except KeyboardInterrupt:
@@ -216,6 +223,18 @@ def optimize(
             carry(error, "trace", run.trace, f"The trace so far, {len(run.trace)} steps,")
         raise
     return run.trace
+
+
+def _listeners(callbacks: object) -> tuple[Callback, ...]:
+    what = "callbacks must be several objects with on_start, on_step and on_end, as (ProgressBar(),)"
+    found = several(callbacks, what)
+    for each in found:
+        # A class has these too, but no state.
+        if isinstance(each, type) or not all(
+            callable(getattr(each, f"on_{name}", None)) for name in ("start", "step", "end")
+        ):
+            raise SettingsError(f"{what}; got {shown(each)}.")
+    return found
 
 
 def _run(run: Steering, callbacks: Sequence[Callback]) -> None:

@@ -14,7 +14,7 @@ from ..errors import TraceError
 from ..layout import VisualTokenLayout
 from ..models.latent import LatentAdded
 from ..notation import layers_text, updates_text
-from ..regions import Region, where_text
+from ..regions import Region, short, where_text
 from .energy import Target
 from .latent_method import LatentMethod
 from .provenance import Provenance
@@ -128,7 +128,7 @@ class Trace:
         return (
             f"Trace({self.model['name']}, {self.question!r}, {type(self.method).__name__}\n"
             f"  {updates_text(len(self) - 1)}, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
-            f"share in region {first.share:.1%} -> {last.share:.1%}\n"
+            f"share {short(where_text(self.regions))} {first.share:.1%} -> {last.share:.1%}\n"
             f"  maps {layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}\n"
             f"  answers {first.answer!r} -> {last.answer!r})"
         )

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..errors import TraceError
-from ..layout import VisualTokenLayout
+from ..layout import VisualTokenLayout, most_cells
 from ..regions import Region, region_from_json
 from ..stored import (
     Reader,
@@ -122,8 +122,7 @@ def _layout(value: Any, what: str) -> VisualTokenLayout:
     )
     rows, columns = found["grid"]
     boxes = found["boxes"]
-    # A map to look at is made with a value for each cell and token.
-    if not isinstance(boxes, list) or not boxes or rows * columns > 16 * len(boxes) + 4096:
+    if not isinstance(boxes, list) or not boxes or rows * columns > most_cells(len(boxes)):
         raise TraceError(f"{what} must have boxes, and not many times more cells; got a grid of {rows} x {columns}.")
     corners = array_of(boxes, f"{what}'s boxes", (len(boxes), 4), TraceError)
     if (corners[:, :2] > corners[:, 2:]).any() or (np.abs(corners) > 1e9).any():

@@ -1,6 +1,6 @@
 """Regions the user refers to: box, mask, scribble, point; in pixels of the image, origin top left."""
 
-from .base import Region, Size, where_text
+from .base import Region, Size, short, where_text
 from .mask import Mask, from_run_lengths, run_lengths
 from .shapes import Box, Point, Scribble
 from .stored import Regions, as_regions, region_from_json
@@ -17,5 +17,6 @@ __all__ = [
     "from_run_lengths",
     "region_from_json",
     "run_lengths",
+    "short",
     "where_text",
 ]

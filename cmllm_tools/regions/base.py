@@ -13,6 +13,8 @@ from ..errors import RegionError
 from ..strict import number, pair_of_sides, several, shown
 
 Size = tuple[int, int]
+# Pixels, more than any image has that Pillow opens; a few run lengths, or two sides, can stand for more.
+LARGEST = 2**28
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,11 @@ def where_text(regions: Iterable[Region]) -> str:
     return "in the region"
 
 
+def short(where: str) -> str:
+    """The words of `where_text` for a repr or the head of a column."""
+    return where.replace("the ", "")
+
+
 def coordinates(values: Iterable[Any], needs: str) -> tuple[float, ...]:
     """Plain finite numbers, whole ones kept whole; RegionError with these words for anything else."""
     values = several(values, needs, RegionError)
@@ -111,6 +118,18 @@ def image_size(width: Any, height: Any) -> Size:
         RegionError: for what are no whole numbers of at least 1.
     """
     return pair_of_sides((width, height), "The size of an image", RegionError)
+
+
+def raster_size(width: Any, height: Any) -> Size:
+    """The size of an image each of whose pixels is written down.
+
+    Raises:
+        RegionError: for what is no size, and one of more than LARGEST pixels.
+    """
+    size = image_size(width, height)
+    if size[0] * size[1] > LARGEST:
+        raise RegionError(f"An image must have at most {LARGEST} pixels to be gone through; got {size[0]} x {size[1]} px.")
+    return size
 
 
 def between_pixels(counts: Any, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Masks: any set of pixels, from arrays and files."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,10 +13,8 @@ from ..display import Fact, one_line
 from ..errors import RegionError
 from ..images import ImageSource, array_of, grey_values, open_image
 from ..strict import pair_of_sides, shown, whole_number
-from .base import Region, Size, between_pixels, image_size, shift
+from .base import LARGEST, Region, Size, between_pixels, image_size, shift
 
-# Larger than any image that Pillow opens; a few run lengths can stand for more.
-LARGEST_MASK = 2**28
 # Rows that can be added up in eight bits.
 _ROWS = 255
 
@@ -67,6 +66,9 @@ class Mask(Region):
         Raises:
             ImageError: when the file cannot be read.
             RegionError: when nothing is marked, when it holds labels of several objects, or for another size.
+
+        Warns:
+            UserWarning: where all along the image's edge is marked, and something within is not: a dark mark on bright.
         """
         return cls(_read_image_mask(source, size))
 
@@ -202,7 +204,14 @@ def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
     highest = values.max(initial=0)
     if highest <= 0:
         raise RegionError(f"A mask needs at least one marked pixel; got none in {image.width} x {image.height} px.")
-    return values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+    marked = values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+    if not marked.all() and all(edge.all() for edge in (marked[0], marked[-1], marked[:, 0], marked[:, -1])):
+        warnings.warn(
+            f"A mask's file marks its region bright on dark, or opaque; this one marks all along the edge of the image, "
+            f"{marked.mean():.0%} of it. If the dark part is meant: Mask(~mask.pixels).",
+            stacklevel=4,
+        )
+    return marked
 
 
 def _mask_values(image: Image.Image) -> np.ndarray:
@@ -264,11 +273,11 @@ def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarr
     """The boolean (height, width) array that `run_lengths` described.
 
     Raises:
-        RegionError: for a size that is none or larger than LARGEST_MASK, or run lengths that do not add up to it.
+        RegionError: for a size that is none or larger than LARGEST, or run lengths that do not add up to it.
     """
-    height, width = (whole_number(side, "A mask's side", 1, LARGEST_MASK, RegionError) for side in (height, width))
-    if height * width > LARGEST_MASK:
-        raise RegionError(f"A mask must have at most {LARGEST_MASK} pixels; got {height} x {width}.")
+    height, width = (whole_number(side, "A mask's side", 1, LARGEST, RegionError) for side in (height, width))
+    if height * width > LARGEST:
+        raise RegionError(f"A mask must have at most {LARGEST} pixels; got {height} x {width}.")
     if not isinstance(counts, list | tuple) or not all(type(count) is int and count >= 0 for count in counts):
         raise RegionError(
             f"A stored region needs a kind and, of a mask, run lengths of at least 0 as whole numbers; got {shown(counts)}."

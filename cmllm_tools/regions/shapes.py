@@ -8,7 +8,7 @@ import numpy as np
 
 from ..errors import RegionError
 from ..strict import several, shown
-from .base import Region, Size, between_pixels, coordinates, image_size, shift
+from .base import Region, Size, between_pixels, coordinates, image_size, raster_size, shift
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Box(Region):
             )
 
     def cover(self, width: int, height: int) -> np.ndarray:
-        width, height = image_size(width, height)
+        width, height = raster_size(width, height)
         columns = np.clip(np.minimum(self.x1, np.arange(width) + 1) - np.maximum(self.x0, np.arange(width)), 0, 1)
         rows = np.clip(np.minimum(self.y1, np.arange(height) + 1) - np.maximum(self.y0, np.arange(height)), 0, 1)
         return (rows[:, None] * columns[None, :]).astype(np.float32)
@@ -91,7 +91,7 @@ class _Marks(Region):
                 raise RegionError(f"{what} must lie within the image of {width} x {height} px; got ({x:g}, {y:g}).")
 
     def cover(self, width: int, height: int) -> np.ndarray:
-        width, height = image_size(width, height)
+        width, height = raster_size(width, height)
         columns, rows = self.pixels(width, height).T
         cover = np.zeros((height, width), np.float32)
         cover[rows, columns] = 1
@@ -143,6 +143,7 @@ class Scribble(_Marks):
         )
 
     def pixels(self, width: int, height: int) -> np.ndarray:
+        width, height = image_size(width, height)
         given = super().pixels(width, height)
         drawn = np.concatenate([given, _lines(given)])
         numbers = np.sort(drawn[:, 1] * width + drawn[:, 0])

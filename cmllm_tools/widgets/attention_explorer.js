@@ -121,7 +121,7 @@ function render({ model, el }) {
       node(row, "span", { class: "axis", role: "rowheader" }, at && (at - 1) % every ? "" : (layer ?? "mean"));
       return [null, ...data.heads].map(() => node(row, "span", { class: "cell", role: "gridcell" }));
     });
-    const where = data.uniform === null ? "that is on the image" : "on the image that is in the region";
+    const where = data.uniform === null ? "that is on the image" : `on the image that is ${data.where}`;
     view.title.textContent = `Share of the attention ${where}, by layer (down) and head (across)`;
     view.grid.setAttribute("aria-label", `${view.title.textContent}; arrow keys choose`);
     colors = colorsOf(data.palette);
@@ -155,7 +155,7 @@ function render({ model, el }) {
     const map = Float32Array.from(maps.subarray(at * size, (at + 1) * size), (value) => (value / 65535) * shown.peaks[at]);
     const cut = view.cut.checked;
     const top = cut ? map.toSorted()[Math.min(Math.floor(CUT * size), size - 2)] || shown.peaks[at] : shown.peaks[at];
-    const inside = shown.inside ? `; of that, ${percent(shown.inside[at], 1)} in the region` : "";
+    const inside = shown.inside ? `; of that, ${percent(shown.inside[at], 1)} ${data.where}` : "";
     const [layer, head] = numbers(at);
     view.facts.textContent =
       `"${phrase()}", ${nameOf("layer", layer)}, ${nameOf("head", head)}: ` +

@@ -19,7 +19,9 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..referring.energy import Target
 from ..referring.trace_file import COPY_SIZE
-from ..regions import Regions, as_regions
+from ..regions import Regions, as_regions, where_text
+from ..strict import flag, whole_number_or_none
+from .checked import Checked
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 _NOT_LOOKING = "The answer's tokens are not shown: learned queries look at the image in their place."
@@ -68,7 +70,7 @@ class AttentionExplorer(MapWidget):
 
     data = traitlets.Dict().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
-    queries = traitlets.Any().tag(sync=True)
+    queries: Any = Checked().tag(sync=True)
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
     head = traitlets.Int(None, allow_none=True).tag(sync=True)
 
@@ -86,6 +88,9 @@ class AttentionExplorer(MapWidget):
         **options: Any,
     ):
         require(mllm, prompt)
+        layer = whole_number_or_none(layer, "The explorer's layer", error=CaptureError)
+        head = whole_number_or_none(head, "The explorer's head", error=CaptureError)
+        answer = flag(answer, "answer", CaptureError)
         self.prompt = prompt
         self._copy = prompt.image.copy()
         self._copy.thumbnail((COPY_SIZE, COPY_SIZE))
@@ -182,6 +187,7 @@ class AttentionExplorer(MapWidget):
             "presets": [[name, list(prompt.positions(queries))] for name, queries in presets.items()],
             "layers": list(attention.layers),
             "heads": list(attention.heads),
+            "where": where_text(self.regions),
             "uniform": None if self._target is None else self._target.share(torch.ones(len(prompt.layout))).item(),
         }
 
@@ -205,7 +211,7 @@ class AttentionExplorer(MapWidget):
         ]
         if self.shown["inside"] is not None:
             inside, uniform = self.shown["inside"][cell], self.data["uniform"]
-            facts.append(("", f"{inside:.1%} of that in the region (uniform attention: {uniform:.1%})"))
+            facts.append(("", f"{inside:.1%} of that {where_text(self.regions)} (uniform attention: {uniform:.1%})"))
         return facts
 
     def _static(self) -> str:
@@ -220,7 +226,7 @@ class AttentionExplorer(MapWidget):
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )
         shares = np.reshape(self.shown["inside"] or self.shown["on_image"], (1 + len(layers), 1 + len(heads)))[1:, 1:]
-        by_head = head_picture(shares, layers, heads, "in the region" if self.regions else "on the image")
+        by_head = head_picture(shares, layers, heads, where_text(self.regions) if self.regions else "on the image")
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import ipywidgets as ipw
 
 from ..analysis.sweep import Choice, Sweep
-from ..errors import CmllmError, SettingsError
+from ..errors import CmllmError, DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
+from ..notation import layers_text
 from ..referring.trace import Trace
 from ..regions import Regions
+from ..strict import kind_of
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children
 from .messages import Messages, hint
@@ -84,11 +86,11 @@ class LayersTab(ipw.VBox):
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
         self._message, self._stale = Messages(), Messages()
-        self._box, self._found = ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
+        self._note, self._box, self._found = ipw.VBox(), ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
         self._use.on_click(lambda _: self._do(self.use))
         row = ipw.HBox([self._when, self._look, self._use, self._message], layout=ipw.Layout(flex_flow="row wrap"))
-        super().__init__([row, self._stale, self._box, self._found])
+        super().__init__([row, self._stale, self._note, self._box, self._found])
 
     def _do(self, action: Callable[[], Any]) -> None:
         in_thread_of(self._loop, self._attempt, action, self._message)
@@ -105,6 +107,9 @@ class LayersTab(ipw.VBox):
             self.explorer = self._again(self._explored)
             self._seen, self._followed = self._shown(), self._settings.latent_method.queries
         self._stale.clear()
+        low, high = self._settings.latent_method.layers or (0, 1)
+        window = f"The mean of all layers; the settings have {layers_text(range(low, high))}: click one of them."
+        replace_children(self._note, *[hint(window)] * (1 < high - low < self._mllm.layers))
         replace_children(self._box, self.explorer)
         self._use.disabled = False
         return self.explorer
@@ -182,6 +187,8 @@ class LayersTab(ipw.VBox):
 
     @sweep.setter
     def sweep(self, sweep: Sweep | None) -> None:
+        if sweep is not None:
+            kind_of(sweep, Sweep, "A sweep must be one from analysis.sweep_windows", DataError)
         self._sweep = sweep
         if sweep is None:
             replace_children(self._found)

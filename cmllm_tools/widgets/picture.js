@@ -5,8 +5,6 @@ const SVG = "http://www.w3.org/2000/svg";
 const CANVAS = 880; // longest side of the drawing, in pixels
 const [WIDEST, HIGHEST] = [440, 800]; // as shown, in CSS pixels; a narrow image may be higher than the first
 const NARROW = 120;
-const DIM = 0.45; // how dark the photograph gets under a map drawn at full strength
-const UNSEEN = "rgba(0, 0, 0, 0.6)"; // over what the model does not see, as in the region picker
 
 function node(parent, tag, attributes = {}, text) {
   const svg = parent.namespaceURI === SVG || tag === "svg";
@@ -37,18 +35,17 @@ function colorsOf(palette, strength, rise) {
 
 const rampOf = (colors) => `linear-gradient(to right, ${colors.filter((_, at) => at % 15 === 0).join(", ")})`;
 
-// The photograph, greyer and darker the stronger the map on it, so that green shows on green and little on much; and
-// darkened where no token looks.
-function drawPhotograph(canvas, { xs, ys, size }, image, strength) {
+// The photograph, greyer and darker the stronger the map on it, and darkened where no token looks: as `dimmed` of Python.
+function drawPhotograph(canvas, { xs, ys, size, dim, shade }, image, strength) {
   const draw = canvas.getContext("2d");
   const { width, height } = canvas;
   draw.clearRect(0, 0, width, height);
   if (image.complete && image.naturalWidth) draw.drawImage(image, 0, 0, width, height);
-  for (const [blend, opacity] of [["saturation", strength], ["source-over", DIM * strength]]) {
+  for (const [blend, opacity] of [["saturation", strength], ["source-over", dim * strength]]) {
     [draw.globalCompositeOperation, draw.globalAlpha, draw.fillStyle] = [blend, opacity, "#000"];
     draw.fillRect(0, 0, width, height);
   }
-  [draw.globalAlpha, draw.fillStyle] = [1, UNSEEN];
+  [draw.globalAlpha, draw.fillStyle] = [1, `rgba(0, 0, 0, ${shade})`];
   const [left, right, top, bottom] = [xs[0], xs.at(-1), ys[0], ys.at(-1)].map((at) => Math.round((at * width) / size[0]));
   const unseen = new Path2D();
   unseen.rect(0, 0, width, height);

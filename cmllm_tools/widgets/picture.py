@@ -12,7 +12,7 @@ import anywidget
 import numpy as np
 from PIL import Image
 
-from ..display import OPACITY, RISE, data_uri, palette
+from ..display import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from ..files import write_text
 from ..layout import VisualTokenLayout
 from ..regions import Region
@@ -122,6 +122,8 @@ def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterabl
         "palette": base64_of(palette()),
         "opacity": OPACITY,
         "rise": RISE,
+        "dim": DIM,
+        "shade": SHADE,
     }
 
 

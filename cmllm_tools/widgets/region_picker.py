@@ -16,6 +16,8 @@ from ..images import ImageSource, read_image
 from ..layout import RegionWarning, VisualTokenLayout
 from ..referring.energy import Target, checked_sigma
 from ..regions import Mask, Region, Regions, as_regions, region_from_json
+from ..strict import kind_of
+from .checked import Checked
 from .closing import all_or_none
 from .kept import Kept
 from .modules import joined
@@ -50,7 +52,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
     _esm = joined("keys.js", "regions.js", "region_picker.js")
     _css = joined("region_picker.css")
 
-    regions: Any = traitlets.Any(())
+    regions: Any = Checked(())
     token_layout: Any = traitlets.Instance(VisualTokenLayout, allow_none=True)
     sigma: Any = traitlets.Float(0.1)
 
@@ -76,8 +78,11 @@ class RegionPicker(Kept, anywidget.AnyWidget):
         self._last: Any = None
         with all_or_none():
             super().__init__(_image=_encoded(self._picture, SENT_PIXELS)[1], _size=list(self._picture.size))
-            self.sigma = sigma
-            self.token_layout = layout
+            self.sigma = checked_sigma(sigma)
+            if layout is not None:
+                self.token_layout = kind_of(
+                    layout, VisualTokenLayout, "A layout must be a VisualTokenLayout, as prompt.layout", RegionError
+                )
             self.regions = regions
 
     @property
@@ -104,7 +109,7 @@ class RegionPicker(Kept, anywidget.AnyWidget):
     @traitlets.validate("regions")
     def _check_regions(self, proposal: Any) -> tuple[Region, ...]:
         given = proposal["value"]
-        regions = as_regions(given) if given not in ((), []) else ()
+        regions = () if isinstance(given, list | tuple) and not given else as_regions(given)
         for region in regions:
             region.check(*self._picture.size)
         self._measured(regions, self.token_layout, self.sigma)

@@ -10,7 +10,7 @@ import ipywidgets as ipw
 from ..errors import CmllmError, SettingsError
 from ..models.mllm import Mllm
 from ..referring.latent_method import LatentMethod
-from ..referring.method import Method, given_method
+from ..referring.method import Method, as_method, given_method
 from ..referring.methods.controlmllm import ControlMLLM
 from ..referring.registry import all_methods
 from .setting_fields import SettingField, field_of
@@ -72,7 +72,7 @@ class Settings(ipw.VBox):
 
     @method.setter
     def method(self, method: Method) -> None:
-        kind = type(given_method(method, method))
+        kind = type(as_method(method))
         if kind not in self._known:
             known = ", ".join(each.__name__ for each in self._known)
             raise SettingsError(f"A method must be one that is registered ({known}); got {kind.__name__}.")

@@ -14,6 +14,7 @@ from ..layout import RegionWarning
 from ..notation import layers_text
 from ..referring.trace import Step, Trace
 from ..regions import where_text
+from ..strict import kind_of, whole_number, whole_number_or_none
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 
@@ -41,7 +42,9 @@ class StepPlayer(MapWidget):
     layer = traitlets.Int(None, allow_none=True).tag(sync=True)
 
     def __init__(self, trace: Trace, step: int = -1, layer: int | None = None, **options: Any):
-        self.trace = trace
+        self.trace = kind_of(trace, Trace, "A player's trace must be one from optimize or Trace.load", TraceError)
+        step = whole_number(step, "The player's step", error=TraceError)
+        layer = whole_number_or_none(layer, "The player's layer", error=TraceError)
         super().__init__(data=player_data(trace), step=step, layer=layer, **options)
 
     def __repr__(self) -> str:

@@ -26,6 +26,7 @@ from ..referring.run import refer
 from ..referring.steering import Steering
 from ..referring.trace import Step, Trace
 from ..regions import Regions
+from ..strict import kind_of
 from . import reproduce
 from .asked import Asked
 from .closing import all_or_none, replace_children
@@ -69,6 +70,9 @@ class Workbench(Panel):
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
     """
+
+    # A panel that was refused is closed too, by ipywidgets, when Python drops it.
+    _busy = False
 
     def __init__(
         self,
@@ -180,7 +184,12 @@ class Workbench(Panel):
         return self.outcome if self._run is None else self._run.trace
 
     def stop(self, reason: str = STOPPED) -> None:
-        """End the run after the step that is computed now; the trace so far stays, with the reason in it."""
+        """End the run after the step that is computed now; the trace so far stays, with the reason in it.
+
+        Raises:
+            SettingsError: for a reason that is no text.
+        """
+        kind_of(reason, str, "The reason to stop must be a text")
         if not self._busy:
             return
         self._reason = reason
@@ -238,6 +247,8 @@ class Workbench(Panel):
             return False
         self._run = self._reason = self.error = None
         self._message.clear()
+        # What was saved is not what will be shown.
+        self._saved.clear()
         self._progress.value, self._status.value = 0, "preparing"
         self._stop.disabled = False
         return True

@@ -10,8 +10,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import TimeoutError as TooLong
-
 from .conftest import HANGS
 
 ROOT = Path(__file__).parents[2]
@@ -27,11 +25,11 @@ SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false"
 
 
 @contextmanager
-def server(app, folder, home):
+def server(app, folder, home, settings=SETTINGS):
     """Run `jupyterlab` or `notebook` on a folder, with nothing of the user's configuration; gives the server's address."""
     names = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTERLAB_SETTINGS_DIR")
     folders = {name: home / name.lower() for name in (*names, "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")}
-    for name, value in SETTINGS.items():
+    for name, value in settings.items():
         file = folders["JUPYTERLAB_SETTINGS_DIR"] / f"{name}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))
@@ -54,9 +52,34 @@ def _address(process, runtime, log):
     end = time.monotonic() + READY_WITHIN
     while time.monotonic() < end and process.poll() is None:
         for file in runtime.glob("jpserver-*.json"):
-            return json.loads(file.read_text())["url"]
+            # It may be there and not written yet.
+            with suppress(ValueError):
+                return json.loads(file.read_text())["url"]
         time.sleep(0.1)
     raise RuntimeError(f"The Jupyter server did not start:\n{log.read_text()}")
+
+
+# How a run of all cells ended: "done", "asks" for a kernel, "quiet" where none is running and some never ran.
+RAN = """async (hangs) => {
+    const prompts = () => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputArea-prompt")]
+        .map((prompt) => prompt.textContent);
+    const late = performance.now() + hangs;
+    for (let moved = performance.now(); performance.now() < late; await new Promise((go) => setTimeout(go, 100))) {
+        if (document.querySelector(".jp-Dialog")) return "asks";
+        const now = prompts();
+        if (now.every((text) => /\\d/.test(text))) return "done";
+        if (now.some((text) => text.includes("*"))) moved = performance.now();
+        if (performance.now() - moved > 15_000) return "quiet";
+    }
+    return "late";
+}"""
+
+
+# Whether some pixel of the picker's tokens is blue, as it should be.
+TINTED = """([canvas, wanted]) => {
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    return data.some((value, at) => at % 4 === 2 && data[at + 1] > 10 && value - data[at - 2] > 80) === wanted;
+}"""
 
 
 # Text is read with `textContent`, as `innerText` is empty where the front leaves out what is scrolled away.
@@ -104,22 +127,24 @@ class Notebook:
             labels.filter(has_text=re.compile(f"^{name}$")).last.click()
 
     def run_all(self):
-        """Run all cells, and wait for the last.
+        """Run all cells, and wait until each has its number.
 
-        Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or asks.
+        Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or leaves out
+        the first cells, or asks for a kernel, also late; cells that are left are run again, all of them.
         """
-        last = self._prompt(self.page.locator(".jp-CodeCell").last)
-        begun = self.page.locator(".jp-InputArea-prompt", has_text="[*]").first.or_(last.filter(has_text=re.compile(r"\d")))
-        # It may ask for a kernel, also late, and then hides the menu.
-        dialog = self.page.locator(".jp-Dialog")
-        self.page.add_locator_handler(dialog, lambda _: dialog.locator(".jp-mod-accept").last.click(), no_wait_after=True)
-        for _ in range(10):
+        for _ in range(5):
+            # Asking, it hides the menu.
+            dialog = self.page.locator(".jp-Dialog")
+            accept = dialog.locator(".jp-mod-accept").last
+            self.page.add_locator_handler(dialog, lambda _, accept=accept: accept.click(), no_wait_after=True)
             self.menu("Run", "Run All Cells")
-            with suppress(TooLong):
-                begun.first.wait_for(timeout=15_000)
-                break
-        self.page.remove_locator_handler(dialog)
-        self._numbered(self.page.locator(".jp-CodeCell").last, None)
+            self.page.remove_locator_handler(dialog)
+            while (ended := self.page.evaluate(RAN, HANGS)) == "asks":
+                accept.click()
+                dialog.wait_for(state="detached")
+            if ended == "done":
+                return
+        raise AssertionError(f"The cells did not run: {ended}; {self.page.locator('.jp-OutputArea').all_text_contents()}")
 
     def run_cell(self, start):
         """Run the cell with this text; returns the text of its output."""
@@ -187,10 +212,15 @@ class Panel:
         self.page.keyboard.press("Tab")
 
     def draw(self, kind, *points):
-        """Draw through these points of the image, and wait until the picker says that it has one region."""
+        """Draw through these points of the image, and wait until the kernel has the region.
+
+        JupyterLab has widgets' messages handled by a thread of the kernel (a subshell), for which a cell that is run next
+        does not wait: the picker's own words come too early. The tokens' tint is Python's answer.
+        """
         clear = self.root.get_by_role("button", name="Clear", exact=True)
         if clear.is_enabled():
             clear.click()
+        self._tinted(False)
         self.press(kind)
         self.canvas.scroll_into_view_if_needed()
         mouse = self.page.mouse
@@ -200,6 +230,12 @@ class Panel:
             mouse.move(*self.at(*point), steps=6)
         mouse.up()
         self.root.locator(".cmllm-status", has_text=re.compile("^1 region")).wait_for()
+        self._tinted(True)
+
+    def _tinted(self, wanted):
+        """Wait until the visual tokens show weights, or none."""
+        tokens = self.root.locator(".cmllm-tokens").element_handle()
+        self.page.wait_for_function(TINTED, arg=[tokens, wanted], polling=50)
 
     def at(self, x, y):
         """Where a pixel of the image is on the page."""

@@ -1,7 +1,5 @@
 """The explorer in a real browser: with its Python at the other end, and as a page of its own."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -213,8 +211,7 @@ class Wide(AttentionExplorer):
         attention = Attention(values / values.sum(-1, keepdim=True) / 2, layers, heads, tuple(range(576, 616)), prompt)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("cmllm_tools.widgets.attention_explorer.capture_attention", lambda *_, **__: attention)
-            mllm = SimpleNamespace(model=SimpleNamespace(config=SimpleNamespace(is_encoder_decoder=False)))
-            super().__init__(mllm, prompt, cm.Box(200, 100, 300, 200), answer=False)
+            super().__init__(cm.load(), prompt, cm.Box(200, 100, 300, 200), answer=False)
 
 
 def test_a_switch_takes_under_50_ms_for_a_model_with_1024_heads(browser, pictures):

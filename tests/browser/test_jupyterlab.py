@@ -65,7 +65,8 @@ def folder(tmp_path_factory):
 def opened(browser, home, file, app):
     """A front with the notebook run from top to bottom; afterwards, no errors and nothing asked of the net."""
     with server(app, file.parent, home) as address:
-        context = browser.new_context(viewport={"width": 1440, "height": 1300})
+        # So high that the whole panel is in a picture of it.
+        context = browser.new_context(viewport={"width": 1440, "height": 1700})
         where = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]
         notebook = Notebook(context.new_page(), f"{address}{where}/{file.name}")
         notebook.run_all()

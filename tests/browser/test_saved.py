@@ -1,0 +1,129 @@
+"""A notebook of every figure and a progress bar: saved in JupyterLab, opened again without its kernel, and exported."""
+
+import re
+from contextlib import contextmanager
+
+import nbformat
+import pytest
+from nbconvert import HTMLExporter
+
+from cmllm_tools import figures
+
+from .conftest import HANGS
+from .lab import SETTINGS, Notebook, server
+
+pytestmark = pytest.mark.slow
+RUN = """import cmllm_tools as cm
+from tests.browser import gallery
+
+mllm, scene = cm.load(), cm.demo_scene()
+prompt = mllm.prepare(scene.image, "describe the object.")
+trace = cm.optimize(mllm, prompt, scene.region("box"), cm.ControlMLLM(steps=7), callbacks=[cm.ProgressBar()])"""
+DRAWN = """image = gallery.photograph(400, 300)
+drawn = gallery.of_image("photograph", image, gallery.layout_of(image, (12, 16)), 8) | gallery.of_numbers()
+drawn |= {"layer_head_grid": cm.figures.layer_head_grid(cm.capture_attention(mllm, prompt), scene.region("box"))}"""
+# One of each kind, by its name in the gallery.
+SHOWN = [
+    "curves",
+    "head_grid",
+    "head_ranking",
+    "insertion_deletion",
+    "layer_head_grid",
+    "window_grid",
+    *(f"{kind}, photograph" for kind in ("before_after", "energy_curve", "map_on_image", "maps_on_image")),
+    *(f"{kind}, photograph" for kind in ("sinks_on_image", "step_player", "token_weights", "visual_tokens")),
+]
+# Text of each cell that shows a figure, and the box of plotly's drawing, or of the picture that stands for it.
+BOXES = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map((cell) => {
+    const [shown] = [...cell.querySelectorAll(".jp-OutputArea-output :is(.main-svg, img)")]
+        .map((one) => one.getBoundingClientRect()).filter(({ width }) => width > 50);
+    return [cell.querySelector(".cm-content").textContent, Math.round(shown?.width), Math.round(shown?.height)];
+}).filter(([text]) => text.startsWith("drawn["))"""
+SIDEWAYS = """() => [...document.querySelectorAll(".jp-Notebook .jp-OutputArea-output")]
+    .filter((one) => one.scrollWidth > one.clientWidth + 1).map((one) => one.textContent.slice(0, 80))"""
+# Cells out of sight are drawn too.
+WHOLE = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}
+# A bar at its beginning.
+FROZEN, ENDED = re.compile(r"0/7|\b0%\|"), re.compile(r"100%.*\b(\d+)/\1 \[")
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    assert {name.split(",")[0] for name in SHOWN} == set(figures.__all__)
+    file = tmp_path_factory.mktemp("saved") / "files" / "figures.ipynb"
+    file.parent.mkdir()
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    cells = [nbformat.v4.new_code_cell(text) for text in (RUN, DRAWN, *(f"drawn[{name!r}]" for name in SHOWN))]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), file)
+    return file
+
+
+@pytest.fixture(scope="module")
+def address(file):
+    with server("jupyterlab", file.parent, file.parents[1], SETTINGS | WHOLE) as address:
+        yield address
+
+
+@pytest.mark.parametrize("width", [1400, 700])
+def test_reopened_figures_keep_their_shape_and_bars_their_end(browser, file, address, pictures, width):
+    with opened(browser, address, file, width) as front:
+        front.run_all()
+        before = settled(front.page)
+        front.save(file)
+        shut_down(front)
+    with opened(browser, address, file, width) as front:
+        after = settled(front.page)
+        front.page.screenshot(path=pictures / f"saved_{width}.png")
+        text = front.page.locator(".jp-Notebook").text_content()
+        sideways = front.page.evaluate(SIDEWAYS)
+    assert [name for name, *_ in after] == [f"drawn[{name!r}]" for name in SHOWN]
+    assert {name: (size, then) for (name, *size), (_, *then) in zip(before, after, strict=True) if apart(size, then)} == {}
+    assert ENDED.search(text)
+    assert not FROZEN.search(text)
+    assert sideways == []
+
+
+def test_the_export_has_no_frozen_bar_and_no_sideways_scroll(browser, file, address, pictures):
+    """After the test above, which has run and saved the notebook."""
+    exported, _ = HTMLExporter().from_filename(file)
+    assert ENDED.search(exported)
+    assert not FROZEN.search(re.sub(r"base64,[^\"]*", "", exported))
+    page = file.with_suffix(".html")
+    page.write_text(exported, encoding="utf-8")
+    context = browser.new_context(viewport={"width": 700, "height": 900}, offline=True)
+    shown = context.new_page()
+    shown.goto(page.as_uri(), wait_until="domcontentloaded")
+    shown.screenshot(path=pictures / "exported_700.png", full_page=True)
+    pictured = shown.evaluate("[...document.images].map((image) => image.getBoundingClientRect().right)")
+    assert pictured
+    assert max(pictured) <= 700
+    context.close()
+
+
+@contextmanager
+def opened(browser, address, file, width):
+    context = browser.new_context(viewport={"width": width, "height": 1200})
+    # Without the sidebar, as one has it on a narrow screen.
+    yield Notebook(context.new_page(), f"{address}doc/tree/{file.name}")
+    context.close()
+
+
+def settled(page):
+    """The boxes, once all are there and stay as they are."""
+    for _ in range(HANGS // 1000):
+        before = page.evaluate(BOXES)
+        page.wait_for_timeout(1000)
+        drawn = len(before) == len(SHOWN) and all(width for _, width, _ in before)
+        if drawn and page.evaluate(BOXES) == before:
+            return before
+    raise AssertionError(f"Not all figures were drawn: {before}")
+
+
+def shut_down(front):
+    """End the kernel, as the menu does."""
+    front.menu("Kernel", "Shut Down Kernel")
+    front.page.wait_for_function("async () => !(await (await fetch('/api/kernels')).json()).length", polling=200)
+
+
+def apart(size, then):
+    return max(abs(one - other) for one, other in zip(size, then, strict=True)) > 4
