@@ -92,6 +92,11 @@ PLAIN = {
 }
 
 
+def answered_with(mllm, prompt, kind):
+    """A call that makes an intervention and answers with it."""
+    return lambda **arguments: mllm.generate(prompt, kind(**arguments), max_new_tokens=1)
+
+
 def of_a_model(mllm, prompt, box, example):
     """Calls that use a model, and those on what they give, by name."""
     attention = cm.capture_attention(mllm, prompt)
@@ -100,6 +105,7 @@ def of_a_model(mllm, prompt, box, example):
     latent = cm.optimize(mllm, prompt, box, one).latent
     both = {"mllm": mllm, "prompt": prompt}
     values = np.ones(len(prompt.visual), np.float32)
+    outcome = cm.refer(mllm, example.image, "describe the object.", box, cm.methods.AttentionEdit())
     answered = both | {"answer": "red circle", "token": None, "against": None, "baseline": "mean", "batch": None, "seed": 0}
     ablation = {"method": "feature_ablation", "features": (1, 1), "steps": 1, "samples": 1, "window": 1}
     wanted = [analysis.Example(example.image, example.question, box, "red circle", ("blue square",))]
@@ -135,6 +141,18 @@ def of_a_model(mllm, prompt, box, example):
         "energy": (cm.energy, {"cmap": cmap, "regions": box, "sigma": 0.1, "rule": "area"}),
         "region_share": (cm.region_share, {"cmap": cmap, "regions": box, "sigma": 0.1, "rule": "area"}),
         "estimate": (cm.estimate, both | {"layers": [0], "queries": "text"}),
+        "refer": (
+            cm.refer,
+            {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": box, "method": one}
+            | {"callbacks": (), "max_new_tokens": 1},
+        ),
+        "Outcome.save": (outcome.save, {"path": "outcome.safetensors"}),
+        "Outcome.load": (cm.Outcome.load, {"path": outcome.save("kept.safetensors")}),
+        "AttentionBias": (
+            answered_with(mllm, prompt, cm.AttentionBias),
+            {"bias": values, "layers": (0,), "heads": (1,), "contrast": None},
+        ),
+        "LatentAdded": (answered_with(mllm, prompt, cm.LatentAdded), {"latent": latent, "contrast": None}),
         "optimize": (cm.optimize, both | {"regions": box, "method": one, "callbacks": ()}),
         "Steering": (cm.Steering, both | {"regions": box, "method": one}),
         "Steering.stop": (stopped, both | {"regions": box, "reason": "enough"}),

@@ -121,7 +121,7 @@ def of_widgets(mllm, prompt, box, example):
     player = widgets.StepPlayer(trace)
     explorer = widgets.AttentionExplorer(mllm, prompt, box, answer=False)
     bench = widgets.Workbench(mllm, example.image, regions=box, method=cm.ControlMLLMPlus(steps=1))
-    bench.trace = trace
+    bench.run()
     settable = [
         *((picker, name) for name in ("regions", "region", "token_layout", "sigma")),
         *((player, name) for name in ("step", "layer")),

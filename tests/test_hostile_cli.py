@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cmllm_tools.cli import main
+from cmllm_tools.referring.registry import all_methods
 
 NUMBERS = ("nan", "-1", "0", "1e300", "-inf", "1" + 400 * "0", 5000 * "9", "1_0", "0x1", "float99", "1,2", "1:0", "1:2:3")
 TEXTS = ("", " ", "\ud800", "a\0b", 5000 * "x", "\x1b[2J", "--", "{}", "~nobody/x", "data:image/png;base64,AAAA")
@@ -22,13 +23,15 @@ VALUES = NUMBERS + TEXTS + FILES
 
 STEER = ["steer", "picture.png", "describe the object.", "--point", "50", "50", "--steps", "1"]
 SWEEP = ["sweep", "picture.png", "what is this ?", "--point", "50", "50", "--steps", "1", "--contexts", "last"]
-METHOD = {"--method": 1, "--steps": 1, "--step-size": 1, "--sigma": 1}
+SETTINGS = {setting.name for method in all_methods().values() for setting in method.settings()}
+METHOD = {"--method": 1} | {f"--{name.replace('_', '-')}": 1 for name in sorted(SETTINGS)}
+SWEPT = ("--layers", "--queries")
 MODEL = {"--model": 1, "--revision": 1, "--dtype": 1, "--device-map": 1, "--load-in-4bit": 0, "--trust-remote-code": 0}
 REGION = {"--box": 4, "--mask": 1, "--scribble": 2, "--point": 2}
 # What is right, and how many values each option takes; "" stands for one more argument.
 COMMANDS = [
     (["demo", "--out", "out"], {"--out": 1, "": 1}),
-    (STEER, {"--layers": 1, "--queries": 1, "--out": 1, "--html": 1, "": 1} | METHOD | MODEL | REGION),
+    (STEER, {"--out": 1, "--html": 1, "": 1} | METHOD | MODEL | REGION),
     (["steer"], {"": 2}),
     (STEER[:3], REGION),
     (["eval", "embedded", "--n", "1", "--skip", "499"], {"--skip": 1, "--json": 0, "": 1}),
@@ -45,7 +48,14 @@ COMMANDS = [
 
 
 # Seconds each, where it is right.
-LONG = [(SWEEP, {"--answer": 1, "--alternatives": 1, "--contexts": 1, "--resume": 1, "--html": 1, "": 1} | METHOD | MODEL)]
+LONG = [
+    (
+        SWEEP,
+        {"--answer": 1, "--alternatives": 1, "--contexts": 1, "--resume": 1, "--html": 1, "": 1}
+        | MODEL
+        | {option: 1 for option in METHOD if option not in SWEPT},
+    )
+]
 
 
 @pytest.fixture(scope="module")

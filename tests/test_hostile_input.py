@@ -19,19 +19,31 @@ from cmllm_tools import analysis, bench, figures, widgets
 # Public calls that are not tried, by why.
 EXEMPT = {
     "made by the package, of what it has computed or read": (
-        "Attention ContextMap MemoryEstimate Prompt Step Trace analysis.Agreement analysis.Attribution analysis.Curves "
-        "analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks "
-        "analysis.Sweep bench.HeldOut bench.ReferringExample"
+        "Attention ContextMap MemoryEstimate Outcome Prompt Step Trace analysis.Agreement analysis.Attribution "
+        "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
+        "analysis.Sinks analysis.Sweep bench.HeldOut bench.ReferringExample"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"
         for kind in ("Callback", "ProgressBar", "EarlyStopping", "Answers", "Checkpoint")
         for when in ("start", "step", "end")
     ),
+    "written by a subclass": " ".join(
+        ["Intervention", "LatentMethod", "LatentMethod.start"]
+        + [f"Method.{name}" for name in ("intervention", "resolve", "sent")]
+        + [f"LatentMethod.{name}" for name in ("checked", "intervention", "layers_of", "resolve", "sent", "target")]
+        + [f"LatentMethod.{name}" for name in ("stops", "token")]
+    ),
+    "asked by refer or generate, with what these have read": " ".join(
+        [f"{kind}.opened" for kind in ("Intervention", "LatentAdded", "AttentionBias")]
+        + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
+        + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("stops", "token")]
+    ),
     "asked by a layout, with positions of its own": "Box.areas Point.areas Scribble.areas Mask.areas Mask.at",
     "a step of a call that is tried, given what the package made": (
-        "Trace.of Contrast.combine ControlMLLM.start ControlMLLMPlus.start analysis.Sweep.empty "
-        "analysis.Sweep.with_example bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
+        "Trace.restored Contrast.combine AttentionBias.heads_of ControlMLLM.start ControlMLLMPlus.start "
+        "analysis.Sweep.empty analysis.Sweep.with_example "
+        "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
         "bench.as_json"
     ),
 }

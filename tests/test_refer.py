@@ -13,6 +13,7 @@ from cmllm_tools.baselines.overlays import draw_overlay
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.cli import main
 from cmllm_tools.models.embedded import HELDOUT
+from cmllm_tools.models.embedded.heldout import DESCRIPTIONS
 from cmllm_tools.referring.energy import Target
 from cmllm_tools.referring.registry import METHODS
 from cmllm_tools.widgets import Workbench
@@ -39,7 +40,7 @@ def again(mllm, outcome):
 def test_the_answer_belongs_to_the_outcome(mllm, count, skip):
     """With its contrast, which changes answers: in 6 of 40 scenes."""
     plainly = 0
-    for example in read_roc(HELDOUT)[skip : skip + count]:
+    for example in read_roc(HELDOUT, DESCRIPTIONS)[skip : skip + count]:
         outcome = cm.refer(mllm, example.image, example.question, example.region("box"), CONTRAST)
         prompt = again(mllm, outcome)
         assert mllm.generate(prompt, outcome.intervention) == outcome.answer

@@ -225,7 +225,7 @@ def test_interrupt_in_a_step_and_between_two(bench, monkeypatch):
     step = cm.Steering._step
 
     def interrupted(*given):
-        if given[1] == 2:
+        if given[1].number == 2:
             signal.raise_signal(signal.SIGINT)
         return step(*given)
 

@@ -9,8 +9,12 @@ import torch
 from ..errors import CaptureError
 from ..models.interrupts import restoring
 from ..models.interventions import Intervention
+from ..models.latent import LatentAdded
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..strict import shown, whole_numbers
+from .context_token import ContextToken
+from .heads import as_heads
 from .observe import AttentionCall, Observer, observed
 from .rows import check_mask
 
@@ -27,18 +31,32 @@ class AttentionBias(Intervention):
         layers: numbers of the layers; () for all that look at visual states.
         heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count.
         contrast: how the answer is decoded against the one without; None decodes plainly.
+
+    Raises:
+        CaptureError: for a bias that is no numbers, or layers or heads that are none.
     """
 
     bias: torch.Tensor = field(repr=False)
     layers: tuple[int, ...] = ()
     heads: tuple[int, ...] | tuple[tuple[int, int], ...] | None = None
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        bias = LatentAdded(self.bias).latent
+        if bias.dim() != 1 or not bool(torch.isfinite(bias).all()):
+            raise CaptureError(f"A bias must be one finite number for each visual token; got {shown(self.bias)}.")
+        object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "layers", whole_numbers(self.layers, "the layers", error=CaptureError))
+        object.__setattr__(self, "heads", as_heads(self.heads))
+
     def opened(self, mllm: Mllm, prompt: Prompt, copies: int = 1) -> AbstractContextManager[None]:
-        if tuple(self.bias.shape) != (len(prompt.visual),) or not bool(torch.isfinite(self.bias).all()):
+        if len(self.bias) != len(prompt.visual):
             raise CaptureError(
-                f"A bias must be one finite number for each of the prompt's {len(prompt.visual)} visual tokens; got shape "
-                f"{tuple(self.bias.shape)}. It belongs to one prompt: make it again for another image or model."
+                f"A bias must be one finite number for each of the prompt's {len(prompt.visual)} visual tokens; got "
+                f"{len(self.bias)}. It belongs to one prompt: make it again for another image or model."
             )
+        # Whatever does not exist is refused, and not left out.
+        ContextToken(layers=self.layers or None, heads=self.heads).resolve(mllm, prompt)
         return _biased(mllm, prompt, self, copies)
 
     def heads_of(self, mllm: Mllm) -> dict[int, list[int]]:
@@ -59,7 +77,7 @@ def _biased(mllm: Mllm, prompt: Prompt, edit: AttentionBias, copies: int) -> Ite
     heads = edit.heads_of(mllm)
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in heads}
     first = prompt.image_end if mllm.family.site.in_sequence and not prompt.learned else None
-    with observed(mllm, _Biasing(edit.bias, heads, prompt.visual, first, copies), modules):
+    with observed(mllm, _Biasing(edit.bias, heads, prompt.visual, first, len(prompt.tokens), copies), modules):
         yield
 
 
@@ -67,13 +85,19 @@ class _Biasing(Observer):
     """Adds the bias to the mask that a layer's kernel is given."""
 
     def __init__(
-        self, bias: torch.Tensor, heads: dict[int, list[int]], columns: Sequence[int], first: int | None, copies: int
+        self,
+        bias: torch.Tensor,
+        heads: dict[int, list[int]],
+        columns: Sequence[int],
+        first: int | None,
+        length: int,
+        copies: int,
     ):
         self.bias, self.heads, self.columns = bias, heads, torch.tensor(list(columns))
         # Position of the first token that looks otherwise; None for all, which look at states beside their own sequence.
         self.first, self.copies = first, copies
-        # How many tokens each layer has seen.
-        self._seen: dict[int, int] = {}
+        # How many tokens there are, the prompt's at first; and the layer of the call before.
+        self._total, self._layer = length, -1
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)
@@ -94,9 +118,12 @@ class _Biasing(Observer):
         if self.first is None:
             return 0, 0
         queries, keys = call.query.shape[2], call.key.shape[2]
-        seen = queries if queries == keys else self._seen.get(call.layer, 0) + queries
-        self._seen[call.layer] = seen
-        return max(self.first - (seen - queries), 0), max(seen - keys, 0)
+        if call.layer <= self._layer:
+            # Another forward: the whole sequence once more, where there is no cache, or what was added to it.
+            self._total = queries if queries == keys else self._total + queries
+        self._layer = call.layer
+        # Some models' last layers are given the last token alone.
+        return max(self.first - (self._total - queries), 0), max(self._total - keys, 0)
 
 
 def _additive(call: AttentionCall) -> torch.Tensor:

@@ -16,7 +16,7 @@ from ..files import reason, said
 from ..images import read_image
 from ..regions import Box, Mask, Point, Region, Scribble
 from ..stored import Reader, array_of, items, parse_json, text_of
-from ..strict import shown, whole_number
+from ..strict import kind_of, shown, whole_number
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,7 @@ def read_roc(root: str | PathLike, file: str = "question_roc.json") -> list[Refe
         DataError: for a missing file, a line that is not JSON or not of the format, or one whose image or mask lies outside
             the set's folders.
     """
+    kind_of(file, str, "The name of a set's file must be a text", DataError)
     try:
         root = Path(root).expanduser()
         path = root / file

@@ -93,6 +93,7 @@ FAMILIES: dict[str, Family] = {
             image="<image_placeholder>",
             template="<|User|>: {image}\n{question}\n\n<|Assistant|>:",
             contrast=False,
+            processors=False,
             notes="no contrastive decoding: its generate takes no logits processor",
         ),
         Family("deepseek_vl", PROJECTOR, padded_square, template=DEEPSEEK_TEXT, image="<image_placeholder>"),

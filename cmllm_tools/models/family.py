@@ -45,6 +45,7 @@ class Family:
         least: how many visual tokens an image must fill, as transformers' model fails on fewer.
         batch: whether several copies of a prompt run as one batch.
         contrast: whether contrastive decoding, which needs such a batch, is possible.
+        processors: whether its `generate` heeds a `logits_processor`.
         beams: whether transformers can search with beams when there is an image.
         answer_type: token type of an answer's tokens, where prompts have token types.
         notes: what a user should know.
@@ -64,6 +65,7 @@ class Family:
     least: int = 1
     batch: bool = True
     contrast: bool = True
+    processors: bool = True
     beams: bool = True
     answer_type: int = 0
     notes: str = ""

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from ..strict import kind_of
 from .contrast import Contrast
 
 if TYPE_CHECKING:
@@ -23,9 +24,16 @@ class Intervention(ABC):
 
     Args:
         contrast: how the answer is decoded against the one without the intervention; None decodes plainly.
+
+    Raises:
+        SettingsError: for a contrast that is none.
     """
 
     contrast: Contrast | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.contrast is not None:
+            kind_of(self.contrast, Contrast, "An intervention's contrast must be a Contrast(alpha, beta), or None")
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)

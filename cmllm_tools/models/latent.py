@@ -25,9 +25,16 @@ class LatentAdded(Intervention):
     Args:
         latent: (visual token, width).
         contrast: how the answer is decoded against the unsteered one; None decodes plainly.
+
+    Raises:
+        CaptureError: for what is no array of numbers.
     """
 
     latent: torch.Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "latent", _tensor(self.latent))
 
     def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
         values = read_latent(self.latent, prompt.call).detach()

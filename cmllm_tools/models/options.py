@@ -192,6 +192,11 @@ def _check_together(read: dict[str, Any], family: Family) -> None:
             f"Beam search needs several copies of a prompt in one batch, which {family.name} does not keep apart (see "
             "`cmllm families`); leave out num_beams."
         )
+    if read.get("logits_processor") and not family.processors:
+        raise SettingsError(
+            f"A logits_processor must be one that the model's generate heeds, and that of {family.name} does not; leave it "
+            "out."
+        )
     if read["num_beams"] > _MOST_BEAMS:
         raise SettingsError(f"num_beams must be at most {_MOST_BEAMS}; got {shown(read['num_beams'])}.")
     if read["num_beams"] > 1 and read.get("streamer") is not None:
