@@ -15,7 +15,7 @@ VISION := $(VENV)/vision
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision demo lab check test bound notebooks train heldout picture families lock clean
+.PHONY: help venv vision demo lab check test bound notebooks train heldout picture families methods lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -83,6 +83,9 @@ picture: venv
 
 families: venv
 	$(BIN)/python docs/families.py
+
+methods: venv
+	$(BIN)/python docs/methods.py
 
 lock: venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt

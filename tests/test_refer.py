@@ -1,8 +1,9 @@
 """One interface for every way of referring: the answer belongs to the outcome, and a method is one file."""
 
-import importlib
+import importlib.util
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,3 +269,22 @@ def test_copied_code_of_a_method_without_steps_runs(mllm, picture_file, scene):
     assert found["outcome"].answer == bench.run().answer
     assert found["outcome"].method == bench.method
     bench.close()
+
+
+def test_the_page_of_methods_is_what_they_declare():
+    page = Path(__file__).parents[1] / "docs/methods.md"
+    spec = importlib.util.spec_from_file_location("methods_page", page.with_suffix(".py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert page.read_text(encoding="utf-8") == module.page(), "run make methods"
+    for method in METHODS.values():
+        assert all(each.meaning and each.kind.range for each in method.settings())
+
+
+@pytest.mark.parametrize("method", [cm.ControlMLLM(steps=3, heads=((1, 2),)), *WAYS.values()])
+def test_settings_are_written_and_read_again_as_text(method):
+    """As the command line and the fields of panels do."""
+    for each in method.settings():
+        value = getattr(method, each.name)
+        if value is not None:
+            assert each.kind.parsed(each.kind.write(value), each.name) == value

@@ -34,7 +34,9 @@ class Setting:
     @property
     def default_text(self) -> str:
         """The default in words."""
-        return "the model's" if self.open and self.default is None else self.kind.write(self.default) or "all"
+        if self.open and self.default is None:
+            return "the model's"
+        return self.kind.write(self.default) or ("all" if self.kind.name in ("window", "heads") else "none")
 
     def read(self, value: Any) -> Any:
         """A plain value, None where it is left open.
