@@ -219,7 +219,8 @@ def _colors(heat: np.ndarray, signed: bool, opaque: bool) -> np.ndarray:
         colors = palette()[np.round(255 * np.clip(heat, 0, 1)).astype(int)]
         if opaque:
             colors[..., 3] = np.where(known, 255, 0)
-        return colors
+        result: np.ndarray = colors
+        return result
     color = np.where(heat[..., None] < 0, LESS_COLOR, BAR_COLOR)
     return np.dstack([color, np.round(255 * OPACITY * np.clip(abs(heat), 0, 1))]).astype(np.uint8)
 

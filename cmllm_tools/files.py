@@ -28,7 +28,7 @@ PATIENCE = 60.0
 UNTOUCHED = "A file that was there is as it was."
 
 
-def write_whole(path: str | PathLike, writer: Callable[[BinaryIO], object], kept: str = UNTOUCHED) -> Path:
+def write_whole(path: str | PathLike[str], writer: Callable[[BinaryIO], object], kept: str = UNTOUCHED) -> Path:
     """Write a file so that at any moment, and after a crash, there is the whole new one or the whole old one.
 
     `writer` fills a new file of its own name in the same folder, which is forced to the disk and then renamed. It has the
@@ -66,7 +66,7 @@ def write_whole(path: str | PathLike, writer: Callable[[BinaryIO], object], kept
     return path
 
 
-def write_text(path: str | PathLike, text: str, kept: str = UNTOUCHED) -> Path:
+def write_text(path: str | PathLike[str], text: str, kept: str = UNTOUCHED) -> Path:
     """`write_whole` for a text in UTF-8; half characters (lone surrogates) are written as their escapes.
 
     Raises:
@@ -75,7 +75,7 @@ def write_text(path: str | PathLike, text: str, kept: str = UNTOUCHED) -> Path:
     return write_whole(path, lambda file: file.write(text.encode("utf-8", "backslashreplace")), kept)
 
 
-def check_writable(path: str | PathLike) -> Path:
+def check_writable(path: str | PathLike[str]) -> Path:
     """The path, with the home folder filled in, if a file can be written there; for use before a long run.
 
     Raises:
@@ -89,7 +89,7 @@ def check_writable(path: str | PathLike) -> Path:
         raise OutputError(f"{said(path)} cannot be written: {reason(error)}.") from error
 
 
-def make_folder(path: str | PathLike) -> Path:
+def make_folder(path: str | PathLike[str]) -> Path:
     """The folder, made with those above it where it is missing.
 
     Raises:
@@ -106,7 +106,7 @@ def make_folder(path: str | PathLike) -> Path:
 
 
 @contextmanager
-def held(path: str | PathLike) -> Iterator[Path]:
+def held(path: str | PathLike[str]) -> Iterator[Path]:
     """Hold an output path against other processes and threads that hold it too, to read, merge and write it.
 
     The lock is the system's (`flock`) on a file beside the path (`.cmllm-*.lock`), and ends with the process: one that was
@@ -161,7 +161,7 @@ def said(path: object, most: int = 200) -> str:
     return text if len(text) <= most else f"{text[: most - 80]}...{text[-70:]}"
 
 
-def _target(given: str | PathLike) -> tuple[Path, Path]:
+def _target(given: str | PathLike[str]) -> tuple[Path, Path]:
     """The path as it was given, and the file that it leads to."""
     try:
         path = Path(given).expanduser()

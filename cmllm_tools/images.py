@@ -42,7 +42,7 @@ _UNREADABLE = (
 )
 
 # What `read_image` reads.
-ImageSource = str | PathLike | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Any
+ImageSource = str | PathLike[str] | bytes | bytearray | memoryview | IO[bytes] | Image.Image | np.ndarray | Any
 
 
 def read_image(image: ImageSource) -> Image.Image:
@@ -108,7 +108,8 @@ def _upright(image: Image.Image, name: str) -> Image.Image:
 def array_of(tensor: Any) -> np.ndarray:
     """A tensor's values; raises what torch does for a tensor without any, or that numpy has no form of."""
     tensor = tensor.detach().cpu()
-    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    result: np.ndarray = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return result
 
 
 def grey_values(image: Image.Image) -> np.ndarray:

@@ -103,7 +103,8 @@ class VisualTokenLayout:
             )
         if not self.merged:
             return values.reshape(*values.shape[:-1], *self.grid)
-        return (values @ self._spread.T).reshape(*values.shape[:-1], *self.grid).astype(values.dtype)
+        result: np.ndarray = (values @ self._spread.T).reshape(*values.shape[:-1], *self.grid).astype(values.dtype)
+        return result
 
     @cached_property
     def _spread(self) -> np.ndarray:
@@ -119,7 +120,8 @@ class VisualTokenLayout:
             for axis, line in enumerate((cells[0], cells[:, 0]))
         )
         overlap = (down[:, None] * across).reshape(-1, len(boxes))
-        return overlap / np.maximum(overlap.sum(0), 1e-12)
+        result: np.ndarray = overlap / np.maximum(overlap.sum(0), 1e-12)
+        return result
 
     @property
     def seen(self) -> tuple[float, float, float, float]:

@@ -113,7 +113,7 @@ def _held(given: Any) -> tuple[Any, Any] | None:
 
 
 def _loaded(
-    model: str | PathLike | None,
+    model: str | PathLike[str] | None,
     revision: str | None,
     trust_remote_code: bool,
     layout: Literal["table", "probe"],
@@ -147,7 +147,7 @@ def _loaded(
     return Mllm(loaded, processor, name, revision, layout)
 
 
-def _source(model: str | PathLike) -> str | Path:
+def _source(model: str | PathLike[str]) -> str | Path:
     """A folder, or what the hub may know by that name."""
     if not str(model).strip():
         raise UnsupportedModelError(f"A model must be a hub id or a folder; got {shown(model)}.")

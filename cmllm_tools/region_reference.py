@@ -63,7 +63,8 @@ def _nearest(side: int, resized: int, count: int) -> np.ndarray:
     line = Image.fromarray(np.arange(side, dtype=np.int32)[None]).resize((resized, 1), Image.Resampling.NEAREST)
     left = round((resized - CROP) / 2)
     line = line.crop((left, 0, left + CROP, 1)).resize((count, 1), Image.Resampling.NEAREST)
-    return np.asarray(line)[0]
+    result: np.ndarray = np.asarray(line)[0]
+    return result
 
 
 def inside(region: Region, grid: Grid) -> np.ndarray:
@@ -126,7 +127,8 @@ def chamfer(across: np.ndarray, down: np.ndarray) -> np.ndarray:
     long, short = np.maximum(across, down), np.minimum(across, down)
     flat = long - 2 * short + _KNIGHT * short
     steep = _KNIGHT * (long - short) + _DIAGONAL * (2 * short - long)
-    return np.where(2 * short <= long, flat, steep)
+    result: np.ndarray = np.where(2 * short <= long, flat, steep)
+    return result
 
 
 def _to_nearest(pixels: np.ndarray, points: np.ndarray) -> np.ndarray:

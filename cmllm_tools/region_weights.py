@@ -31,7 +31,8 @@ def overlaps(region: Region, boxes: np.ndarray, size: Size) -> np.ndarray:
         return np.concatenate([overlaps(region, part, size) for part in (boxes[:half], boxes[half:])])
     areas = region.areas(xs, ys, size)
     (left, right), (upper, lower) = columns.reshape(-1, 2).T, rows.reshape(-1, 2).T
-    return areas[lower, right] - areas[upper, right] - areas[lower, left] + areas[upper, left]
+    result: np.ndarray = areas[lower, right] - areas[upper, right] - areas[lower, left] + areas[upper, left]
+    return result
 
 
 def shares(region: Region, boxes: np.ndarray, size: Size) -> np.ndarray:
@@ -69,12 +70,14 @@ def _step(boxes: np.ndarray, size: Size) -> int:
 
 def clipped(boxes: np.ndarray, size: Size) -> np.ndarray:
     """The boxes' parts on an image of (width, height)."""
-    return np.clip(boxes, 0, [*size] * 2)
+    result: np.ndarray = np.clip(boxes, 0, [*size] * 2)
+    return result
 
 
 def _per_area(sums: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    return np.divide(sums, area, out=np.zeros(len(boxes)), where=area > 0).astype(np.float32)
+    result: np.ndarray = np.divide(sums, area, out=np.zeros(len(boxes)), where=area > 0).astype(np.float32)
+    return result
 
 
 def _box_sums(values: np.ndarray, boxes: np.ndarray) -> np.ndarray:
@@ -88,7 +91,9 @@ def _box_sums(values: np.ndarray, boxes: np.ndarray) -> np.ndarray:
         right, down = x - column, y - row
         upper = integral[row, column] * (1 - right) + integral[row, column + 1] * right
         lower = integral[row + 1, column] * (1 - right) + integral[row + 1, column + 1] * right
-        return upper * (1 - down) + lower * down
+        result: np.ndarray = upper * (1 - down) + lower * down
+        return result
 
     x0, y0, x1, y1 = boxes.T
-    return at(x1, y1) - at(x0, y1) - at(x1, y0) + at(x0, y0)
+    result: np.ndarray = at(x1, y1) - at(x0, y1) - at(x1, y0) + at(x0, y0)
+    return result

@@ -84,7 +84,7 @@ def report_html(trace: Trace) -> str:
     )
 
 
-def write_report(trace: Trace, path: str | PathLike) -> Path:
+def write_report(trace: Trace, path: str | PathLike[str]) -> Path:
     """Write the page to a file.
 
     Raises:
@@ -97,7 +97,7 @@ def write_report(trace: Trace, path: str | PathLike) -> Path:
 _PARTS = "A page's parts must be several texts, results' _repr_html_() or figures"
 
 
-def write_page(title: str, parts: Sequence[Any], path: str | PathLike) -> Path:
+def write_page(title: str, parts: Sequence[Any], path: str | PathLike[str]) -> Path:
     """Write a page of static HTML and plotly figures; plotly.js is inlined once.
 
     Args:

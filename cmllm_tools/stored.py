@@ -57,7 +57,7 @@ def check_seal(file: BinaryIO, head: bytes) -> bool:
     return True
 
 
-def open_plain(path: str | PathLike) -> BinaryIO:
+def open_plain(path: str | PathLike[str]) -> BinaryIO:
     """Open a regular file to read its bytes; devices and pipes, which may hang or never end, are refused unopened.
 
     Raises:
@@ -81,7 +81,7 @@ def dump_json(data: Mapping[str, Any]) -> bytes:
     return seal(json.dumps({SEAL: UNSEALED, **data}, allow_nan=False).encode())
 
 
-def load_json(path: str | PathLike, what: str) -> dict[str, Any]:
+def load_json(path: str | PathLike[str], what: str) -> dict[str, Any]:
     """The entries of a JSON file that `dump_json` wrote, or that has no seal.
 
     Raises:

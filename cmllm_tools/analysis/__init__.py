@@ -2,6 +2,7 @@
 
 from .agreement import Agreement, agreement, rank_correlations
 from .attribution import Attribution, attribute
+from .choices import Choice
 from .examples import Example
 from .faithfulness import Curves, infidelity, insertion_deletion, sensitivity
 from .gradients import GradientProfile, gradient_profile
@@ -9,7 +10,7 @@ from .heads import HeadRanking, named, rank_heads
 from .layers import HeadGrid, region_share
 from .maps import relevancy, rollout
 from .sinks import Sinks, sinks, sinks_in
-from .sweep import Choice, Recommendation, Sweep, recommend
+from .sweep import Recommendation, Sweep, recommend
 from .windows import sweep_windows
 
 __all__ = [

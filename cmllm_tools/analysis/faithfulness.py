@@ -57,7 +57,8 @@ class Curves:
     @property
     def random_areas(self) -> np.ndarray:
         """(order,): the area between the curves of each random order."""
-        return np.trapezoid(self.random_insertion - self.random_deletion, self.fractions, axis=-1)
+        result: np.ndarray = np.trapezoid(self.random_insertion - self.random_deletion, self.fractions, axis=-1)
+        return result
 
     @property
     def z(self) -> float:

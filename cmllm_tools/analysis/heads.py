@@ -166,7 +166,7 @@ class HeadRanking:
             *(("", few) for few in self._few()),
         ]
 
-    def save(self, path: str | PathLike) -> Path:
+    def save(self, path: str | PathLike[str]) -> Path:
         """Write the ranking as JSON with a hash of its bytes, whole or not at all; see `files.write_whole`.
 
         Raises:
@@ -177,7 +177,7 @@ class HeadRanking:
         return write_whole(path, lambda file: file.write(dump_json(data)), "It is still in memory.")
 
     @classmethod
-    def load(cls, path: str | PathLike) -> "HeadRanking":
+    def load(cls, path: str | PathLike[str]) -> "HeadRanking":
         """Reopen a saved ranking; what it holds is checked, its hash too where it has one.
 
         Raises:

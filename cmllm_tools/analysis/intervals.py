@@ -38,7 +38,8 @@ def bootstrap(values: np.ndarray, seed: int = 0) -> np.ndarray:
     flat = values.reshape(count, -1)
     # Weights of a resample are how often it holds each example.
     weights = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    return np.percentile(weights @ flat, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+    result: np.ndarray = np.percentile(weights @ flat, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+    return result
 
 
 def wilson(fractions: np.ndarray, count: int) -> np.ndarray:

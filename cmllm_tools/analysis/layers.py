@@ -58,7 +58,8 @@ class HeadGrid:
             raise RegionError(
                 "A rank needs other places to compare with; there are none. Give others=, or a region that leaves room."
             )
-        return (self.elsewhere < self.over_chance).mean(0)
+        result: np.ndarray = (self.elsewhere < self.over_chance).mean(0)
+        return result
 
     def __repr__(self) -> str:
         return one_line("HeadGrid", self._facts())

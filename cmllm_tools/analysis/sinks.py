@@ -46,12 +46,16 @@ class Sinks:
     @property
     def least(self) -> np.ndarray:
         """(visual token,): the excess over all questions at its least, which makes a sink."""
-        return self.excess.min(0)
+        result: np.ndarray = self.excess.min(0)
+        return result
 
     @property
     def grid(self) -> np.ndarray:
         """`least` as (row, column): the mean over the tokens that look at a cell, as multiples are not to be summed."""
-        return self.layout.raster(self.least) / np.maximum(self.layout.raster(np.ones(len(self.layout))), 1e-12)
+        result: np.ndarray = self.layout.raster(self.least) / np.maximum(
+            self.layout.raster(np.ones(len(self.layout))), 1e-12
+        )
+        return result
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.tokens)

@@ -124,7 +124,8 @@ class Sweep:
             DataError: for a name that is not one of the figures.
         """
         one_of(name, "A sweep's figure", FIGURES, DataError)
-        return self.values[FIGURES.index(name)][:, self._ran()]
+        result: np.ndarray = self.values[FIGURES.index(name)][:, self._ran()]
+        return result
 
     def means(self, name: str) -> np.ndarray:
         """(choice,): mean of a figure over the examples on which it was measured; nan for a choice that failed on one."""
@@ -253,7 +254,7 @@ class Sweep:
         except (CmllmError, TypeError) as error:
             raise DataError(f"The data must be those of a sweep's to_json; they are not: {error}") from error
 
-    def save(self, path: str | PathLike) -> Path:
+    def save(self, path: str | PathLike[str]) -> Path:
         """Write the sweep to a JSON file with a hash of its bytes, whole or not at all; see `files.write_whole`.
 
         Raises:
@@ -261,7 +262,7 @@ class Sweep:
         """
         return write_whole(path, lambda file: file.write(dump_json(self.to_json())), "It is still in memory.")
 
-    def merged_into(self, path: str | PathLike) -> "Sweep":
+    def merged_into(self, path: str | PathLike[str]) -> "Sweep":
         """The sweep with what a file of it holds too, saved there; several processes may do so at once.
 
         Raises:
@@ -274,7 +275,7 @@ class Sweep:
         return merged
 
     @classmethod
-    def load(cls, path: str | PathLike) -> "Sweep":
+    def load(cls, path: str | PathLike[str]) -> "Sweep":
         """Read a saved sweep; what it holds is checked, its hash too where it has one.
 
         Raises:
@@ -283,7 +284,8 @@ class Sweep:
         return cls.from_json(load_json(path, "A sweep must be read from its own JSON file"))
 
     def _ran(self) -> np.ndarray:
-        return np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
+        result: np.ndarray = np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
+        return result
 
 
 def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:

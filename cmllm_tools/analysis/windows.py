@@ -28,8 +28,9 @@ from ..referring.loop import steer_together
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..regions import as_regions
 from ..strict import shown, whole_number
+from .choices import FIGURES, Choice
 from .examples import Example, as_examples
-from .sweep import FIGURES, Choice, Sweep
+from .sweep import Sweep
 
 # Beyond this many copies a batch is no faster on any machine tried, and its memory grows.
 COPIES = 16
@@ -49,7 +50,7 @@ def sweep_windows(
     contexts: Sequence[Queries] = ("text", "last"),
     method: LatentMethod | None = None,
     most: int | None = None,
-    path: str | PathLike | None = None,
+    path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> Sweep:
     """Optimise with each window of layers and each context token on every example, and measure what comes of it.

@@ -161,7 +161,7 @@ def free_bytes(device: torch.device) -> int:
         # torch keeps freed blocks for itself, and will use them first.
         kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + kept
-    return psutil.virtual_memory().available
+    return int(psutil.virtual_memory().available)
 
 
 def _size(count: int) -> str:

@@ -123,7 +123,7 @@ def _registered(original: str | None) -> str:
     return name
 
 
-def _showing(original: str | None) -> Callable:
+def _showing(original: str | None) -> Callable[..., Any]:
     def attend(
         module: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, attention_mask: Any, **options: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -136,11 +136,14 @@ def _showing(original: str | None) -> Callable:
             (modules[module], observer) for use, modules, observer in _OPEN.get() if use == now and module in modules
         ]
         if not listening:
-            return own(module, query, key, value, attention_mask, **options)
+            unseen: tuple[torch.Tensor, torch.Tensor | None] = own(module, query, key, value, attention_mask, **options)
+            return unseen
         call = AttentionCall(listening[0][0], module, query, key, value, attention_mask, options)
         for _, observer in listening:
             call = observer.before(call)
-        result = own(module, call.query, call.key, call.value, call.mask, **call.options)
+        result: tuple[torch.Tensor, torch.Tensor | None] = own(
+            module, call.query, call.key, call.value, call.mask, **call.options
+        )
         for _, observer in listening:
             observer.after(call, result[0])
         return result

@@ -82,7 +82,7 @@ def draw_overlay(
     if kind in LINE_WIDTHS:
         width = round(max(min_line, rng.uniform(*LINE_WIDTHS[kind]) * scale, 1))
     _DRAW[kind](stencil, mask, width, scale, rng)
-    stencil = stencil.point(lambda value: value * alpha // 255)
+    stencil = stencil.point([value * alpha // 255 for value in range(256)])
     marked = image.convert("RGB")
     marked.paste(Image.new("RGB", image.size, rgb), mask=stencil)
     return marked
@@ -99,24 +99,24 @@ def _points_in(mask: np.ndarray, count: int, rng: np.random.Generator) -> np.nda
     return np.stack([xs[chosen], ys[chosen]], axis=1).astype(float)
 
 
-def _rectangle(stencil, mask, width, scale, rng):
+def _rectangle(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     x0, y0, x1, y1 = _bounds(mask)
     ImageDraw.Draw(stencil).rectangle((x0 - width, y0 - width, x1 + width, y1 + width), outline=255, width=width)
 
 
-def _ellipse(stencil, mask, width, scale, rng):
+def _ellipse(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     x0, y0, x1, y1 = _bounds(mask)
     grow_x, grow_y = ((rng.uniform(1.0, 1.5) - 1) / 2 * side + width for side in (x1 - x0, y1 - y0))
     ImageDraw.Draw(stencil).ellipse((x0 - grow_x, y0 - grow_y, x1 + grow_x, y1 + grow_y), outline=255, width=width)
 
 
-def _point(stencil, mask, width, scale, rng):
+def _point(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     radius = max(rng.uniform(5, 20) * scale, 2)
     (x, y), *_ = _points_in(mask, 1, rng)
     ImageDraw.Draw(stencil).ellipse((x - radius, y - radius, x + radius, y + radius), fill=255)
 
 
-def _scribble(stencil, mask, width, scale, rng):
+def _scribble(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     ImageDraw.Draw(stencil).line(
         [tuple(point) for point in bezier(_points_in(mask, 4, rng))], fill=255, width=width, joint="curve"
     )
@@ -126,10 +126,11 @@ def bezier(controls: np.ndarray, count: int = 24) -> np.ndarray:
     """Points (count, 2) along the cubic Bezier curve with `controls` (4, 2)."""
     t = np.linspace(0, 1, count)[:, None]
     weights = np.concatenate([(1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3], axis=1)
-    return weights @ controls
+    result: np.ndarray = weights @ controls
+    return result
 
 
-def _triangle(stencil, mask, width, scale, rng):
+def _triangle(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     x0, y0, x1, y1 = _bounds(mask)
     low, span = np.array([x0, y0]) - width, np.array([x1 - x0, y1 - y0]) + 2 * width
     for _ in range(50):
@@ -144,7 +145,7 @@ def _triangle(stencil, mask, width, scale, rng):
 
 def _area(corners: np.ndarray) -> float:
     (ax, ay), (bx, by) = corners[1] - corners[0], corners[2] - corners[0]
-    return abs(ax * by - ay * bx) / 2
+    return float(abs(ax * by - ay * bx) / 2)
 
 
 def _largest_angle(corners: np.ndarray) -> float:
@@ -156,17 +157,17 @@ def _largest_angle(corners: np.ndarray) -> float:
     return math.degrees(math.acos(np.clip((one**2 + other**2 - longest**2) / (2 * one * other), -1, 1)))
 
 
-def _mask(stencil, mask, width, scale, rng):
+def _mask(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     stencil.paste(255, mask=Image.fromarray(mask.astype(np.uint8) * 255))
 
 
-def _mask_contour(stencil, mask, width, scale, rng):
+def _mask_contour(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     solid = Image.fromarray(mask.astype(np.uint8) * 255)
     grown = solid.filter(ImageFilter.MaxFilter(2 * width + 1))
     stencil.paste(255, mask=Image.fromarray(np.asarray(grown) & ~np.asarray(solid)))
 
 
-def _arrow(stencil, mask, width, scale, rng):
+def _arrow(stencil: Image.Image, mask: np.ndarray, width: int, scale: float, rng: np.random.Generator) -> None:
     (x, y), *_ = _points_in(mask, 1, rng)
     length, angle = rng.uniform(25, 50) * scale, rng.uniform(0, 2 * math.pi)
     length = max(length, 4 * width)

@@ -65,7 +65,7 @@ def evaluate(
     pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[skip:][:count]
     if not pairs:
         raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")
-    scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    scores: Scores = defaultdict(list)
     done, interrupted = 0, {}
     try:
         for choice, description in progress_bar(pairs, "scenes"):
@@ -80,6 +80,10 @@ def evaluate(
     return _summary(scores, done, tuple(methods), regions, time.perf_counter() - started) | interrupted
 
 
+# Whether each answer was right, by what was done for it.
+Scores = dict[tuple[str, ...], list[bool]]
+
+
 def _scene_scores(
     mllm: Mllm,
     number: int,
@@ -88,7 +92,7 @@ def _scene_scores(
     methods: dict[str, LatentMethod],
     regions: Sequence[str],
 ) -> dict[tuple[str, ...], list[bool]]:
-    scores: dict[tuple[str, ...], list[bool]] = defaultdict(list)
+    scores: Scores = defaultdict(list)
     rng = np.random.default_rng([SEED, number])
     prompts = {
         "a_or_b": mllm.prepare(choice.image, choice.question),
@@ -104,14 +108,14 @@ def _scene_scores(
     return scores
 
 
-def _score_unsteered(scores: dict, mllm: Mllm, prompts: dict[str, Prompt], example: ReferringExample) -> None:
+def _score_unsteered(scores: Scores, mllm: Mllm, prompts: dict[str, Prompt], example: ReferringExample) -> None:
     described = mllm.generate(prompts["describe"])
     named = any(names_it(described, name) for name in example.objects)
     scores["unsteered", "describe_valid"].append(named and not absent_names(described, example.objects))
     scores["unsteered", "a_or_b"].append(chooses(mllm.generate(prompts["a_or_b"]), example))
 
 
-def _score_marked(scores: dict, mllm: Mllm, example: ReferringExample, overlay: str, rng: np.random.Generator) -> None:
+def _score_marked(scores: Scores, mllm: Mllm, example: ReferringExample, overlay: str, rng: np.random.Generator) -> None:
     mask = example.region("mask").cover(SIZE, SIZE) > 0
     scene = mark(Scene(example.image, (SceneObject("", "", mask),)), 0, overlay, rng)
     answer = mllm.generate(mllm.prepare(scene.image, example.question))
@@ -119,7 +123,7 @@ def _score_marked(scores: dict, mllm: Mllm, example: ReferringExample, overlay: 
 
 
 def _score_steered(
-    scores: dict,
+    scores: Scores,
     key: tuple[str, str],
     mllm: Mllm,
     prompts: dict[str, Prompt],
@@ -164,7 +168,7 @@ def background_box(example: ReferringExample, rng: np.random.Generator) -> Box:
     return Box(x, y, x + w, y + h)
 
 
-def _summary(scores: dict, count: int, methods: Sequence[str], regions: Sequence[str], seconds: float) -> dict[str, Any]:
+def _summary(scores: Scores, count: int, methods: Sequence[str], regions: Sequence[str], seconds: float) -> dict[str, Any]:
     def mean(*key: str) -> float:
         return round(float(np.mean(scores[key])), 4)
 

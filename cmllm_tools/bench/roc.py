@@ -33,12 +33,13 @@ class ReferringExample:
 
     @property
     def id(self) -> int | str:
-        return self.data["id"]
+        result: int | str = self.data["id"]
+        return result
 
     @property
     def question(self) -> str:
         """The text without `<location>`, as the reference asks LLaVA."""
-        return self.data["text"].replace("<location> ", "").replace(" <location>", "")
+        return str(self.data["text"].replace("<location> ", "").replace(" <location>", ""))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -99,7 +100,7 @@ class ReferringExample:
         return Example(self.image_file, self.question, self.region(kind), answer, others)
 
 
-def read_roc(root: str | PathLike, file: str = "question_roc.json") -> list[ReferringExample]:
+def read_roc(root: str | PathLike[str], file: str = "question_roc.json") -> list[ReferringExample]:
     """Read a set's questions, one to a line; every line is checked.
 
     Raises:
@@ -171,7 +172,8 @@ def _id(value: Any, what: str) -> int | str:
 def _named(value: Any, what: str) -> str:
     if not text_of(value, what).strip():
         raise DataError(f"{what} must have words; got {shown(value)}.")
-    return value
+    result: str = value
+    return result
 
 
 def _names(value: Any, what: str) -> tuple[str, ...]:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
+from ..analysis.choices import FIGURES
 from ..analysis.intervals import bootstrap, interval_text, says_something
-from ..analysis.sweep import FIGURES
 from ..errors import DataError, carry
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
@@ -58,7 +58,7 @@ def sweep_and_test(
     contexts: Sequence[Queries] = ("text", "last"),
     n: int | None = None,
     held_out: int | None = None,
-    path: str | PathLike | None = None,
+    path: str | PathLike[str] | None = None,
 ) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
     """Sweep the first half of a set, recommend, and test on the second half.
 

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = options.run(options)
         sys.stdout.flush()
-        return status
+        return int(status)
     except CmllmError as error:
         print(f"cmllm: {error}", file=sys.stderr)
         return 2

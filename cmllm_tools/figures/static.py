@@ -32,7 +32,8 @@ class Figure(plotly.graph_objects.Figure):
 
     def _repr_mimebundle_(self, *args: Any, **options: Any) -> dict[str, Any]:
         bundle = super()._repr_mimebundle_(*args, **options)
-        return bundle | {"text/html": self._static} if _as_json_alone() else bundle
+        result: dict[str, Any] = bundle | {"text/html": self._static} if _as_json_alone() else bundle
+        return result
 
     def show(self, renderer: str | None = None, **options: Any) -> None:
         """Show the figure; `renderer` and the options are plotly's."""

@@ -54,7 +54,8 @@ class ContrastRows(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         combined = self.contrast.combine(scores[0], scores[1])[None]
-        return self.theirs(input_ids[:1], combined).expand_as(scores)
+        result: torch.Tensor = self.theirs(input_ids[:1], combined).expand_as(scores)
+        return result
 
 
 class FirstRow:

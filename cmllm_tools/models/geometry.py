@@ -56,7 +56,8 @@ class Placement:
     def placed(self, image_size: Size) -> np.ndarray:
         """(placeholder,) bool: which of them are visual tokens, as they see some of the image, not padding alone."""
         clipped = np.clip(self.boxes, 0, [*image_size] * 2)
-        return ((clipped[:, 2:] - clipped[:, :2]) > 1e-6 * max(image_size)).all(1)
+        result: np.ndarray = ((clipped[:, 2:] - clipped[:, :2]) > 1e-6 * max(image_size)).all(1)
+        return result
 
     def layout(self, image_size: Size) -> VisualTokenLayout:
         """The layout of the visual tokens."""

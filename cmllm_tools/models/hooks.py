@@ -56,7 +56,9 @@ def in_this_use(hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @restoring
-def forwards_replaced(modules: Iterable[Any], by: Callable[[Any, Callable], Callable]) -> Iterator[None]:
+def forwards_replaced(
+    modules: Iterable[Any], by: Callable[[Any, Callable[..., Any]], Callable[..., Any]]
+) -> Iterator[None]:
     """While open, this use calls `by(module, forward)` in place of each module's own forward."""
     use = this_use()
     own = {module: vars(module).get("forward") for module in modules}

@@ -79,7 +79,7 @@ class Mllm:
         self.name = name or str(getattr(model.config, "name_or_path", "")) or type(model).__name__
         self.revision = revision or getattr(model.config, "_commit_hash", None)
         self.gradient_checkpointing = False
-        self.probed: dict[tuple, Placement] = {}
+        self.probed: dict[tuple[Any, ...], Placement] = {}
 
     def __repr__(self) -> str:
         count = sum(parameter.numel() for parameter in self.model.parameters())

@@ -95,7 +95,8 @@ def processor_class(name: str) -> type[Any]:
             return found
         with _ONE_AT_A_TIME, _standing_in(kept, helper):
             import_module(module)
-    return getattr(sys.modules[module], name)
+    result: type[Any] = getattr(sys.modules[module], name)
+    return result
 
 
 # Another thread that imports meanwhile would be given the stand-in.

@@ -132,7 +132,9 @@ class LanguageCall:
             return lambda *values, **named: copy(left[module].pop(0)) if left[module] else forward(*values, **named)
 
         @in_this_use
-        def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+        def change_call(
+            module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
             return (), self._given(latent)
 
         handle = self.module.register_forward_pre_hook(change_call, with_kwargs=True)
@@ -170,20 +172,20 @@ def record(
     states: list[torch.Tensor] = []
     before: dict[nn.Module, list[Any]] = {}
 
-    def keep_output_before(module: nn.Module, arguments: tuple, output: Any) -> None:
+    def keep_output_before(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         # A copy, as some models write into what they were given.
         before.setdefault(module, []).append(copy(output))
 
-    def keep_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
+    def keep_call(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         seen.update(_named(module, arguments, keywords))
         if source is None:
             raise _Recorded
 
-    def keep_input(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> None:
+    def keep_input(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
         states.append(arguments[0])
         raise _Recorded
 
-    def keep_output(module: nn.Module, arguments: tuple, output: Any) -> None:
+    def keep_output(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
         states.append(_tensor(output))
         raise _Recorded
 
@@ -293,7 +295,9 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
         return add_latent(states, latent, call.visual.to(states.device), call.rows)
 
     @in_this_use
-    def change_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def change_call(
+        module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         named = _named(module, arguments, keywords)
         states = named.get(call.site.states)
         if states is None:
@@ -301,11 +305,13 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
         return (), named | {call.site.states: changed(states)}
 
     @in_this_use
-    def change_input(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
+    def change_input(
+        module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (changed(arguments[0]), *arguments[1:]), keywords
 
     @in_this_use
-    def change_output(module: nn.Module, arguments: tuple, output: Any) -> Any:
+    def change_output(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
         if torch.is_tensor(output):
             return changed(output)
         if isinstance(output, tuple):
@@ -329,7 +335,7 @@ def _tensor(output: Any) -> torch.Tensor:
     return output if torch.is_tensor(output) else output[0]
 
 
-def _named(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> dict[str, Any]:
+def _named(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
     """Every argument of a call by name."""
     if not arguments:
         return dict(keywords)

@@ -72,4 +72,5 @@ class AnswerScore:
             ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
             wide = torch.promote_types(logits.dtype, torch.float32)
             logits = logits.to(wide)
-            return logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
+            result: torch.Tensor = logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
+            return result

@@ -70,7 +70,9 @@ def prompt_text(mllm: Mllm, question: str) -> str:
 
 
 def _rendered(source: Any, content: Any) -> str:
-    return source.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+    return str(
+        source.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True, tokenize=False)
+    )
 
 
 def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:

@@ -142,7 +142,7 @@ class Checkpoint(Callback):
         SettingsError: for `every` below 1.
     """
 
-    def __init__(self, path: str | PathLike, every: int = 1):
+    def __init__(self, path: str | PathLike[str], every: int = 1):
         self.every = whole_number(every, "every", least=1)
         self.path = self.here = check_writable(path)
         self.saved: Path | None = None

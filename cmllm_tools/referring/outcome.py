@@ -96,7 +96,7 @@ class Outcome:
             facts.append(("run", f"{len(self.trace) - 1} updates, {self.trace.stopped}"))
         return [*facts, ("took", f"{self.seconds:.2f} s"), ("and", f"{self.peak_memory / 2**20:.0f} MiB")]
 
-    def save(self, path: str | PathLike) -> Path:
+    def save(self, path: str | PathLike[str]) -> Path:
         """Write it as safetensors with JSON metadata and a hash of all bytes, the trace included.
 
         Raises:
@@ -132,7 +132,7 @@ class Outcome:
         return tensors, data
 
     @classmethod
-    def load(cls, path: str | PathLike) -> "Outcome":
+    def load(cls, path: str | PathLike[str]) -> "Outcome":
         """Reopen a saved outcome; needs no model. What the file holds is checked.
 
         Raises:

@@ -21,7 +21,7 @@ from .trace_file import check_image, check_trace, method_of, regions_of
 FORMAT = "1"
 
 
-def write_outcome(path: str | PathLike, tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
+def write_outcome(path: str | PathLike[str], tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
     """Write an outcome's tensors and plain data, whole or not at all.
 
     Raises:
@@ -31,7 +31,7 @@ def write_outcome(path: str | PathLike, tensors: Mapping[str, torch.Tensor], dat
     return write_tensors(path, "outcome", FORMAT, tensors, data, DataError)
 
 
-def read_outcome(path: str | PathLike) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+def read_outcome(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
     """An outcome's plain data, checked, and its tensors.
 
     Raises:

@@ -25,7 +25,7 @@ Checked = TypeVar("Checked")
 
 
 def write_tensors(
-    path: str | PathLike,
+    path: str | PathLike[str],
     what: str,
     version: str,
     tensors: Mapping[str, torch.Tensor],
@@ -60,7 +60,7 @@ def write_tensors(
 
 
 def read_tensors(
-    path: str | PathLike,
+    path: str | PathLike[str],
     what: str,
     version: str,
     check: Callable[[Any, Shapes], Checked],

@@ -206,7 +206,7 @@ class Trace:
             )
         return "\n".join(lines)
 
-    def save(self, path: str | PathLike) -> Path:
+    def save(self, path: str | PathLike[str]) -> Path:
         """Write the trace as safetensors with JSON metadata and a hash of all bytes; see `files.write_whole`.
 
         Raises:
@@ -240,7 +240,7 @@ class Trace:
         return tensors, data
 
     @classmethod
-    def load(cls, path: str | PathLike) -> "Trace":
+    def load(cls, path: str | PathLike[str]) -> "Trace":
         """Reopen a saved trace; needs no model. What the file holds is checked, its hash too where it has one.
 
         Raises:

@@ -34,7 +34,7 @@ COPY_SIZE = 512
 MOST_MASKED = 1 << 29
 
 
-def write_trace(path: str | PathLike, tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
+def write_trace(path: str | PathLike[str], tensors: Mapping[str, torch.Tensor], data: Mapping[str, Any]) -> Path:
     """Write a trace's tensors and plain data, whole or not at all.
 
     Raises:
@@ -44,7 +44,7 @@ def write_trace(path: str | PathLike, tensors: Mapping[str, torch.Tensor], data:
     return write_tensors(path, "trace", FORMAT, tensors, data, TraceError)
 
 
-def read_trace(path: str | PathLike) -> dict[str, Any]:
+def read_trace(path: str | PathLike[str]) -> dict[str, Any]:
     """What a trace file holds, checked: a trace's attributes, steps as dicts; nothing is made before its size is known.
 
     Raises:
@@ -207,14 +207,16 @@ def _steps(value: Any, what: str) -> Sequence[dict[str, Any]]:
 def _digest(value: Any, what: str) -> str:
     if len(_text(value, what)) != 64 or set(value) - set("0123456789abcdef"):
         raise TraceError(f"{what} must be a SHA-256 in hexadecimal; got {shown(value)}.")
-    return value
+    result: str = value
+    return result
 
 
 def _model(value: Any, what: str) -> dict[str, str | None]:
     found = _names(_or_none(_text))(value, what)
     if not isinstance(found.get("name"), str):
         raise TraceError(f"{what} must have a name; got {shown(value)}.")
-    return found
+    result: dict[str, str | None] = found
+    return result
 
 
 _FIELDS: dict[str, Reader] = {

@@ -139,7 +139,8 @@ def between_pixels(counts: Any, xs: np.ndarray, ys: np.ndarray, size: Size) -> n
     )
     found = counts(columns, rows)
     found = found[:, left] * (1 - across) + found[:, right] * across
-    return found[upper] * (1 - down[:, None]) + found[lower] * down[:, None]
+    result: np.ndarray = found[upper] * (1 - down[:, None]) + found[lower] * down[:, None]
+    return result
 
 
 def _whole_positions(values: np.ndarray, limit: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -135,7 +135,8 @@ class Mask(Region):
         (left, top), (height, width) = self.corner, self.part.shape
         inside = np.logical_and.outer((rows >= top) & (rows < top + height), (columns >= left) & (columns < left + width))
         clipped = np.clip(rows - top, 0, height - 1), np.clip(columns - left, 0, width - 1)
-        return self.part[np.ix_(*clipped)] & inside
+        result: np.ndarray = self.part[np.ix_(*clipped)] & inside
+        return result
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
@@ -189,7 +190,8 @@ def _as_marked(pixels: Any) -> np.ndarray:
         raise RegionError(f"A mask needs booleans or numbers; got {pixels.dtype} of shape {pixels.shape}.")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise RegionError("A mask needs finite values; got NaN or infinity.")
-    return pixels.astype(bool)
+    result: np.ndarray = pixels.astype(bool)
+    return result
 
 
 def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
@@ -266,7 +268,8 @@ def run_lengths(pixels: np.ndarray, corner: tuple[int, int] = (0, 0), size: Size
     # A run that goes on in the next row ends and begins in one place.
     same = np.append(changes[1:] == changes[:-1], False) | np.append(False, changes[1:] == changes[:-1])
     changes = changes[~same & (changes < width * height)]
-    return np.diff(np.append(changes, width * height), prepend=0).tolist()
+    result: list[int] = np.diff(np.append(changes, width * height), prepend=0).tolist()
+    return result
 
 
 def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarray:

@@ -48,7 +48,8 @@ class Box(Region):
         width, height = raster_size(width, height)
         columns = np.clip(np.minimum(self.x1, np.arange(width) + 1) - np.maximum(self.x0, np.arange(width)), 0, 1)
         rows = np.clip(np.minimum(self.y1, np.arange(height) + 1) - np.maximum(self.y0, np.arange(height)), 0, 1)
-        return (rows[:, None] * columns[None, :]).astype(np.float32)
+        result: np.ndarray = (rows[:, None] * columns[None, :]).astype(np.float32)
+        return result
 
     def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
         return np.outer(np.clip(ys, self.y0, self.y1) - self.y0, np.clip(xs, self.x0, self.x1) - self.x0)
@@ -78,7 +79,8 @@ class _Marks(Region):
         """(n, 2): columns and rows of the drawn pixels, each once."""
         width, height = image_size(width, height)
         marked = np.array(self._positions(), float).reshape(-1, 2)
-        return np.minimum(marked.astype(int), [width - 1, height - 1])
+        result: np.ndarray = np.minimum(marked.astype(int), [width - 1, height - 1])
+        return result
 
     def _positions(self) -> Sequence[tuple[float, float]]:
         return self.outline()[0]
@@ -197,4 +199,5 @@ def _lines(points: np.ndarray) -> np.ndarray:
     beside = (2 * aside[line] * along + steps[line]) // np.maximum(2 * steps[line], 1)
     steep = (abs(way[:, 1]) > abs(way[:, 0]))[line]
     moved = np.where(steep, [beside, along], [along, beside]).T
-    return points[line] + np.sign(way)[line] * moved
+    result: np.ndarray = points[line] + np.sign(way)[line] * moved
+    return result

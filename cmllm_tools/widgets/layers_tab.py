@@ -7,7 +7,8 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from ..analysis.sweep import Choice, Sweep
+from ..analysis.choices import Choice
+from ..analysis.sweep import Sweep
 from ..errors import CmllmError, DataError, SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
@@ -68,7 +69,7 @@ class LayersTab(ipw.VBox):
         settings: Settings,
         attempt: Callable[[Callable[[], Any], Messages], None],
         again: Callable[[Callable[[], Any]], Any],
-        turn: AbstractContextManager,
+        turn: AbstractContextManager[Any],
         state: Callable[[], tuple[Any, ...]],
     ):
         self._mllm, self._subject, self._settings = mllm, subject, settings

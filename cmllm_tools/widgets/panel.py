@@ -114,7 +114,7 @@ class Panel(Kept, ipw.VBox):
     @property
     def question(self) -> str:
         """What is asked; it may be set."""
-        return self._question.value
+        return str(self._question.value)
 
     @question.setter
     def question(self, question: str) -> None:

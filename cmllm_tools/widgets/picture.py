@@ -62,7 +62,7 @@ class MapWidget(Kept, anywidget.AnyWidget):
     def _static(self) -> str:
         raise NotImplementedError
 
-    def write_html(self, path: str | PathLike) -> Path:
+    def write_html(self, path: str | PathLike[str]) -> Path:
         """Write the page of `to_html` to a file.
 
         Raises:

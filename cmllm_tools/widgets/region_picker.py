@@ -125,7 +125,8 @@ class RegionPicker(Kept, anywidget.AnyWidget):
                 f"{across} x {down} px. Give prompt.image with prompt.layout."
             )
         self._measured(self.regions, layout, self.sigma)
-        return layout
+        result: VisualTokenLayout | None = layout
+        return result
 
     @traitlets.validate("sigma")
     def _check_sigma(self, proposal: Any) -> float:
@@ -187,14 +188,15 @@ class RegionPicker(Kept, anywidget.AnyWidget):
                 warnings.simplefilter("always", RegionWarning)
                 weights = Target.of(layout, regions, sigma).weights().numpy()
             self._last = (regions, layout, sigma, (weights, " ".join(str(warning.message) for warning in caught)))
-        return self._last[3]
+        result: tuple[np.ndarray, str] = self._last[3]
+        return result
 
     def __repr__(self) -> str:
         width, height = self._picture.size
         drawn = ", ".join(map(repr, self.regions)) or "no region yet"
         return f"RegionPicker(image {width} x {height} px: {drawn})"
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict, dict] | None:
+    def _repr_mimebundle_(self, **kwargs: Any) -> tuple[dict[str, Any], dict[str, Any]] | None:
         """The widget, and beside it a picture for readers without a kernel: GitHub, nbconvert."""
         bundle = super()._repr_mimebundle_(**kwargs)
         if bundle is None:

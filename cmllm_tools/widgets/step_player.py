@@ -76,7 +76,7 @@ class StepPlayer(MapWidget):
         step, count = proposal["value"], len(self.data["steps"]) if self.data else len(self.trace)
         if not -count <= step < count:
             raise TraceError(f"The player's step must lie in {-count}..{count - 1}, as the trace has {count}; got {step}.")
-        return step % count
+        return int(step % count)
 
     @traitlets.validate("layer")
     def _check_layer(self, proposal: Any) -> int | None:
@@ -86,7 +86,8 @@ class StepPlayer(MapWidget):
                 f"The player's layer must be one that the trace holds, {list(self.trace.layers)}, or None for their mean; "
                 f"got {layer}."
             )
-        return layer
+        result: int | None = layer
+        return result
 
 
 def player_data(trace: Trace) -> dict[str, Any]:

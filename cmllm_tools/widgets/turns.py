@@ -29,7 +29,7 @@ def in_thread_of(loop: asyncio.AbstractEventLoop | None, act: Callable[..., Any]
 
 
 async def take_turns(
-    turns: Generator[None, None, None], lock: AbstractContextManager, interrupt: Callable[[], None]
+    turns: Generator[None, None, None], lock: AbstractContextManager[Any], interrupt: Callable[[], None]
 ) -> None:
     """Run a generator to its end, each of its turns in one turn of the loop, with a pause before it.
 

@@ -85,7 +85,7 @@ class Workbench(Panel):
         require(mllm)
         self.mllm = mllm
         self.error: BaseException | None = None
-        self.task: asyncio.Task | None = None
+        self.task: asyncio.Task[Any] | None = None
         self._run: Steering | None = None
         self._busy = False
         self._reason: str | None = None
@@ -139,7 +139,7 @@ class Workbench(Panel):
         """Whether a run goes on."""
         return self._busy
 
-    def steer(self) -> asyncio.Task | None:
+    def steer(self) -> asyncio.Task[Any] | None:
         """Begin a run, as the button does, and return at once; its errors are shown in the panel, and kept in `error`.
 
         Returns:
@@ -198,7 +198,7 @@ class Workbench(Panel):
         self._stop.disabled = True
         self._status.value = "stopping after this step"
 
-    def save(self, path: str | PathLike | None = None) -> Path:
+    def save(self, path: str | PathLike[str] | None = None) -> Path:
         """Save the trace of the last run to a file, the one in the panel's field when None.
 
         Raises:
@@ -253,7 +253,7 @@ class Workbench(Panel):
         self._stop.disabled = False
         return True
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task:
+    def _start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
         # Kept, as a loop alone does not keep its tasks from being collected.
         self.task = loop.create_task(self._cooperate())
         return self.task
@@ -304,7 +304,7 @@ class Workbench(Panel):
         """A run of a method that takes no steps."""
 
         def plain() -> str:
-            return self._again(lambda: self.mllm.generate(self._prompt))
+            return str(self._again(lambda: self.mllm.generate(self._prompt)))
 
         def referred() -> Outcome:
             return refer(self.mllm, self._prompt.image, self.question, self.picker.regions, method)

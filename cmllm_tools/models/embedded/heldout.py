@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -54,7 +55,7 @@ def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
         write_text(out / file, "".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _referred(thing: SceneObject, mask_name: str, rng: np.random.Generator) -> dict:
+def _referred(thing: SceneObject, mask_name: str, rng: np.random.Generator) -> dict[str, Any]:
     ys, xs = np.nonzero(thing.mask)
     nearest = np.argmin((xs - xs.mean()) ** 2 + (ys - ys.mean()) ** 2)
     picks = rng.integers(0, len(xs), 4)

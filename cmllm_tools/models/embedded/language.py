@@ -86,28 +86,28 @@ def _absent(rng: random.Random, objects: Sequence[Named]) -> Named:
             return Named(color, kind, "")
 
 
-def _describe(rng, objects, target):
+def _describe(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     question = rng.choice(("describe the object .", "describe this object .", "describe the object in the image ."))
     return question, f"{target.name} at the {target.place}"
 
 
-def _identify(rng, objects, target):
+def _identify(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     return rng.choice(("what is the object ?", "what is this ?", "what object is this ?")), target.name
 
 
-def _color(rng, objects, target):
+def _color(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     return f"what {_color_word(rng)} is the object ?", target.color
 
 
-def _kind(rng, objects, target):
+def _kind(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     return rng.choice(("what kind of object is it ?", "what kind of object is this ?")), target.kind
 
 
-def _place(rng, objects, target):
+def _place(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     return "where is the object ?", f"at the {target.place}"
 
 
-def _choose(rng, objects, target):
+def _choose(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     others = [thing for thing in objects if thing is not target]
     other = rng.choice(others) if rng.random() < 0.7 else _absent(rng, objects)
     pair = [target, other]
@@ -120,30 +120,30 @@ def _choose(rng, objects, target):
     return f"is the object a {pair[0].name} or a {pair[1].name} ?", target.name
 
 
-def _color_of(rng, objects, target):
+def _color_of(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     thing = rng.choice(objects)
     return f"what {_color_word(rng)} is the {thing.kind} ?", thing.color
 
 
-def _kind_of(rng, objects, target):
+def _kind_of(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     thing = rng.choice(objects)
     if rng.random() < 0.5:
         return f"what is the {thing.color} object ?", thing.name
     return f"what {'shape' if thing.kind in SHAPES else 'digit'} is the {thing.color} object ?", thing.kind
 
 
-def _place_of(rng, objects, target):
+def _place_of(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     thing = rng.choice(objects)
     return f"where is the {thing.name} ?", f"at the {thing.place}"
 
 
-def _what_at(rng, objects, target):
+def _what_at(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     place = rng.choice(PLACES) if rng.random() < 0.2 else rng.choice(objects).place
     there = [thing.name for thing in objects if thing.place == place]
     return f"what is at the {place} ?", rng.choice(there) if there else "nothing"
 
 
-def _present(rng, objects, target):
+def _present(rng: random.Random, objects: Sequence[Named], target: Named) -> tuple[str, str]:
     if rng.random() < 0.5:
         return f"is there a {rng.choice(objects).name} ?", "yes"
     return f"is there a {_absent(rng, objects).name} ?", "no"

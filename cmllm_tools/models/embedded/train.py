@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,7 +156,7 @@ class Trainer:
             self.model.set_attn_implementation("float32_sdpa")
         self.labels = DenseLabels(self.model.config.text_config.hidden_size).to(device)
         self.packer = TurnPacker()
-        self.history: list[dict] = []
+        self.history: list[dict[str, Any]] = []
 
     # A step's batch depends on the seed, the stage and its number only: that makes a resumed run the same run.
     def rows(self, stage: str, step: int) -> np.ndarray:
@@ -199,7 +200,9 @@ class Trainer:
 
     def run(self, stage: str) -> None:
         plan = STAGES[stage]
-        loss_of: Callable = {"vision": self.vision_loss, "language": self.language_loss}[stage.split(maxsplit=1)[0]]
+        loss_of: Callable[..., Any] = {"vision": self.vision_loss, "language": self.language_loss}[
+            stage.split(maxsplit=1)[0]
+        ]
         optimizer = torch.optim.AdamW(self._groups(plan), betas=(0.9, 0.98), weight_decay=0.05)
         first = self.resume(stage, optimizer)
         mean_loss = mean_right = None
@@ -227,7 +230,7 @@ class Trainer:
                 )
                 self.save(stage, step + 1, optimizer)
 
-    def _groups(self, plan: Stage) -> list[dict]:
+    def _groups(self, plan: Stage) -> list[dict[str, Any]]:
         vision = list(self.model.model.vision_tower.parameters())
         known = {id(parameter) for parameter in vision}
         rest = [parameter for parameter in self._parameters() if id(parameter) not in known]
@@ -262,7 +265,7 @@ class Trainer:
             return STAGES[stage].steps
         if metadata["stage"] != stage:
             return 0
-        state: dict[int, dict] = {}
+        state: dict[int, dict[str, Any]] = {}
         for name, value in _under("optimizer.", tensors).items():
             number, key = name.split(".")
             state.setdefault(int(number), {})[key] = value
@@ -287,7 +290,14 @@ def turn_mask(segments: torch.Tensor, start: int) -> torch.Tensor:
     return (causal & same)[:, None]
 
 
-def float32_attention(module, query, key, value, attention_mask, **kwargs):
+def float32_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **kwargs: Any,
+) -> Any:
     """Attention outside autocast: on a CPU the bfloat16 kernel takes twice the time of the float32 one."""
     with torch.autocast(query.device.type, enabled=False):
         query, key, value = query.float(), key.float(), value.float()

@@ -47,9 +47,9 @@ class Words(Method):
             [(x0, width), (y0, height)] if (x0, y0) == (x1, y1) else [(x0, width), (y0, height), (x1, width), (y1, height)]
         )
         inside = [(min(max(value, 0), side), side) for value, side in corners]
-        written = {
-            "share": lambda value, side: f"{value / side:.2f}",
-            "thousandth": lambda value, side: f"{round(1000 * value / side)}",
-            "pixel": lambda value, side: f"{round(value)}",
-        }[self.unit]
-        return f"[{', '.join(written(value, side) for value, side in inside)}]"
+        return f"[{', '.join(self._written(value, side) for value, side in inside)}]"
+
+    def _written(self, value: float, side: int) -> str:
+        if self.unit == "share":
+            return f"{value / side:.2f}"
+        return str(round(1000 * value / side if self.unit == "thousandth" else value))
