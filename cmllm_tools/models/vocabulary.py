@@ -15,7 +15,8 @@ def unknown_words(tokenizer: Any, text: str) -> tuple[str, ...]:
     unknown = getattr(tokenizer, "unk_token_id", None)
     if unknown is None:
         return ()
-    words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", text))
+    # Halves of characters, which no tokenizer takes, are refused where the question is asked.
+    words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", text.encode("utf-8", "ignore").decode()))
     return tuple(word for word in words if unknown in tokenizer(word, add_special_tokens=False)["input_ids"])
 
 

@@ -20,7 +20,7 @@ from ..models.prompt import Prompt, Queries
 from ..referring.energy import Target
 from ..referring.trace_file import COPY_SIZE
 from ..regions import Regions, as_regions, where_text
-from ..strict import flag, whole_number_or_none
+from ..strict import flag, shown, whole_number_or_none
 from .checked import Checked
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
@@ -252,6 +252,7 @@ def _one(number: int | None) -> list[int] | None:
 def _existing(number: int | None, existing: Iterable[int], what: str) -> int | None:
     if number is not None and number not in existing:
         raise CaptureError(
-            f"The explorer's {what} must be one of {list(existing)}, or None for the mean over {what}s; got {number}."
+            f"The explorer's {what} must be one of {list(existing)}, or None for the mean over {what}s; "
+            f"got {shown(number)}."
         )
     return number

@@ -14,7 +14,7 @@ from ..layout import RegionWarning
 from ..notation import layers_text
 from ..referring.trace import Step, Trace
 from ..regions import where_text
-from ..strict import kind_of, whole_number, whole_number_or_none
+from ..strict import kind_of, shown, whole_number, whole_number_or_none
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 
 
@@ -75,7 +75,9 @@ class StepPlayer(MapWidget):
     def _check_step(self, proposal: Any) -> int:
         step, count = proposal["value"], len(self.data["steps"]) if self.data else len(self.trace)
         if not -count <= step < count:
-            raise TraceError(f"The player's step must lie in {-count}..{count - 1}, as the trace has {count}; got {step}.")
+            raise TraceError(
+                f"The player's step must lie in {-count}..{count - 1}, as the trace has {count}; got {shown(step)}."
+            )
         return int(step % count)
 
     @traitlets.validate("layer")
@@ -84,7 +86,7 @@ class StepPlayer(MapWidget):
         if layer is not None and layer not in self.trace.layers:
             raise TraceError(
                 f"The player's layer must be one that the trace holds, {list(self.trace.layers)}, or None for their mean; "
-                f"got {layer}."
+                f"got {shown(layer)}."
             )
         result: int | None = layer
         return result

@@ -10,6 +10,7 @@ from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
 from cmllm_tools.analysis.layers import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.layout import grid_boxes
+from cmllm_tools.referring.provenance import Provenance
 from cmllm_tools.referring.trace import Step, Trace
 
 LAYERS, HEADS, STEPS = 40, 32, 101
@@ -63,9 +64,7 @@ def trace_of(image, layout, count=STEPS):
         text=QUESTION,
         image=np.asarray(copy),
         image_hash="0" * 64,
-        model={"name": "a model", "revision": None, "class": "", "dtype": "", "attention": ""},
-        versions={},
-        seed=0,
+        provenance=Provenance({"name": "a model", "revision": None, "class": "", "dtype": "", "attention": ""}, {}, 0),
     )
 
 

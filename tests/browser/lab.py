@@ -96,7 +96,7 @@ class Notebook:
     def __init__(self, page, address):
         self.page, self.problems, self.abroad = page, [], []
         self._host = urlsplit(address).netloc
-        page.on("console", lambda message: message.type == "error" and self.problems.append(message.text))
+        page.on("console", self._noted)
         page.on("pageerror", lambda error: self.problems.append(str(error)))
         page.on("request", lambda request: self._count(request.url))
         page.on("websocket", lambda socket: self._count(socket.url))
@@ -122,6 +122,11 @@ class Notebook:
             }""",
             polling=200,
         )
+
+    def _noted(self, message):
+        # What a front says of a debugger that it asked for while its kernel was starting.
+        if message.type == "error" and "debugger state" not in message.text:
+            self.problems.append(message.text)
 
     def menu(self, *names):
         for name in names:
