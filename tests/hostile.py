@@ -124,10 +124,7 @@ def _tried(call, arguments, examples, state, trait):
         # Sampled values have nothing to shrink to.
         phases=[Phase.generate],
     )
-    # traitlets itself writes the repr of what it refuses.
-    @given(
-        name=st.sampled_from(list(arguments)), make=st.sampled_from([m for m in MAKERS if m is not _no_repr or not trait])
-    )
+    @given(name=st.sampled_from(list(arguments)), make=st.sampled_from(makers))
     def one(name, make):
         before = state()
         own_error_or_result(call, arguments, name, make)
