@@ -131,6 +131,16 @@ def items(value: Any, what: str, read: Reader, error: type[CmllmError] = DataErr
     return tuple(read(item, f"{what}[{index}]") for index, item in enumerate(value))
 
 
+def or_none(read: Reader) -> Reader:
+    """What `read` reads, or null."""
+    return lambda value, what: None if value is None else read(value, what)
+
+
+def as_tuple(value: Any) -> Any:
+    """Lists, and those within them, as the tuples that were saved."""
+    return tuple(map(as_tuple, value)) if isinstance(value, list) else value
+
+
 def text_of(value: Any, what: str, error: type[CmllmError] = DataError) -> str:
     """A text."""
     if not isinstance(value, str):

@@ -41,7 +41,7 @@ EXEMPT = {
     ),
     "asked by a layout, with positions of its own": "Box.areas Point.areas Scribble.areas Mask.areas Mask.at",
     "a step of a call that is tried, given what the package made": (
-        "Trace.restored Contrast.combine AttentionBias.heads_of ControlMLLM.start ControlMLLMPlus.start "
+        "Trace.restored Contrast.combine ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
         "bench.as_json"

@@ -9,7 +9,7 @@ import torch
 from ..errors import CaptureError
 from ..models.interrupts import restoring
 from ..models.interventions import Intervention
-from ..models.latent import LatentAdded
+from ..models.latent import as_numbers
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..strict import shown, whole_numbers
@@ -42,7 +42,7 @@ class AttentionBias(Intervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        bias = LatentAdded(self.bias).latent
+        bias = as_numbers(self.bias)
         if bias.dim() != 1 or not bool(torch.isfinite(bias).all()):
             raise CaptureError(f"A bias must be one finite number for each visual token; got {shown(self.bias)}.")
         object.__setattr__(self, "bias", bias)
@@ -56,28 +56,17 @@ class AttentionBias(Intervention):
                 f"{len(self.bias)}. It belongs to one prompt: make it again for another image or model."
             )
         # Whatever does not exist is refused, and not left out.
-        ContextToken(layers=self.layers or None, heads=self.heads).resolve(mllm, prompt)
-        return _biased(mllm, prompt, self, copies)
-
-    def heads_of(self, mllm: Mllm) -> dict[int, list[int]]:
-        """Head numbers of each layer that is changed."""
-        chosen = [layer for layer in mllm.attention_layers if not self.layers or layer in self.layers]
-        every: dict[int, list[int]] = {layer: [] for layer in chosen}
-        for head in range(mllm.heads) if self.heads is None else self.heads:
-            for layer in chosen:
-                if isinstance(head, tuple):
-                    every[layer] += [head[1]] * (head[0] == layer)
-                else:
-                    every[layer].append(head)
-        return {layer: heads for layer, heads in every.items() if heads}
+        rows = ContextToken(layers=self.layers or None, heads=self.heads).resolve(mllm, prompt)
+        pairs = rows.pairs or [(layer, head) for layer in rows.layers for head in rows.heads]
+        heads = {layer: [head for at, head in pairs if at == layer] for layer in rows.layers}
+        return _biased(mllm, prompt, self.bias, heads, copies)
 
 
 @restoring
-def _biased(mllm: Mllm, prompt: Prompt, edit: AttentionBias, copies: int) -> Iterator[None]:
-    heads = edit.heads_of(mllm)
+def _biased(mllm: Mllm, prompt: Prompt, bias: torch.Tensor, heads: dict[int, list[int]], copies: int) -> Iterator[None]:
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in heads}
     first = prompt.image_end if mllm.family.site.in_sequence and not prompt.learned else None
-    with observed(mllm, _Biasing(edit.bias, heads, prompt.visual, first, len(prompt.tokens), copies), modules):
+    with observed(mllm, _Biasing(bias, heads, prompt.visual, first, len(prompt.tokens), copies), modules):
         yield
 
 

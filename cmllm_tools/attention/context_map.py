@@ -110,10 +110,8 @@ def layer_maps(
     )
     pairs, numbers = pairs_within(attention.pairs if heads is None else heads, None if layers is None else chosen)
     if pairs is not None:
-        chosen = tuple(sorted({layer for layer, _ in pairs}))
+        chosen, numbers = tuple(sorted({layer for layer, _ in pairs})), [head for _, head in pairs]
     positions = attention.queries if queries is None else attention.prompt.positions(queries)
-    if pairs is not None:
-        numbers = [head for _, head in pairs]
     heads = attention.heads if numbers is None else tuple(dict.fromkeys(numbers))
     rows = Rows(positions, chosen, heads, pairs)
     weights = rows.weights(attention.layers, attention.heads, attention.queries)

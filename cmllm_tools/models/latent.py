@@ -34,7 +34,7 @@ class LatentAdded(Intervention):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "latent", _tensor(self.latent))
+        object.__setattr__(self, "latent", as_numbers(self.latent))
 
     def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
         values = read_latent(self.latent, prompt.call).detach()
@@ -102,12 +102,17 @@ def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
     given: Any = latent.latent if isinstance(latent, Steered) else latent
     given = given.intervention if isinstance(given, Referred) else given
     given = given.latent if isinstance(given, LatentAdded) else given
-    values, states = _tensor(given), call.states
+    values, states = as_numbers(given), call.states
     check_latent(values, states, len(call.visual), call.copies)
     return values.to(states.device, None if values.is_floating_point() else torch.float32)
 
 
-def _tensor(latent: Any) -> torch.Tensor:
+def as_numbers(latent: Any) -> torch.Tensor:
+    """A tensor, or a copy of an array as one.
+
+    Raises:
+        CaptureError: for what holds no numbers.
+    """
     try:
         # A copy, as an array may be one that must not be written to.
         values = torch.from_numpy(np.array(latent)) if isinstance(latent, np.ndarray) else latent

@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..models.answer import Answer
 from ..models.contrast import Contrast
 from ..models.interventions import KINDS, Intervention
-from ..stored import Reader, items, record, text_of
+from ..stored import Reader, as_tuple, items, or_none, record, text_of
 from ..strict import number, shown, whole_number
 from .tensor_file import Shapes, read_tensors, write_tensors
 from .trace_file import check_image, check_trace, method_of, regions_of
@@ -66,7 +66,7 @@ def restored(data: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> In
     contrast = plain.pop("contrast", None)
     try:
         found = None if contrast is None else Contrast(**contrast)
-        return kind(**{name: _as_tuple(value) for name, value in plain.items()}, **tensors, contrast=found)
+        return kind(**{name: as_tuple(value) for name, value in plain.items()}, **tensors, contrast=found)
     except (TypeError, ValueError) as error:
         raise DataError(f"{kind.__name__} cannot be made of what was saved: {error}") from error
 
@@ -130,14 +130,6 @@ def _provenance(value: Any, what: str) -> dict[str, Any]:
     return found
 
 
-def _or_none(read: Reader) -> Reader:
-    return lambda value, what: None if value is None else read(value, what)
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
-
-
 _FIELDS: dict[str, Reader] = {
     "answer": _answer,
     "method": method_of,
@@ -147,6 +139,6 @@ _FIELDS: dict[str, Reader] = {
     "seconds": partial(number, least=0, error=DataError),
     "peak_memory": partial(whole_number, least=0, error=DataError),
     "provenance": _provenance,
-    "intervention": _or_none(_object),
-    "trace": _or_none(_object),
+    "intervention": or_none(_object),
+    "trace": or_none(_object),
 }

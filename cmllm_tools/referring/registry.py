@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from ..errors import SettingsError
+from ..stored import as_tuple
 from ..strict import shown
 from .method import Method
 
@@ -69,8 +70,4 @@ def method_from_json(data: dict[str, Any]) -> Method:
         )
     if unknown := set(settings) - known[name].names():
         raise SettingsError(f"{name} has the settings {sorted(known[name].names())}; got {sorted(unknown)} too.")
-    return known[name](**{key: _as_tuple(value) for key, value in settings.items()})
-
-
-def _as_tuple(value: Any) -> Any:
-    return tuple(map(_as_tuple, value)) if isinstance(value, list) else value
+    return known[name](**{key: as_tuple(value) for key, value in settings.items()})

@@ -16,6 +16,7 @@ from ..stored import (
     Reader,
     array_of,
     items,
+    or_none,
     record,
     text_of,
 )
@@ -174,10 +175,6 @@ def _text(value: Any, what: str) -> str:
     return text_of(value, what, TraceError)
 
 
-def _or_none(read: Reader) -> Reader:
-    return lambda value, what: None if value is None else read(value, what)
-
-
 def _names(read: Reader) -> Reader:
     def named(value: Any, what: str) -> dict[str, Any]:
         return record(value, what, dict.fromkeys(value, read) if isinstance(value, dict) else {}, TraceError)
@@ -194,9 +191,9 @@ _STEP: dict[str, Reader] = {
     "energy": partial(number, error=TraceError),
     "share": partial(number, error=TraceError),
     "latent_norm": _positive,
-    "gradient_norm": _or_none(_positive),
+    "gradient_norm": or_none(_positive),
     "seconds": partial(number, error=TraceError),
-    "answer": _or_none(_text),
+    "answer": or_none(_text),
 }
 
 
@@ -212,7 +209,7 @@ def _digest(value: Any, what: str) -> str:
 
 
 def _model(value: Any, what: str) -> dict[str, str | None]:
-    found = _names(_or_none(_text))(value, what)
+    found = _names(or_none(_text))(value, what)
     if not isinstance(found.get("name"), str):
         raise TraceError(f"{what} must have a name; got {shown(value)}.")
     result: dict[str, str | None] = found
