@@ -40,6 +40,11 @@ def whole_number_or_none(
     return None if value is None else whole_number(value, what, least, most, error)
 
 
+def whole_seed(value: object) -> int:
+    """`value` as a seed that numpy and torch both take."""
+    return whole_number(value, "The seed", 0, 2**63 - 1)
+
+
 def several(values: object, what: str, error: type[CmllmError] = SettingsError) -> tuple[Any, ...]:
     """What an iterable holds, in its order; generators are used up.
 

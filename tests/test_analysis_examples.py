@@ -20,6 +20,5 @@ def test_what_is_no_example_is_refused(example):
 
 
 def test_alternatives_need_an_answer(example, box):
-    given = cm.analysis.Example(example.image, example.question, box, None, ("blue square",))
     with pytest.raises(cm.DataError, match="beside a right one; 'Is the object"):
-        as_examples([given])
+        cm.analysis.Example(example.image, example.question, box, None, ("blue square",))

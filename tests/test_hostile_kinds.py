@@ -152,6 +152,8 @@ def test_measures_of_maps_read_their_settings(mllm, prompt):
         (lambda: analysis.infidelity(mllm, prompt, None, values[:-1], **common), "one finite value for each"),
         (lambda: analysis.sensitivity(mllm, prompt, radius=-1, **common), "radius must be a finite number of at least 0"),
         (lambda: analysis.sensitivity(mllm, prompt, seed=1.5, **common), "The seed must be a whole number"),
+        (lambda: analysis.insertion_deletion(mllm, prompt, None, values, seed="1", **common), "The seed must be"),
+        (lambda: analysis.sensitivity(mllm, prompt, progress=values), "progress must be True or False"),
         (lambda: analysis.agreement(mllm, prompt, also=[values], **common), "Further maps must be given by name"),
         (lambda: analysis.agreement(mllm, prompt, points=0, **common), "Curves need at least 1 point"),
     ):
@@ -159,6 +161,15 @@ def test_measures_of_maps_read_their_settings(mllm, prompt):
             call()
     still = analysis.sensitivity(mllm, prompt, "red circle", "input_x_gradient", radius=0, samples=np.int64(1), **common)
     assert still == 0
+
+
+def test_an_example_reads_its_answers_once(prompt, box):
+    example = analysis.Example(prompt.image, "what ?", box, "red", np.array(["blue", "green"]))
+    assert example.alternatives == ("blue", "green")
+    assert analysis.Example(prompt.image, "what ?", box, "red", iter(["blue"])).alternatives == ("blue",)
+    for answer, alternatives in ((None, np.array(["a", "b"])), ("red", "blue"), ("red", [1]), (1, ())):
+        with pytest.raises(cm.DataError, match=r"must be|has no answer"):
+            analysis.Example(prompt.image, "what ?", box, answer, alternatives)
 
 
 def test_widgets_refuse_in_the_packages_words(mllm, prompt, box, example):

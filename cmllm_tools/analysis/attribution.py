@@ -18,7 +18,7 @@ from ..models.interrupts import Restoring
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
-from ..strict import shown, whole_number
+from ..strict import shown, whole_number, whole_seed
 from .features import Features, feature_numbers, is_tokens
 from .presence import Baseline, PresenceScore
 
@@ -194,7 +194,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None and whole_number(value, name) < 1:
                 raise SettingsError(f"{name} must be at least 1; got {value}.")
-        whole_number(self.seed, "seed", least=0)
+        whole_seed(self.seed)
 
 
 @unaffected(gradient=True)

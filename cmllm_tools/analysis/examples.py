@@ -1,12 +1,12 @@
 """What is measured over a set: an image, a question and the region that it asks about."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
 from ..images import ImageSource
 from ..regions import Regions
-from ..strict import kind_of, several
+from ..strict import kind_of, several, shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,21 +18,33 @@ class Example:
         question: the user's words.
         region: one or several, in pixels of the image: what the question refers to.
         answer: the right answer, where it is known.
-        alternatives: wrong answers, to compare the right one with.
+        alternatives: wrong answers, to compare the right one with; kept as a tuple.
+
+    Raises:
+        DataError: for alternatives to no answer, or answers that are no texts.
     """
 
     image: ImageSource
     question: str
     region: Regions
     answer: str | None = None
-    alternatives: tuple[str, ...] = ()
+    alternatives: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        # Read as several, a text would be as many wrong answers as it has letters.
+        wrong = several(self.alternatives, "Alternatives must be several texts, as ('a cat',)", DataError)
+        if wrong and self.answer is None:
+            raise DataError(f"Alternatives are wrong answers beside a right one; {shown(self.question)} has no answer.")
+        for answer in (*wrong, *([] if self.answer is None else [self.answer])):
+            kind_of(answer, str, "An answer must be a text", DataError)
+        object.__setattr__(self, "alternatives", wrong)
 
 
 def as_examples(examples: Iterable[Example]) -> list[Example]:
     """The examples as a list.
 
     Raises:
-        DataError: for none, for something that is not an example, or for one with alternatives to no answer.
+        DataError: for none, or for something that is not an example.
     """
     found = several(examples, "Examples must be several of analysis.Example(image, question, region)", DataError)
     if not found:
@@ -42,10 +54,4 @@ def as_examples(examples: Iterable[Example]) -> list[Example]:
             raise DataError(
                 f"An example must be an analysis.Example(image, question, region); got {type(example).__name__}."
             )
-        if example.alternatives and example.answer is None:
-            raise DataError(f"Alternatives are wrong answers beside a right one; {example.question!r} has no answer.")
-        # Read as several, a text would be as many wrong answers as it has letters.
-        wrong = several(example.alternatives, "Alternatives must be several texts, as ('a cat',)", DataError)
-        for answer in (*wrong, *([] if example.answer is None else [example.answer])):
-            kind_of(answer, str, "An answer must be a text", DataError)
     return list(found)

@@ -12,7 +12,7 @@ from ..errors import SettingsError
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
-from ..strict import number, shown, whole_number
+from ..strict import number, shown, whole_number, whole_seed
 from .attribution import Attribution, Method, Settings, attributed, captum
 from .presence import Baseline, PresenceScore
 
@@ -172,7 +172,7 @@ class RandomCurves:
 def random_curves(score: PresenceScore, points: int, orders: int, seed: int) -> RandomCurves:
     """Insertion and deletion in random orders."""
     counts = np.unique(np.linspace(0, len(score), min(points, len(score)) + 1).round().astype(int))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(whole_seed(seed))
     both = [_both(score, rng.permutation(len(score)), counts) for _ in range(orders)]
     insertion, deletion = np.stack(both, 1)
     return RandomCurves(counts / len(score), insertion, deletion)
@@ -224,7 +224,7 @@ def infidelity(
     """
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     found = as_map(values, len(score))
-    samples, seed = whole_number(samples, "samples", least=1), whole_number(seed, "The seed", least=0)
+    samples, seed = whole_number(samples, "samples", least=1), whole_seed(seed)
     with score.progress(2 * samples, "infidelity", progress):
         return infidelity_of(score, found, samples, seed)
 
@@ -283,7 +283,7 @@ def sensitivity(
 
     The other arguments and errors are those of `attribute`.
     """
-    samples, seed = whole_number(samples, "samples", least=1), whole_number(seed, "The seed", least=0)
+    samples, seed = whole_number(samples, "samples", least=1), whole_seed(seed)
     radius = number(radius, "radius", least=0)
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     wanted = Settings(method, seed=seed, progress=progress, **settings)

@@ -81,6 +81,7 @@ def gradient_profile(
     sigma: float = 0.1,
     rule: Rule = "area",
     latent: Latent | None = None,
+    progress: bool = True,
 ) -> GradientProfile:
     """Measure how much each layer's attention pulls the latent, and how far the layers' pulls agree.
 
@@ -94,6 +95,7 @@ def gradient_profile(
         layers, heads, queries: as in `capture_attention`.
         sigma, rule: as in `energy`.
         latent: (visual token, width) where the gradients are taken, or a run that has one; zeros when None.
+        progress: show a progress bar.
 
     Raises:
         RegionError: for a region the model does not see.
@@ -110,7 +112,7 @@ def gradient_profile(
     gradients = torch.stack(
         [
             gradients_of(energy, [start], half, retain_graph=energy is not energies[-1])[0].flatten()
-            for energy in progress_bar(energies, "gradients of each layer and of their mean", unit="gradient")
+            for energy in progress_bar(energies, "gradients of layers", shown=progress, unit="gradient")
         ]
     )
     # A layer that looks at other tokens only (a sliding window past the image) has no energy, and pulls at nothing.

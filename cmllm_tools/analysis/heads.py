@@ -20,7 +20,7 @@ from ..notation import layers_text
 from ..progress import progress_bar
 from ..referring.energy import Target, checked_sigma
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
-from ..strict import kind_of, number, shown, whole_number, whole_numbers
+from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
 from .layers import ROWS, head_picture, on_image
@@ -227,6 +227,7 @@ def rank_heads(
     layers: Iterable[int] | None = None,
     sigma: float = 0.1,
     seed: int = 0,
+    progress: bool = True,
 ) -> HeadRanking:
     """Order heads by how well their raw attention finds the referred object.
 
@@ -244,6 +245,7 @@ def rank_heads(
         layers: layer numbers; all that look at visual states when None.
         sigma: width of the Gaussian of scribbles and points.
         seed: of the bootstrap.
+        progress: show a progress bar.
 
     Raises:
         DataError: for no examples.
@@ -253,11 +255,11 @@ def rank_heads(
     """
     require(mllm)
     layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
-    sigma, seed = checked_sigma(sigma), whole_number(seed, "The seed", least=0)
+    sigma, seed = checked_sigma(sigma), whole_seed(seed)
     # Hits and lifts (layer, head), and the hits of chance, of each example.
     found: list[tuple[np.ndarray, np.ndarray, float]] = []
     try:
-        for example in progress_bar(as_examples(examples), "heads", unit="example"):
+        for example in progress_bar(as_examples(examples), "heads", shown=progress, unit="example"):
             prompt = mllm.prepare(example.image, example.question)
             chosen = queries(example) if callable(queries) else queries
             attention = capture_attention(mllm, prompt, layers, None, chosen)

@@ -132,7 +132,7 @@ class PresenceScore:
     @contextmanager
     def progress(self, total: int, label: str, shown: bool) -> Iterator[None]:
         """While open, a progress bar counts the copies that are scored."""
-        with progress_bar(total=total, desc=label, leave=False, disable=not shown) as bar:
+        with progress_bar(total=total, desc=label, leave=False, shown=shown) as bar:
             self._bar = bar
             try:
                 yield

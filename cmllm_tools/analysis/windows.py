@@ -236,4 +236,4 @@ def _digest(example: Example) -> str:
 
 
 def _bar(total: int, progress: bool) -> Any:
-    return progress_bar(total=total, desc="sweep", unit="run", disable=not progress)
+    return progress_bar(total=total, desc="sweep", unit="run", shown=progress)

@@ -79,7 +79,7 @@ def _changes(
         across = _edges(image_size[1 - axis], min(pieces, image_size[1 - axis]))
         changes = np.zeros((len(edges) - 1, len(across) - 1, len(before)))
         steps = [(band, piece) for band in range(len(edges) - 1) for piece in range(len(across) - 1)]
-        for band, piece in progress_bar(steps, f"probing {'xy'[axis]}", leave=False, disable=None):
+        for band, piece in progress_bar(steps, f"probing {'xy'[axis]}", leave=False):
             ends = (edges[band : band + 2], across[piece : piece + 2])
             (x0, x1), (y0, y1) = ends if axis == 0 else ends[::-1]
             image = base.copy()
