@@ -12,7 +12,8 @@ PACKAGE = Path(cmllm_tools.__file__).parent
 # Each room may import from those before it, and from itself.
 ORDER = [
     ["version", "errors"],
-    ["strict", "notation", "progress"],
+    ["strict", "notation"],
+    ["progress"],
     ["files"],
     ["stored"],
     ["display"],
