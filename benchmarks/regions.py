@@ -23,7 +23,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import region_share
-from cmllm_tools.layout import DYNAMIC, fixed_grid, grid_boxes
+from cmllm_tools.layout.visual_tokens import DYNAMIC, fixed_grid, grid_boxes
 from cmllm_tools.referring.energy import Target
 from cmllm_tools.widgets import RegionPicker
 

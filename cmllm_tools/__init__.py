@@ -10,7 +10,6 @@ from .version import VERSION
 
 if TYPE_CHECKING:
     from . import analysis as analysis
-    from . import figures as figures
     from . import methods as methods
     from . import widgets as widgets
     from .attention.bias import AttentionBias
@@ -34,8 +33,9 @@ if TYPE_CHECKING:
         TraceError,
         UnsupportedModelError,
     )
-    from .images import read_image
-    from .layout import RegionWarning, VisualTokenLayout
+    from .inputs.images import read_image
+    from .inputs.regions import Box, Mask, Point, Scribble
+    from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
     from .models.contrast import Contrast
     from .models.interventions import Intervention
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .referring.run import refer
     from .referring.steering import Steering, optimize
     from .referring.trace import Step, Trace
-    from .regions import Box, Mask, Point, Scribble
+    from .show import figures as figures
 
 __version__ = VERSION
 
@@ -127,8 +127,8 @@ _MODULES = {
         "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
         "PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
-    "images": "read_image",
-    "layout": "RegionWarning VisualTokenLayout",
+    "inputs.images": "read_image",
+    "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
@@ -144,17 +144,17 @@ _MODULES = {
     "referring.latent_method": "LatentMethod",
     "referring.outcome": "Outcome",
     "referring.run": "refer",
-    "regions": "Box Mask Point Scribble",
+    "inputs.regions": "Box Mask Point Scribble",
     "attention.self_check": "self_check",
     "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = ("analysis", "figures", "methods", "widgets")
+_ROOMS = {"analysis": "analysis", "figures": "show.figures", "methods": "methods", "widgets": "widgets"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f".{name}", __name__)
+        return import_module(f".{_ROOMS[name]}", __name__)
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(import_module(f".{_HOME[name]}", __name__), name)

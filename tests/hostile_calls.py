@@ -7,10 +7,10 @@ import cmllm_tools as cm
 from cmllm_tools import analysis
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.layout import fixed_grid
+from cmllm_tools.inputs.regions import region_from_json
+from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.models.embedded import HELDOUT
-from cmllm_tools.regions import region_from_json
-from cmllm_tools.report import write_page
+from cmllm_tools.show.report import write_page
 
 LAYOUT = fixed_grid((96, 96), (96, 96), None, (4, 4))
 BOX, POINT, SCRIBBLE, MASK = cm.Box(1, 1, 50, 50), cm.Point(3, 3), cm.Scribble([(1, 1), (5, 5)]), cm.Mask(np.eye(96))

@@ -15,7 +15,7 @@ from cmllm_tools.analysis.attribution import Settings, attributed
 from cmllm_tools.analysis.features import feature_numbers
 from cmllm_tools.analysis.presence import PresenceScore
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.layout import grid_boxes
+from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 

@@ -8,7 +8,7 @@ import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.analysis import Curves, HeadRanking, region_share
 from cmllm_tools.analysis.sinks import sinks_in
-from cmllm_tools.layout import grid_boxes
+from cmllm_tools.layout.visual_tokens import grid_boxes
 
 
 @pytest.fixture(scope="module")

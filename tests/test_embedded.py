@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from cmllm_tools.baselines.overlays import COLORS as OVERLAY_COLORS
-from cmllm_tools.baselines.overlays import OVERLAYS, draw_overlay
+from cmllm_tools.inputs.overlays import COLORS as OVERLAY_COLORS
+from cmllm_tools.inputs.overlays import OVERLAYS, draw_overlay
 from cmllm_tools.models.embedded import train
 from cmllm_tools.models.embedded.corpus import encode, load_corpus
 from cmllm_tools.models.embedded.language import Named, build_tokenizer, sample_turn, vocabulary

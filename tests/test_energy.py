@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from cmllm_tools.layout import fixed_grid
+from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.referring.energy import Target, gaussian
 
 LAYOUT = fixed_grid((40, 40), (4, 4), (4, 4), (4, 4))

@@ -20,12 +20,12 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention.capture import capture, kernel_errors
+from cmllm_tools.layout.grid_rules import Seen, square_grid
+from cmllm_tools.layout.probe import probe
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
-from cmllm_tools.models.geometry import Seen, square_grid
 from cmllm_tools.models.lookup import family_for
-from cmllm_tools.models.probe import probe
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
 from cmllm_tools.models.scoring import AnswerScore

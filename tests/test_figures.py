@@ -6,8 +6,8 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools import figures
-from cmllm_tools.layout import grid_boxes
-from cmllm_tools.report import report_html, write_report
+from cmllm_tools.layout.visual_tokens import grid_boxes
+from cmllm_tools.show.report import report_html, write_report
 
 
 @pytest.fixture(scope="module")

@@ -204,7 +204,7 @@ def test_the_heads_named_are_the_best(drawn, as_in_jupyter):
 
 
 def test_figures_load_plotly_only_when_drawn():
-    code = "import sys, cmllm_tools.figures; print('plotly' in sys.modules)"
+    code = "import sys, cmllm_tools.show.figures; print('plotly' in sys.modules)"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "False"
     )

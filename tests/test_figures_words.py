@@ -12,11 +12,11 @@ from transformers.utils import logging
 import cmllm_tools as cm
 from cmllm_tools import display, figures
 from cmllm_tools.analysis import Choice, Sweep
-from cmllm_tools.figures.lines import look
-from cmllm_tools.figures.parts import color_scale
-from cmllm_tools.figures.words import text_width, whole, wrapped, written
-from cmllm_tools.layout import grid_boxes
+from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.progress import progress_bar
+from cmllm_tools.show.figures.lines import look
+from cmllm_tools.show.figures.parts import color_scale
+from cmllm_tools.show.figures.words import text_width, whole, wrapped, written
 
 
 @pytest.mark.parametrize("text", ["word " * 80, "W" * 300, "\u6587" * 300, "", "a <b> & c"])

@@ -6,8 +6,8 @@ from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
+from cmllm_tools.layout.probe import probe
 from cmllm_tools.models.families import FAMILIES
-from cmllm_tools.models.probe import probe
 
 
 def cells(image, rows=4, columns=6, size=(90, 60)):

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from cmllm_tools.baselines.overlays import draw_overlay
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.cli import main
+from cmllm_tools.inputs.overlays import draw_overlay
 from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.embedded.heldout import DESCRIPTIONS
 from cmllm_tools.referring.energy import Target

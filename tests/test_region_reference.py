@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools.layout import fixed_grid, grid_boxes
-from cmllm_tools.region_reference import _largest, chamfer
+from cmllm_tools.layout.region_reference import _largest, chamfer
+from cmllm_tools.layout.visual_tokens import fixed_grid, grid_boxes
 
 NEAREST = Image.Resampling.NEAREST
 STEPS = [(dy, dx) for dy in (-2, -1, 0) for dx in (-2, -1, 0, 1, 2) if (dy, dx) < (0, 0)]
@@ -70,7 +70,7 @@ def crop_layout(size, grid=24):
     return fixed_grid(size, tuple(int(side * scale) for side in size), (336, 336), (grid, grid))
 
 
-@pytest.mark.filterwarnings("ignore::cmllm_tools.layout.RegionWarning")
+@pytest.mark.filterwarnings("ignore::cmllm_tools.layout.visual_tokens.RegionWarning")
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_weights_on_a_centre_crop_are_those_published(size):
     hard, soft = regions(size)

@@ -6,8 +6,8 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 
 import cmllm_tools as cm
-from cmllm_tools import region_weights
-from cmllm_tools.layout import fixed_grid, grid_boxes
+from cmllm_tools.layout import region_weights
+from cmllm_tools.layout.visual_tokens import fixed_grid, grid_boxes
 
 
 def area_in(cover, box):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools.regions import as_regions, from_run_lengths, region_from_json, run_lengths
+from cmllm_tools.inputs.regions import as_regions, from_run_lengths, region_from_json, run_lengths
 
 REGIONS = [
     cm.Box(1.5, 2, 7.25, 9),

@@ -14,7 +14,7 @@ from tiny_models import tiny_llava
 import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.referring.provenance import Provenance
-from cmllm_tools.report import report_html, write_page, write_report
+from cmllm_tools.show.report import report_html, write_page, write_report
 
 HOSTILE = "</title></pre></script><script>alert(1)</script><img src=x onerror=alert(2)>\u2028\"'"
 

@@ -11,7 +11,7 @@ from PIL import Image
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.layout import grid_boxes
+from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.widgets.step_player import StepPlayer, player_data
 
 

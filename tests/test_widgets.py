@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools.layout import VisualTokenLayout, fixed_grid, grid_boxes
-from cmllm_tools.regions import region_from_json
+from cmllm_tools.inputs.regions import region_from_json
+from cmllm_tools.layout.visual_tokens import VisualTokenLayout, fixed_grid, grid_boxes
 
 WIDTH, HEIGHT = 60, 40
 

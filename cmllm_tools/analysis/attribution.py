@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..display import Fact, card, one_line, picture
 from ..errors import SettingsError
-from ..layout import VisualTokenLayout
+from ..layout.visual_tokens import VisualTokenLayout
 from ..models.gradient import rescaled
 from ..models.interrupts import Restoring
 from ..models.mllm import Mllm

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import DataError
-from ..images import ImageSource
-from ..regions import Regions
+from ..inputs.images import ImageSource
+from ..inputs.regions import Regions
 from ..strict import kind_of, several, shown
 
 

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import RegionError, SettingsError
-from ..layout import VisualTokenLayout
-from ..regions import Region
+from ..inputs.regions import Region
+from ..layout.visual_tokens import VisualTokenLayout
 from ..strict import shown
 
 Features = Literal["tokens"] | tuple[int, int] | Sequence[Region]

@@ -10,7 +10,8 @@ from ..attention.capture import capture_attention
 from ..attention.context_map import layer_maps
 from ..attention.heads import Heads
 from ..display import Fact, Html, bar, card, one_line, table
-from ..layout import Rule
+from ..inputs.regions import Regions
+from ..layout.visual_tokens import Rule
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
@@ -20,7 +21,6 @@ from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
 from ..referring.energy import Target
-from ..regions import Regions
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,11 +9,11 @@ import torch
 from ..attention.capture import Attention
 from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..errors import CaptureError, RegionError
-from ..layout import Rule, VisualTokenLayout, grid_boxes
+from ..inputs.regions import Region, Regions, as_regions, short, where_text
+from ..layout.visual_tokens import Rule, VisualTokenLayout, grid_boxes
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
 from ..referring.energy import Target
-from ..regions import Region, Regions, as_regions, short, where_text
 from ..strict import kind_of, several
 
 # At most this many other places are compared with.

@@ -11,8 +11,8 @@ from ..attention.context_map import ContextMap, context_map
 from ..attention.heads import Heads, pairs_within
 from ..display import Fact, card, one_line, picture, table
 from ..errors import CaptureError, SettingsError
-from ..images import ImageSource
-from ..layout import VisualTokenLayout
+from ..inputs.images import ImageSource
+from ..layout.visual_tokens import VisualTokenLayout
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected

@@ -11,9 +11,9 @@ import numpy as np
 from ..display import Fact, Html, card, html, one_line, table
 from ..errors import CmllmError, DataError
 from ..files import held, write_whole
+from ..inputs.regions import Box
 from ..models.prompt import Queries, as_queries, queries_name
 from ..referring.latent_method import LatentMethod
-from ..regions import Box
 from ..stored import array_of, dump_json, load_json, record
 from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
 from .choices import FIELDS, FIGURES, Choice

@@ -15,7 +15,8 @@ import torch
 from ..attention.memory import estimate
 from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
-from ..images import read_image
+from ..inputs.images import read_image
+from ..inputs.regions import as_regions
 from ..models.batch import Copies
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
@@ -26,7 +27,6 @@ from ..referring.kinds import read_window
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.loop import steer_together
 from ..referring.methods.controlmllm import ControlMLLMPlus
-from ..regions import as_regions
 from ..strict import shown, whole_number
 from .choices import FIGURES, Choice
 from .examples import Example, as_examples

@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..display import Fact, card, one_line, picture
 from ..errors import CaptureError
-from ..layout import VisualTokenLayout
+from ..layout.visual_tokens import VisualTokenLayout
 from ..models.prompt import Queries
 from ..strict import kind_of, whole_numbers
 from .capture import Attention

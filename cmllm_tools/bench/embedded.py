@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..baselines.overlays import OVERLAYS
 from ..errors import SettingsError
+from ..inputs.overlays import OVERLAYS
+from ..inputs.regions import Box, Region
 from ..loading import load
 from ..models.embedded import HELDOUT
 from ..models.embedded.heldout import DESCRIPTIONS
@@ -20,7 +21,6 @@ from ..progress import progress_bar
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
 from ..referring.steering import optimize
-from ..regions import Box, Region
 from ..strict import kind_of, one_of, several, whole_number
 from .matching import names_it, strict_match
 from .roc import ReferringExample, read_roc

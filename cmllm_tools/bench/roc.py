@@ -13,8 +13,8 @@ from PIL import Image
 from ..analysis.examples import Example
 from ..errors import DataError
 from ..files import reason, said
-from ..images import read_image
-from ..regions import Box, Mask, Point, Region, Scribble
+from ..inputs.images import read_image
+from ..inputs.regions import Box, Mask, Point, Region, Scribble
 from ..stored import Reader, array_of, items, parse_json, text_of
 from ..strict import kind_of, shown, whole_number
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from ..errors import SettingsError
 from ..files import existing
-from ..images import read_image
+from ..inputs.images import read_image
 from ..loading import load
 from ..models.embedded import HELDOUT
-from ..report import write_page
+from ..show.report import write_page
 from .options import (
     KINDS,
     add_count,
@@ -100,7 +100,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _heads(options: argparse.Namespace) -> int:
     from ..analysis import named, rank_heads
     from ..bench.roc import read_roc
-    from ..figures import head_ranking
+    from ..show.figures import head_ranking
 
     check_count(options)
     check_outputs({"--out": options.out, "--html": options.html}, _folder(options.set), options.model)
@@ -145,7 +145,7 @@ def _wrote(what: str, path: Path) -> None:
 
 def _sweep(options: argparse.Namespace) -> int:
     from ..bench.windows import as_json
-    from ..figures import window_grid
+    from ..show.figures import window_grid
 
     check_outputs({"--resume": options.resume, "--html": options.html}, _folder(options.what), options.mask, options.model)
     folder = None if options.what.startswith("data:") else existing(options.what)

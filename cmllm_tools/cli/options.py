@@ -9,13 +9,13 @@ from typing import Any
 
 from ..errors import OutputError, SettingsError
 from ..files import check_writable, existing, said
+from ..inputs.regions import Box, Mask, Point, Region, Scribble
 from ..referring.kinds import Kind
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.method import Method
 from ..referring.methods.controlmllm import ControlMLLM
 from ..referring.registry import all_methods
 from ..referring.settings import Setting
-from ..regions import Box, Mask, Point, Region, Scribble
 
 KINDS = ("box", "mask", "scribble", "point")
 

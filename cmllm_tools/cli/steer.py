@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ..files import make_folder, write_whole
-from ..images import read_image
+from ..inputs.images import read_image
+from ..inputs.regions import Region
 from ..loading import load
 from ..referring.callbacks import Answers, Callback, Checkpoint, ProgressBar
 from ..referring.latent_method import LatentMethod
@@ -15,8 +16,7 @@ from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.run import refer
 from ..referring.steering import optimize
 from ..referring.trace import Trace
-from ..regions import Region
-from ..report import write_page, write_report
+from ..show.report import write_page, write_report
 from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of
 
 

@@ -1,7 +1,6 @@
 """What differs between families of multimodal models: one row each."""
 
-from .family import CODES, CONVOLUTION, CROSS_ATTENTION, NO_ENCODER, PROJECTOR, Q_FORMER, RESAMPLER, TILES, Family
-from .geometry import (
+from ..layout.grid_rules import (
     canvas_tiles,
     clip_grid,
     crop_grid,
@@ -17,8 +16,7 @@ from .geometry import (
     square_grid,
     with_cls,
 )
-from .replay import CallSite
-from .tiles import (
+from ..layout.tile_rules import (
     anyres_tiles,
     convolved_tiles,
     padded_tiles_then_whole,
@@ -30,6 +28,8 @@ from .tiles import (
     tiles_then_whole,
     whole_then_tiles,
 )
+from .family import CODES, CONVOLUTION, CROSS_ATTENTION, NO_ENCODER, PROJECTOR, Q_FORMER, RESAMPLER, TILES, Family
+from .replay import CallSite
 
 TEXT_MODEL = CallSite("model.text_model")
 

@@ -7,13 +7,13 @@ from typing import Any, Literal
 import torch
 
 from ..errors import PromptError, SettingsError, UnsupportedModelError
-from ..images import ImageSource
+from ..inputs.images import ImageSource
+from ..layout.grid_rules import Placement
 from ..strict import kind_of, one_of, whole_numbers
 from . import decoding
 from .answer import Answer
 from .contrast import Contrast
 from .family import Family
-from .geometry import Placement
 from .interventions import Intervention
 from .latent import Latent, read_intervention
 from .lookup import family_of, probed_family

@@ -11,11 +11,11 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError, PromptError, UnsupportedModelError
-from ..images import ImageSource, read_image
+from ..inputs.images import ImageSource, read_image
+from ..layout.grid_rules import Placement, Seen
+from ..layout.probe import probe
 from ..strict import shown
-from .geometry import Placement, Seen
 from .origin import Origin
-from .probe import probe
 from .processor_options import checked, cut_at
 from .prompt import Prompt
 from .replay import LanguageCall, record

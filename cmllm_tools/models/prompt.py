@@ -9,7 +9,7 @@ from PIL import Image
 
 from ..display import Fact, card, picture
 from ..errors import CaptureError, CmllmError, PromptError
-from ..layout import VisualTokenLayout
+from ..layout.visual_tokens import VisualTokenLayout
 from ..strict import flag, several, shown, whole_number, whole_numbers
 from .origin import Origin
 from .replay import LanguageCall, implementation

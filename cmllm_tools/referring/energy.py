@@ -10,8 +10,8 @@ import torch
 
 from ..attention.context_map import ContextMap
 from ..errors import CaptureError, RegionError, SigmaError
-from ..layout import RegionWarning, Rule, VisualTokenLayout
-from ..regions import Regions, as_regions
+from ..inputs.regions import Regions, as_regions
+from ..layout.visual_tokens import RegionWarning, Rule, VisualTokenLayout
 from ..strict import kind_of, number, shown
 
 # Widths whose square and Gaussian are numbers in float32.

@@ -10,11 +10,11 @@ from torch import Tensor
 from ..attention.context_token import ContextToken
 from ..attention.heads import pairs_within
 from ..errors import SettingsError
-from ..layout import Rule, VisualTokenLayout
+from ..inputs.regions import Regions
+from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.contrast import Contrast
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
-from ..regions import Regions
 from .defaults import method_defaults, published_settings
 from .energy import Target
 from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
+from ..inputs.regions import Region
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
-from ..regions import Region
 from ..strict import kind_of
 from .settings import Setting, settings_of
 

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from ..display import Fact, card, picture
+from ..inputs.regions import Region
 from ..models.answer import Answer
 from ..models.interventions import Intervention
-from ..regions import Region
 from .method import Method
 from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
 from .provenance import Provenance

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import SettingsError
-from ..images import ImageSource, read_image
+from ..inputs.images import ImageSource, read_image
+from ..inputs.regions import Region, Regions, as_regions
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
-from ..regions import Region, Regions, as_regions
 from .callbacks import Callback
 from .cost import measured
 from .latent_method import LatentMethod

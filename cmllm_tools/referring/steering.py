@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from ..errors import NotFiniteError, OptimizationError, SettingsError, carry
+from ..inputs.regions import Region, Regions, as_regions
 from ..models.interrupts import uninterrupted
 from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
-from ..regions import Region, Regions, as_regions
 from ..strict import kind_of, several, shown
 from .callbacks import EARLY_STOP, Callback
 from .latent_method import LatentMethod, given_latent_method

@@ -11,10 +11,10 @@ import torch
 
 from ..display import Fact, Html, bar, card, picture, table
 from ..errors import TraceError
-from ..layout import VisualTokenLayout
+from ..inputs.regions import Region, short, where_text
+from ..layout.visual_tokens import VisualTokenLayout
 from ..models.latent import LatentAdded
 from ..notation import layers_text, updates_text
-from ..regions import Region, short, where_text
 from .energy import Target
 from .latent_method import LatentMethod
 from .provenance import Provenance

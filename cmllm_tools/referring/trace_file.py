@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from ..errors import TraceError
-from ..layout import VisualTokenLayout, most_cells
-from ..regions import Region, region_from_json
+from ..inputs.regions import Region, region_from_json
+from ..layout.visual_tokens import VisualTokenLayout, most_cells
 from ..stored import (
     Reader,
     array_of,

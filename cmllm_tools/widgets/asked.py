@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import CaptureError, PromptError
-from ..images import ImageSource
+from ..inputs.images import ImageSource
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 

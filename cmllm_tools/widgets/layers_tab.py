@@ -10,11 +10,11 @@ import ipywidgets as ipw
 from ..analysis.choices import Choice
 from ..analysis.sweep import Sweep
 from ..errors import CmllmError, DataError, SettingsError
+from ..inputs.regions import Regions
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..notation import layers_text
 from ..referring.trace import Trace
-from ..regions import Regions
 from ..strict import kind_of
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children

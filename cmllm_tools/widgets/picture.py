@@ -14,8 +14,8 @@ from PIL import Image
 
 from ..display import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from ..files import write_text
-from ..layout import VisualTokenLayout
-from ..regions import Region
+from ..inputs.regions import Region
+from ..layout.visual_tokens import VisualTokenLayout
 from .kept import Kept
 from .modules import joined
 

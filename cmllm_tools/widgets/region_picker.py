@@ -12,10 +12,10 @@ import traitlets
 from PIL import Image, ImageDraw
 
 from ..errors import ImageError, RegionError
-from ..images import ImageSource, read_image
-from ..layout import RegionWarning, VisualTokenLayout
+from ..inputs.images import ImageSource, read_image
+from ..inputs.regions import Mask, Region, Regions, as_regions, region_from_json
+from ..layout.visual_tokens import RegionWarning, VisualTokenLayout
 from ..referring.energy import Target, checked_sigma
-from ..regions import Mask, Region, Regions, as_regions, region_from_json
 from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none

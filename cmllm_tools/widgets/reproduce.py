@@ -8,11 +8,11 @@ from textwrap import fill, indent
 from typing import Any
 from zlib import compress
 
-from ..images import ImageSource
+from ..inputs.images import ImageSource
+from ..inputs.regions import Mask, Point, Region, Scribble
 from ..models.mllm import Mllm
 from ..referring.latent_method import LatentMethod
 from ..referring.method import Method
-from ..regions import Mask, Point, Region, Scribble
 
 PLACEHOLDER = "path/to/your/image.png"
 # What `load()` calls the model that ships with the package.
@@ -25,7 +25,7 @@ _IMPORTS_OF_MASKS = [
     "from zlib import decompress",
     "",
     "import cmllm_tools as cm",
-    "from cmllm_tools.regions import region_from_json",
+    "from cmllm_tools.inputs.regions import region_from_json",
 ]
 
 

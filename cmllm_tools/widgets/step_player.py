@@ -10,10 +10,10 @@ import traitlets
 from PIL import Image
 
 from ..errors import TraceError
-from ..layout import RegionWarning
+from ..inputs.regions import where_text
+from ..layout.visual_tokens import RegionWarning
 from ..notation import layers_text
 from ..referring.trace import Step, Trace
-from ..regions import where_text
 from ..strict import kind_of, shown, whole_number, whole_number_or_none
 from .picture import MapWidget, base64_of, module, page, picture_data, style
 

@@ -13,8 +13,9 @@ from typing import Any
 from PIL import Image
 
 from ..errors import OptimizationError, RegionError, SettingsError
-from ..images import ImageSource
-from ..layout import RegionWarning
+from ..inputs.images import ImageSource
+from ..inputs.regions import Regions
+from ..layout.visual_tokens import RegionWarning
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..notation import updates_text
@@ -25,7 +26,6 @@ from ..referring.outcome import Outcome
 from ..referring.run import refer
 from ..referring.steering import Steering
 from ..referring.trace import Step, Trace
-from ..regions import Regions
 from ..strict import kind_of
 from . import reproduce
 from .asked import Asked

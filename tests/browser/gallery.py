@@ -9,7 +9,7 @@ from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
 from cmllm_tools.analysis.layers import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
-from cmllm_tools.layout import grid_boxes
+from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.referring.provenance import Provenance
 from cmllm_tools.referring.trace import Step, Trace
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.attention.capture import Attention
-from cmllm_tools.layout import fixed_grid
+from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.models.prompt import Prompt
 from cmllm_tools.widgets import AttentionExplorer
 

@@ -11,7 +11,7 @@ import pytest
 from nbconvert import HTMLExporter
 
 import cmllm_tools as cm
-from cmllm_tools.regions import region_from_json
+from cmllm_tools.inputs.regions import region_from_json
 
 from .lab import ROOT, Notebook, Panel, server
 from .test_region_picker import disc_line, rim

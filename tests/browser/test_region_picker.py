@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools.layout import VisualTokenLayout, fixed_grid, grid_boxes
+from cmllm_tools.layout.visual_tokens import VisualTokenLayout, fixed_grid, grid_boxes
 
 from .cell import Cell
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools import display
-from cmllm_tools.layout import grid_boxes
+from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.widgets import StepPlayer
 
 pytestmark = pytest.mark.slow

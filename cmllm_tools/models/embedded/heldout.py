@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ...baselines.overlays import bezier
 from ...files import make_folder, write_text, write_whole
+from ...inputs.overlays import bezier
 from . import HELDOUT
 from .scenes import SIZE, SceneObject, load_digits, make_scene
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from ...baselines.overlays import OVERLAYS, draw_overlay
+from ...inputs.overlays import OVERLAYS, draw_overlay
 
 SIZE = 192
 

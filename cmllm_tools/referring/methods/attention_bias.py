@@ -6,11 +6,11 @@ from typing import ClassVar
 from ...attention.bias import AttentionBias
 from ...attention.heads import pairs_within
 from ...errors import SettingsError
-from ...layout import Rule
+from ...inputs.regions import Region
+from ...layout.visual_tokens import Rule
 from ...models.interventions import Intervention
 from ...models.mllm import Mllm
 from ...models.prompt import Prompt
-from ...regions import Region
 from ..energy import Target
 from ..kinds import HEADS, SIGMA, WINDOW, choice, real
 from ..method import Method

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import distance_transform_edt
 
-from ...baselines.overlays import COLORS, OVERLAYS, draw_overlay
 from ...errors import RegionError
-from ...regions import Region
+from ...inputs.overlays import COLORS, OVERLAYS, draw_overlay
+from ...inputs.regions import Region
 from ..kinds import choice, real, whole
 from ..method import Method
 from ..registry import register

@@ -6,7 +6,7 @@ from typing import ClassVar
 from PIL import Image
 
 from ...errors import SettingsError
-from ...regions import Region
+from ...inputs.regions import Region
 from ..kinds import choice, text
 from ..method import Method
 from ..registry import register

@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..display import Fact, card, one_line, picture
+from ..errors import RegionError, UnsupportedModelError
+from ..inputs.regions import Region
+from ..strict import flag, kind_of, one_of, pair_of_sides, shown
 from . import region_reference, region_weights
-from .display import Fact, card, one_line, picture
-from .errors import RegionError, UnsupportedModelError
-from .regions import Region
-from .strict import flag, kind_of, one_of, pair_of_sides, shown
 
 Rule = Literal["area", "reference"]
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..layout import grid_boxes
-from .geometry import Grid, Placement, Seen, Size, check_boxes, check_count, pictures, row_ends
+from .grid_rules import Grid, Placement, Seen, Size, check_boxes, check_count, pictures, row_ends
+from .visual_tokens import grid_boxes
 
 
 def stretched_tiles(seen: Seen, before: float = 0.0) -> Placement:

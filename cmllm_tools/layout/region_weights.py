@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from .regions import Region
+from ..inputs.regions import Region
 
 Size = tuple[int, int]
 

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..analysis.faithfulness import as_map
-from ..analysis.sinks import Sinks
-from ..attention.context_map import ContextMap
-from ..display import BLUE, GREEN, ORANGE, VERMILION, card, picture
-from ..errors import ImageError, SettingsError
-from ..images import read_image
-from ..layout import VisualTokenLayout
-from ..regions import Box, Regions, as_regions
-from ..strict import one_of
+from ...analysis.faithfulness import as_map
+from ...analysis.sinks import Sinks
+from ...attention.context_map import ContextMap
+from ...display import BLUE, GREEN, ORANGE, VERMILION, card, picture
+from ...errors import ImageError, SettingsError
+from ...inputs.images import read_image
+from ...inputs.regions import Box, Regions, as_regions
+from ...layout.visual_tokens import VisualTokenLayout
+from ...strict import one_of
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,

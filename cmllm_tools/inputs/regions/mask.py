@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ..display import Fact, one_line
-from ..errors import RegionError
+from ...display import Fact, one_line
+from ...errors import RegionError
+from ...strict import pair_of_sides, shown, whole_number
 from ..images import ImageSource, array_of, grey_values, open_image
-from ..strict import pair_of_sides, shown, whole_number
 from .base import LARGEST, Region, Size, between_pixels, image_size, shift
 
 # Rows that can be added up in eight bits.

@@ -14,9 +14,9 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from .errors import ImageError
-from .files import reason
-from .strict import shown
+from ..errors import ImageError
+from ..files import reason
+from ..strict import shown
 
 # Beyond this ratio of sides the short side holds no content after any model's resize.
 MAX_ASPECT = 200

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..display import (
+from ...display import (
     BAR_COLOR,
     COLUMNS,
     GREY,
@@ -23,9 +23,9 @@ from ..display import (
     small,
     table,
 )
-from ..errors import SettingsError
-from ..layout import VisualTokenLayout
-from ..regions import Region
+from ...errors import SettingsError
+from ...inputs.regions import Region
+from ...layout.visual_tokens import VisualTokenLayout
 from .words import TITLE_SIZE
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..errors import RegionError
-from ..strict import several, shown
+from ...errors import RegionError
+from ...strict import several, shown
 from .base import Region, Size, between_pixels, coordinates, image_size, raster_size, shift
 
 

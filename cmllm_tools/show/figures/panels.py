@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..layout import VisualTokenLayout
+from ...layout.visual_tokens import VisualTokenLayout
 from .parts import LEFT, RIGHT, place_scale
 from .words import SIZE, height_of, whole, written
 

@@ -7,7 +7,7 @@ from PIL import Image, ImageFilter
 
 from ..errors import UnsupportedModelError
 from ..progress import progress_bar
-from .geometry import Placement, Size
+from .grid_rules import Placement, Size
 
 States = Callable[[Image.Image], np.ndarray]
 

@@ -9,7 +9,7 @@ import plotly.graph_objects
 import plotly.io
 from plotly.io.base_renderers import PlotlyRenderer
 
-from ..files import write_text
+from ...files import write_text
 
 
 class Figure(plotly.graph_objects.Figure):

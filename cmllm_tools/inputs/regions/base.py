@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..display import Fact, Outline, card, picture
-from ..errors import RegionError
-from ..strict import number, pair_of_sides, several, shown
+from ...display import Fact, Outline, card, picture
+from ...errors import RegionError
+from ...strict import number, pair_of_sides, several, shown
 
 Size = tuple[int, int]
 # Pixels, more than any image has that Pillow opens; a few run lengths, or two sides, can stand for more.

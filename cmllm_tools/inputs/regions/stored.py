@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..errors import RegionError
-from ..strict import pair_of_sides, shown
+from ...errors import RegionError
+from ...strict import pair_of_sides, shown
 from .base import Region, Size
 from .mask import Mask, from_run_lengths
 from .shapes import Box, Point, Scribble

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from .errors import RegionError
+from ..errors import RegionError
+from ..inputs.regions import Box, Mask, Region, Size
 from .region_weights import overlaps
-from .regions import Box, Mask, Region, Size
 
 # Every mask is resized to this first, whatever the model's own resolution.
 CROP = 224

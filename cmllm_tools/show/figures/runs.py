@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ..display import BLUE, GREY, VERMILION, card
-from ..errors import SettingsError
-from ..referring.trace import Step, Trace, steps_table
-from ..regions import where_text
-from ..strict import one_of
+from ...display import BLUE, GREY, VERMILION, card
+from ...errors import SettingsError
+from ...inputs.regions import where_text
+from ...referring.trace import Step, Trace, steps_table
+from ...strict import one_of
 from .lines import framed
 from .maps import Scale
 from .panels import BAR, WIDE, arrange, aspect_of, panelled, picture_height

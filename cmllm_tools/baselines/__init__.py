@@ -1,1 +1,0 @@
-"""Other ways of referring to a region, for comparison with steering."""

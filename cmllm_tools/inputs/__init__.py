@@ -1,0 +1,1 @@
+"""What the user gives: images, regions drawn on them, and marks drawn into them."""

@@ -1,0 +1,1 @@
+"""Where a visual token looks, and what a region weighs on it."""

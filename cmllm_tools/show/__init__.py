@@ -1,0 +1,1 @@
+"""Values as cards, figures and pages, which are returned, never displayed."""
