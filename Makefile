@@ -72,10 +72,10 @@ bound:
 		tests/test_loading.py
 
 train: venv
-	$(BIN)/python -m cmllm_tools.models.embedded.train
+	$(BIN)/python -m training.embedded.train
 
 heldout: venv
-	$(BIN)/python -m cmllm_tools.models.embedded.heldout
+	$(BIN)/python -m training.embedded.heldout
 
 picture: venv
 	$(BIN)/python -m pytest -q tests/browser/test_jupyterlab.py -k "steer and cross"

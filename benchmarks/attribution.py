@@ -15,8 +15,8 @@ from tqdm import tqdm
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import attribute
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
 
 METHODS = ("integrated_gradients", "input_x_gradient", "feature_ablation", "occlusion")
 

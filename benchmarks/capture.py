@@ -25,10 +25,10 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 
 import cmllm_tools as cm
 from cmllm_tools.attention.memory import peak_bytes
-from cmllm_tools.models.embedded.architecture import build_processor
-from cmllm_tools.models.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
 from cmllm_tools.models.undisturbed import undisturbed
 from cmllm_tools.referring.energy import Target
+from training.embedded.architecture import build_processor
+from training.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
 
 LAYERS, WIDTH, PATCH = 12, 512, 14
 WINDOW = range(LAYERS // 4, 3 * LAYERS // 4)

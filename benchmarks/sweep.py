@@ -22,8 +22,8 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
 from cmllm_tools.analysis.windows import COPIES
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.latent_method import LatentMethod
 

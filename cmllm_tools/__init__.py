@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .attention.context_map import ContextMap, context_map
     from .attention.memory import MemoryEstimate, estimate
     from .attention.self_check import self_check
-    from .bench.demo import demo_scene
+    from .bench.heldout import demo_scene
     from .errors import (
         CaptureError,
         CmllmError,
@@ -119,7 +119,7 @@ __all__ = [
 # Where each name is; a test compares this with what type checkers are told above.
 _MODULES = {
     "attention.capture": "Attention capture_attention",
-    "bench.demo": "demo_scene",
+    "bench.heldout": "demo_scene",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "energy hard_energy region_share soft_energy",

@@ -5,11 +5,11 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools import analysis
+from cmllm_tools.bench.heldout import HELDOUT, held_out
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.inputs.regions import region_from_json
 from cmllm_tools.layout.visual_tokens import fixed_grid
-from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.show.report import write_page
 
 LAYOUT = fixed_grid((96, 96), (96, 96), None, (4, 4))
@@ -85,6 +85,7 @@ PLAIN = {
     "analysis.Sweep.load": (analysis.Sweep.load, {"path": None}),
     "analysis.Sweep.from_json": (analysis.Sweep.from_json, {"data": None}),
     "bench.read_roc": (read_roc, {"root": HELDOUT, "file": "question_roc.json"}),
+    "bench.held_out": (held_out, {"questions": "question_roc.json"}),
     "bench.reference_match": (reference_match, {"answer": "a cat", "names": ["cat_(animal)"]}),
     "bench.strict_match": (strict_match, {"answer": "a cat", "names": ["cat"], "others": ["dog"]}),
     "bench.names_it": (names_it, {"answer": "a cat", "name": "cat"}),

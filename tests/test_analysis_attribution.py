@@ -14,9 +14,9 @@ from cmllm_tools.analysis import attribution as module
 from cmllm_tools.analysis.attribution import Settings, attributed
 from cmllm_tools.analysis.features import feature_numbers
 from cmllm_tools.analysis.presence import PresenceScore
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.layout.visual_tokens import grid_boxes
-from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 
 LAYOUT = cm.VisualTokenLayout((60, 40), grid_boxes((0, 0, 60, 40), (4, 6)), (4, 6), "toy")

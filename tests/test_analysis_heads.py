@@ -9,8 +9,8 @@ from scipy.stats import binomtest
 import cmllm_tools as cm
 from cmllm_tools.analysis import HeadRanking, heads, named, rank_heads
 from cmllm_tools.analysis.intervals import bootstrap
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
 
 
 @pytest.fixture(scope="module")

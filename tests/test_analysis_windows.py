@@ -13,8 +13,8 @@ import cmllm_tools as cm
 from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, recommend
 from cmllm_tools.analysis.windows import sweep_windows
 from cmllm_tools.attention.memory import MemoryEstimate
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.energy import Target
 from cmllm_tools.referring.loop import steer_together

@@ -18,10 +18,10 @@ from cmllm_tools.analysis import relevancy
 from cmllm_tools.analysis.examples import Example
 from cmllm_tools.analysis.presence import PresenceScore
 from cmllm_tools.analysis.windows import _candidates
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.answer import Answer
 from cmllm_tools.models.batch import answer_tokens, followed_by
-from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.models.scoring import AnswerScore
 
 STRONG = cm.ControlMLLMPlus(steps=3, contrast=2, contrast_cut=0.01)

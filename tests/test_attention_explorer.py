@@ -12,9 +12,9 @@ from test_step_player import state_of
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.layout.visual_tokens import grid_boxes
-from cmllm_tools.models.embedded import HELDOUT
 from cmllm_tools.widgets import AttentionExplorer
 
 

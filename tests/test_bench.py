@@ -6,11 +6,11 @@ import pytest
 from PIL import Image
 
 import cmllm_tools as cm
+from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT
 from cmllm_tools.bench.matching import reference_match, strict_match
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
-from cmllm_tools.models.embedded.heldout import DESCRIPTIONS, generate
-from cmllm_tools.models.embedded.scenes import COLORS, KINDS
+from training.embedded.heldout import generate
+from training.embedded.scenes import COLORS, KINDS
 
 
 def test_heldout_set_is_in_the_public_format():

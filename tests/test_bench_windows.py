@@ -11,10 +11,10 @@ from cmllm_tools.analysis import Choice, Sweep
 from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import windows
 from cmllm_tools.bench.embedded import chooses
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.windows import sweep_and_test
 from cmllm_tools.cli import main
-from cmllm_tools.models.embedded import HELDOUT
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ def test_demo_steers_to_the_object(tmp_path, capsys):
     assert main(["demo", "--out", str(tmp_path / "new")]) == 0
     printed = capsys.readouterr().out
     before, after = (re.search(rf"^{word}\s+(.*)$", printed, re.M).group(1) for word in ("before", "after"))
+    from cmllm_tools.bench.heldout import DEMO_SCENE, HELDOUT
     from cmllm_tools.bench.roc import read_roc
-    from cmllm_tools.models.embedded import DEMO_SCENE, HELDOUT
 
     target = read_roc(HELDOUT)[DEMO_SCENE].names[0]
     assert target in after
@@ -184,8 +184,8 @@ def test_answers_are_scored_strictly(example):
 
 
 def test_control_box_touches_no_object():
+    from cmllm_tools.bench.heldout import HELDOUT
     from cmllm_tools.bench.roc import read_roc
-    from cmllm_tools.models.embedded import HELDOUT
 
     for example in read_roc(HELDOUT)[:40]:
         control = evaluation.background_box(example, np.random.default_rng(0))
@@ -216,7 +216,7 @@ def test_heads_ranks_and_writes(tmp_path, capsys):
 
 
 def test_heads_of_a_folder_by_other_queries(capsys):
-    from cmllm_tools.models.embedded import HELDOUT
+    from cmllm_tools.bench.heldout import HELDOUT
 
     arguments = ["heads", str(HELDOUT), "--n", "3", "--skip", "2", "--queries", "last", "--region", "point", "--json"]
     assert main(arguments) == 0

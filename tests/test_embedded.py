@@ -9,10 +9,10 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools.inputs.overlays import COLORS as OVERLAY_COLORS
 from cmllm_tools.inputs.overlays import OVERLAYS, draw_overlay
-from cmllm_tools.models.embedded import train
-from cmllm_tools.models.embedded.corpus import encode, load_corpus
-from cmllm_tools.models.embedded.language import Named, build_tokenizer, sample_turn, vocabulary
-from cmllm_tools.models.embedded.scenes import COLORS, DIGITS, KINDS, SIZE, load_digits, make_scene, mark
+from training.embedded import train
+from training.embedded.corpus import encode, load_corpus
+from training.embedded.language import Named, build_tokenizer, sample_turn, vocabulary
+from training.embedded.scenes import COLORS, DIGITS, KINDS, SIZE, load_digits, make_scene, mark
 
 
 @pytest.fixture(scope="module")
@@ -140,7 +140,7 @@ def test_corpus_rows_say_what_is_in_the_scene(scenes):
 
 def test_packed_turns_do_not_see_each_other(tmp_path, monkeypatch):
     """The logits of a turn in a pack are those of the turn alone behind the same image."""
-    monkeypatch.setattr("cmllm_tools.models.embedded.corpus.CHUNK", 4)
+    monkeypatch.setattr("training.embedded.corpus.CHUNK", 4)
     corpus = load_corpus(tmp_path, 4, 5, workers=1)
     trainer = train.Trainer(tmp_path, corpus, torch.device("cpu"))
     trainer.model.eval()
@@ -167,7 +167,7 @@ def test_packed_turns_do_not_see_each_other(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, monkeypatch):
-    monkeypatch.setattr("cmllm_tools.models.embedded.corpus.CHUNK", 8)
+    monkeypatch.setattr("training.embedded.corpus.CHUNK", 8)
     monkeypatch.setattr(train, "CHECKPOINT_EVERY", 2)
     plan = {
         "vision": train.Stage(steps=3, images=2, rate=1e-3, vision_rate=1e-3),

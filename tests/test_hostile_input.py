@@ -44,7 +44,7 @@ EXEMPT = {
         "Trace.restored Contrast.combine ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
-        "bench.as_json"
+        "bench.as_json bench.marked"
     ),
 }
 

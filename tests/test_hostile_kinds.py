@@ -14,7 +14,7 @@ import cmllm_tools as cm
 from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.examples import as_examples
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
-from cmllm_tools.models.embedded import EMBEDDED_MODEL
+from cmllm_tools.loading import EMBEDDED_MODEL
 
 
 @pytest.mark.parametrize("region", [cm.Box(0, 0, 1, 2), cm.Point(0, 1), cm.Scribble([(0, 0), (0, 1)])], ids=repr)

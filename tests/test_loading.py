@@ -8,7 +8,7 @@ from tiny_models import tiny_llava
 from transformers import AutoModelForImageTextToText, AutoProcessor, LlamaConfig, LlamaForCausalLM
 
 import cmllm_tools as cm
-from cmllm_tools.models.embedded import EMBEDDED_MODEL
+from cmllm_tools.loading import EMBEDDED_MODEL
 
 
 def test_embedded_model_is_small_and_loads_by_plain_from_pretrained(example):

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import cmllm_tools as cm
+from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.cli import main
 from cmllm_tools.inputs.overlays import draw_overlay
-from cmllm_tools.models.embedded import HELDOUT
-from cmllm_tools.models.embedded.heldout import DESCRIPTIONS
 from cmllm_tools.referring.energy import Target
 from cmllm_tools.referring.registry import METHODS
 from cmllm_tools.widgets import Workbench

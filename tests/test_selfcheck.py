@@ -6,8 +6,8 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools import loading
-from cmllm_tools.models.embedded.architecture import build_processor
 from cmllm_tools.models.families import FAMILIES
+from training.embedded.architecture import build_processor
 
 
 def test_a_sound_model_passes_and_is_told_with_what_figures():

@@ -3,8 +3,8 @@
 import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForConditionalGeneration, LlavaProcessor
 
-from cmllm_tools.models.embedded.architecture import build_processor
-from cmllm_tools.models.embedded.language import IMAGE, vocabulary
+from training.embedded.architecture import build_processor
+from training.embedded.language import IMAGE, vocabulary
 
 
 def tiny_llava(

@@ -12,9 +12,6 @@ from ..errors import SettingsError
 from ..inputs.overlays import OVERLAYS
 from ..inputs.regions import Box, Region
 from ..loading import load
-from ..models.embedded import HELDOUT
-from ..models.embedded.heldout import DESCRIPTIONS
-from ..models.embedded.scenes import COLORS, KINDS, SIZE, Scene, SceneObject, mark
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..progress import progress_bar
@@ -22,8 +19,9 @@ from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
 from ..referring.steering import optimize
 from ..strict import kind_of, one_of, several, whole_number
+from .heldout import DESCRIPTIONS, held_out, marked, vocabulary
 from .matching import names_it, strict_match
-from .roc import ReferringExample, read_roc
+from .roc import ReferringExample
 
 REGIONS = ("box", "mask", "scribble", "point")
 CONTROL = "random_background"
@@ -62,7 +60,7 @@ def evaluate(
     methods = {name: given_latent_method(method, ControlMLLM()) for name, method in methods.items()}
     methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
     mllm = mllm or load()
-    pairs = list(zip(read_roc(HELDOUT), read_roc(HELDOUT, DESCRIPTIONS), strict=True))[skip:][:count]
+    pairs = list(zip(held_out(), held_out(DESCRIPTIONS), strict=True))[skip:][:count]
     if not pairs:
         raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")
     scores: Scores = defaultdict(list)
@@ -116,9 +114,8 @@ def _score_unsteered(scores: Scores, mllm: Mllm, prompts: dict[str, Prompt], exa
 
 
 def _score_marked(scores: Scores, mllm: Mllm, example: ReferringExample, overlay: str, rng: np.random.Generator) -> None:
-    mask = example.region("mask").cover(SIZE, SIZE) > 0
-    scene = mark(Scene(example.image, (SceneObject("", "", mask),)), 0, overlay, rng)
-    answer = mllm.generate(mllm.prepare(scene.image, example.question))
+    mask = example.region("mask").cover(*example.image.size) > 0
+    answer = mllm.generate(mllm.prepare(marked(example.image, mask, overlay, rng), example.question))
     scores["marked", overlay].append(names_it(answer, example.names[0]))
 
 
@@ -150,8 +147,8 @@ def chooses(answer: str, example: ReferringExample) -> bool:
 
 def absent_names(answer: str, objects: Sequence[str]) -> list[str]:
     """Names in an answer, colour and kind, of which the scene has no object."""
-    words = answer.split()
-    pairs = [f"{one} {two}" for one, two in pairwise(words) if one in COLORS and two in KINDS]
+    colors, kinds = vocabulary()
+    pairs = [f"{one} {two}" for one, two in pairwise(answer.split()) if one in colors and two in kinds]
     return [pair for pair in pairs if pair not in objects]
 
 
@@ -162,7 +159,7 @@ def background_box(example: ReferringExample, rng: np.random.Generator) -> Box:
     for attempt in range(1000):
         shrink = 0.97 ** (attempt // 20)
         w, h = width * shrink, height * shrink
-        x, y = rng.uniform(0, SIZE - w), rng.uniform(0, SIZE - h)
+        x, y = rng.uniform(0, example.image.width - w), rng.uniform(0, example.image.height - h)
         if all(x >= a + c or a >= x + w or y >= b + d or b >= y + h for a, b, c, d in taken):
             break
     return Box(x, y, x + w, y + h)

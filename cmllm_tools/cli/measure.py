@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..bench.heldout import HELDOUT
 from ..errors import SettingsError
 from ..files import existing
 from ..inputs.images import read_image
 from ..loading import load
-from ..models.embedded import HELDOUT
 from ..show.report import write_page
 from .options import (
     KINDS,

@@ -45,7 +45,7 @@ def add_steer(steer: argparse.ArgumentParser) -> None:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from ..bench.demo import demo_scene
+    from ..bench.heldout import demo_scene
 
     example = demo_scene()
     folder = make_folder(options.out)

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 KEYS = string.ascii_lowercase + string.digits
 MADE = """import cmllm_tools as cm
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.embedded import HELDOUT
+from cmllm_tools.bench.heldout import HELDOUT
 
 mllm, example = cm.load(), read_roc(HELDOUT)[0]
 bench = cm.widgets.Workbench(mllm, example.image, regions=example.region("box"), method=cm.ControlMLLM(steps=1))

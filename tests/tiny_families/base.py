@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoConfig, AutoModelForImageTextToText, PreTrainedTokenizerFast
 from transformers.utils import is_torchvision_available
 
-from cmllm_tools.models.embedded.language import vocabulary
 from cmllm_tools.models.processors import VIDEO, without_video
+from training.embedded.language import vocabulary
 
 Words = PreTrainedTokenizerFast
 Built = tuple[torch.nn.Module, object]

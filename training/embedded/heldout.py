@@ -1,4 +1,4 @@
-"""Generate the held-out set in the public ROC format: `python -m cmllm_tools.models.embedded.heldout`.
+"""Generate the held-out set in the public ROC format: `python -m training.embedded.heldout`.
 
 Unmarked scenes with digits that training never saw. For each scene one object is referred to; another one of the scene
 is the alternative in "is the object a A or a B?". Beside the ROC fields every line lists the scene's objects, so that
@@ -16,19 +16,18 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ...files import make_folder, write_text, write_whole
-from ...inputs.overlays import bezier
-from . import HELDOUT
-from .scenes import SIZE, SceneObject, load_digits, make_scene
+from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT, QUESTIONS, VOCABULARY
+from cmllm_tools.files import make_folder, write_text, write_whole
+from cmllm_tools.inputs.overlays import bezier
+
+from .scenes import COLORS, KINDS, SIZE, SceneObject, load_digits, make_scene
 
 SEED = 777
 COUNT = 500
-QUESTIONS = "question_roc.json"
-DESCRIPTIONS = "question_describe.json"
 
 
 def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
-    """Write `count` scenes to `out`: image/heldout/*.png, mask/*.png, and two files of JSON lines."""
+    """Write `count` scenes to `out`: pictures, masks, two files of JSON lines, and the words that objects have."""
     digits = load_digits("heldout")
     for folder in ("image/heldout", "mask"):
         make_folder(out / folder)
@@ -53,6 +52,7 @@ def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
         descriptions.append(line | {"text": "Describe the object <location>."})
     for file, lines in ((QUESTIONS, questions), (DESCRIPTIONS, descriptions)):
         write_text(out / file, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(out / VOCABULARY, json.dumps({"colors": list(COLORS), "kinds": list(KINDS)}) + "\n")
 
 
 def _referred(thing: SceneObject, mask_name: str, rng: np.random.Generator) -> dict[str, Any]:

@@ -8,9 +8,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image, ImageDraw
 
-from ...inputs.overlays import OVERLAYS, draw_overlay
+from cmllm_tools.bench.heldout import marked as drawn_on
+from cmllm_tools.inputs.overlays import OVERLAYS
 
 SIZE = 192
 
@@ -35,12 +36,6 @@ SIZES = {"shape": (48, 84), "digit": (68, 98)}
 TURNS = {"shape": 12, "digit": 8}
 DIGIT_SHEAR = 0.12
 DIGIT_PROBABILITY = 0.4
-OVERLAY_SCALE = 0.7
-OVERLAY_MIN_LINE = 3.5
-LINE_ALPHA = (176, 255)
-MASK_ALPHA = (64, 112)
-# Scene pixels by which the mask overlay extends beyond the object, so that its tint shows against the background.
-MASK_MARGIN = 5
 
 
 @dataclass(frozen=True)
@@ -122,12 +117,7 @@ def make_scene(rng: np.random.Generator, digits: dict[str, np.ndarray], *, marke
 
 def mark(scene: Scene, index: int, overlay: str, rng: np.random.Generator) -> Scene:
     """The scene with one of the eight overlays drawn on object `index`."""
-    mask = scene.objects[index].mask
-    if overlay == "mask":
-        solid = Image.fromarray(mask.astype(np.uint8) * 255)
-        mask = np.asarray(solid.filter(ImageFilter.MaxFilter(2 * MASK_MARGIN + 1))) > 0
-    alpha = int(rng.integers(*(MASK_ALPHA if overlay == "mask" else LINE_ALPHA), endpoint=True))
-    image = draw_overlay(scene.image, mask, overlay, rng, alpha=alpha, scale=OVERLAY_SCALE, min_line=OVERLAY_MIN_LINE)
+    image = drawn_on(scene.image, scene.objects[index].mask, overlay, rng)
     return Scene(image, scene.objects, index, overlay)
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image
 from tqdm.auto import tqdm
 
-from ...files import make_folder, write_whole
+from cmllm_tools.files import make_folder, write_whole
+
 from .architecture import GRID, IMAGE_SIZE
 from .scenes import COLORS, KINDS, PLACES, SIZE, Scene, load_digits, make_scene
 

@@ -29,7 +29,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from ...files import write_text, write_whole
+from cmllm_tools.files import write_text, write_whole
+
 from .architecture import GRID, build_model, build_processor
 from .corpus import Corpus, load_corpus
 from .language import BOS, EOS, Named, sample_turn, vocabulary

@@ -1,0 +1,1 @@
+"""What made the data in `cmllm_tools/embedded`; not part of the package."""
