@@ -132,6 +132,7 @@ _MOST = 100_000
 
 
 def check_curves(points: int, orders: int) -> None:
+    """Refuse settings of curves that are out of range."""
     if not 1 <= whole_number(points, "points") <= _MOST or not 2 <= whole_number(orders, "orders") <= _MOST:
         raise SettingsError(
             f"Curves need at least 1 point and 2 random orders, and at most {_MOST}; got points={shown(points)}, "

@@ -42,4 +42,5 @@ def feature_numbers(layout: VisualTokenLayout, features: Features) -> np.ndarray
 
 
 def is_tokens(features: Features) -> bool:
+    """Whether each visual token is a feature of its own."""
     return isinstance(features, str) and features == "tokens"
