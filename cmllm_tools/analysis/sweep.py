@@ -18,7 +18,7 @@ from ..stored import array_of, dump_json, load_json, record
 from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
 from .choices import FIELDS, FIGURES, Choice
 from .intervals import bootstrap, interval_text
-from .layers import ROWS, grid_picture
+from .region_shares import ROWS, grid_picture
 
 # Figures of which less is better.
 LESS = ("energy before", "energy", "damage", "seconds")

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 import traitlets
 
-from ..analysis.layers import head_picture
+from ..analysis.region_shares import head_picture
 from ..attention.capture import Attention, capture_attention
 from ..attention.context_map import ContextMap, context_map
 from ..display import Fact, card, one_line, picture

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import RegionError, SettingsError
-from ..inputs.regions import Region
-from ..layout.visual_tokens import VisualTokenLayout
-from ..strict import shown
+from ...errors import RegionError, SettingsError
+from ...inputs.regions import Region
+from ...layout.visual_tokens import VisualTokenLayout
+from ...strict import shown
 
 Features = Literal["tokens"] | tuple[int, int] | Sequence[Region]
 

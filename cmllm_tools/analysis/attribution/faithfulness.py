@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..attention.context_map import ContextMap
-from ..display import Fact, card, one_line
-from ..errors import SettingsError
-from ..models.mllm import Mllm
-from ..models.prompt import Prompt
-from ..models.undisturbed import unaffected
-from ..strict import number, shown, whole_number, whole_seed
-from .attribution import Attribution, Method, Settings, attributed, captum
-from .presence import Baseline, PresenceScore
+from ...attention.context_map import ContextMap
+from ...display import Fact, card, one_line
+from ...errors import SettingsError
+from ...models.mllm import Mllm
+from ...models.prompt import Prompt
+from ...models.undisturbed import unaffected
+from ...strict import number, shown, whole_number, whole_seed
+from .attribute import Attribution, Method, Settings, attributed, captum
+from .token_mask import Baseline, PresenceScore
 
 Values = torch.Tensor | np.ndarray | ContextMap | Attribution
 
