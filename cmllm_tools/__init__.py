@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
     from .attention.context_map import ContextMap, context_map
-    from .attention.memory import MemoryEstimate, estimate
+    from .attention.memory import MemoryEstimate, estimate_memory
     from .attention.self_check import self_check
     from .bench.heldout import demo_scene
     from .errors import (
@@ -103,7 +103,7 @@ __all__ = [
     "context_map",
     "demo_scene",
     "energy",
-    "estimate",
+    "estimate_memory",
     "figures",
     "hard_energy",
     "load",
@@ -130,7 +130,7 @@ _MODULES = {
     "inputs.images": "read_image",
     "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
-    "attention.memory": "MemoryEstimate estimate",
+    "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
     "models.contrast": "Contrast",
     "models.mllm": "Mllm",

@@ -241,7 +241,7 @@ def rank_heads(
     Args:
         mllm: the model.
         examples: image, question and region each.
-        queries: whose attention; see `Prompt.positions`. A function of the example where they differ, `named` for one.
+        queries: whose attention; see `Prompt.positions`. A function of the example where they differ: `answer_words`.
         layers: layer numbers; all that look at visual states when None.
         sigma: width of the Gaussian of scribbles and points.
         seed: of the bootstrap.
@@ -298,7 +298,7 @@ def _shown(interval: list[float] | None, form: str) -> str:
     return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
 
 
-def named(example: Example) -> str:
+def answer_words(example: Example) -> str:
     """The words of the question that are the example's answer: "red six" in "Is the object a red six or a blue one?".
 
     Raises:

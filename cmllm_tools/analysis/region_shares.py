@@ -95,7 +95,7 @@ class HeadGrid:
 
 
 @unaffected(gradient=False)
-def region_share(
+def head_shares(
     attention: Attention,
     region: Regions,
     *,

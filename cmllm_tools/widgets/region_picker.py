@@ -20,7 +20,7 @@ from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none
 from .modules import joined
-from .snapshot import Kept
+from .snapshot import Snapshot
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
 SENT_PIXELS = 1280
@@ -29,7 +29,7 @@ STATIC_PIXELS = 640
 LARGEST_PNG = 150_000
 
 
-class RegionPicker(Kept, anywidget.AnyWidget):
+class RegionPicker(Snapshot, anywidget.AnyWidget):
     """Draw regions on an image with the mouse, touch or keys.
 
     `regions` is a tuple of `Box`, `Mask`, `Scribble` and `Point` in pixels of the image, however large it is shown; setting

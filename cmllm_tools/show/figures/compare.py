@@ -19,7 +19,7 @@ from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,
-    Values,
+    Numbers,
     add_image,
     add_outlines,
     graph_objects,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MARKED = 30
 
 
-Line = tuple[Values, Values] | tuple[Values, Values, np.ndarray]
+Line = tuple[Numbers, Numbers] | tuple[Numbers, Numbers, np.ndarray]
 
 
 def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure:
