@@ -24,7 +24,7 @@ from PIL import Image
 import cmllm_tools as cm
 from cmllm_tools.analysis import head_shares
 from cmllm_tools.layout.visual_tokens import DYNAMIC, fixed_grid, grid_boxes
-from cmllm_tools.referring.energy import Target
+from cmllm_tools.referring.target import Target
 from cmllm_tools.widgets import RegionPicker
 
 

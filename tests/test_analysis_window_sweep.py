@@ -16,8 +16,8 @@ from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore
-from cmllm_tools.referring.energy import Target
 from cmllm_tools.referring.loop import steer_together
+from cmllm_tools.referring.target import Target
 
 CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("object",))]
 

@@ -7,6 +7,7 @@ from .choices import Choice
 from .examples import Example
 from .gradients import GradientProfile, gradient_profile
 from .head_ranking import HeadRanking, answer_words, rank_heads
+from .intervals import bootstrap
 from .maps import relevancy, rollout
 from .region_shares import HeadGrid, head_shares
 from .sinks import Sinks, sinks, sinks_in
@@ -28,6 +29,7 @@ __all__ = [
     "agreement",
     "answer_words",
     "attribute",
+    "bootstrap",
     "gradient_profile",
     "infidelity",
     "insertion_deletion",

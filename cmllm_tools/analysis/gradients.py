@@ -20,7 +20,7 @@ from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
-from ..referring.energy import Target
+from ..referring.target import Target
 
 
 @dataclass(frozen=True, eq=False)

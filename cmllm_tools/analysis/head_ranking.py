@@ -18,7 +18,8 @@ from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
-from ..referring.energy import Target, checked_sigma
+from ..referring.energy import checked_sigma
+from ..referring.target import Target
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples

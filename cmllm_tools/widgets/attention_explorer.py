@@ -18,7 +18,7 @@ from ..models.batch import answer_of, followed_by
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from ..referring.energy import Target
+from ..referring.target import Target
 from ..referring.trace_file import COPY_SIZE
 from ..strict import flag, shown, whole_number_or_none
 from .checked import Checked

@@ -15,7 +15,8 @@ from ..errors import ImageError, RegionError
 from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Mask, Region, Regions, as_regions, region_from_json
 from ..layout.visual_tokens import RegionWarning, VisualTokenLayout
-from ..referring.energy import Target, checked_sigma
+from ..referring.energy import checked_sigma
+from ..referring.target import Target
 from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none

@@ -13,7 +13,7 @@ from ...errors import SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
-from ...referring.energy import Target
+from ...referring.target import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
