@@ -1,6 +1,6 @@
 """Capture attention from chosen text tokens to the visual tokens, per layer and head, differentiable in the latent."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -143,6 +143,7 @@ def capture(
     latent: torch.Tensor | None = None,
     finite: bool = True,
     other: Intervention | None = None,
+    forward: Callable[[], Any] | None = None,
 ) -> "Recorder":
     """Replay the prompt with a recorder that keeps these rows and columns (all keys when None) of these layers.
 
@@ -151,6 +152,7 @@ def capture(
     Args:
         finite: whether what was captured must be finite.
         other: what else is done to the model.
+        forward: what is run in the replay's place, with a latent of its own kind; the last tokens alone, say.
 
     Raises:
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
@@ -159,8 +161,10 @@ def capture(
     numbers = existing(layers, mllm.attention_layers, "Layers")
     modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in numbers}
     kept_heads = None if heads is None else existing(heads, range(mllm.heads), "Heads")
-    recorder = Recorder(modules.values(), kept_heads, rows, columns)
-    replay(mllm, prompt, recorder, latent, modules, other)
+    states = prompt.call.states
+    total = states.shape[1] if mllm.family.site.in_sequence and not prompt.learned and states.dim() == 3 else None
+    recorder = Recorder(modules.values(), kept_heads, rows, columns, total)
+    replay(mllm, prompt, recorder, latent, modules, other, forward)
     missing = [layer for layer in numbers if layer not in recorder.captured]
     if missing:
         raise CaptureError(
@@ -194,12 +198,14 @@ def replay(
     latent: torch.Tensor | None,
     modules: Mapping[Any, int] | None = None,
     other: Intervention | None = None,
+    forward: Callable[[], Any] | None = None,
 ) -> None:
     """Replay the prompt while attention modules show their calls to `observer`.
 
     Args:
         modules: those that do, with their layers' numbers; all that look at visual states when None.
         other: an intervention that is no latent, open meanwhile.
+        forward: what is run in the replay's place.
 
     Raises:
         CaptureError: for a prompt that was prepared for another attention implementation.
@@ -207,7 +213,9 @@ def replay(
     """
     prompt.check(mllm, replayed=True)
     differentiable = latent is not None and latent.requires_grad
-    small = observer if differentiable and mllm.gradient_checkpointing and isinstance(observer, Recorder) else None
+    # What continues from a cache cannot be computed twice: it would be added to the cache once more.
+    again = differentiable and mllm.gradient_checkpointing and forward is None
+    small = observer if again and isinstance(observer, Recorder) else None
     with (
         undisturbed(mllm.model, differentiable),
         nullcontext() if other is None else other.opened(mllm, prompt),
@@ -215,7 +223,10 @@ def replay(
         nullcontext() if small is None else _kept_small(mllm, prompt, small, modules, other),
         suppress(_LastLayerSeen),
     ):
-        prompt.call.replay(latent)
+        if forward is None:
+            prompt.call.replay(latent)
+        else:
+            forward()
 
 
 class _LastLayerSeen(Exception):
@@ -230,20 +241,28 @@ class Recorder(Observer):
         heads: head numbers; all when None.
         rows: query positions.
         columns: key positions; all when None.
+        total: how many tokens there are, where the last of them may come alone, over a cache of the others.
 
     Attributes:
         captured: (prompt, head, row, column) of each layer.
     """
 
     def __init__(
-        self, layers: Iterable[int], heads: tuple[int, ...] | None, rows: Sequence[int], columns: Sequence[int] | None
+        self,
+        layers: Iterable[int],
+        heads: tuple[int, ...] | None,
+        rows: Sequence[int],
+        columns: Sequence[int] | None,
+        total: int | None = None,
     ):
+        self.total = total
         self.layers = tuple(sorted(layers))
         self.heads, self.rows, self.columns = heads, list(rows), None if columns is None else list(columns)
         self.captured: dict[int, torch.Tensor] = {}
 
     def before(self, call: AttentionCall) -> AttentionCall:
-        rows = call.rows(self.rows, self.heads)
+        cached = 0 if self.total is None else self.total - call.query.shape[2]
+        rows = call.rows([row - cached for row in self.rows], self.heads)
         self.captured[call.layer] = (
             rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]
         )
@@ -275,7 +294,7 @@ def _kept_small(
     @restoring
     def again() -> Iterator[None]:
         # The same rows are computed, as autograd counts on it, and dropped: those of the first pass carry the gradient.
-        second = Recorder(recorder.layers, recorder.heads, recorder.rows, recorder.columns)
+        second = Recorder(recorder.layers, recorder.heads, recorder.rows, recorder.columns, recorder.total)
         with (
             undisturbed(mllm.model, gradient=True),
             nullcontext() if other is None else other.opened(mllm, prompt),

@@ -53,7 +53,9 @@ def attention_rows(
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
-    logits, blind = _masked(logits, mask, row_index, head_index, causal and query.shape[2] > 1, sliding_window)
+    # The last query stands beside the last key, where earlier keys come from a cache.
+    places = row_index + key.shape[2] - query.shape[2] if causal and mask is None else row_index
+    logits, blind = _masked(logits, mask, places, head_index, causal and query.shape[2] > 1, sliding_window)
     if s_aux is not None:
         sinks = s_aux.to(logits)[head_index, None, None].expand(*logits.shape[:3], 1)
         weights = torch.cat([logits, sinks], -1).softmax(-1)[..., :-1]

@@ -40,6 +40,7 @@ IDEFICS_TEMPLATE = "User:{image}{question}<end_of_utterance>\nAssistant:"
 RESOLUTION = "another resolution than the processor's own is not laid out"
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
+LINEAR = "its layers of linear attention keep no keys"
 HYBRID = "layers of linear attention hold no attention weights and are left out"
 OVERLAP = (
     "boxes are the cells of its grid; its overlapping convolutions may look up to half a cell aside, which only probing a "
@@ -62,7 +63,14 @@ FAMILIES: dict[str, Family] = {
             template="<|im_start|>user\n{image}\n{question}<|im_end|><|im_start|>assistant\n",
             image=f"<img>{'<imgpad>' * 256}</img>",
         ),
-        Family("paligemma", PROJECTOR, square_grid, template="{image}{question}", answer_type=1),
+        Family(
+            "paligemma",
+            PROJECTOR,
+            square_grid,
+            template="{image}{question}",
+            answer_type=1,
+            prefix="the image's tokens attend to the question",
+        ),
         Family(
             "gemma3",
             PROJECTOR,
@@ -114,14 +122,15 @@ FAMILIES: dict[str, Family] = {
             pooled_positions,
             image="<|image|>",
             template="<|turn>user\n{image}{question}<turn|>\n<|turn>model\n",
+            prefix="its layers share keys, or keep keys of several sizes",
         ),
         # A grid of the image's own shape, patches merged.
         Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
         Family("qwen2_5_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
         Family("qwen3_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK),
         Family("qwen3_vl_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK),
-        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID),
-        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID),
+        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID, prefix=LINEAR),
+        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID, prefix=LINEAR),
         Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
         Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
         Family("glm46v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
@@ -148,7 +157,7 @@ FAMILIES: dict[str, Family] = {
             template=("<|begin_of_sentence|>User: {image}{question}\nAssistant: "),
         ),
         Family("exaone4_5", PROJECTOR, merged_grid, image="<|image_pad|>", template="{image}{question}\n"),
-        Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID),
+        Family("lfm3_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID, prefix=LINEAR),
         Family(
             "hunyuan_vl",
             PROJECTOR,
@@ -243,6 +252,7 @@ FAMILIES: dict[str, Family] = {
             batch=False,
             contrast=False,
             notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
+            prefix=LINEAR,
         ),
         Family(
             "minicpmv4_7",
@@ -253,6 +263,7 @@ FAMILIES: dict[str, Family] = {
             batch=False,
             contrast=False,
             notes=f"{RESOLUTION}; no contrastive decoding: images of a batch are packed",
+            prefix=LINEAR,
         ),
         Family("idefics3", TILES, split_tiles, site=TEXT_MODEL, template=IDEFICS_TEMPLATE, notes=RESOLUTION),
         Family(

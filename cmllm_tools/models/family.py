@@ -47,6 +47,7 @@ class Family:
         contrast: whether contrastive decoding, which needs such a batch, is possible.
         processors: whether its `generate` heeds a `logits_processor`.
         beams: whether transformers can search with beams when there is an image.
+        prefix: why an answer cannot continue from the cached keys of its image; "" where it can.
         answer_type: token type of an answer's tokens, where prompts have token types.
         notes: what a user should know.
         tested: whether the conformance suite of this package's tests covers it.
@@ -67,9 +68,17 @@ class Family:
     contrast: bool = True
     processors: bool = True
     beams: bool = True
+    prefix: str = ""
     answer_type: int = 0
     notes: str = ""
     tested: bool = True
+
+    @property
+    def no_prefix(self) -> str:
+        """Why what comes before the question cannot be run once and continued from; "" where it can."""
+        if not self.site.in_sequence or not self.site.states or self.learned:
+            return "its visual states are no tokens of the text's own sequence"
+        return self.prefix
 
     @property
     def content(self) -> str:

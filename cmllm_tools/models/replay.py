@@ -177,7 +177,7 @@ def record(
         before.setdefault(module, []).append(copy(output))
 
     def keep_call(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
-        seen.update(_named(module, arguments, keywords))
+        seen.update(named_arguments(module, arguments, keywords))
         if source is None:
             raise _Recorded
 
@@ -298,7 +298,7 @@ def latent_added(call: LanguageCall, latent: torch.Tensor | None) -> Iterator[No
     def change_call(
         module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        named = _named(module, arguments, keywords)
+        named = named_arguments(module, arguments, keywords)
         states = named.get(call.site.states)
         if states is None:
             return arguments, keywords
@@ -335,7 +335,7 @@ def _tensor(output: Any) -> torch.Tensor:
     return output if torch.is_tensor(output) else output[0]
 
 
-def _named(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+def named_arguments(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
     """Every argument of a call by name."""
     if not arguments:
         return dict(keywords)

@@ -16,6 +16,8 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
             "sigma": 0.1,
         },
         "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7},
+        # Not published: what was found on SmolLM2-135M over pictures made of words.
+        "KeySteering": {"steps": 1, "step_size": 0.003, "layers": (), "queries": "text"},
     },
     ("qwen2_5_vl", 28, 3584): {
         "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "contrast": 0.01},
@@ -31,6 +33,7 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
             "sigma": 0.4,
         },
         "ControlMLLMPlus": {"steps": 10, "step_size": 0.3, "layers": (0, 3), "contrast": 0.0},
+        "KeySteering": {"steps": 3, "step_size": 0.1, "layers": (0, 3), "queries": "last"},
     },
 }
 

@@ -13,11 +13,14 @@ from ..errors import SettingsError
 from ..inputs.regions import Regions
 from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.contrast import Contrast
+from ..models.interventions import Intervention
+from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
-from ..models.prompt import Queries
+from ..models.prompt import Prompt, Queries
 from .defaults import method_defaults, published_settings
 from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real
 from .method import Method, given_method
+from .moved import Moved, VisualStates
 from .settings import MODEL_DEFAULT, setting
 from .target import Target
 from .updates import Updates
@@ -145,6 +148,14 @@ class LatentMethod(Method):
         if not self.early_stop:
             return torch.zeros_like(now, dtype=torch.bool)
         return (now - first).abs() >= self.early_stop * first
+
+    def moves(self, mllm: Mllm, prompt: Prompt, runs: int = 1) -> Moved:
+        """What the latents of so many runs are added to: the visual tokens."""
+        return VisualStates(mllm, prompt, runs)
+
+    def done(self, latent: Tensor) -> Intervention:
+        """What a latent that was found does to the model."""
+        return LatentAdded(latent, contrast=self.contrast_decoding)
 
     @property
     def contrast_decoding(self) -> Contrast | None:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..attention.capture import capture
 from ..attention.context_token import mean_maps
-from ..models.batch import copies
 from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
@@ -61,6 +59,7 @@ class Runs:
 
     Attributes:
         layers: numbers of the layers that some run has.
+        zero: (visual token, width), the latent that each begins with.
 
     Raises:
         SettingsError: for several methods with a family whose batches are not kept apart.
@@ -70,14 +69,15 @@ class Runs:
     @unaffected(gradient=False)
     def __init__(self, mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[LatentMethod], sound: bool = False):
         count = len(methods)
-        prompt = prompt if prompt.call.copies == count else copies(mllm, prompt, count)
+        self._moved = methods[0].moves(mllm, prompt, count)
+        prompt = self._moved.prompt
         self.mllm, self.prompt, self.target, self.method, self.sound = mllm, prompt, target, methods[0], sound
         tokens = [method.token(mllm).resolve(mllm, prompt) for method in methods]
         self.layers = tuple(sorted({layer for token in tokens for layer in token.layers}))
         self._heads = tuple(sorted({head for token in tokens for head in token.heads}))
         self._rows = tuple(sorted({row for token in tokens for row in token.queries}))
         self._without = tokens[0].without
-        zero = prompt.zero_latent().detach()
+        zero = self.zero = self._moved.zero
         self._weights = torch.stack([token.weights(self.layers, self._heads, self._rows) for token in tokens]).to(zero)
         self._counts = torch.tensor([len(token.layers) for token in tokens], device=zero.device)
         self._updates = self.method.start(zero.expand(count, *zero.shape).clone())
@@ -104,12 +104,12 @@ class Runs:
             yield step
             if last:
                 return
-            latent, going, ending = self._moved(step, going)
+            latent, going, ending = self._next(step, going)
             if not (going | ending).any():
                 return
 
     @unaffected(gradient=False)
-    def _moved(self, step: Measured, going: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def _next(self, step: Measured, going: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The latents of the next step, and which runs go on and which are measured once more."""
         updates, stopped = self._updates, step.stopped & ~self._ended
         going = going & torch.isfinite(step.energy) & ~step.stopped & ~self._ended
@@ -137,7 +137,7 @@ class Runs:
         latent.requires_grad_(differentiate and bool(going.any()))
         finite = self.sound or number == 0
         heads = None if len(self._heads) == self.mllm.heads else self._heads
-        recorder = capture(self.mllm, self.prompt, self.layers, heads, self._rows, self.prompt.visual, latent, finite)
+        recorder = self._moved.capture(latent, self.layers, heads, self._rows, finite)
         captured = [recorder.captured[layer].to(states.device) for layer in self.layers]
         maps = mean_maps(torch.stack(captured, 1), self._weights, self._without)
         values = maps.sum(1) / self._counts[:, None]

@@ -9,7 +9,7 @@ import torch
 from ..errors import NotFiniteError, OptimizationError, SettingsError, carry
 from ..inputs.regions import Region, Regions, as_regions
 from ..models.interrupts import uninterrupted
-from ..models.latent import LatentAdded
+from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
@@ -53,17 +53,17 @@ class Steering:
         self.mllm, self.prompt = mllm, prompt
         self.regions = as_regions(regions)
         self.method = given_latent_method(method, ControlMLLM()).resolve(mllm)
-        self.latent = prompt.zero_latent().detach()
         self.target = self.method.target(prompt.layout, self.regions)
         self._runs = Runs(mllm, prompt, self.target, [self.method], sound=True)
-        self.trace = _begun(mllm, prompt, self.regions, self.method)
+        self.latent = self._runs.zero
+        self.trace = _begun(mllm, prompt, self.regions, self.method, self.latent)
         self._reason: str | None = None
         self._steps = self._run()
 
     @property
-    def intervention(self) -> LatentAdded:
+    def intervention(self) -> Intervention:
         """The latent of the step last yielded, with the method's way of decoding."""
-        return LatentAdded(self.latent, contrast=self.method.contrast_decoding)
+        return self.method.done(self.latent)
 
     def stop(self, reason: str) -> None:
         """End the run after the current step; `reason` is kept in the trace.
@@ -159,13 +159,13 @@ class Steering:
         )
 
 
-def _begun(mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: LatentMethod) -> Trace:
+def _begun(mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: LatentMethod, zero: torch.Tensor) -> Trace:
     """The trace of a run that has not begun."""
     copy = prompt.image.copy()
     copy.thumbnail((COPY_SIZE, COPY_SIZE))
     return Trace(
         steps=[],
-        latent=prompt.zero_latent().detach().cpu(),
+        latent=zero.float().cpu(),
         stopped="running",
         method=method,
         regions=regions,

@@ -13,7 +13,7 @@ from ..display import Fact, Html, bar, card, picture, table
 from ..errors import TraceError
 from ..inputs.regions import Region, short, where_text
 from ..layout.visual_tokens import VisualTokenLayout
-from ..models.latent import LatentAdded
+from ..models.interventions import Intervention
 from ..notation import layers_text, updates_text
 from .latent_method import LatentMethod
 from .provenance import Provenance
@@ -113,9 +113,9 @@ class Trace:
         return self.provenance.seed
 
     @property
-    def intervention(self) -> LatentAdded:
+    def intervention(self) -> Intervention:
         """The last step's latent, with the method's way of decoding."""
-        return LatentAdded(self.latent, contrast=self.method.contrast_decoding)
+        return self.method.done(self.latent)
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -48,6 +48,22 @@ class GradientSteps(Updates):
         return self.latent + self.average if self.accumulate else self.latent
 
 
+class NormalisedSteps(Updates):
+    """Steps of one length along the gradient: `latent <- latent - r gradient / |gradient|`, for each run by itself.
+
+    Args:
+        latent: (run, visual token, width), to start with.
+        step_size: r.
+    """
+
+    def __init__(self, latent: torch.Tensor, step_size: float):
+        self.latent, self.step_size = latent, step_size
+
+    def update(self, gradient: torch.Tensor) -> None:
+        norms = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
+        self.latent = self.latent - self.step_size * gradient / norms[:, None, None]
+
+
 class AdamSteps(Updates):
     """Adam (Kingma and Ba, arXiv 1412.6980) on the latent; its state has the latent's dtype.
 

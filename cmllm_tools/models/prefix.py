@@ -1,0 +1,273 @@
+"""The prefix run once: keys and values of system prompt and image, which steps and answers continue from.
+
+In a causal decoder what comes before the question does not depend on it. Whether that holds for a model is found out, not
+believed: the first prompt's text is run over the cached prefix and beside a plain forward, and what differs is refused.
+"""
+
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import torch
+from transformers import DynamicCache
+
+from ..errors import UnsupportedModelError
+from .hooks import in_this_use
+from .interrupts import restoring
+from .replay import LanguageCall, named_arguments
+from .undisturbed import undisturbed
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
+    from .prompt import Prompt
+
+# Largest difference of the text's last states from a plain forward's, as a share of the largest: rounding, in the
+# model's dtype, is below this, and a token that another one should have seen is far above.
+ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}
+# Arguments for visual tokens alone, all of which are in the prefix.
+_OF_IMAGES = ("visual_pos_masks", "deepstack_visual_embeds")
+
+Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Prefix:
+    """What is cached of a prompt's first tokens, up to the last one of its image.
+
+    Args:
+        call: the prompt's recorded call.
+        length: number of tokens.
+        layers: key and value (1, key head, token, width) of each layer, keys as cached: after rotary embedding.
+    """
+
+    call: LanguageCall
+    length: int
+    layers: Layers
+
+    @cached_property
+    def visual_keys(self) -> list[torch.Tensor]:
+        """Keys (key head, visual token, width) of each layer."""
+        return [key[0][:, self.call.visual.to(key.device)] for key, _ in self.layers]
+
+    @cached_property
+    def norm(self) -> float:
+        """Norm of all keys of the visual tokens, of all layers together."""
+        return float(sum(keys.float().square().sum().item() for keys in self.visual_keys) ** 0.5)
+
+    @property
+    def zero(self) -> torch.Tensor:
+        """Offsets (visual token, layers x key heads x width) that change nothing, float32 where keys are narrower."""
+        heads, tokens, width = self.visual_keys[0].shape
+        keys = self.visual_keys[0]
+        return keys.new_zeros(
+            (tokens, len(self.layers) * heads * width), dtype=torch.promote_types(keys.dtype, torch.float32)
+        )
+
+    def moved(self, offsets: torch.Tensor) -> Layers:
+        """The layers for several copies of the prompt, with offsets on the keys of the visual tokens.
+
+        Args:
+            offsets: (copy, visual token, layers x key heads x width), each layer's key heads side by side, as shares of
+                `norm`.
+        """
+        heads, _, width = self.visual_keys[0].shape
+        split = (self.norm * offsets).unflatten(-1, (len(self.layers), heads, width))
+        visual, found = self.call.visual, []
+        for number, (key, value) in enumerate(self.layers):
+            # (copy, key head, visual token, width)
+            change = split[:, :, number].transpose(1, 2).to(key)
+            wide = key.expand(len(offsets), -1, -1, -1)
+            found.append((wide.index_add(2, visual.to(key.device), change), value.expand(len(offsets), -1, -1, -1)))
+        return found
+
+    def continued(self, layers: Layers) -> Any:
+        """Run the text over a cached prefix: what the call's module gives for the tokens after the image.
+
+        Args:
+            layers: of the prefix, (copy, key head, token, width) each.
+        """
+        cache = DynamicCache()
+        _fill(cache, layers)
+        copies = len(layers[0][0])
+        states = self.call.states[:, self.length :].expand(copies, -1, -1)
+        arguments = _rest(self.call.arguments, self.length, self.call.states.shape[1])
+        return self.call.module(
+            **{self.call.site.states: states, "past_key_values": cache, "use_cache": True}
+            | {name: _widened(value, copies) for name, value in arguments.items()}
+        )
+
+
+_PREFIXES: WeakKeyDictionary[LanguageCall, Prefix] = WeakKeyDictionary()
+
+
+def prefix_of(mllm: "Mllm", prompt: "Prompt") -> Prefix:
+    """`prefilled`, once for a prompt."""
+    found = _PREFIXES.get(prompt.call)
+    if found is None:
+        found = _PREFIXES[prompt.call] = prefilled(mllm, prompt)
+    return found
+
+
+def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
+    """Run a prompt's system prompt and image once.
+
+    Raises:
+        UnsupportedModelError: for a model whose text cannot continue from them, naming the reason.
+        PromptError: for a prompt of another model, or of another dtype or device.
+    """
+    prompt.check(mllm, replayed=True)
+    call = prompt.call
+    reason = _unfit(mllm, prompt)
+    if reason:
+        raise _refused(mllm, reason)
+    length, cache = prompt.image_end, DynamicCache()
+    first = _first(call.arguments, length, call.states.shape[1])
+    with undisturbed(mllm.model):
+        call.module(**{call.site.states: call.states[:, :length], "past_key_values": cache, "use_cache": True} | first)
+    layers = [(layer.keys, layer.values) for layer in cache.layers]
+    if len(layers) != len(mllm.attention_layers) or len({key.shape[1:] for key, _ in layers}) > 1:
+        raise _refused(mllm, "its layers do not all keep keys of the visual tokens, of one size")
+    prefix = Prefix(call, length, layers)
+    _check(mllm, prompt, prefix)
+    return prefix
+
+
+@restoring
+def continued_answer(prefix: Prefix, layers: Layers) -> Iterator[None]:
+    """While open, the model's own forward runs the prompt's text over a cached prefix, and skips what is before it."""
+    total = prefix.call.states.shape[1]
+
+    @in_this_use
+    def change(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        named = named_arguments(module, arguments, keywords)
+        states, cache = named.get(prefix.call.site.states), named.get("past_key_values")
+        if states is None or states.shape[1] < total:
+            # Steps after the first bring one new token, and find the prefix in the cache.
+            return arguments, keywords
+        if cache is None:
+            cache = DynamicCache()
+        rows = len(states) // len(layers[0][0])
+        _fill(cache, [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers])
+        rest = _rest({name: value for name, value in named.items() if name != "past_key_values"}, prefix.length, total)
+        return (), rest | {"past_key_values": cache, "use_cache": True}
+
+    handle = prefix.call.module.register_forward_pre_hook(change, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def _unfit(mllm: "Mllm", prompt: "Prompt") -> str:
+    """Why a prompt's text cannot continue from its prefix, as far as that is seen without running it; "" otherwise."""
+    call, config = prompt.call, mllm.model.config
+    types = set(getattr(config.get_text_config(), "layer_types", None) or ())
+    # What a family is known for comes first, as the rest asks for what it may not have.
+    return mllm.family.no_prefix or next(
+        (
+            reason
+            for unfit, reason in (
+                (config.is_encoder_decoder, "it encodes image and question together"),
+                (
+                    "past_key_values" not in inspect.signature(call.module.forward).parameters,
+                    f"{type(call.module).__name__} takes no cache",
+                ),
+                (
+                    call.copies != 1 or call.states.dim() != 3,
+                    "its tokens are laid out otherwise than (prompt, token, width)",
+                ),
+                (bool(types - _KEPT), f"of its layers of {', '.join(sorted(types))} some keep no keys"),
+                (prompt.image_end >= call.states.shape[1], "the question stands before the image"),
+            )
+            if unfit
+        ),
+        "",
+    )
+
+
+# Kinds of layers that keep the keys of all tokens, or of the last ones.
+_KEPT = {"full_attention", "sliding_attention", "chunked_attention"}
+
+
+def _refused(mllm: "Mllm", reason: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"The text of a {mllm.family.name} model must be able to continue from a cached image; here it cannot: {reason}. "
+        "Use a method that changes the visual tokens, as ControlMLLMPlus()."
+    )
+
+
+_CHECKED: WeakKeyDictionary[Any, set[str | None]] = WeakKeyDictionary()
+
+
+def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
+    """Refuse a model whose text does not come out as in a plain forward; looked at once for each kind of attention."""
+    seen = _CHECKED.setdefault(mllm.model, set())
+    if prompt.call.attention in seen:
+        return
+    with undisturbed(mllm.model):
+        plain = _states(prefix.call.replay())[:, prefix.length :]
+        continued = _states(prefix.continued(prefix.layers))
+    if plain.shape != continued.shape:
+        raise _refused(mllm, "its text has other states over a cached prefix")
+    off = ((plain - continued).abs().max() / plain.abs().max()).item()
+    if not off <= ROUNDING.get(mllm.model.dtype, 0.1):
+        raise _refused(mllm, f"its text's states are {off:.1%} off, as the image's tokens see what comes after them")
+    seen.add(prompt.call.attention)
+
+
+def _states(output: Any) -> torch.Tensor:
+    found = output if torch.is_tensor(output) else output[0]
+    result: torch.Tensor = found.float()
+    return result
+
+
+def _fill(cache: Any, layers: Sequence[Sequence[torch.Tensor]]) -> None:
+    for number, (key, value) in enumerate(layers):
+        cache.update(key, value, number)
+
+
+def _widened(value: Any, copies: int) -> Any:
+    """An argument of one prompt, for several copies of it."""
+    if isinstance(value, Mapping):
+        return {name: _widened(each, copies) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_widened(each, copies) for each in value)
+    if not torch.is_tensor(value) or value.dim() < 2 or copies == 1:
+        return value
+    # Positions of three kinds (M-RoPE) stand before the axis of prompts.
+    axis = 1 if value.dim() == 3 and value.shape[0] in (3, 4) and value.shape[1] == 1 else 0
+    return value if value.shape[axis] != 1 else value.repeat_interleave(copies, axis)
+
+
+def _first(arguments: Mapping[str, Any], length: int, total: int) -> dict[str, Any]:
+    """Arguments of the prefix alone."""
+    return {name: _cut(name, value, slice(None, length), total, length) for name, value in arguments.items()}
+
+
+def _rest(arguments: Mapping[str, Any], length: int, total: int) -> dict[str, Any]:
+    """Arguments of what comes after the prefix."""
+    return {
+        name: None if name in _OF_IMAGES else _cut(name, value, slice(length, None), total, None)
+        for name, value in arguments.items()
+    }
+
+
+def _cut(name: str, value: Any, part: slice, total: int, keys: int | None) -> Any:
+    """One argument for some of the tokens; a mask keeps the keys that are there by then."""
+    if isinstance(value, Mapping):
+        return {key: _cut(name, each, part, total, keys) for key, each in value.items()}
+    if isinstance(value, tuple):
+        return tuple(_cut(name, each, part, total, keys) for each in value)
+    if not torch.is_tensor(value):
+        return value
+    if "mask" in name and value.dim() == 4:
+        return value[..., part, :keys]
+    if "mask" in name and value.dim() == 2:
+        return value[:, :keys]
+    axes = [axis for axis in range(value.dim()) if value.shape[axis] == total]
+    # The sequence comes after prompts and kinds of position, and before widths.
+    axis = next((axis for axis in axes if axis > 0), axes[0] if axes else None)
+    return value if axis is None else value[(slice(None),) * axis + (part,)]

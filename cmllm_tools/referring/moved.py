@@ -1,0 +1,86 @@
+"""What the steps of a method move: latents on the visual tokens, or offsets on their cached keys."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+import torch
+
+from ..attention.capture import Recorder, capture
+from ..models.batch import copies
+from ..models.mllm import Mllm
+from ..models.prefix import prefix_of
+from ..models.prompt import Prompt
+
+
+class Moved(ABC):
+    """What a run's latent is added to; `zero` (visual token, width) adds nothing.
+
+    Attributes:
+        zero: the latent that a run begins with.
+        prompt: what is replayed: as many copies as there are runs, where these are one batch.
+    """
+
+    zero: torch.Tensor
+    prompt: Prompt
+
+    @abstractmethod
+    def capture(
+        self,
+        latent: torch.Tensor,
+        layers: Sequence[int],
+        heads: Sequence[int] | None,
+        rows: Sequence[int],
+        finite: bool,
+    ) -> Recorder:
+        """One forward with these latents (run, visual token, width); the rows' attention to the visual tokens."""
+
+
+class VisualStates(Moved):
+    """Latents on the visual tokens: every forward runs the whole sequence."""
+
+    def __init__(self, mllm: Mllm, prompt: Prompt, runs: int = 1):
+        self.mllm = mllm
+        self.prompt = prompt if prompt.call.copies == runs else copies(mllm, prompt, runs)
+        self.zero = prompt.zero_latent().detach()
+
+    def capture(
+        self,
+        latent: torch.Tensor,
+        layers: Sequence[int],
+        heads: Sequence[int] | None,
+        rows: Sequence[int],
+        finite: bool,
+    ) -> Recorder:
+        return capture(self.mllm, self.prompt, layers, heads, rows, self.prompt.visual, latent, finite)
+
+
+class CachedKeys(Moved):
+    """Offsets on the cached keys of the visual tokens: a forward runs the text alone, over the prefix.
+
+    Args:
+        layers: numbers of the layers whose keys are moved; all when None.
+
+    Raises:
+        UnsupportedModelError: for a model whose text cannot continue from a cached image.
+    """
+
+    def __init__(self, mllm: Mllm, prompt: Prompt, layers: Sequence[int] | None = None):
+        self.mllm, self.prompt = mllm, prompt
+        self.prefix = prefix_of(mllm, prompt)
+        self.zero = self.prefix.zero
+        count = len(self.prefix.layers)
+        held = torch.tensor([layers is None or layer in layers for layer in mllm.attention_layers])
+        self._held = held.repeat_interleave(self.zero.shape[1] // count).to(self.zero)
+
+    def capture(
+        self,
+        latent: torch.Tensor,
+        layers: Sequence[int],
+        heads: Sequence[int] | None,
+        rows: Sequence[int],
+        finite: bool,
+    ) -> Recorder:
+        def forward() -> object:
+            return self.prefix.continued(self.prefix.moved(latent * self._held))
+
+        return capture(self.mllm, self.prompt, layers, heads, rows, self.prompt.visual, latent, finite, forward=forward)

@@ -1,0 +1,158 @@
+"""The prefix run once, and offsets on its keys: as the model's own forward has them, for every family, or refused by name."""
+
+from functools import cache
+
+import pytest
+import torch
+from tests_support import noise
+from tiny_families import TINY, at_hand
+from tiny_models import tiny_llava
+
+import cmllm_tools as cm
+from cmllm_tools.attention.context_map import context_map
+from cmllm_tools.models.key_offsets import KeyOffsets
+from cmllm_tools.models.prefix import continued_answer, prefix_of
+
+QUESTION = "is the object a red cross or a blue seven ?"
+REGION = cm.Box(5, 5, 40, 40)
+
+
+@cache
+def prepared(name):
+    torch.manual_seed(0)
+    mllm = cm.load(TINY[name]())
+    return mllm, mllm.prepare(noise((64, 64)), QUESTION)
+
+
+@pytest.fixture(params=at_hand())
+def family(request):
+    return prepared(request.param)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    mllm = cm.load(tiny_llava())
+    return mllm, mllm.prepare(noise((50, 40)), "what is this ?")
+
+
+def answered(mllm, prompt, **options):
+    """Ids and the logits that each of them was chosen by."""
+    scores = []
+
+    def keep(ids, logits):
+        scores.append(logits[0].float().clone())
+        return logits
+
+    ids = mllm.generate(prompt, max_new_tokens=4, logits_processor=[keep], **options).ids
+    return ids, torch.stack(scores)
+
+
+@pytest.mark.slow
+def test_an_answer_over_the_cached_image_is_the_plain_one(family):
+    """Zero offsets change nothing: token for token, and logits within 1e-5 of the largest; or the family is refused."""
+    mllm, prompt = family
+    if mllm.family.no_prefix:
+        with pytest.raises(cm.UnsupportedModelError, match="must be able to continue from a cached image"):
+            prefix_of(mllm, prompt)
+        return
+    prefix = prefix_of(mllm, prompt)
+    with continued_answer(prefix, prefix.layers):
+        ids, logits = answered(mllm, prompt)
+    plain_ids, plain = answered(mllm, prompt)
+    assert ids == plain_ids
+    torch.testing.assert_close(logits, plain, atol=1e-5 * plain[plain.isfinite()].abs().max().item(), rtol=1e-4)
+    zero_ids, zero = answered(mllm, prompt, intervention=KeyOffsets(prefix.zero))
+    assert zero_ids == ids
+    torch.testing.assert_close(zero, logits, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_step_lowers_the_energy_that_capture_finds(family):
+    mllm, prompt = family
+    method = cm.methods.KeySteering(steps=2, step_size=0.003, layers=(), queries="text")
+    if mllm.family.no_prefix:
+        with pytest.raises(cm.UnsupportedModelError, match=mllm.family.name):
+            cm.optimize(mllm, prompt, REGION, method)
+        return
+    trace = cm.optimize(mllm, prompt, REGION, method)
+    assert trace.steps[-1].energy < trace.steps[0].energy
+    for latent, step in ((None, trace.steps[0]), (trace, trace.steps[-1])):
+        cmap = context_map(cm.capture_attention(mllm, prompt, latent=latent))
+        assert cm.energy(cmap, REGION, sigma=method.sigma).item() == pytest.approx(step.energy, rel=1e-4)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    model, processor = tiny_llava()
+    mllm = cm.load((model.double(), processor))
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
+    run = cm.Steering(mllm, prompt, REGION, cm.methods.KeySteering(steps=1, step_size=0.01, layers=(), queries="text"))
+    (first, _) = run
+    assert first.gradient_norm > 0
+
+    def energy(offsets):
+        attention = cm.capture_attention(mllm, prompt, latent=KeyOffsets(offsets))
+        return cm.energy(context_map(attention), REGION, sigma=0.4).item()
+
+    zero, direction = prefix_of(mllm, prompt).zero, run.latent / run.latent.norm()
+    step = 1e-4
+    slope = (energy(zero + step * direction) - energy(zero - step * direction)) / (2 * step)
+    # The update goes against the gradient, by one length.
+    assert run.latent.norm().item() == pytest.approx(0.01, rel=1e-6)
+    assert slope == pytest.approx(-first.gradient_norm, rel=1e-4)
+
+
+def test_only_the_keys_that_are_asked_for_are_moved(tiny):
+    mllm, prompt = tiny
+    method = cm.methods.KeySteering(steps=1, step_size=0.01, layers=(), queries="text", moved_layers=(1, 2))
+    latent = cm.optimize(mllm, prompt, REGION, method).latent.unflatten(-1, (mllm.layers, -1))
+    assert latent[:, 1].abs().max() > 0
+    assert latent[:, [0, 2]].abs().max() == 0
+
+
+def test_values_and_the_images_own_tokens_stay_as_they_are(tiny):
+    mllm, prompt = tiny
+    prefix = prefix_of(mllm, prompt)
+    before = [(key.clone(), value.clone()) for key, value in prefix.layers]
+    moved = prefix.moved(torch.full_like(prefix.zero, 0.01)[None])
+    trace = cm.optimize(mllm, prompt, REGION, cm.methods.KeySteering(steps=2, step_size=0.01))
+    mllm.generate(prompt, trace)
+    for (key, value), (same, kept), (other, unmoved) in zip(prefix.layers, before, moved, strict=True):
+        assert torch.equal(key, same)
+        assert torch.equal(value, kept)
+        assert torch.equal(value, unmoved)
+        places = sorted(set(range(prefix.length)) - set(prompt.visual))
+        assert torch.equal(other[:, :, places], key[:, :, places])
+        assert not torch.equal(other, key)
+
+
+def test_offsets_are_kept_with_the_answer(mllm, tmp_path):
+    scene = cm.demo_scene()
+    outcome = cm.refer(mllm, scene.image, scene.question, scene.region("box"), cm.methods.KeySteering())
+    assert scene.names[0] in outcome.answer
+    prompt = mllm.prepare(scene.image, scene.question)
+    again = cm.Outcome.load(outcome.save(tmp_path / "outcome.safetensors"))
+    assert isinstance(again.intervention, KeyOffsets)
+    assert mllm.generate(prompt, again.intervention) == outcome.answer
+    # Decoded against the plain answer, the pair's second half has its keys where they were.
+    assert mllm.generate(prompt, again.intervention, 0.5) != mllm.generate(prompt)
+
+
+def test_offsets_of_another_prompt_are_refused(tiny):
+    mllm, prompt = tiny
+    with pytest.raises(cm.CaptureError, match=r"must have shape \(visual token, layers x key heads x width\) = \(16, 48\)"):
+        mllm.generate(prompt, KeyOffsets(torch.zeros(16, 47)))
+    for wrong in (torch.zeros(3), torch.full((16, 48), float("nan"))):
+        with pytest.raises(cm.CaptureError, match="Offsets on keys must be finite numbers"):
+            KeyOffsets(wrong)
+
+
+def test_a_model_whose_image_sees_the_question_is_refused_though_its_row_says_nothing(monkeypatch):
+    """What the table does not know is found out by the first prompt."""
+    from dataclasses import replace
+
+    from cmllm_tools.models.families import FAMILIES
+
+    monkeypatch.setitem(FAMILIES, "paligemma", replace(FAMILIES["paligemma"], prefix=""))
+    mllm = cm.load(TINY["paligemma"]())
+    with pytest.raises(cm.UnsupportedModelError, match="as the image's tokens see what comes after them"):
+        prefix_of(mllm, mllm.prepare(noise((64, 64)), QUESTION))
