@@ -13,10 +13,12 @@ from ...display import Fact, one_line
 from ...errors import RegionError
 from ...strict import pair_of_sides, shown, whole_number
 from ..images import ImageSource, array_of, grey_values, open_image
-from .base import LARGEST, Region, Size, between_pixels, image_size, shift
+from .base import LARGEST, Region, Size, between_pixels, image_size, marked_before, shift
 
-# Rows that can be added up in eight bits.
+# Rows that are gone through at once.
 _ROWS = 255
+# Lines of an outline: many more than a picture can show.
+_MOST_BORDERS = 2**14
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -46,7 +48,7 @@ class Mask(Region):
         rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
         if not len(rows):
             raise RegionError(f"A mask needs at least one marked pixel; got none in shape {(size[1], size[0])}.")
-        part = np.ascontiguousarray(marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        part = marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
         part.setflags(write=False)
         object.__setattr__(self, "size", (int(size[0]), int(size[1])))
         object.__setattr__(self, "corner", (corner[0] + int(columns[0]), corner[1] + int(rows[0])))
@@ -111,24 +113,10 @@ class Mask(Region):
         return self.pixels.astype(np.float32)
 
     def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
-        return between_pixels(self._counts, xs, ys, size)
+        def counts(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return marked_before([self.part], self.corner, self.part.shape, columns, rows)
 
-    def _counts(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Marked pixels left of and above whole positions: (row, column)."""
-        height, width = self.part.shape
-        columns, rows = (
-            np.clip(edges - start, 0, side)
-            for edges, start, side in zip((columns, rows), self.corner, (width, height), strict=True)
-        )
-        counts = np.zeros((len(rows), len(columns)))
-        above, reached = np.zeros(width + 1, np.int64), 0
-        for index, row in enumerate(rows):
-            for start in range(reached, row, _ROWS):
-                # Bytes are added up many at a time, and no more rows at once than a byte can count.
-                above[1:] += self.part[start : min(start + _ROWS, row)].view(np.uint8).sum(0, np.uint8)
-            reached = row
-            counts[index] = above.cumsum()[columns]
-        return counts
+        return between_pixels(counts, xs, ys, size)
 
     def at(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Whether pixels are marked: (row, column) bool, for whole positions on the image."""
@@ -148,16 +136,26 @@ class Mask(Region):
 
     @cached_property
     def _edges(self) -> list[list[tuple[float, float]]]:
-        """Borders between marked and unmarked pixels, as runs along rows and columns."""
-        lines: list[list[tuple[float, float]]] = []
+        """Borders between marked and unmarked pixels, as runs along rows and columns.
+
+        Where they would be more than can be drawn, those of squares of pixels that are marked in part.
+        """
+        step = 1
+        while (lines := _borders(self._squares(step))) is None:
+            step *= 2
         left, top = self.corner
-        padded = np.pad(self.part, 1)
-        for marked, flip, (along, across) in ((padded, False, (left, top)), (padded.T, True, (top, left))):
-            for line in range(len(marked) - 1):
-                for start, end in _runs(marked[line + 1] != marked[line]):
-                    ends = [(float(along + at - 1), float(across + line)) for at in (start, end)]
-                    lines.append([(y, x) if flip else (x, y) for x, y in ends])
-        return lines
+        height, width = self.part.shape
+        return [
+            [(float(left + min(x * step, width)), float(top + min(y * step, height))) for x, y in line] for line in lines
+        ]
+
+    def _squares(self, step: int) -> np.ndarray:
+        """Which squares of `step` pixels a side are marked in part: (row, column) bool."""
+        if step == 1:
+            return self.part
+        down, across = (np.arange(0, side, step) for side in self.part.shape)
+        result: np.ndarray = np.logical_or.reduceat(np.logical_or.reduceat(self.part, down, 0), across, 1)
+        return result
 
     def moved(self, right: float, down: float) -> "Mask":
         right, down = shift(right, down)
@@ -177,7 +175,7 @@ class Mask(Region):
 
 
 def _as_marked(pixels: Any) -> np.ndarray:
-    """(height, width) bool of an array or a tensor, the caller's own no longer."""
+    """(height, width) bool of an array or a tensor, which may be the caller's own."""
     try:
         pixels = array_of(pixels) if hasattr(pixels, "is_floating_point") else np.asarray(pixels)
     except ValueError as error:
@@ -190,7 +188,7 @@ def _as_marked(pixels: Any) -> np.ndarray:
         raise RegionError(f"A mask needs booleans or numbers; got {pixels.dtype} of shape {pixels.shape}.")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise RegionError("A mask needs finite values; got NaN or infinity.")
-    result: np.ndarray = pixels.astype(bool)
+    result: np.ndarray = pixels.astype(bool, copy=False)
     return result
 
 
@@ -291,6 +289,16 @@ def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarr
     return np.repeat(values, counts).reshape(height, width)
 
 
-def _runs(row: np.ndarray) -> list[tuple[int, int]]:
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
-    return [(int(start), int(end)) for start, end in changes.reshape(-1, 2)]
+def _borders(marked: np.ndarray) -> list[list[tuple[int, int]]] | None:
+    """Ends (x, y) of the borders of what is marked, first those along rows; None where they are more than _MOST_BORDERS."""
+    found: list[list[tuple[int, int]]] = []
+    for flip, lines in ((False, marked), (True, marked.T)):
+        for first in range(0, len(lines) + 1, _ROWS):
+            some = np.pad(lines[max(first - 1, 0) : first + _ROWS], ((not first, first + _ROWS > len(lines)), (0, 0)))
+            changed = np.pad(some[1:] != some[:-1], ((0, 0), (1, 1)))
+            at, ends = np.nonzero(changed[:, 1:] != changed[:, :-1])
+            if len(found) + len(at) // 2 > _MOST_BORDERS:
+                return None
+            for line, start, end in zip((at[::2] + first).tolist(), ends[::2].tolist(), ends[1::2].tolist(), strict=True):
+                found.append([(line, start), (line, end)] if flip else [(start, line), (end, line)])
+    return found
