@@ -17,6 +17,9 @@ from .base import LARGEST, Region, Size, between_pixels, image_size, marked_befo
 
 # Rows that are gone through at once.
 _ROWS = 255
+# Most that pixels of one brightness differ by, as a share of the highest, and the most that a dark ground has of it.
+_NOISE, _DARK = 1 / 8, 3 / 8
+_MOST_OF_IT = 0.9
 # Lines of an outline: many more than a picture can show.
 _MOST_BORDERS = 2**14
 
@@ -60,6 +63,7 @@ class Mask(Region):
 
         Where opacity varies, opaque pixels are the region; otherwise bright ones on dark. A pixel belongs to it from half
         of the highest value in the file on, so that 0 and 1, 0 and 255, soft rims and a JPEG's noise are all read right.
+        Two colors of which none is dark (red on blue) do not say which of them is meant.
 
         Args:
             source: path, PIL image or anything else that `read_image` takes.
@@ -67,7 +71,8 @@ class Mask(Region):
 
         Raises:
             ImageError: when the file cannot be read.
-            RegionError: when nothing is marked, when it holds labels of several objects, or for another size.
+            RegionError: when nothing is marked, on a ground that is not dark, when it holds labels of several objects, or for
+                another size.
 
         Warns:
             UserWarning: where all along the image's edge is marked, and something within is not: a dark mark on bright.
@@ -200,11 +205,13 @@ def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
         raise RegionError(
             f"A mask must have the size of its image, {size[0]} x {size[1]} px; got {image.width} x {image.height} px."
         )
-    values = _mask_values(image)
+    values, by_opacity = _mask_values(image)
     highest = values.max(initial=0)
     if highest <= 0:
         raise RegionError(f"A mask needs at least one marked pixel; got none in {image.width} x {image.height} px.")
     marked = values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+    if not by_opacity:
+        _check_ground(image, values, marked)
     if not marked.all() and all(edge.all() for edge in (marked[0], marked[-1], marked[:, 0], marked[:, -1])):
         warnings.warn(
             f"A mask's file marks its region bright on dark, or opaque; this one marks all along the edge of the image, "
@@ -214,13 +221,32 @@ def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
     return marked
 
 
-def _mask_values(image: Image.Image) -> np.ndarray:
-    """(height, width): opacity where it varies, else how bright each pixel is."""
+def _check_ground(image: Image.Image, values: np.ndarray, marked: np.ndarray) -> None:
+    """Refuse a file without a dark ground, red on blue for one, of which brightness says too little."""
+    highest = float(values.max())
+    if marked.mean() < _MOST_OF_IT:
+        clear = float(np.median(values[~marked])) <= _DARK * highest
+    else:
+        # What is marked must be of one color; a lossy file's edges are not.
+        several = image.mode == "P" or len(image.getbands()) > 1
+        colors = np.asarray(image.convert("RGB")) / 255 if several else values[..., None] / highest
+        low, high = np.percentile(colors[marked], (0, 100) if marked.all() else (1, 99), axis=0)
+        clear = (high - low).max() <= _NOISE
+    if not clear:
+        raise RegionError(
+            "A mask's file must mark its region bright on dark, or opaque on transparent; the ground of this one is not "
+            "dark. Make a mask of the color that is meant, as in "
+            "Mask((numpy.asarray(PIL.Image.open(file).convert('RGB')) == (255, 0, 0)).all(2))."
+        )
+
+
+def _mask_values(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """(height, width): opacity where that tells pixels apart, else how bright each is; and whether it is opacity."""
     if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa", "RGBA"):
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
         opacity = np.asarray(straight.convert("RGBA").getchannel("A"))
-        if opacity.min(initial=255) < opacity.max(initial=0):
-            return opacity.astype(np.uint16)
+        if 2 * int(opacity.min(initial=255)) < int(opacity.max(initial=0)):
+            return opacity.astype(np.uint16), True
     if image.mode == "P" and len(colors := _colors_used(image)) > 2 and any(len(set(color)) > 1 for color in colors):
         raise RegionError(_LABELS.format(count=len(colors), what="colours of a palette"))
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
@@ -233,7 +259,7 @@ def _mask_values(image: Image.Image) -> np.ndarray:
     # Numbers from 0 on in an image that is all but black are names, and half of the highest would leave some out.
     if values.dtype.kind == "u" and 1 < values.max(initial=0) < 64 and len(labels := np.unique(values)) > 2:
         raise RegionError(_LABELS.format(count=len(labels), what=f"values up to {labels[-1]}"))
-    return values
+    return values, False
 
 
 _LABELS = (
