@@ -71,8 +71,8 @@ class Mask(Region):
 
         Raises:
             ImageError: when the file cannot be read.
-            RegionError: when nothing is marked, on a ground that is not dark, when it holds labels of several objects, or for
-                another size.
+            RegionError: when nothing is marked, the ground is not dark, or it holds labels of several objects, and for another
+                size.
 
         Warns:
             UserWarning: where all along the image's edge is marked, and something within is not: a dark mark on bright.
