@@ -71,7 +71,7 @@ class Mask(Region):
 
         Raises:
             ImageError: when the file cannot be read.
-            RegionError: when nothing is marked, the ground is not dark, or it holds labels of several objects, and for another
+            RegionError: when nothing is marked, the ground is not dark, or it holds labels of several objects; for another
                 size.
 
         Warns:
