@@ -63,7 +63,7 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
 
 
 def _are_codes(before: np.ndarray, changes: list[np.ndarray]) -> bool:
-    """Whether states recur exactly in tokens that look elsewhere; in those of empty tiles, which respond alike, they may."""
+    """Whether states recur exactly in tokens that look elsewhere; those of empty tiles respond alike."""
     moves = np.concatenate([change.reshape(-1, len(before)) for change in changes]).T
     moved = moves.max(1) > 0
     alike = np.round(moves[moved] / max(moves.max(), 1e-30), 4)
