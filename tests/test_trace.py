@@ -23,7 +23,9 @@ def trace():
     pixels = np.zeros((600, 700))
     pixels[50:590, 60:640] = np.tri(540, 580)
     regions = [cm.Box(112, 105, 330, 300), cm.Mask(pixels), cm.Scribble([(300, 300), (310, 400)])]
-    return cm.optimize(mllm, prompt, regions, cm.ControlMLLM(steps=2, layers=(1, 3), early_stop=0.0), [cm.Answers("ends")])
+    return cm.optimize(
+        mllm, prompt, regions, cm.ControlMLLM(steps=2, layers=(1, 3), early_stop=0.0), callbacks=[cm.Answers("ends")]
+    )
 
 
 def test_round_trip(trace, tmp_path):
@@ -88,11 +90,11 @@ def test_files_that_are_not_traces(trace, tmp_path):
 
 
 def test_paths_that_cannot_be_written(trace, tmp_path):
-    with pytest.raises(cm.TraceError, match="there is no"):
+    with pytest.raises(cm.OutputError, match="there is no"):
         trace.save(tmp_path / "no" / "run")
-    with pytest.raises(cm.TraceError, match="is a folder"):
+    with pytest.raises(cm.OutputError, match="is a folder"):
         check_writable(tmp_path)
-    with pytest.raises(cm.TraceError, match="cannot be written"):
+    with pytest.raises(cm.OutputError, match="cannot be written"):
         check_writable("/proc/run.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -105,7 +107,7 @@ def test_failed_save_keeps_the_file_that_was_there(trace, tmp_path, monkeypatch)
         raise OSError("disk full")
 
     monkeypatch.setattr("cmllm_tools.referring.tensor_file.save", full)
-    with pytest.raises(cm.TraceError, match=r"disk full\. It is still in memory"):
+    with pytest.raises(cm.OutputError, match=r"disk full\. It is still in memory"):
         trace.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

@@ -18,7 +18,8 @@ from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
-from ..referring.energy import Target, checked_sigma
+from ..referring.energy import checked_sigma
+from ..referring.target import Target
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples
@@ -241,7 +242,7 @@ def rank_heads(
     Args:
         mllm: the model.
         examples: image, question and region each.
-        queries: whose attention; see `Prompt.positions`. A function of the example where they differ, `named` for one.
+        queries: whose attention; see `Prompt.positions`. A function of the example where they differ: `answer_words`.
         layers: layer numbers; all that look at visual states when None.
         sigma: width of the Gaussian of scribbles and points.
         seed: of the bootstrap.
@@ -298,7 +299,7 @@ def _shown(interval: list[float] | None, form: str) -> str:
     return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
 
 
-def named(example: Example) -> str:
+def answer_words(example: Example) -> str:
     """The words of the question that are the example's answer: "red six" in "Is the object a red six or a blue one?".
 
     Raises:

@@ -13,7 +13,7 @@ from ..inputs.regions import Region, Regions, as_regions, short, where_text
 from ..layout.visual_tokens import Rule, VisualTokenLayout, grid_boxes
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
-from ..referring.energy import Target
+from ..referring.target import Target
 from ..strict import kind_of, several
 
 # At most this many other places are compared with.
@@ -95,7 +95,7 @@ class HeadGrid:
 
 
 @unaffected(gradient=False)
-def region_share(
+def head_shares(
     attention: Attention,
     region: Regions,
     *,

@@ -15,9 +15,9 @@ from ..inputs.regions import Region, short, where_text
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.latent import LatentAdded
 from ..notation import layers_text, updates_text
-from .energy import Target
 from .latent_method import LatentMethod
 from .provenance import Provenance
+from .target import Target
 from .trace_file import read_trace, write_trace
 
 # A longer run shows this many of its steps in a notebook.

@@ -17,7 +17,7 @@ from ..files import write_text
 from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
 from .modules import joined
-from .snapshot import Kept
+from .snapshot import Snapshot
 
 _EXPORT = "export default"
 
@@ -52,7 +52,7 @@ widget.render({{ model, el: document.getElementById("widget") }});
 """
 
 
-class MapWidget(Kept, anywidget.AnyWidget):
+class MapWidget(Snapshot, anywidget.AnyWidget):
     """A widget with a page of its own, and with static HTML for fronts and exports that have no widget."""
 
     def to_html(self) -> str:

@@ -24,7 +24,7 @@ OUTPUT = Path(__file__).parents[2] / "test-output"
 @pytest.fixture(scope="module")
 def trace(mllm, prompt):
     """Steered to an object that the unsteered model does not name."""
-    trace = cm.optimize(mllm, prompt, cm.Box(10, 20, 60, 90), cm.ControlMLLMPlus(steps=5), [cm.Answers()])
+    trace = cm.optimize(mllm, prompt, cm.Box(10, 20, 60, 90), cm.ControlMLLMPlus(steps=5), callbacks=[cm.Answers()])
     assert trace.steps[0].answer != trace.steps[-1].answer
     return trace
 
@@ -108,7 +108,7 @@ def test_keys_and_play(page):
     page.wait_for_function("document.querySelector('.cmllm-player input').value === '5'")
     assert page.locator(".play").text_content() == "Play"
     page.locator(".play").click()
-    # Seen and stopped at once, as on a busy machine steps go by meanwhile.
+    # LayoutInputs and stopped at once, as on a busy machine steps go by meanwhile.
     page.wait_for_function(
         """() => {
             const step = Number(document.querySelector(".cmllm-player input").value);

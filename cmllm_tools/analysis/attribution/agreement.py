@@ -15,7 +15,7 @@ from ...errors import PromptError, SettingsError
 from ...models.mllm import Mllm, require
 from ...models.prompt import Prompt, Queries, queries_name
 from ...strict import kind_of, several
-from .attribute import Attribution, Method, attribute
+from .attribute import Attribution, AttributionMethod, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
 from .token_mask import Baseline, PresenceScore
 
@@ -142,7 +142,7 @@ def agreement(
     *,
     queries: Sequence[Queries] = ("text", "last"),
     also: Mapping[str, Values] | None = None,
-    method: Method = "integrated_gradients",
+    method: AttributionMethod = "integrated_gradients",
     against: str | None = None,
     baseline: Baseline = "mean",
     points: int = 16,

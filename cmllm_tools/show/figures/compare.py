@@ -13,13 +13,13 @@ from ...errors import SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
-from ...referring.energy import Target
+from ...referring.target import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,
-    Values,
+    Numbers,
     add_image,
     add_outlines,
     graph_objects,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MARKED = 30
 
 
-Line = tuple[Values, Values] | tuple[Values, Values, np.ndarray]
+Line = tuple[Numbers, Numbers] | tuple[Numbers, Numbers, np.ndarray]
 
 
 def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure:
@@ -129,7 +129,7 @@ def _listed(
 
 
 def token_weights(
-    layout: VisualTokenLayout, image: Image.Image, panels: Mapping[str, Regions], sigma: float = 0.1
+    layout: VisualTokenLayout, image: Image.Image, panels: Mapping[str, Regions], *, sigma: float = 0.1
 ) -> Figure:
     """How much each visual token counts for several regions, side by side; see `Target.weights`.
 
