@@ -212,13 +212,13 @@ def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, pan
     figure.add_layout_image(
         source=data_uri(shown), xref=x, yref=y, x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
     )
-    # The ranges of an image, as what plotly finds by itself: others it would keep as it widened them for the first size.
+    # An image's ranges are those that plotly finds by itself: else it would keep them as it widens them for the first size.
     axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "range"}
     across, down = ({"include": [0, size], "clipmin": 0, "clipmax": size} for size in (width, height))
-    anchored = {"scaleanchor": x, "scaleratio": 1, "autorange": "reversed", "autorangeoptions": down}
+    anchored = {"scaleanchor": x, "scaleratio": 1, "range": [height, 0], "autorange": "reversed", "autorangeoptions": down}
     figure.update_layout(
         {
-            f"xaxis{number}": {"autorange": True, "autorangeoptions": across, **axis},
+            f"xaxis{number}": {"range": [0, width], "autorange": True, "autorangeoptions": across, **axis},
             f"yaxis{number}": {**anchored, **axis},
         }
     )
