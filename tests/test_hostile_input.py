@@ -32,12 +32,12 @@ EXEMPT = {
         ["Intervention", "LatentMethod", "LatentMethod.start"]
         + [f"Method.{name}" for name in ("intervention", "resolve", "sent")]
         + [f"LatentMethod.{name}" for name in ("checked", "intervention", "layers_of", "resolve", "sent", "target")]
-        + [f"LatentMethod.{name}" for name in ("stops", "token")]
+        + [f"LatentMethod.{name}" for name in ("done", "moves", "stops", "token")]
     ),
     "asked by refer or generate, with what these have read": " ".join(
         [f"{kind}.opened" for kind in ("Intervention", "LatentAdded", "AttentionBias")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
-        + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("stops", "token")]
+        + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("done", "moves", "stops", "token")]
     ),
     "asked by a layout, with positions of its own": (
         "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"

@@ -1,4 +1,4 @@
-"""The prefix run once, and offsets on its keys: as the model's own forward has them, for every family, or refused by name."""
+"""The prefix run once, and offsets on its keys: as the model's own forward has them, in every family, or refused."""
 
 from functools import cache
 
