@@ -13,8 +13,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 
-# (label, value); a fact that explains itself has an empty label.
-Fact = tuple[str, str]
+from .shown import Fact
+
 # Polylines (x, y) in pixels of the image, and whether their points are to be marked.
 Outline = tuple[Sequence[Sequence[tuple[float, float]]], bool]
 
@@ -59,11 +59,6 @@ class Html(str):
 def html(text: object) -> Html:
     """Escape, unless it is HTML already."""
     return text if isinstance(text, Html) else Html(escape(str(text)))
-
-
-def one_line(name: str, facts: Iterable[Fact]) -> str:
-    """Facts as a one-line repr: `Name(value, label value)`; what `card` shows as a table."""
-    return f"{name}({', '.join(f'{label} {value}'.strip() for label, value in facts)})"
 
 
 def card(title: str, facts: Iterable[Fact], *pictures: Html, below: Html | None = None) -> Html:

@@ -9,7 +9,8 @@ from tests_support import noise
 
 import cmllm_tools as cm
 from cmllm_tools import display
-from cmllm_tools.referring.trace import ROWS, Step, steps_table
+from cmllm_tools.referring.trace import Step
+from cmllm_tools.show.cards.referring import ROWS, steps_table
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'too'"
 

@@ -12,7 +12,7 @@ PACKAGE = Path(cmllm_tools.__file__).parent
 # Each room may import from those before it, and from itself.
 ORDER = [
     ["version", "errors"],
-    ["strict", "notation"],
+    ["strict", "notation", "shown"],
     ["progress"],
     ["files"],
     ["stored"],

@@ -10,6 +10,7 @@ from ...analysis.sweep import Recommendation, Sweep
 from ...display import VERMILION, Html, html, table
 from ...models.prompt import queries_name
 from ...notation import window_text
+from ..cards.analysis import sweep_pictures
 from .panels import arrange, columns_of, panelled
 from .parts import STYLE, color_scale, graph_objects, must_be, scale_bar, stills
 from .words import head, written
@@ -57,7 +58,7 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
     titles = [f"context token: {queries_name(context)}" for context in contexts]
     title = _TITLES.get(figure, figure)
     rows = [[html(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
-    pictures = sweep.pictures(figure, recommended.choice if recommended else None)
+    pictures = sweep_pictures(sweep, figure, recommended.choice if recommended else None)
     static = Html(stills(title, pictures) + table([Html("choice"), figure, ""], rows))
     shown = panelled(len(contexts), 1.0, static)
     # Numbers of layers on the axes, where a window cannot end before it begins: such cells stay empty.

@@ -1,0 +1,12 @@
+"""Cards of prompts."""
+
+from ...display import Html, card, picture
+from ...models.prompt import Prompt
+from ...shown import view
+
+
+@view(Prompt)
+def prompt_card(prompt: Prompt) -> Html:
+    """The image, and what each visual token sees of it."""
+    shown = picture(prompt.image.size, prompt.image, boxes=prompt.layout.boxes, caption="what each visual token sees")
+    return card(f"{type(prompt).__name__} {prompt.question!r}", prompt.facts(), shown)
