@@ -53,12 +53,14 @@ lab: venv
 check: venv
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
 test: venv vision
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL)
 	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py

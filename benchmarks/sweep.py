@@ -21,7 +21,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
-from cmllm_tools.analysis.windows import COPIES
+from cmllm_tools.analysis.window_sweep import COPIES
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore

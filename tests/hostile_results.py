@@ -11,7 +11,7 @@ from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.bench.windows import sweep_and_test
+from cmllm_tools.bench.window_test import sweep_and_test
 from cmllm_tools.show.report import write_report
 
 

@@ -11,9 +11,9 @@ from conftest import assert_same, snapshot
 import cmllm_tools as cm
 from cmllm_tools.analysis import attribute
 from cmllm_tools.analysis import attribution as module
-from cmllm_tools.analysis.attribution import Settings, attributed
-from cmllm_tools.analysis.features import feature_numbers
-from cmllm_tools.analysis.presence import PresenceScore
+from cmllm_tools.analysis.attribution.attribute import Settings, attributed
+from cmllm_tools.analysis.attribution.features import feature_numbers
+from cmllm_tools.analysis.attribution.token_mask import PresenceScore
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.layout.visual_tokens import grid_boxes

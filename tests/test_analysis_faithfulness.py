@@ -14,7 +14,7 @@ from test_analysis_attribution import Linear, asked
 import cmllm_tools as cm
 from cmllm_tools.analysis import agreement, infidelity, insertion_deletion, rank_correlations, sensitivity
 from cmllm_tools.analysis import faithfulness as module
-from cmllm_tools.analysis.faithfulness import curves, infidelity_of, random_curves
+from cmllm_tools.analysis.attribution.faithfulness import curves, infidelity_of, random_curves
 from cmllm_tools.models.scoring import AnswerScore
 
 __all__ = ["asked"]
@@ -176,7 +176,7 @@ def test_an_interrupt_keeps_the_maps_measured_so_far(mllm, asked, monkeypatch):
             raise KeyboardInterrupt
         return own(*arguments)
 
-    monkeypatch.setattr(sys.modules["cmllm_tools.analysis.agreement"], "curves", interrupted)
+    monkeypatch.setattr(sys.modules["cmllm_tools.analysis.attribution.agreement"], "curves", interrupted)
     stop = 3
     found = agreement(mllm, *asked[:2], **FEW)
     assert len(found.maps) == 2

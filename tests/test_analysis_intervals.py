@@ -4,7 +4,7 @@ import pytest
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, HeadRanking, Recommendation, Sweep
 from cmllm_tools.analysis.intervals import bootstrap, interval_text, says_something
-from cmllm_tools.bench.windows import HeldOut, as_json
+from cmllm_tools.bench.window_test import HeldOut, as_json
 
 
 def test_the_interval_covers_the_mean_as_often_as_it_says():

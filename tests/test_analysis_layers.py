@@ -6,7 +6,7 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import region_share
-from cmllm_tools.analysis.layers import PLACES, moved_over
+from cmllm_tools.analysis.region_shares import PLACES, moved_over
 
 
 @pytest.fixture(scope="module")

@@ -15,9 +15,9 @@ from transformers import GenerationConfig, LogitsProcessor, TextIteratorStreamer
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import relevancy
+from cmllm_tools.analysis.attribution.token_mask import PresenceScore
 from cmllm_tools.analysis.examples import Example
-from cmllm_tools.analysis.presence import PresenceScore
-from cmllm_tools.analysis.windows import _candidates
+from cmllm_tools.analysis.window_sweep import _candidates
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.answer import Answer

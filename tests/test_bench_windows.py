@@ -13,7 +13,7 @@ from cmllm_tools.bench import windows
 from cmllm_tools.bench.embedded import chooses
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.bench.windows import sweep_and_test
+from cmllm_tools.bench.window_test import sweep_and_test
 from cmllm_tools.cli import main
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: imports go one way, the package loads light, and no module grows past what one can read."""
+"""The rules of the house that no linter knows: the package loads light, and no module grows past what one can read."""
 
 import ast
 import re
@@ -9,52 +9,6 @@ from pathlib import Path
 import cmllm_tools
 
 PACKAGE = Path(cmllm_tools.__file__).parent
-# Each room may import from those before it, and from itself.
-ORDER = [
-    ["version", "errors"],
-    ["strict", "notation", "shown"],
-    ["progress"],
-    ["files"],
-    ["stored"],
-    ["display"],
-    ["inputs"],
-    ["layout"],
-    ["models"],
-    ["attention"],
-    ["loading"],
-    ["referring"],
-    ["methods"],
-    ["analysis"],
-    ["show"],
-    ["widgets"],
-    ["bench"],
-    ["cli", "__init__"],
-]
-LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
-
-
-def imported_rooms(path: Path):
-    """First part of every import from within the package."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = parts[: len(parts) - node.level]
-            module = (*base, *(node.module.split(".") if node.module else ()))
-            yield from [module[0]] if module else [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("cmllm_tools"):
-            raise AssertionError(f"{path} imports its own package absolutely")
-
-
-def test_imports_go_one_way():
-    wrong = []
-    for path in PACKAGE.rglob("*.py"):
-        room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-        wrong += [
-            f"{path.relative_to(PACKAGE)} imports {other}"
-            for other in imported_rooms(path)
-            if other != room and LEVEL[other] >= LEVEL[room]
-        ]
-    assert not wrong
 
 
 def test_import_is_light():
@@ -81,17 +35,14 @@ def test_modules_and_style_sheets_of_the_widgets_stay_readable():
 
 def test_nothing_model_specific_outside_models_and_layout():
     names = ("llava", "qwen", "clip_", "internvl", "gemma", "idefics")
-    for path in PACKAGE.glob("*.py"):
-        if path.name == "layout.py":
+    for path in PACKAGE.rglob("*.py"):
+        # The published settings of the methods are given for models by name.
+        if path.relative_to(PACKAGE).parts[0] in ("models", "layout") or path == PACKAGE / "referring" / "defaults.py":
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         code = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
-        docs = {
-            ast.get_docstring(n, clean=False)
-            for n in ast.walk(tree)
-            if isinstance(n, ast.Module | ast.ClassDef | ast.FunctionDef)
-        }
-        found = [text for text in code if text not in docs and any(name in text.lower() for name in names)]
+        # Sentences may name a family; what code compares with has no spaces.
+        found = [text for text in code if " " not in text and any(name in text.lower() for name in names)]
         assert not found, (path.name, found)
 
 

@@ -1,17 +1,17 @@
 """Which layers and heads look at what, and whether that says anything about the answer."""
 
-from .agreement import Agreement, agreement, rank_correlations
-from .attribution import Attribution, attribute
+from .attribution.agreement import Agreement, agreement, rank_correlations
+from .attribution.attribute import Attribution, attribute
+from .attribution.faithfulness import Curves, infidelity, insertion_deletion, sensitivity
 from .choices import Choice
 from .examples import Example
-from .faithfulness import Curves, infidelity, insertion_deletion, sensitivity
 from .gradients import GradientProfile, gradient_profile
-from .heads import HeadRanking, named, rank_heads
-from .layers import HeadGrid, region_share
+from .head_ranking import HeadRanking, named, rank_heads
 from .maps import relevancy, rollout
+from .region_shares import HeadGrid, region_share
 from .sinks import Sinks, sinks, sinks_in
 from .sweep import Recommendation, Sweep, recommend
-from .windows import sweep_windows
+from .window_sweep import sweep_windows
 
 __all__ = [
     "Agreement",

@@ -78,8 +78,10 @@ _OPEN: ContextVar[tuple[_Listener, ...]] = ContextVar("cmllm_observers", default
 
 @restoring
 def observed(mllm: Mllm, observer: Observer, modules: Mapping[Any, int] | None = None) -> Iterator[None]:
-    """While open, attention modules show their calls to `observer`: those of `modules`, all that look at visual states
-    when None. Observers may be opened within each other; a later one sees what an earlier one has changed.
+    """While open, attention modules show their calls to `observer`.
+
+    Those of `modules`, all that look at visual states when None. Observers may be opened within each other; a later one
+    sees what an earlier one has changed.
 
     Raises:
         CaptureError: for an attention implementation that transformers does not know.

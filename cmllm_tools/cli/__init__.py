@@ -14,8 +14,11 @@ from .commands import COMMANDS
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status: 0, 2 for input that cannot be used, 130 after an interrupt, 141 when
-    nobody reads the output any more.
+    """Run a command.
+
+    Returns:
+        The exit status: 0, 2 for input that cannot be used, 130 after an interrupt, 141 when nobody reads the output any
+        more.
     """
     for stream in (sys.stdout, sys.stderr):
         # A question may hold what the terminal's encoding has no sign for, or bytes that are none.

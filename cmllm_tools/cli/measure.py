@@ -30,7 +30,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from ..analysis import Recommendation, Sweep
-    from ..bench.windows import HeldOut
+    from ..bench.window_test import HeldOut
 
 EMBEDDED = "embedded"
 # Queries that differ from example to example: the words that name the object.
@@ -144,7 +144,7 @@ def _wrote(what: str, path: Path) -> None:
 
 
 def _sweep(options: argparse.Namespace) -> int:
-    from ..bench.windows import as_json
+    from ..bench.window_test import as_json
     from ..show.figures import window_grid
 
     check_outputs({"--resume": options.resume, "--html": options.html}, _folder(options.what), options.mask, options.model)
@@ -175,7 +175,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
     from ..bench.roc import read_roc
-    from ..bench.windows import sweep_and_test
+    from ..bench.window_test import sweep_and_test
 
     if options.n < 2 or (options.held_out is not None and options.held_out < 0):
         raise SettingsError(f"--n must be at least 2 and --held-out at least 0; got {options.n} and {options.held_out}.")

@@ -276,14 +276,17 @@ def with_cls(rule: LayoutRule) -> LayoutRule:
 
 
 def whole_image(seen: Seen, grid: Grid, rule: str) -> Placement:
+    """A grid that covers the image."""
     return Placement(grid_boxes((0, 0, *seen.image_size), grid), rule, grid)
 
 
 def check_count(seen: Seen, grid: Grid, what: str) -> None:
+    """Refuse a grid of another number of tokens than the model has."""
     _check(seen, grid[0] * grid[1], what)
 
 
 def check_boxes(seen: Seen, boxes: np.ndarray, what: str) -> None:
+    """Refuse boxes of another number than the model has tokens."""
     _check(seen, len(boxes), what)
 
 
@@ -309,6 +312,7 @@ def _check_whole(seen: Seen, remedy: str) -> None:
 
 
 def vision_config(model: Any) -> Any:
+    """The config of the vision encoder."""
     return model.config.vision_config
 
 
@@ -318,6 +322,7 @@ def _patch_size(seen: Seen) -> int:
 
 
 def merge_size(seen: Seen) -> int:
+    """Patches that become one token, to a side."""
     return int(seen.images.merge_size)
 
 

@@ -86,8 +86,10 @@ def inside(region: Region, grid: Grid) -> np.ndarray:
 
 
 def distance(region: Region, grid: Grid) -> np.ndarray:
-    """Distance of each visual token's sample to the nearest given point, over the largest on the image: (visual token,)
-    float32 in steps of 1/255.
+    """Distance of each visual token's sample to the nearest given point, over the largest on the image.
+
+    Returns:
+        (visual token,) float32 in steps of 1/255.
 
     Raises:
         RegionError: where the published code has no distances.

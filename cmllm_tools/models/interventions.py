@@ -19,8 +19,9 @@ KINDS: "dict[str, type[Intervention]]" = {}
 
 @dataclass(frozen=True, eq=False)
 class Intervention(ABC):
-    """What is done to a model while it answers one prompt. A subclass is a frozen dataclass whose fields are plain values
-    and tensors, so that it can be saved.
+    """What is done to a model while it answers one prompt.
+
+    A subclass is a frozen dataclass whose fields are plain values and tensors, so that it can be saved.
 
     Args:
         contrast: how the answer is decoded against the one without the intervention; None decodes plainly.

@@ -79,7 +79,7 @@ def load_processor(source: Any, model_type: str, **options: Any) -> Any:
 
 
 def processor_class(name: str) -> type[Any]:
-    """transformers' processor class of that name, also where it is hidden although its images can be had by PIL alone.
+    """A processor class of transformers, also where it is hidden although its images can be had by PIL alone.
 
     Such a class takes a helper from the torchvision version of its image processor, and the PIL version has that too.
     """

@@ -18,10 +18,10 @@ from ..referring.trace import Trace
 from ..strict import kind_of
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children
+from .event_loop import in_thread_of, running_loop
 from .messages import Messages, hint
 from .setting_fields import NAMED
 from .settings import Settings
-from .turns import in_thread_of, running_loop
 
 BEFORE, AFTER = "before steering", "after"
 _NOTHING_YET = (

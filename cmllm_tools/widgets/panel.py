@@ -10,13 +10,13 @@ from ..referring.method import Method
 from ..referring.outcome import Outcome
 from ..referring.trace import Trace
 from .code_view import CodeView
-from .kept import Kept
 from .layers_tab import LayersTab
 from .messages import Messages, hint, unknown_text
 from .modules import joined
 from .region_picker import RegionPicker
 from .results import Results
 from .settings import Settings
+from .snapshot import Kept
 from .step_player import StepPlayer
 
 _NO_STEPS = "Here a run is shown step by step: where the question's tokens look, energy, and answers. Press Steer."

@@ -16,8 +16,8 @@ from ..display import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from ..files import write_text
 from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
-from .kept import Kept
 from .modules import joined
+from .snapshot import Kept
 
 _EXPORT = "export default"
 

@@ -19,8 +19,8 @@ from ..referring.energy import Target, checked_sigma
 from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none
-from .kept import Kept
 from .modules import joined
+from .snapshot import Kept
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
 SENT_PIXELS = 1280

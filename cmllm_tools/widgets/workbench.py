@@ -30,12 +30,12 @@ from ..strict import kind_of
 from . import reproduce
 from .asked import Asked
 from .closing import all_or_none, replace_children
+from .event_loop import running_loop, take_turns
 from .layers_tab import LayersTab, Subject
 from .messages import Messages
 from .panel import Panel
 from .region_picker import RegionPicker
 from .settings import Settings
-from .turns import running_loop, take_turns
 
 STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."

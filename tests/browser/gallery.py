@@ -7,7 +7,7 @@ from PIL import Image
 import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
-from cmllm_tools.analysis.layers import HeadGrid
+from cmllm_tools.analysis.region_shares import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.referring.provenance import Provenance

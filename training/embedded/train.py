@@ -106,6 +106,7 @@ def dense_labels(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
 
 
 def pixel_values(corpus: Corpus, rows: np.ndarray) -> torch.Tensor:
+    """(row, 3, height, width) in -1..1, as the vision tower takes them."""
     return torch.from_numpy(corpus.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
 
 

@@ -6,13 +6,13 @@ from itertools import chain
 import numpy as np
 from PIL import Image
 
-from ...analysis.agreement import Agreement
-from ...analysis.attribution import Attribution
+from ...analysis.attribution.agreement import Agreement
+from ...analysis.attribution.attribute import Attribution
+from ...analysis.attribution.faithfulness import Curves
 from ...analysis.choices import FIGURES, Choice
-from ...analysis.faithfulness import Curves
 from ...analysis.gradients import GradientProfile
-from ...analysis.heads import HeadRanking, interval_words
-from ...analysis.layers import HeadGrid
+from ...analysis.head_ranking import HeadRanking, interval_words
+from ...analysis.region_shares import HeadGrid
 from ...analysis.sinks import Sinks
 from ...analysis.sweep import Sweep
 from ...display import Html, Outline, bar, card, html, picture, table

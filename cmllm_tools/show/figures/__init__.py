@@ -10,7 +10,7 @@ from .faithfulness import insertion_deletion
 from .grids import head_grid, head_ranking, layer_head_grid
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
 from .runs import before_after, energy_curve, step_player
-from .windows import window_grid
+from .window_grid import window_grid
 
 __all__ = [
     "before_after",

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from ...analysis.heads import HeadRanking
-from ...analysis.layers import HeadGrid, region_share
+from ...analysis.head_ranking import HeadRanking
+from ...analysis.region_shares import HeadGrid, region_share
 from ...attention.capture import Attention
 from ...display import card
 from ...inputs.regions import Regions

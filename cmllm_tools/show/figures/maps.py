@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...analysis.faithfulness import as_map
+from ...analysis.attribution.faithfulness import as_map
 from ...analysis.sinks import Sinks
 from ...attention.context_map import ContextMap
 from ...display import BLUE, GREEN, ORANGE, VERMILION, card, picture

@@ -75,6 +75,7 @@ _SIGNED_SCALE = [
 
 
 def graph_objects() -> Any:
+    """`plotly.graph_objects`, imported with the first figure."""
     import plotly.graph_objects
 
     return plotly.graph_objects

@@ -23,7 +23,7 @@ from ..stored import Reader, array_of, dump_json, items, load_json, record, text
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
-from .layers import on_image
+from .region_shares import on_image
 
 FORMAT = 1
 

@@ -5,10 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import RegionError, SettingsError
-from ..inputs.regions import Region
-from ..layout.visual_tokens import VisualTokenLayout
-from ..strict import shown
+from ...errors import RegionError, SettingsError
+from ...inputs.regions import Region
+from ...layout.visual_tokens import VisualTokenLayout
+from ...strict import shown
 
 Features = Literal["tokens"] | tuple[int, int] | Sequence[Region]
 
@@ -42,4 +42,5 @@ def feature_numbers(layout: VisualTokenLayout, features: Features) -> np.ndarray
 
 
 def is_tokens(features: Features) -> bool:
+    """Whether each visual token is a feature of its own."""
     return isinstance(features, str) and features == "tokens"

@@ -9,14 +9,14 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from ..errors import SettingsError
-from ..models.gradient import computes_in_half
-from ..models.mllm import Mllm, require
-from ..models.prompt import MOST_COPIES, Prompt
-from ..models.scoring import AnswerScore
-from ..models.undisturbed import unaffected
-from ..progress import progress_bar
-from ..strict import shown, whole_number
+from ...errors import SettingsError
+from ...models.gradient import computes_in_half
+from ...models.mllm import Mllm, require
+from ...models.prompt import MOST_COPIES, Prompt
+from ...models.scoring import AnswerScore
+from ...models.undisturbed import unaffected
+from ...progress import progress_bar
+from ...strict import shown, whole_number
 
 Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
 

@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..errors import SettingsError
-from ..layout.visual_tokens import VisualTokenLayout
-from ..models.gradient import rescaled
-from ..models.interrupts import Restoring
-from ..models.mllm import Mllm
-from ..models.prompt import Prompt
-from ..models.undisturbed import unaffected
-from ..shown import Fact, Shown
-from ..strict import shown, whole_number, whole_seed
+from ...errors import SettingsError
+from ...layout.visual_tokens import VisualTokenLayout
+from ...models.gradient import rescaled
+from ...models.interrupts import Restoring
+from ...models.mllm import Mllm
+from ...models.prompt import Prompt
+from ...models.undisturbed import unaffected
+from ...shown import Fact, Shown
+from ...strict import shown, whole_number, whole_seed
 from .features import Features, feature_numbers, is_tokens
-from .presence import Baseline, PresenceScore
+from .token_mask import Baseline, PresenceScore
 
 Method = Literal["integrated_gradients", "input_x_gradient", "feature_ablation", "occlusion", "kernel_shap"]
 

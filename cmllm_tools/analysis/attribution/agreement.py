@@ -7,16 +7,16 @@ import numpy as np
 import torch
 from scipy.stats import spearmanr
 
-from ..attention.capture import Attention, capture_attention
-from ..attention.context_map import layer_maps
-from ..errors import PromptError, SettingsError
-from ..models.mllm import Mllm, require
-from ..models.prompt import Prompt, Queries, queries_name
-from ..shown import Fact, Shown
-from ..strict import kind_of, several
-from .attribution import Attribution, Method, attribute
+from ...attention.capture import Attention, capture_attention
+from ...attention.context_map import layer_maps
+from ...errors import PromptError, SettingsError
+from ...models.mllm import Mllm, require
+from ...models.prompt import Prompt, Queries, queries_name
+from ...shown import Fact, Shown
+from ...strict import kind_of, several
+from .attribute import Attribution, Method, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
-from .presence import Baseline, PresenceScore
+from .token_mask import Baseline, PresenceScore
 
 
 def rank_correlations(attention: Attention, values: Values) -> np.ndarray:

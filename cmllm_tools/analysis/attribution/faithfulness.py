@@ -6,15 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..attention.context_map import ContextMap
-from ..errors import SettingsError
-from ..models.mllm import Mllm
-from ..models.prompt import Prompt
-from ..models.undisturbed import unaffected
-from ..shown import Fact, Shown
-from ..strict import number, shown, whole_number, whole_seed
-from .attribution import Attribution, Method, Settings, attributed, captum
-from .presence import Baseline, PresenceScore
+from ...attention.context_map import ContextMap
+from ...errors import SettingsError
+from ...models.mllm import Mllm
+from ...models.prompt import Prompt
+from ...models.undisturbed import unaffected
+from ...shown import Fact, Shown
+from ...strict import number, shown, whole_number, whole_seed
+from .attribute import Attribution, Method, Settings, attributed, captum
+from .token_mask import Baseline, PresenceScore
 
 Values = torch.Tensor | np.ndarray | ContextMap | Attribution
 
@@ -126,6 +126,7 @@ _MOST = 100_000
 
 
 def check_curves(points: int, orders: int) -> None:
+    """Refuse settings of curves that are out of range."""
     if not 1 <= whole_number(points, "points") <= _MOST or not 2 <= whole_number(orders, "orders") <= _MOST:
         raise SettingsError(
             f"Curves need at least 1 point and 2 random orders, and at most {_MOST}; got points={shown(points)}, "
