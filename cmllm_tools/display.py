@@ -13,10 +13,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 
+from .inputs.regions import Region
 from .shown import Fact
-
-# Polylines (x, y) in pixels of the image, and whether their points are to be marked.
-Outline = tuple[Sequence[Sequence[tuple[float, float]]], bool]
 
 # Viridis, from little to much: perceptually uniform, and told apart with any colour vision. Without its darkest third,
 # which over a photograph is a shade and no colour.
@@ -101,7 +99,7 @@ def picture(
     signed: bool = False,
     opaque: bool = False,
     boxes: np.ndarray | None = None,
-    outlines: Iterable[Outline] = (),
+    regions: Iterable[Region] = (),
     caption: str = "",
 ) -> Html:
     """A small picture as an `<img>`: the image, a map on it, boxes, regions.
@@ -114,7 +112,7 @@ def picture(
             it is not a number. The image is dimmed below it, and more where it has no cells.
         opaque: whether the heat hides the image.
         boxes: (n, 4), corners to draw thinly.
-        outlines: of regions.
+        regions: to outline.
         caption: text below, also the alternative text.
     """
     longest = min(max(max(size) / min(size) / 2, 1.0), 2.0)
@@ -129,7 +127,7 @@ def picture(
     for x0, y0, x1, y1 in boxes * scale if boxes is not None else ():
         for offset, color in ((1, (0, 0, 0, 110)), (0, (255, 255, 255, 200))):
             draw.rectangle((x0 + offset, y0 + offset, max(x1, x0) + offset, max(y1, y0) + offset), outline=color)
-    _draw_outlines(draw, list(outlines), scale)
+    _draw_outlines(draw, list(regions), scale)
     shown = max(round(drawn[0] * SHOWN / DRAWN), 1)
     tag = f'<img src="{data_uri(canvas)}" width="{shown}" style="max-width:none" alt="{escape(caption)}">'
     return Html(f"{tag}<br>{html(caption)}" if caption else tag)
@@ -238,14 +236,14 @@ def _cell_of(edges: np.ndarray, pixels: int) -> np.ndarray:
     return np.where(cell < len(edges) - 1, cell, -1)
 
 
-def _draw_outlines(draw: ImageDraw.ImageDraw, outlines: Sequence[Outline], scale: float) -> None:
+def _draw_outlines(draw: ImageDraw.ImageDraw, regions: Sequence[Region], scale: float) -> None:
     """White lines with a dark rim: visible on any image and any colour of the map."""
     for color, extra in (("black", 4), ("white", 0)):
-        for lines, marked in outlines:
-            for points in lines:
+        for region in regions:
+            for points in region.outline():
                 scaled = [(x * scale, y * scale) for x, y in points]
                 if len(scaled) > 1:
                     draw.line(scaled, fill=color, width=4 + extra, joint="curve")
-                for x, y in scaled if marked else ():
+                for x, y in scaled if region.soft else ():
                     radius = 6 + extra / 2
                     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)

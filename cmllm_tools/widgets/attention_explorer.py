@@ -223,7 +223,7 @@ class AttentionExplorer(MapWidget):
             self._copy,
             cells=layout.cells,
             heat=grid / max(grid.max(), 1e-30),
-            outlines=[region.drawing for region in self.regions],
+            regions=self.regions,
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )
         shares = np.reshape(self.shown["inside"] or self.shown["on_image"], (1 + len(layers), 1 + len(heads)))[1:, 1:]

@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...display import Outline
 from ...errors import RegionError
 from ...shown import Fact, Shown
 from ...strict import number, pair_of_sides, several, shown
@@ -60,11 +59,6 @@ class Region(Shown, ABC):
     @abstractmethod
     def moved(self, right: float, down: float) -> "Region":
         """The same shape elsewhere; of a mask, whole pixels, and what leaves the image is lost."""
-
-    @property
-    def drawing(self) -> Outline:
-        """The outline, and whether its points are to be marked, as `display.picture` takes it."""
-        return self.outline(), self.soft
 
     def facts(self) -> list[Fact]:
         return [(field.name, repr(getattr(self, field.name))) for field in fields(self)]

@@ -15,9 +15,9 @@ from ...analysis.head_ranking import HeadRanking, interval_words
 from ...analysis.region_shares import HeadGrid
 from ...analysis.sinks import Sinks
 from ...analysis.sweep import Sweep
-from ...display import Html, Outline, bar, card, html, picture, table
+from ...display import Html, bar, card, html, picture, table
 from ...errors import DataError
-from ...inputs.regions import Box, short
+from ...inputs.regions import Box, Region, short
 from ...layout.visual_tokens import VisualTokenLayout, grid_boxes
 from ...models.prompt import queries_name
 from ...notation import layers_text, number_ranges
@@ -192,14 +192,14 @@ def sweep_pictures(sweep: Sweep, name: str, framed: Choice | None = None) -> lis
         frames = []
         if framed is not None and framed.queries == context:
             first, end = framed.layers
-            frames = [Box(end - 1, first, end, first + 1).drawing]
+            frames = [Box(end - 1, first, end, first + 1)]
         heat = (grid - low) / max(high - low, 1e-30)
         caption = f"{name}, {queries_name(context)}: {low:.3f} to {high:.3f}; first layer (down) x last layer"
-        shown.append(grid_picture(heat, caption, top=1.0, outlines=frames))
+        shown.append(grid_picture(heat, caption, top=1.0, regions=frames))
     return shown
 
 
-def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:
+def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, regions: Iterable[Region] = ()) -> Html:
     """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
     rows, columns = values.shape
     return picture(
@@ -207,7 +207,7 @@ def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, 
         cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
         heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
         opaque=True,
-        outlines=outlines,
+        regions=regions,
         caption=caption,
     )
 

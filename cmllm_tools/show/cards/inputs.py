@@ -20,4 +20,4 @@ def mask_card(mask: Mask) -> Html:
 
 
 def _card(region: Region, canvas: tuple[int, int]) -> Html:
-    return card(type(region).__name__, region.facts(), picture(canvas, outlines=[region.drawing]))
+    return card(type(region).__name__, region.facts(), picture(canvas, regions=[region]))

@@ -39,8 +39,7 @@ def trace_card(trace: Trace) -> Html:
 @view(Outcome)
 def outcome_card(outcome: Outcome) -> Html:
     """The image that was sent, with the regions."""
-    marks = [region.drawing for region in outcome.regions]
-    shown = picture(outcome.sent.size, outcome.sent.image, outlines=marks, caption="sent")
+    shown = picture(outcome.sent.size, outcome.sent.image, regions=outcome.regions, caption="sent")
     return card(type(outcome).__name__, outcome.facts(), shown)
 
 
@@ -64,6 +63,5 @@ def _grid(trace: Trace, step: Step) -> np.ndarray:
 
 
 def _picture(trace: Trace, heat: np.ndarray | None, caption: str) -> Html:
-    outlines = [region.drawing for region in trace.regions]
     layout = trace.layout
-    return picture(layout.image_size, trace.image, cells=layout.cells, heat=heat, outlines=outlines, caption=caption)
+    return picture(layout.image_size, trace.image, cells=layout.cells, heat=heat, regions=trace.regions, caption=caption)

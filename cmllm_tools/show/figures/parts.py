@@ -118,10 +118,7 @@ def still(
     signed: bool = False,
 ) -> Html:
     """A map (row, column) in 0..1, or -1..1 when signed, on its image as static HTML."""
-    outlines = [region.drawing for region in regions]
-    return picture(
-        layout.image_size, image, cells=layout.cells, heat=heat, signed=signed, outlines=outlines, caption=caption
-    )
+    return picture(layout.image_size, image, cells=layout.cells, heat=heat, signed=signed, regions=regions, caption=caption)
 
 
 def stills(title: str, pictures: Sequence[Html]) -> Html:
