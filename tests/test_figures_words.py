@@ -10,10 +10,11 @@ from PIL import Image
 from transformers.utils import logging
 
 import cmllm_tools as cm
-from cmllm_tools import display, figures
+from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Sweep
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.progress import progress_bar
+from cmllm_tools.show import picture as display
 from cmllm_tools.show.figures.lines import look
 from cmllm_tools.show.figures.parts import color_scale
 from cmllm_tools.show.figures.words import text_width, whole, wrapped, written

@@ -7,13 +7,13 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..display import Html
 from ..errors import SettingsError, TraceError
 from ..files import write_text
 from ..inputs.regions import short, where_text
 from ..referring.trace import Step, Trace
 from ..strict import kind_of, several, shown
 from . import figures
+from .picture import Html
 
 if TYPE_CHECKING:
     from jinja2 import Environment

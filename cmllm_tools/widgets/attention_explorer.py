@@ -10,7 +10,6 @@ import traitlets
 
 from ..attention.capture import Attention, capture_attention
 from ..attention.context_map import ContextMap, context_map
-from ..display import card, picture
 from ..errors import CaptureError
 from ..inputs.regions import Regions, as_regions, where_text
 from ..models.batch import answer_of, followed_by
@@ -20,6 +19,7 @@ from ..models.prompt import Prompt, Queries
 from ..referring.energy import Target
 from ..referring.trace_file import COPY_SIZE
 from ..show.cards.analysis import head_picture
+from ..show.picture import card, picture
 from ..shown import Fact, one_line
 from ..strict import flag, shown, whole_number_or_none
 from .checked import Checked

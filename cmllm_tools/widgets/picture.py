@@ -12,10 +12,10 @@ import anywidget
 import numpy as np
 from PIL import Image
 
-from ..display import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from ..files import write_text
 from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
+from ..show.picture import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from .modules import joined
 from .snapshot import Kept
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from ..display import Html
+from ..show.picture import Html
 from .closing import close_whole
 
 

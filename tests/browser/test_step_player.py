@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools import display
 from cmllm_tools.layout.visual_tokens import grid_boxes
+from cmllm_tools.show import picture as display
 from cmllm_tools.widgets import StepPlayer
 
 pytestmark = pytest.mark.slow

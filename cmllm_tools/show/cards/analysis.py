@@ -15,7 +15,6 @@ from ...analysis.head_ranking import HeadRanking, interval_words
 from ...analysis.region_shares import HeadGrid
 from ...analysis.sinks import Sinks
 from ...analysis.sweep import Sweep
-from ...display import Html, bar, card, html, picture, table
 from ...errors import DataError
 from ...inputs.regions import Box, Region, short
 from ...layout.visual_tokens import VisualTokenLayout, grid_boxes
@@ -23,6 +22,7 @@ from ...models.prompt import queries_name
 from ...notation import layers_text, number_ranges
 from ...shown import view
 from ...strict import kind_of
+from ..picture import Html, bar, card, html, picture, table
 
 # Heads, choices and maps that a card lists.
 HEADS, CHOICES, MAPS = 8, 8, 20

@@ -2,8 +2,8 @@
 
 from ...attention.capture import Attention
 from ...attention.context_map import ContextMap
-from ...display import Html, card, picture
 from ...shown import view
+from ..picture import Html, card, picture
 
 
 @view(Attention)

@@ -1,8 +1,8 @@
 """Cards of what the user gives: regions, without their image."""
 
-from ...display import Html, card, picture
 from ...inputs.regions import Mask, Region
 from ...shown import view
+from ..picture import Html, card, picture
 
 
 @view(Region)

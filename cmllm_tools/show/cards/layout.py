@@ -1,8 +1,8 @@
 """Cards of where visual tokens look."""
 
-from ...display import Html, card, picture
 from ...layout.visual_tokens import VisualTokenLayout
 from ...shown import view
+from ..picture import Html, card, picture
 
 
 @view(VisualTokenLayout)

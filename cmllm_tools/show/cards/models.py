@@ -1,8 +1,8 @@
 """Cards of prompts."""
 
-from ...display import Html, card, picture
 from ...models.prompt import Prompt
 from ...shown import view
+from ..picture import Html, card, picture
 
 
 @view(Prompt)

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...display import Html, bar, card, picture, table
 from ...inputs.regions import where_text
 from ...referring.outcome import Outcome
 from ...referring.trace import Step, Trace
 from ...shown import view
+from ..picture import Html, bar, card, picture, table
 
 # A longer run shows this many of its steps in a notebook.
 ROWS = 40

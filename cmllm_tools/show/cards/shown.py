@@ -1,7 +1,7 @@
 """The plain card: facts, for every type without a view of its own."""
 
-from ...display import Html, card
 from ...shown import Shown, view
+from ..picture import Html, card
 
 
 @view(Shown)

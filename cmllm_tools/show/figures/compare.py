@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ...display import card
 from ...errors import SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...referring.energy import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
+from ..picture import card
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (

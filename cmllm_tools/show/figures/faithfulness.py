@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...analysis.attribution.faithfulness import Curves
-from ...display import BAR_COLOR, LESS_COLOR
+from ..picture import BAR_COLOR, LESS_COLOR
 from .lines import framed
 from .parts import STYLE, graph_objects, must_be, new_figure, value_tables
 from .words import head, whole, written

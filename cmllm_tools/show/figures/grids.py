@@ -10,10 +10,10 @@ import numpy as np
 from ...analysis.head_ranking import HeadRanking
 from ...analysis.region_shares import HeadGrid, region_share
 from ...attention.capture import Attention
-from ...display import card
 from ...inputs.regions import Regions
 from ...strict import one_of
 from ..cards.analysis import grid_picture
+from ..picture import card
 from .panels import BAR
 from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, place_scale, scale_bar
 from .words import head, written

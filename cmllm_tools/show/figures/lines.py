@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...display import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
+from ..picture import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
 from .parts import LEFT, RIGHT
 from .words import TEXT, height_of, text_width, written
 

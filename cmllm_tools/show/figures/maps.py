@@ -14,12 +14,12 @@ from PIL import Image
 from ...analysis.attribution.faithfulness import as_map
 from ...analysis.sinks import Sinks
 from ...attention.context_map import ContextMap
-from ...display import BLUE, GREEN, ORANGE, VERMILION, card, picture
 from ...errors import ImageError, SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Box, Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...strict import one_of
+from ..picture import BLUE, GREEN, ORANGE, VERMILION, card, picture
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ...display import (
+from ...errors import SettingsError
+from ...inputs.regions import Region
+from ...layout.visual_tokens import VisualTokenLayout
+from ..picture import (
     BAR_COLOR,
     COLUMNS,
     GREY,
@@ -23,9 +26,6 @@ from ...display import (
     small,
     table,
 )
-from ...errors import SettingsError
-from ...inputs.regions import Region
-from ...layout.visual_tokens import VisualTokenLayout
 from .words import TITLE_SIZE
 
 if TYPE_CHECKING:

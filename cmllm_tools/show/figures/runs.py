@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ...display import BLUE, GREY, VERMILION, card
 from ...errors import SettingsError
 from ...inputs.regions import where_text
 from ...referring.trace import Step, Trace
 from ...strict import one_of
 from ..cards.referring import steps_table
+from ..picture import BLUE, GREY, VERMILION, card
 from .lines import framed
 from .maps import Scale
 from .panels import BAR, WIDE, arrange, aspect_of, panelled, picture_height

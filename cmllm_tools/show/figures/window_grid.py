@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...analysis.sweep import Recommendation, Sweep
-from ...display import VERMILION, Html, html, table
 from ...models.prompt import queries_name
 from ...notation import window_text
 from ..cards.analysis import sweep_pictures
+from ..picture import VERMILION, Html, html, table
 from .panels import arrange, columns_of, panelled
 from .parts import STYLE, color_scale, graph_objects, must_be, scale_bar, stills
 from .words import head, written

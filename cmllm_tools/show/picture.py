@@ -13,8 +13,8 @@ from io import BytesIO
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .inputs.regions import Region
-from .shown import Fact
+from ..inputs.regions import Region
+from ..shown import Fact
 
 # Viridis, from little to much: perceptually uniform, and told apart with any colour vision. Without its darkest third,
 # which over a photograph is a shade and no colour.

@@ -8,8 +8,8 @@ from PIL import Image
 from tests_support import noise
 
 import cmllm_tools as cm
-from cmllm_tools import display
 from cmllm_tools.referring.trace import Step
+from cmllm_tools.show import picture as display
 from cmllm_tools.show.cards.referring import ROWS, steps_table
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'too'"
