@@ -1,36 +1,17 @@
-"""Static HTML of results for notebooks: plain functions that take plain data and return escaped strings.
-
-Only tables and `<img>` with their data inside are needed to read the result: GitHub strips scripts and style sheets from
-notebooks, and one reopened without a kernel has nothing to ask. Each class's `_repr_html_` is a few lines over these.
-"""
+"""Small pictures for static HTML, drawn here: an image, a map on it, visual tokens and regions outlined."""
 
 import base64
 from collections.abc import Iterable, Sequence
-from functools import cache
-from html import escape
 from io import BytesIO
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image, ImageDraw
 
 from ..inputs.regions import Region
-from ..shown import Fact
+from ..layout.visual_tokens import VisualTokenLayout, grid_boxes
+from .palette import BLANK, DIM, LESS, LINE, MORE, OPACITY, RIM, SHADE, ramp, rgb
 
-# Viridis, from little to much: perceptually uniform, and told apart with any colour vision. Without its darkest third,
-# which over a photograph is a shade and no colour.
-VIRIDIS = ("31688e", "26828e", "1f9e89", "35b779", "6ece58", "b5de2b", "fde725")
-# How strongly a map is drawn. The opacity rises steeply, so that a tenth of the maximum is seen already.
-OPACITY, RISE = 0.8, 0.4
-# The photograph below a map of full strength loses its colour, so that green shows on green, and this much of its
-# brightness; where the model does not look, this much of what is left. Widgets have the same from `picture_data`.
-DIM, SHADE = 0.2, 0.6
-# Okabe and Ito's blue, vermilion, green, purple and orange, told apart with any colour vision, and a grey for their black,
-# which is not seen on black.
-BLUE, VERMILION, GREEN, PURPLE, ORANGE, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#808080"
-BAR_COLOR = (0xD5, 0x5E, 0x00)
-# For less than nothing.
-LESS_COLOR = (0x00, 0x72, 0xB2)
-BAR_WIDTH = 80
 # Longest side of a picture, in pixels: as shown, and as drawn, so that lines stay sharp on dense screens. One of extreme
 # shape is up to twice as long, or it would be a strip.
 SHOWN, DRAWN = 220, 440
@@ -38,56 +19,8 @@ SHOWN, DRAWN = 220, 440
 COPY_PIXELS, COPY_SIDE = 512 * 512, 1024
 # A picture that is larger than this as PNG (a photograph) is stored as JPEG.
 PNG_BYTES = 24_000
-# Pictures in a row: more are wider than a notebook's output in a window of 700 px.
-COLUMNS = 2
-# Longer values are folded.
-FOLD = 240
-
-
-class Html(str):
-    """Text that is HTML already. Any other string is escaped before it enters a page."""
-
-    __slots__ = ()
-
-    def __html__(self) -> str:
-        """As templates know it."""
-        return self
-
-
-def html(text: object) -> Html:
-    """Escape, unless it is HTML already."""
-    return text if isinstance(text, Html) else Html(escape(str(text)))
-
-
-def card(title: str, facts: Iterable[Fact], *pictures: Html, below: Html | None = None) -> Html:
-    """A result: its title, pictures side by side, COLUMNS in a row, and a table of facts beside the first."""
-    listed = "".join(_fact_row(label, value) for label, value in facts)
-    rows = [list(pictures[at : at + COLUMNS]) for at in range(0, len(pictures), COLUMNS)] or [[]]
-    if listed:
-        rows[0].append(Html(f"<table>{listed}</table>"))
-    body = "".join(f"<tr>{''.join(f'<td {_TOP}>{cell}</td>' for cell in row)}</tr>" for row in rows if row)
-    beside = f"<table>{body}</table>" if body else ""
-    return Html(f"<div><b>{html(title)}</b>{beside}{below or ''}</div>")
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> Html:
-    """A table with a row of headings; the last column is text, the others are numbers, or bars."""
-
-    def row(cells: Sequence[object], tag: str) -> str:
-        sides = [_LEFT if isinstance(cell, Html) else _RIGHT for cell in cells[:-1]] + [_LEFT]
-        return "".join(f"<{tag} {side}>{html(cell)}</{tag}>" for cell, side in zip(cells, sides, strict=True))
-
-    body = "".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
-    return Html(f"<table><thead><tr>{row(head, 'th')}</tr></thead><tbody>{body}</tbody></table>")
-
-
-def bar(share: float) -> Html:
-    """A bar as long as `share` (0..1) of BAR_WIDTH.
-
-    An image, as it must be seen where styles are stripped; of its own size, as notebooks override the height asked for.
-    """
-    width = round(BAR_WIDTH * min(max(share, 0.0), 1.0))
-    return Html(f'<img src="{_bar(width)}" alt="">' if width else "")
+# Of the thin lines around visual tokens, 0..255.
+_LINE_OPACITY, _RIM_OPACITY = 200, 110
 
 
 def picture(
@@ -101,7 +34,7 @@ def picture(
     boxes: np.ndarray | None = None,
     regions: Iterable[Region] = (),
     caption: str = "",
-) -> Html:
+) -> Markup:
     """A small picture as an `<img>`: the image, a map on it, boxes, regions.
 
     Args:
@@ -124,13 +57,59 @@ def picture(
         layer = _heat(heat, cells * scale, drawn, signed, opaque)
         canvas = Image.alpha_composite(below.convert("RGBA"), layer).convert("RGB")
     draw = ImageDraw.Draw(canvas, "RGBA")
+    thin_rim, thin_line = (*rgb(RIM), _RIM_OPACITY), (*rgb(LINE), _LINE_OPACITY)
     for x0, y0, x1, y1 in boxes * scale if boxes is not None else ():
-        for offset, color in ((1, (0, 0, 0, 110)), (0, (255, 255, 255, 200))):
+        for offset, color in ((1, thin_rim), (0, thin_line)):
             draw.rectangle((x0 + offset, y0 + offset, max(x1, x0) + offset, max(y1, y0) + offset), outline=color)
     _draw_outlines(draw, list(regions), scale)
     shown = max(round(drawn[0] * SHOWN / DRAWN), 1)
-    tag = f'<img src="{data_uri(canvas)}" width="{shown}" style="max-width:none" alt="{escape(caption)}">'
-    return Html(f"{tag}<br>{html(caption)}" if caption else tag)
+    tag = Markup('<img src="{}" width="{}" style="max-width:none" alt="{}">').format(data_uri(canvas), shown, caption)
+    return tag + Markup("<br>") + caption if caption else tag
+
+
+def map_picture(
+    values: np.ndarray,
+    layout: VisualTokenLayout,
+    image: Image.Image | np.ndarray | None = None,
+    *,
+    top: float | None = None,
+    signed: bool = False,
+    boxes: np.ndarray | None = None,
+    regions: Iterable[Region] = (),
+    caption: str = "",
+) -> Markup:
+    """A picture of a map on its image.
+
+    Args:
+        values: (row, column), as `VisualTokenLayout.raster` gives them.
+        layout: where each visual token looks.
+        top: the value of the last color; the map's highest when None.
+        image, signed, boxes, regions, caption: as in `picture`.
+    """
+    heat = values / max(values.max() if top is None else top, 1e-30)
+    return picture(
+        layout.image_size,
+        image,
+        cells=layout.cells,
+        heat=heat,
+        signed=signed,
+        boxes=boxes,
+        regions=regions,
+        caption=caption,
+    )
+
+
+def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, regions: Iterable[Region] = ()) -> Markup:
+    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
+    rows, columns = values.shape
+    return picture(
+        (columns, rows),
+        cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
+        heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
+        opaque=True,
+        regions=regions,
+        caption=caption,
+    )
 
 
 def data_uri(image: Image.Image) -> str:
@@ -168,38 +147,9 @@ def dimmed(image: Image.Image, low: np.ndarray, high: np.ndarray) -> Image.Image
     return Image.fromarray(dark.astype(np.uint8))
 
 
-@cache
-def palette() -> np.ndarray:
-    """(256, 4) uint8 RGBA, from little to much. It starts transparent, so that the image shows where attention is low."""
-    anchors = np.array([[int(color[at : at + 2], 16) for at in (0, 2, 4)] for color in VIRIDIS])
-    at = np.linspace(0, 1, 256)
-    channels = [np.interp(at, np.linspace(0, 1, len(anchors)), channel) for channel in anchors.T]
-    return np.round(np.stack([*channels, 255 * OPACITY * at**RISE], 1)).astype(np.uint8)
-
-
-_TOP = 'valign="top" align="left" style="vertical-align:top;text-align:left"'
-# Beside pictures there may be little room, also for a long name.
-_VALUE = 'align="left" style="text-align:left;overflow-wrap:anywhere"'
-_LEFT, _RIGHT = ('align="left" style="text-align:left"', 'align="right" style="text-align:right"')
-
-
-def _fact_row(label: str, value: str) -> str:
-    text = html(value)
-    if len(value) > FOLD:
-        text = Html(f"<details><summary>{html(value[: FOLD // 2])} ...</summary>{text}</details>")
-    if not label:
-        return f'<tr><td colspan="2" {_LEFT}>{text}</td></tr>'
-    return f"<tr><th {_LEFT}>{html(label)}</th><td {_VALUE}>{text}</td></tr>"
-
-
-@cache
-def _bar(width: int) -> str:
-    return data_uri(Image.new("RGB", (width, 9), BAR_COLOR))
-
-
 def _background(image: Image.Image | np.ndarray | None, size: tuple[int, int]) -> Image.Image:
     if image is None:
-        return Image.new("RGB", size, (225, 225, 225))
+        return Image.new("RGB", size, BLANK)
     picture = Image.fromarray(image) if isinstance(image, np.ndarray) else image
     # The draft of a large photograph is enough, and reducing first keeps the resize quick.
     return picture.convert("RGB").resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
@@ -209,12 +159,12 @@ def _colors(heat: np.ndarray, signed: bool, opaque: bool) -> np.ndarray:
     """(row, column, 4) uint8 RGBA."""
     known, heat = np.isfinite(heat), np.nan_to_num(heat)
     if not signed:
-        colors = palette()[np.round(255 * np.clip(heat, 0, 1)).astype(int)]
+        colors = ramp()[np.round(255 * np.clip(heat, 0, 1)).astype(int)]
         if opaque:
             colors[..., 3] = np.where(known, 255, 0)
         result: np.ndarray = colors
         return result
-    color = np.where(heat[..., None] < 0, LESS_COLOR, BAR_COLOR)
+    color = np.where(heat[..., None] < 0, rgb(LESS), rgb(MORE))
     return np.dstack([color, np.round(255 * OPACITY * np.clip(abs(heat), 0, 1))]).astype(np.uint8)
 
 
@@ -237,8 +187,8 @@ def _cell_of(edges: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _draw_outlines(draw: ImageDraw.ImageDraw, regions: Sequence[Region], scale: float) -> None:
-    """White lines with a dark rim: visible on any image and any colour of the map."""
-    for color, extra in (("black", 4), ("white", 0)):
+    """Lines with a rim: visible on any image and any colour of the map."""
+    for color, extra in ((RIM, 4), (LINE, 0)):
         for region in regions:
             for points in region.outline():
                 scaled = [(x * scale, y * scale) for x, y in points]

@@ -19,7 +19,8 @@ from ..models.prompt import Prompt, Queries
 from ..referring.energy import Target
 from ..referring.trace_file import COPY_SIZE
 from ..show.cards.analysis import head_picture
-from ..show.picture import card, picture
+from ..show.html import card
+from ..show.picture import map_picture
 from ..shown import Fact, one_line
 from ..strict import flag, shown, whole_number_or_none
 from .checked import Checked
@@ -218,11 +219,10 @@ class AttentionExplorer(MapWidget):
     def _static(self) -> str:
         grid = self.map.grid / max(self.map.values.sum().item(), 1e-30)
         layout, layers, heads = self.prompt.layout, self.attention.layers, self.attention.heads
-        on_image = picture(
-            layout.image_size,
+        on_image = map_picture(
+            grid,
+            layout,
             self._copy,
-            cells=layout.cells,
-            heat=grid / max(grid.max(), 1e-30),
             regions=self.regions,
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )

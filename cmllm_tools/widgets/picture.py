@@ -15,7 +15,8 @@ from PIL import Image
 from ..files import write_text
 from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
-from ..show.picture import DIM, OPACITY, RISE, SHADE, data_uri, palette
+from ..show.palette import DIM, OPACITY, RISE, SHADE, ramp
+from ..show.picture import data_uri
 from .modules import joined
 from .snapshot import Kept
 
@@ -119,7 +120,7 @@ def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterabl
             {"marked": region.soft, "lines": [[_rounded(point) for point in line] for line in region.outline()]}
             for region in regions
         ],
-        "palette": base64_of(palette()),
+        "palette": base64_of(ramp()),
         "opacity": OPACITY,
         "rise": RISE,
         "dim": DIM,

@@ -7,7 +7,7 @@ import ipywidgets as ipw
 from ..errors import TraceError
 from ..referring.outcome import Outcome
 from ..referring.trace import Trace
-from ..show.picture import card
+from ..show.html import card
 from .closing import replace_children
 from .step_player import StepPlayer
 

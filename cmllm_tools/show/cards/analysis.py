@@ -1,9 +1,10 @@
 """Cards of what analysis finds: grids of layers and heads, attributions, sweeps."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import chain
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
 from ...analysis.attribution.agreement import Agreement
@@ -16,20 +17,21 @@ from ...analysis.region_shares import HeadGrid
 from ...analysis.sinks import Sinks
 from ...analysis.sweep import Sweep
 from ...errors import DataError
-from ...inputs.regions import Box, Region, short
-from ...layout.visual_tokens import VisualTokenLayout, grid_boxes
+from ...inputs.regions import Box, short
+from ...layout.visual_tokens import VisualTokenLayout
 from ...models.prompt import queries_name
 from ...notation import layers_text, number_ranges
 from ...shown import view
 from ...strict import kind_of
-from ..picture import Html, bar, card, html, picture, table
+from ..html import bar, card, table, text
+from ..picture import grid_picture, map_picture
 
 # Heads, choices and maps that a card lists.
 HEADS, CHOICES, MAPS = 8, 8, 20
 
 
 @view(HeadGrid)
-def head_grid_card(grid: HeadGrid) -> Html:
+def head_grid_card(grid: HeadGrid) -> Markup:
     """All heads as a picture, the best in a table."""
     ranked = np.dstack(np.unravel_index(np.argsort(-grid.values, axis=None), grid.values.shape))[0][:HEADS]
     rows = [
@@ -43,13 +45,13 @@ def head_grid_card(grid: HeadGrid) -> Html:
         ]
         for layer, head in ranked
     ]
-    listed = table(["layer", "head", "share", Html(short(grid.where)), "over chance", "above other places"], rows)
+    listed = table(["layer", "head", "share", text(short(grid.where)), "over chance", "above other places"], rows)
     shown = head_picture(grid.values, grid.layers, grid.heads, grid.where)
     return card(type(grid).__name__, grid.facts(), shown, below=listed)
 
 
 @view(HeadRanking)
-def head_ranking_card(ranking: HeadRanking) -> Html:
+def head_ranking_card(ranking: HeadRanking) -> Markup:
     """All heads as a picture, the best in a table."""
     rows = [
         [
@@ -63,13 +65,13 @@ def head_ranking_card(ranking: HeadRanking) -> Html:
         ]
         for row in ranking.rows(ranking.order[:HEADS])
     ]
-    head = ["layer", "head", "pointing", Html("at the object"), "95 % interval", "share over chance", "95 % interval"]
+    head = ["layer", "head", "pointing", text("at the object"), "95 % interval", "share over chance", "95 % interval"]
     shown = head_picture(ranking.pointing, ranking.layers, ranking.heads, "at the object")
     return card(type(ranking).__name__, ranking.facts(), shown, below=table(head, rows))
 
 
 @view(GradientProfile)
-def gradient_card(profile: GradientProfile) -> Html:
+def gradient_card(profile: GradientProfile) -> Markup:
     """A row to each layer."""
     rows = [
         [
@@ -84,41 +86,34 @@ def gradient_card(profile: GradientProfile) -> Html:
             profile.layers, profile.energies, profile.norms, profile.together, profile.cosines, strict=True
         )
     ]
-    head = ["layer", "energy", "|gradient|", Html("of the largest"), "cosine with all", "least cosine"]
+    head = ["layer", "energy", "|gradient|", text("of the largest"), "cosine with all", "least cosine"]
     return card(type(profile).__name__, profile.facts(), below=table(head, rows))
 
 
 @view(Attribution)
-def attribution_card(found: Attribution) -> Html:
+def attribution_card(found: Attribution) -> Markup:
     """What speaks for the answer and what against it, on one scale."""
     top = max(float(np.abs(found.grid).max()), 1e-30)
     pictures = [
-        picture(
-            found.layout.image_size,
-            found.image,
-            cells=found.layout.cells,
-            heat=np.clip(sign * found.grid, 0, None) / top,
-            caption=caption,
-        )
+        map_picture(np.clip(sign * found.grid, 0, None), found.layout, found.image, top=top, caption=caption)
         for sign, caption in ((1, "speaks for it"), (-1, "speaks against it"))
     ]
     return card(f"{type(found).__name__} of {found.target}", found.facts()[1:], *pictures)
 
 
 @view(Curves)
-def curves_card(curves: Curves) -> Html:
+def curves_card(curves: Curves) -> Markup:
     """The areas in words."""
     return card(f"Insertion and deletion, {curves.target}", curves.facts()[1:])
 
 
 @view(Sinks)
-def sinks_card(sinks: Sinks) -> Html:
+def sinks_card(sinks: Sinks) -> Markup:
     """The sinks on the image, a row to each."""
-    shown = picture(
-        sinks.layout.image_size,
+    shown = map_picture(
+        sinks.grid,
+        sinks.layout,
         sinks.image,
-        cells=sinks.layout.cells,
-        heat=sinks.grid / max(float(sinks.grid.max()), 1e-30),
         boxes=sinks.layout.boxes[list(sinks.tokens)],
         caption="least attention over all questions, sinks outlined",
     )
@@ -128,7 +123,7 @@ def sinks_card(sinks: Sinks) -> Html:
 
 
 @view(Agreement)
-def agreement_card(found: Agreement) -> Html:
+def agreement_card(found: Agreement) -> Markup:
     """The attribution and the best map, the areas by layer, a row to each of the best maps."""
     layout, image, best = found.attribution.layout, found.attribution.image, found.best
     shown = [
@@ -136,25 +131,25 @@ def agreement_card(found: Agreement) -> Html:
         _positive(layout, image, best.values, best.name),
     ]
     largest = max(found.attribution_curves.area, best.curves.area, 1e-30)
-    own = [html("the attribution itself"), "", *_measured(found.attribution_curves, largest)]
-    rows = [[html(each.name), f"{each.correlation:.2f}", *_measured(each.curves, largest)] for each in found.maps[:MAPS]]
-    head = [html("map"), "rank correlation", "insertion", "deletion", "sd above random", "area between", ""]
-    below = Html(_by_layer(found, largest) + table(head, [own, *rows]))
+    own = [text("the attribution itself"), "", *_measured(found.attribution_curves, largest)]
+    rows = [[text(each.name), f"{each.correlation:.2f}", *_measured(each.curves, largest)] for each in found.maps[:MAPS]]
+    head = [text("map"), "rank correlation", "insertion", "deletion", "sd above random", "area between", ""]
+    below = _by_layer(found, largest) + table(head, [own, *rows])
     return card(type(found).__name__, found.facts(), *shown, below=below)
 
 
-def _by_layer(found: Agreement, largest: float) -> Html:
+def _by_layer(found: Agreement, largest: float) -> Markup:
     """The areas of single layers' maps, a row to each layer and a column to each context token; empty without any."""
     areas = {(each.layers, each.queries): each.curves.area for each in found.maps if len(each.layers) == 1}
     if not areas:
-        return Html()
+        return Markup()
     queries = list(dict.fromkeys(choice for _, choice in areas))
     rows: list[list[object]] = []
     for layer in sorted({layer for layer, _ in areas}):
         each = [areas.get((layer, choice)) for choice in queries]
         cells = [("-", "") if area is None else (f"{area:.2f}", bar(area / largest)) for area in each]
-        rows.append([html(f"layer {layer[0]}"), *chain.from_iterable(cells), ""])
-    head = [html("area between"), *chain.from_iterable((queries_name(choice), "") for choice in queries), ""]
+        rows.append([text(f"layer {layer[0]}"), *chain.from_iterable(cells), ""])
+    head = [text("area between"), *chain.from_iterable((queries_name(choice), "") for choice in queries), ""]
     return table(head, rows)
 
 
@@ -163,23 +158,22 @@ def _measured(found: Curves, largest: float) -> list[str]:
     return [*(f"{value:.2f}" for value in shown), bar(found.area / largest)]
 
 
-def _positive(layout: VisualTokenLayout, image: Image.Image | None, values: np.ndarray, caption: str) -> Html:
+def _positive(layout: VisualTokenLayout, image: Image.Image | None, values: np.ndarray, caption: str) -> Markup:
     """A map on its image; what is below 0 is clear."""
-    heat = np.clip(layout.raster(values), 0, None) / max(float(layout.raster(values).max()), 1e-30)
-    return picture(layout.image_size, image, cells=layout.cells, heat=heat, caption=caption)
+    return map_picture(np.clip(layout.raster(values), 0, None), layout, image, caption=caption)
 
 
 @view(Sweep)
-def sweep_card(sweep: Sweep) -> Html:
+def sweep_card(sweep: Sweep) -> Markup:
     """The decisive figure's heat maps, a row to each of the best choices."""
     names = [name for name in FIGURES if np.isfinite(sweep.figure(name)).any()]
     best = sweep.rows(sweep.decisive)[:CHOICES]
-    rows = [[html(str(row["choice"])), *(f"{row[name]:.3f}" for name in names), ""] for row in best]
-    listed = table([html("best choices"), *names, ""], rows)
+    rows = [[text(str(row["choice"])), *(f"{row[name]:.3f}" for name in names), ""] for row in best]
+    listed = table([text("best choices"), *names, ""], rows)
     return card(type(sweep).__name__, sweep.facts(), *sweep_pictures(sweep, sweep.decisive), below=listed)
 
 
-def sweep_pictures(sweep: Sweep, name: str, framed: Choice | None = None) -> list[Html]:
+def sweep_pictures(sweep: Sweep, name: str, framed: Choice | None = None) -> list[Markup]:
     """A small heat map of a figure to each context token: first layer down, last across; a choice may be framed."""
     if framed is not None:
         kind_of(framed, Choice, "What is framed must be a Choice", DataError)
@@ -199,20 +193,7 @@ def sweep_pictures(sweep: Sweep, name: str, framed: Choice | None = None) -> lis
     return shown
 
 
-def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, regions: Iterable[Region] = ()) -> Html:
-    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
-    rows, columns = values.shape
-    return picture(
-        (columns, rows),
-        cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
-        heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
-        opaque=True,
-        regions=regions,
-        caption=caption,
-    )
-
-
-def head_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Html:
+def head_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Markup:
     """A picture of (layer, head) fractions: layers from the top, heads from the left."""
     across = f"{layers_text(layers)} down, heads {number_ranges(heads)} across"
     return grid_picture(values, f"{across}: 0 to {values.max():.1%} {what}")

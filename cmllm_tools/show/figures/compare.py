@@ -14,7 +14,8 @@ from ...inputs.regions import Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...referring.energy import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
-from ..picture import card
+from ..html import card
+from ..picture import map_picture
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (
@@ -26,7 +27,6 @@ from .parts import (
     heat,
     must_be,
     new_figure,
-    still,
     stills,
     value_tables,
 )
@@ -155,7 +155,7 @@ def token_weights(
     cells = VisualTokenLayout(layout.image_size, layout.cells.reshape(-1, 4), layout.grid, layout.rule)
     grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in panels.values()]
     pictures = [
-        still(grid, layout, image, as_regions(regions), title)
+        map_picture(grid, layout, image, top=1.0, regions=as_regions(regions), caption=title)
         for grid, (title, regions) in zip(grids, panels.items(), strict=True)
     ]
     figure = panelled(len(grids), aspect_of(layout), stills("Weight of each visual token, 0 to 1", pictures))

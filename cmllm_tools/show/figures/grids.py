@@ -12,8 +12,8 @@ from ...analysis.region_shares import HeadGrid, region_share
 from ...attention.capture import Attention
 from ...inputs.regions import Regions
 from ...strict import one_of
-from ..cards.analysis import grid_picture
-from ..picture import card
+from ..html import card
+from ..picture import grid_picture
 from .panels import BAR
 from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, place_scale, scale_bar
 from .words import head, written

@@ -19,7 +19,9 @@ from ...inputs.images import read_image
 from ...inputs.regions import Box, Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...strict import one_of
-from ..picture import BLUE, GREEN, ORANGE, VERMILION, card, picture
+from ..html import card
+from ..palette import BLUE, CLEAR, GREEN, ORANGE, VERMILION
+from ..picture import map_picture, picture
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,
@@ -29,7 +31,6 @@ from .parts import (
     heat,
     must_be,
     percent_grid,
-    still,
     stills,
 )
 from .words import head, height_of, whole, written
@@ -60,7 +61,9 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     percent = percent_grid(_values(cmap, cmap.layout), cmap.layout)
     outlined = as_regions(regions) if regions is not None else ()
     title, top = f"Attention of {' '.join(cmap.words)!r}", max(float(percent.max()), 1e-30)
-    shown = still(percent / top, cmap.layout, image, outlined, f"0 to {top:.1f} % of the attention on the image")
+    shown = map_picture(
+        percent, cmap.layout, image, top=top, regions=outlined, caption=f"0 to {top:.1f} % of the attention on the image"
+    )
     figure = panelled(1, 1.0, stills(title, [shown]))
     add_image(figure, image, cmap.layout)
     figure.add_trace(heat(percent, cmap.layout, top))
@@ -106,7 +109,15 @@ def maps_on_image(
     outlined = as_regions(regions) if regions is not None else ()
     span = f"{-tops[0] if signed else 0:.1f} to {tops[0]:.1f} %" if scale == "common" else "each on its own scale, %"
     pictures = [
-        still(percent / top, layout, image, outlined, ", ".join([title, *own[at : at + 1]]), signed)
+        map_picture(
+            percent,
+            layout,
+            image,
+            top=top,
+            signed=signed,
+            regions=outlined,
+            caption=", ".join([title, *own[at : at + 1]]),
+        )
         for at, (percent, top, title) in enumerate(zip(percents, tops, titles, strict=True))
     ]
     figure = panelled(len(maps), aspect_of(layout), stills(f"{span} of the {what} on the image", pictures))
@@ -195,7 +206,7 @@ def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
 
 
 # Below all else, one name to a line.
-LEGEND = {"x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "yref": "container", "bgcolor": "rgba(0, 0, 0, 0)"}
+LEGEND = {"x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "yref": "container", "bgcolor": CLEAR}
 
 
 def _titled(maps: Sequence[tuple[str, ContextMap | torch.Tensor | np.ndarray]]) -> Sequence[tuple[str, object]]:

@@ -10,7 +10,8 @@ from ...analysis.sweep import Recommendation, Sweep
 from ...models.prompt import queries_name
 from ...notation import window_text
 from ..cards.analysis import sweep_pictures
-from ..picture import VERMILION, Html, html, table
+from ..html import table, text
+from ..palette import VERMILION
 from .panels import arrange, columns_of, panelled
 from .parts import STYLE, color_scale, graph_objects, must_be, scale_bar, stills
 from .words import head, written
@@ -57,9 +58,9 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
     low, high = _span(known, figure in _SHARES)
     titles = [f"context token: {queries_name(context)}" for context in contexts]
     title = _TITLES.get(figure, figure)
-    rows = [[html(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
+    rows = [[text(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
     pictures = sweep_pictures(sweep, figure, recommended.choice if recommended else None)
-    static = Html(stills(title, pictures) + table([Html("choice"), figure, ""], rows))
+    static = stills(title, pictures) + table([text("choice"), figure, ""], rows)
     shown = panelled(len(contexts), 1.0, static)
     # Numbers of layers on the axes, where a window cannot end before it begins: such cells stay empty.
     hover = [[window_text((a, b + 1)) if b >= a else "" for b in range(len(grids[0]))] for a in range(len(grids[0]))]
