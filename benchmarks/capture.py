@@ -26,7 +26,7 @@ from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig, LlavaForCon
 import cmllm_tools as cm
 from cmllm_tools.attention.memory import peak_bytes
 from cmllm_tools.models.undisturbed import undisturbed
-from cmllm_tools.referring.energy import Target
+from cmllm_tools.referring.target import Target
 from training.embedded.architecture import build_processor
 from training.embedded.language import BOS, EOS, IMAGE, PAD, vocabulary
 

@@ -22,9 +22,9 @@ import torch
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import region_share
+from cmllm_tools.analysis import head_shares
 from cmllm_tools.layout.visual_tokens import DYNAMIC, fixed_grid, grid_boxes
-from cmllm_tools.referring.energy import Target
+from cmllm_tools.referring.target import Target
 from cmllm_tools.widgets import RegionPicker
 
 
@@ -74,7 +74,7 @@ def measure(megapixels: float, repeats: int = 3) -> tuple[dict[str, float], dict
                 "inside": partial(layout.inside, region),
                 "distance": partial(layout.distance, region),
                 "target": partial(Target.of, layout, region),
-                "region_share": partial(region_share, attention, region),
+                "head_shares": partial(head_shares, attention, region),
                 "picker": partial(_picked, picker, region),
             }
             details[name][kind] = {what: _cost(work, repeats) for what, work in works.items()}

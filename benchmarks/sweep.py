@@ -67,7 +67,9 @@ def measure(compare: int, count: int, method: LatentMethod | None = None) -> dic
     for example in examples[:compare]:
         started = time.perf_counter()
         # How many copies fit is found once for a sweep, and is no part of an example.
-        swept = together(sweep_windows(mllm, [example], contexts=CONTEXTS, method=method, most=COPIES, progress=False))
+        swept = together(
+            sweep_windows(mllm, [example], contexts=CONTEXTS, method=method, max_copies=COPIES, progress=False)
+        )
         between = time.perf_counter()
         alone = one_by_one(mllm, example, choices, method)
         ratios.append((time.perf_counter() - between) / (between - started))

@@ -10,12 +10,13 @@ from .version import VERSION
 
 if TYPE_CHECKING:
     from . import analysis as analysis
+    from . import bench as bench
     from . import methods as methods
     from . import widgets as widgets
     from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
     from .attention.context_map import ContextMap, context_map
-    from .attention.memory import MemoryEstimate, estimate
+    from .attention.memory import MemoryEstimate, estimate_memory
     from .attention.self_check import self_check
     from .bench.heldout import demo_scene
     from .errors import (
@@ -43,20 +44,23 @@ if TYPE_CHECKING:
     from .models.mllm import Mllm
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
+    from .models.scoring import AnswerScore
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
-    from .referring.energy import energy, hard_energy, region_share, soft_energy
+    from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
     from .referring.method import Method
     from .referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
     from .referring.outcome import Outcome
     from .referring.run import refer
     from .referring.steering import Steering, optimize
+    from .referring.target import energy, region_share
     from .referring.trace import Step, Trace
     from .show import figures as figures
 
 __version__ = VERSION
 
 __all__ = [
+    "AnswerScore",
     "Answers",
     "Attention",
     "AttentionBias",
@@ -103,8 +107,9 @@ __all__ = [
     "context_map",
     "demo_scene",
     "energy",
-    "estimate",
+    "estimate_memory",
     "figures",
+    "gaussian",
     "hard_energy",
     "load",
     "methods",
@@ -122,7 +127,8 @@ _MODULES = {
     "bench.heldout": "demo_scene",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
-    "referring.energy": "energy hard_energy region_share soft_energy",
+    "referring.energy": "gaussian hard_energy soft_energy",
+    "referring.target": "energy region_share",
     "errors": (
         "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
         "PromptError RegionError SettingsError TraceError UnsupportedModelError"
@@ -130,12 +136,13 @@ _MODULES = {
     "inputs.images": "read_image",
     "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
-    "attention.memory": "MemoryEstimate estimate",
+    "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
     "models.contrast": "Contrast",
     "models.mllm": "Mllm",
     "models.origin": "WeightsWarning",
     "models.prompt": "Prompt",
+    "models.scoring": "AnswerScore",
     "referring.steering": "Steering optimize",
     "attention.bias": "AttentionBias",
     "models.interventions": "Intervention",
@@ -149,7 +156,7 @@ _MODULES = {
     "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = {"analysis": "analysis", "figures": "show.figures", "methods": "methods", "widgets": "widgets"}
+_ROOMS = {"analysis": "analysis", "bench": "bench", "figures": "show.figures", "methods": "methods", "widgets": "widgets"}
 
 
 def __getattr__(name: str) -> Any:

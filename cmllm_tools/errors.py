@@ -55,8 +55,8 @@ class DataError(CmllmError, ValueError):
     """A data set or a result whose files are missing or malformed."""
 
 
-class OutputError(TraceError, DataError):
-    """A file that cannot be written; whoever expects the error of what was to be saved catches it too."""
+class OutputError(CmllmError, ValueError):
+    """A file that cannot be written, whatever was to be saved."""
 
 
 class OutputWarning(UserWarning):

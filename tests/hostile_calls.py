@@ -77,6 +77,8 @@ PLAIN = {
     "Checkpoint": (cm.Checkpoint, {"path": "run.safetensors", "every": 1}),
     "Answers": (cm.Answers, {"at": "each"}),
     "read_image": (cm.read_image, {"image": np.zeros((8, 8), np.uint8)}),
+    "gaussian": (cm.gaussian, {"distance": torch.ones(4), "sigma": 0.1}),
+    "analysis.bootstrap": (analysis.bootstrap, {"values": [0.0, 1.0, 1.0], "seed": 0}),
     "soft_energy": (cm.soft_energy, {"values": torch.ones(4), "distance": torch.ones(4), "sigma": 0.1}),
     "hard_energy": (cm.hard_energy, {"values": torch.ones(4), "inside": torch.ones(4)}),
     "Trace.load": (cm.Trace.load, {"path": None}),
@@ -139,9 +141,14 @@ def of_a_model(mllm, prompt, box, example):
         "Prompt.check": (prompt.check, {"mllm": mllm, "replayed": True}),
         "capture_attention": (cm.capture_attention, both | single | {"latent": latent}),
         "context_map": (cm.context_map, {"attention": attention, **single, "without": ()}),
+        "AnswerScore": (cm.AnswerScore, both | {"answer": "red"}),
+        "AnswerScore.tokens": (
+            cm.AnswerScore(mllm, prompt, "red").tokens,
+            {"latent": prompt.zero_latent().detach()[None], "finite": True},
+        ),
         "energy": (cm.energy, {"cmap": cmap, "regions": box, "sigma": 0.1, "rule": "area"}),
         "region_share": (cm.region_share, {"cmap": cmap, "regions": box, "sigma": 0.1, "rule": "area"}),
-        "estimate": (cm.estimate, both | {"layers": [0], "queries": "text"}),
+        "estimate_memory": (cm.estimate_memory, both | {"layers": [0], "queries": "text"}),
         "refer": (
             cm.refer,
             {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": box, "method": one}
@@ -170,8 +177,8 @@ def of_a_model(mllm, prompt, box, example):
         ),
         "analysis.sinks_in": (analysis.sinks_in, {"maps": [cmap, cmap], "factor": 5.0, "questions": None}),
         "analysis.rank_correlations": (analysis.rank_correlations, {"attention": attention, "values": values}),
-        "analysis.region_share": (
-            analysis.region_share,
+        "analysis.head_shares": (
+            analysis.head_shares,
             {"attention": attention, "region": box, "others": None, "sigma": 0.1, "rule": "area"},
         ),
         "analysis.rollout": (analysis.rollout, both | {"queries": "text", "residual": 0.5, "latent": None}),
@@ -204,14 +211,14 @@ def of_a_model(mllm, prompt, box, example):
             {"mllm": mllm, "image": example.image, "question": example.question, "region": box}
             | {"answer": "red circle", "alternatives": ("blue square",)},
         ),
-        "analysis.named": (analysis.named, {"example": wanted[0]}),
+        "analysis.answer_words": (analysis.answer_words, {"example": wanted[0]}),
         "analysis.rank_heads": (
             analysis.rank_heads,
             {"mllm": mllm, "examples": wanted, "queries": "last", "layers": [0], "sigma": 0.1, "seed": 0},
         ),
         "analysis.sweep_windows": (
             analysis.sweep_windows,
-            {"mllm": mllm, "examples": wanted, "windows": [(0, 1)], "contexts": ["last"], "method": one, "most": 1}
+            {"mllm": mllm, "examples": wanted, "windows": [(0, 1)], "contexts": ["last"], "method": one, "max_copies": 1}
             | {"path": None, "progress": False},
         ),
     }

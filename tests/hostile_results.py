@@ -37,7 +37,7 @@ def of_results(mllm, prompt, box, example):
     attention = cm.capture_attention(mllm, prompt)
     cmap = cm.context_map(attention)
     trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1), [cm.Answers("ends")])
-    grid = analysis.region_share(attention, box)
+    grid = analysis.head_shares(attention, box)
     curves = analysis.insertion_deletion(
         mllm, prompt, "red circle", np.arange(len(prompt.visual)), points=1, orders=2, progress=False
     )

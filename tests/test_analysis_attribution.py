@@ -10,8 +10,8 @@ from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import attribute
-from cmllm_tools.analysis import attribution as module
-from cmllm_tools.analysis.attribution.attribute import Settings, attributed
+from cmllm_tools.analysis.attribution import attribute as module
+from cmllm_tools.analysis.attribution.attribute import AttributionSettings, attributed
 from cmllm_tools.analysis.attribution.features import feature_numbers
 from cmllm_tools.analysis.attribution.token_mask import PresenceScore
 from cmllm_tools.bench.heldout import HELDOUT
@@ -64,14 +64,14 @@ def named_by_color(mllm, scenes):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_each_method_finds_a_linear_functions_weights(linear, method):
-    values, _, error = attributed(linear, LAYOUT, Settings(method, window=1, samples=400, progress=False))
+    values, _, error = attributed(linear, LAYOUT, AttributionSettings(method, window=1, samples=400, progress=False))
     torch.testing.assert_close(values, linear.weights, atol=2e-2 if method == "kernel_shap" else 1e-5, rtol=1e-4)
     assert (error is not None) == (method == "integrated_gradients")
 
 
 @pytest.mark.parametrize("method", ["feature_ablation", "kernel_shap"])
 def test_a_features_value_is_spread_over_its_tokens(linear, method):
-    values, numbers, _ = attributed(linear, LAYOUT, Settings(method, (2, 3), samples=400, progress=False))
+    values, numbers, _ = attributed(linear, LAYOUT, AttributionSettings(method, (2, 3), samples=400, progress=False))
     assert np.bincount(numbers).tolist() == [4] * 6
     for number in range(6):
         inside = torch.from_numpy(numbers == number)
@@ -176,7 +176,7 @@ def test_the_progress_bar_counts_every_copy(linear, method, monkeypatch):
     monkeypatch.setattr("tqdm.tqdm", Bar)
     for known in ("present", "absent"):
         getattr(linear, known)
-    attributed(linear, LAYOUT, Settings(method))
+    attributed(linear, LAYOUT, AttributionSettings(method))
     assert [bar.count for bar in bars] == [bar.total for bar in bars] != []
 
 

@@ -13,7 +13,7 @@ from test_analysis_attribution import Linear, asked
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import agreement, infidelity, insertion_deletion, rank_correlations, sensitivity
-from cmllm_tools.analysis import faithfulness as module
+from cmllm_tools.analysis.attribution import faithfulness as module
 from cmllm_tools.analysis.attribution.faithfulness import curves, infidelity_of, random_curves
 from cmllm_tools.models.scoring import AnswerScore
 

@@ -6,14 +6,14 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools import figures
-from cmllm_tools.analysis import Curves, HeadRanking, region_share
+from cmllm_tools.analysis import Curves, HeadRanking, head_shares
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.layout.visual_tokens import grid_boxes
 
 
 @pytest.fixture(scope="module")
 def grid(mllm, prompt, box):
-    return region_share(cm.capture_attention(mllm, prompt, layers=[1, 4], heads=[0, 2, 5], queries="last"), box)
+    return head_shares(cm.capture_attention(mllm, prompt, layers=[1, 4], heads=[0, 2, 5], queries="last"), box)
 
 
 @pytest.mark.parametrize("show", ["share", "over_chance", "rank"])
@@ -28,7 +28,7 @@ def test_head_grid_shows_one_figure_and_tells_all(grid, show):
 
 
 def test_head_grid_without_other_places(mllm, prompt, box):
-    alone = region_share(cm.capture_attention(mllm, prompt, layers=[1]), box, others=[])
+    alone = head_shares(cm.capture_attention(mllm, prompt, layers=[1]), box, others=[])
     assert "other places" not in figures.head_grid(alone).data[0].hovertemplate
     with pytest.raises(cm.RegionError, match="A rank needs other places"):
         figures.head_grid(alone, "rank")

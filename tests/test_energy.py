@@ -8,7 +8,8 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.layout.visual_tokens import fixed_grid
-from cmllm_tools.referring.energy import Target, gaussian
+from cmllm_tools.referring.energy import gaussian
+from cmllm_tools.referring.target import Target
 
 LAYOUT = fixed_grid((40, 40), (4, 4), (4, 4), (4, 4))
 

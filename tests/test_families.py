@@ -20,7 +20,7 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention.capture import capture, kernel_errors
-from cmllm_tools.layout.grid_rules import Seen, square_grid
+from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
 from cmllm_tools.layout.probe import probe
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
@@ -439,7 +439,7 @@ def test_layers_and_heads_are_measured(family):
     mllm, prompt = family
     region = box_of(prompt)
     attention = cm.capture_attention(mllm, prompt)
-    grid = cm.analysis.region_share(attention, region)
+    grid = cm.analysis.head_shares(attention, region)
     layer, head = attention.layers[-1], mllm.heads - 1
     one = cm.context_map(attention, heads=[(layer, head)])
     assert grid.values.shape == (len(mllm.attention_layers), mllm.heads)
@@ -526,7 +526,7 @@ def test_pan_and_scan_is_refused():
         mllm.prepare(picture((240, 80)), QUESTION, do_pan_and_scan=True)
     inputs = {"pixel_values": torch.zeros(4, 3, 32, 32)}
     with pytest.raises(cm.UnsupportedModelError, match="pan and scan"):
-        square_grid(Seen(mllm.model, mllm.processor, (240, 80), inputs, 16))
+        square_grid(LayoutInputs(mllm.model, mllm.processor, (240, 80), inputs, 16))
 
 
 def test_settings_that_a_row_does_not_cover_are_refused():

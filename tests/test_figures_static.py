@@ -16,7 +16,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools import figures
-from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend, region_share, sinks_in
+from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, head_shares, recommend, sinks_in
 
 HOSTILE = "<script>alert(1)</script>"
 CONTEXTS = ("text", "last", (HOSTILE,))
@@ -46,7 +46,7 @@ def drawn(mllm, prompt, box, trace, sweep):
     cmap = cm.ContextMap(cm.context_map(attention).values, prompt.layout, (HOSTILE,))
     hits = np.arange(48).reshape(6, 8)
     ranking = HeadRanking(HOSTILE, tuple(range(6)), tuple(range(8)), 50, hits, 0.05, hits / 9, np.stack([hits, hits]))
-    grid = region_share(attention, box)
+    grid = head_shares(attention, box)
     scores = np.linspace([0, 1, 8], [1, 5, 2], 21).T
     maps = [(HOSTILE, cmap), ("signed", torch.linspace(-1, 2, 64)), ("c", cmap), ("d", cmap)]
     regions = {
@@ -223,7 +223,7 @@ def test_curves_show_intervals_also_in_their_static_copy():
 
 def test_of_a_point_attention_is_counted_near_the_mark(mllm, prompt):
     """In words everywhere, as a point has no inside."""
-    grid = region_share(cm.capture_attention(mllm, prompt), cm.Point(20, 20))
+    grid = head_shares(cm.capture_attention(mllm, prompt), cm.Point(20, 20))
     assert "share near mark" in repr(grid)
     for text in (grid._repr_html_(), figures.head_grid(grid).to_json()):
         assert "near" in text

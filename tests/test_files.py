@@ -259,7 +259,8 @@ def test_a_killed_holder_blocks_nobody_and_a_living_one_not_for_ever(tmp_path, m
     assert left(tmp_path) == []
 
 
-def test_the_error_is_also_that_of_what_was_to_be_saved(tmp_path):
-    for kind in (cm.TraceError, cm.DataError, cm.CmllmError, ValueError):
-        with pytest.raises(kind, match="is a folder"):
+def test_the_error_says_the_cause_not_what_was_to_be_saved(tmp_path):
+    for kind in (cm.OutputError, cm.CmllmError, ValueError):
+        with pytest.raises(kind, match="is a folder") as raised:
             write_text(tmp_path, "x")
+    assert not isinstance(raised.value, cm.TraceError | cm.DataError)

@@ -8,7 +8,7 @@ from tests_support import probe_boxes
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.layout.grid_rules import Seen, clip_grid
+from cmllm_tools.layout.grid_rules import LayoutInputs, clip_grid
 from cmllm_tools.layout.visual_tokens import VisualTokenLayout, fixed_grid, grid_boxes
 
 SIZES = [(96, 96), (33, 32), (100, 64), (64, 100), (301, 40), (40, 303), (20, 20)]
@@ -23,7 +23,7 @@ def llava():
 def test_boxes_are_where_the_processor_looks(llava, size):
     """Independent of the layout's arithmetic: move a patch over the image and see which patches of the input change."""
     model, processor = llava
-    layout = clip_grid(Seen(model, processor, size, {}, 16)).layout(size)
+    layout = clip_grid(LayoutInputs(model, processor, size, {}, 16)).layout(size)
     found = probe_boxes(processor, size, grid=4)
     # The probe is exact to its own patch and to the reach of the resampling filter.
     step = max(1, round((size[0] * size[1]) ** 0.5 / 20))
@@ -136,7 +136,7 @@ def test_json_round_trip_and_repr():
 def test_grid_that_does_not_fit_is_refused(llava):
     model, processor = llava
     with pytest.raises(cm.UnsupportedModelError, match="must have 16 visual tokens; the prompt has 9"):
-        clip_grid(Seen(model, processor, (40, 40), {}, 9))
+        clip_grid(LayoutInputs(model, processor, (40, 40), {}, 9))
 
 
 @pytest.fixture

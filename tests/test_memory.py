@@ -33,7 +33,7 @@ def measured(mllm, prompt, layers, queries="text"):
 )
 def test_estimate_lies_within_a_quarter_of_what_a_step_takes(deep, layers, queries, checkpointing):
     mllm, prompt = deep
-    estimate = cm.estimate(mllm, prompt, layers, queries)
+    estimate = cm.estimate_memory(mllm, prompt, layers, queries)
     mllm.gradient_checkpointing = checkpointing
     try:
         found = measured(mllm, prompt, layers, queries)
@@ -79,7 +79,7 @@ def test_estimate_says_what_to_do():
 
 def test_estimate_refuses_layers_that_do_not_exist(deep):
     with pytest.raises(cm.CaptureError, match=r"must be among \[0, 1"):
-        cm.estimate(*deep, layers=[12])
+        cm.estimate_memory(*deep, layers=[12])
 
 
 def test_checkpointing_takes_less_and_gives_the_same_gradient(deep):

@@ -255,7 +255,7 @@ def test_callback_settings_are_checked(tmp_path):
         cm.Answers("never")
     with pytest.raises(cm.SettingsError, match="every must be a whole number of at least 1; got 0"):
         cm.Checkpoint(tmp_path / "a", every=0)
-    with pytest.raises(cm.TraceError, match="must exist"):
+    with pytest.raises(cm.OutputError, match="must exist"):
         cm.Checkpoint(tmp_path / "no" / "a")
 
 

@@ -34,7 +34,7 @@ USES = {
     "generate with a latent": lambda mllm, prompt: mllm.generate(prompt, prompt.zero_latent(), max_new_tokens=1),
     "optimize": lambda mllm, prompt: cm.optimize(mllm, prompt, REGION),
     "steering": lambda mllm, prompt: cm.Steering(mllm, prompt, REGION),
-    "estimate": lambda mllm, prompt: cm.estimate(mllm, prompt, [0]),
+    "estimate_memory": lambda mllm, prompt: cm.estimate_memory(mllm, prompt, [0]),
     "score": lambda mllm, prompt: AnswerScore(mllm, prompt, "red"),
     "relevancy": lambda mllm, prompt: relevancy(mllm, prompt, "red"),
 }

@@ -14,8 +14,8 @@ from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.cli import main
 from cmllm_tools.inputs.overlays import draw_overlay
-from cmllm_tools.referring.energy import Target
 from cmllm_tools.referring.registry import METHODS
+from cmllm_tools.referring.target import Target
 from cmllm_tools.widgets import Workbench
 
 CONTRAST = cm.ControlMLLMPlus(contrast=2, contrast_cut=0.01, steps=3)

@@ -129,7 +129,7 @@ def test_a_sigma_has_one_error_wherever_it_enters(tiny, sigma, message):
         lambda: cm.energy(cmap, REGION, sigma=sigma),
         lambda: cm.region_share(cmap, cm.Point(20, 20), sigma=sigma),
         lambda: cm.soft_energy(torch.rand(4), torch.rand(4), sigma),
-        lambda: cm.analysis.region_share(attention, REGION, sigma=sigma),
+        lambda: cm.analysis.head_shares(attention, REGION, sigma=sigma),
         lambda: cm.analysis.gradient_profile(mllm, prompt, REGION, sigma=sigma),
         lambda: cm.analysis.rank_heads(mllm, examples, sigma=sigma),
     ):
@@ -246,7 +246,7 @@ def test_what_is_no_method_choice_or_count_is_refused(tiny):
         lambda: cm.analysis.sweep_windows(mllm, examples, windows=[(0.5, 2)]),
         lambda: cm.analysis.sweep_windows(mllm, examples, windows=[()]),
         lambda: cm.analysis.sweep_windows(mllm, examples, contexts=5),
-        lambda: cm.analysis.sweep_windows(mllm, examples, most=1.5),
+        lambda: cm.analysis.sweep_windows(mllm, examples, max_copies=1.5),
         lambda: cm.analysis.Choice((), "last"),
         lambda: cm.EarlyStopping("x"),
         lambda: cm.Contrast("1"),

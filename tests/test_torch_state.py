@@ -87,7 +87,7 @@ def test_results_do_not_depend_on_the_callers_torch_state(tiny, use):
 
 def test_memory_is_estimated_in_inference_mode(tiny):
     with torch.inference_mode():
-        assert cm.estimate(*tiny, [0]).step > 0
+        assert cm.estimate_memory(*tiny, [0]).step > 0
 
 
 def test_a_latent_of_inference_mode_is_steered_with_and_differentiated(tiny):

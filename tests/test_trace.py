@@ -88,11 +88,11 @@ def test_files_that_are_not_traces(trace, tmp_path):
 
 
 def test_paths_that_cannot_be_written(trace, tmp_path):
-    with pytest.raises(cm.TraceError, match="there is no"):
+    with pytest.raises(cm.OutputError, match="there is no"):
         trace.save(tmp_path / "no" / "run")
-    with pytest.raises(cm.TraceError, match="is a folder"):
+    with pytest.raises(cm.OutputError, match="is a folder"):
         check_writable(tmp_path)
-    with pytest.raises(cm.TraceError, match="cannot be written"):
+    with pytest.raises(cm.OutputError, match="cannot be written"):
         check_writable("/proc/run.safetensors")
     assert not list(tmp_path.iterdir())
 
@@ -105,7 +105,7 @@ def test_failed_save_keeps_the_file_that_was_there(trace, tmp_path, monkeypatch)
         raise OSError("disk full")
 
     monkeypatch.setattr("cmllm_tools.referring.tensor_file.save", full)
-    with pytest.raises(cm.TraceError, match=r"disk full\. It is still in memory"):
+    with pytest.raises(cm.OutputError, match=r"disk full\. It is still in memory"):
         trace.save(path)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]

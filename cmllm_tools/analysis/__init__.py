@@ -6,9 +6,10 @@ from .attribution.faithfulness import Curves, infidelity, insertion_deletion, se
 from .choices import Choice
 from .examples import Example
 from .gradients import GradientProfile, gradient_profile
-from .head_ranking import HeadRanking, named, rank_heads
+from .head_ranking import HeadRanking, answer_words, rank_heads
+from .intervals import bootstrap
 from .maps import relevancy, rollout
-from .region_shares import HeadGrid, region_share
+from .region_shares import HeadGrid, head_shares
 from .sinks import Sinks, sinks, sinks_in
 from .sweep import Recommendation, Sweep, recommend
 from .window_sweep import sweep_windows
@@ -26,15 +27,16 @@ __all__ = [
     "Sinks",
     "Sweep",
     "agreement",
+    "answer_words",
     "attribute",
+    "bootstrap",
     "gradient_profile",
     "infidelity",
     "insertion_deletion",
-    "named",
     "rank_correlations",
     "rank_heads",
     "recommend",
-    "region_share",
+    "head_shares",
     "relevancy",
     "rollout",
     "sensitivity",

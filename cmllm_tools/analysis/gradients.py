@@ -19,7 +19,7 @@ from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
-from ..referring.energy import Target
+from ..referring.target import Target
 from ..shown import Fact, Shown
 
 
@@ -67,7 +67,7 @@ def gradient_profile(
 ) -> GradientProfile:
     """Measure how much each layer's attention pulls the latent, and how far the layers' pulls agree.
 
-    One forward, and one backward pass for each layer. Memory is that of a step over these layers (`estimate`), and a
+    One forward, and one backward pass for each layer. Memory is that of a step over these layers (`estimate_memory`), and a
     gradient of the latent's size for each.
 
     Args:

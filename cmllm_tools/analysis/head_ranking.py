@@ -17,7 +17,8 @@ from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
-from ..referring.energy import Target, checked_sigma
+from ..referring.energy import checked_sigma
+from ..referring.target import Target
 from ..shown import Fact, Shown
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
@@ -221,7 +222,7 @@ def rank_heads(
     Args:
         mllm: the model.
         examples: image, question and region each.
-        queries: whose attention; see `Prompt.positions`. A function of the example where they differ, `named` for one.
+        queries: whose attention; see `Prompt.positions`. A function of the example where they differ: `answer_words`.
         layers: layer numbers; all that look at visual states when None.
         sigma: width of the Gaussian of scribbles and points.
         seed: of the bootstrap.
@@ -279,7 +280,7 @@ def interval_words(interval: list[float] | None, form: str) -> str:
     return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
 
 
-def named(example: Example) -> str:
+def answer_words(example: Example) -> str:
     """The words of the question that are the example's answer: "red six" in "Is the object a red six or a blue one?".
 
     Raises:

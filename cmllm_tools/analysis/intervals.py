@@ -1,14 +1,18 @@
 """How far a mean over examples may be off: 95 % intervals."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+
+from ..errors import DataError
+from ..strict import shown, whole_seed
 
 # 97.5 % point of the normal distribution.
 Z = 1.96
 RESAMPLES = 2000
-
-
+# Weights of all resamples are in memory at once.
+MOST = 100_000
 # Of fewer examples a resample says nothing: of two, every one in two holds but one of them.
 FEWEST = 10
 
@@ -28,12 +32,17 @@ def interval_text(count: int, interval: Sequence[float], form: str) -> str:
     return f"n = {count}: too few for an interval" if count < FEWEST else f"all {count} alike: no interval"
 
 
-def bootstrap(values: np.ndarray, seed: int = 0) -> np.ndarray:
+def bootstrap(values: Any, seed: int = 0) -> np.ndarray:
     """Interval (2, ...) of the mean of `values` (example, ...), by percentiles of means over resampled examples.
 
     It is computed for any number of examples; `says_something` tells whether it is worth showing.
+
+    Raises:
+        DataError: for what are no numbers of one example or more.
+        SettingsError: for a seed that is none.
     """
-    rng = np.random.default_rng(seed)
+    values = _numbers(values)
+    rng = np.random.default_rng(whole_seed(seed))
     count = len(values)
     flat = values.reshape(count, -1)
     # Weights of a resample are how often it holds each example.
@@ -47,3 +56,13 @@ def wilson(fractions: np.ndarray, count: int) -> np.ndarray:
     centre = (fractions + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z * np.sqrt(fractions * (1 - fractions) / count + Z**2 / (4 * count**2)) / (1 + Z**2 / count)
     return np.stack([centre - half, centre + half])
+
+
+def _numbers(values: Any) -> np.ndarray:
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):
+        found = np.empty(0)
+    if not found.ndim or not found.size or found.dtype.kind not in "iuf" or len(found) > MOST:
+        raise DataError(f"Values must be numbers (example, ...) of 1 to {MOST} examples; got {shown(values)}.")
+    return found

@@ -12,7 +12,7 @@ from ..inputs.regions import Region, Regions, as_regions, short, where_text
 from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
-from ..referring.energy import Target
+from ..referring.target import Target
 from ..shown import Fact, Shown
 from ..strict import kind_of, several
 
@@ -74,7 +74,7 @@ class HeadGrid(Shown):
 
 
 @unaffected(gradient=False)
-def region_share(
+def head_shares(
     attention: Attention,
     region: Regions,
     *,

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from ..attention.memory import estimate
+from ..attention.memory import estimate_memory
 from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
 from ..inputs.images import read_image
@@ -49,7 +49,7 @@ def sweep_windows(
     windows: Sequence[Window] | Literal["all"] = "all",
     contexts: Sequence[Queries] = ("text", "last"),
     method: LatentMethod | None = None,
-    most: int | None = None,
+    max_copies: int | None = None,
     path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> Sweep:
@@ -65,7 +65,7 @@ def sweep_windows(
         windows: of layers [a, b), or "all" of them.
         contexts: which tokens make up the context token; see `Prompt.positions`.
         method: its other settings; `ControlMLLMPlus()` when None.
-        most: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
+        max_copies: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
             family's batches are not kept apart.
         path: JSON file to save to after each example; examples that it holds already are not run again. Several sweeps may
             have one file at once: each adds what it finds. One that cannot be saved goes on, with a warning.
@@ -83,7 +83,7 @@ def sweep_windows(
     require(mllm)
     several = as_examples(examples)
     method = given_latent_method(method, ControlMLLMPlus()).resolve(mllm)
-    most = None if most is None else _most(most)
+    max_copies = None if max_copies is None else _checked_copies(max_copies)
     path = None if path is None else check_writable(path)
     choices = _choices(mllm, method, windows, contexts)
     digests = [_digest(example) for example in several]
@@ -93,7 +93,7 @@ def sweep_windows(
         sweep = sweep.resumed(Sweep.load(path))
     # The file keeps examples of other sweeps too, after these; an example may have been given twice.
     wanted = [list(given).index(digest) for digest in digests]
-    fitting: Callable[[Prompt], int] | None = None if most is None else lambda prompt: most
+    fitting: Callable[[Prompt], int] | None = None if max_copies is None else lambda prompt: max_copies
     bar = _bar(len(list(sweep.missing())) * len(choices), progress)
     try:
         for number, example in enumerate(given.values()):
@@ -138,11 +138,13 @@ def _choices(
     return list(dict.fromkeys(Choice(window, context) for context in several for window in chosen))
 
 
-def _most(most: int) -> int:
+def _checked_copies(max_copies: int) -> int:
     try:
-        return whole_number(most, "most", least=1)
+        return whole_number(max_copies, "max_copies", least=1)
     except SettingsError:
-        raise SettingsError(f"most must be at least 1, or None for as many as fit; got {shown(most)}.") from None
+        raise SettingsError(
+            f"max_copies must be at least 1, or None for as many as fit; got {shown(max_copies)}."
+        ) from None
 
 
 def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
@@ -162,14 +164,14 @@ def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Win
     return [(low, high) for low, high in several]
 
 
-def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: int, bar: Any) -> np.ndarray:
+def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, max_copies: int, bar: Any) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
     target = method.target(prompt.layout, as_regions(example.region))
     scores, plain = _candidates(mllm, prompt, example)
     figures = np.full((len(FIGURES), len(sweep.choices)), np.nan)
     batches = Copies(mllm, prompt)
-    for part in _parts(sweep.choices, most):
+    for part in _parts(sweep.choices, max_copies):
         started = time.perf_counter()
         methods = [
             replace(method, layers=sweep.choices[index].layers, queries=sweep.choices[index].queries) for index in part
@@ -182,11 +184,11 @@ def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, most: 
     return figures
 
 
-def _parts(choices: Sequence[Choice], most: int) -> Iterator[list[int]]:
+def _parts(choices: Sequence[Choice], max_copies: int) -> Iterator[list[int]]:
     """Numbers of the choices that run together: windows that end together, as the forward stops with them."""
     for end in sorted({choice.layers[1] for choice in choices}):
         alike = [index for index, choice in enumerate(choices) if choice.layers[1] == end]
-        count = -(-len(alike) // most)
+        count = -(-len(alike) // max_copies)
         yield from (alike[start::count] for start in range(count))
 
 
@@ -222,7 +224,7 @@ def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> Callable[[Prompt], int]:
     """How many copies of any prompt fit, reckoned from what a step of this one takes: memory grows with the states."""
     if not mllm.family.batch:
         return lambda _: 1
-    need = estimate(mllm, prompt)
+    need = estimate_memory(mllm, prompt)
     step = need.checkpointed if need.checkpointing else need.step
     fit = MEMORY * need.free * prompt.call.states.numel() / max(step, 1)
     return lambda other: int(min(max(fit / other.call.states.numel(), 1), COPIES))

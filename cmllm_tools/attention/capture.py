@@ -198,12 +198,12 @@ def replay(
         nullcontext() if other is None else other.opened(mllm, prompt),
         observed(mllm, observer, modules),
         nullcontext() if small is None else _kept_small(mllm, prompt, small, modules, other),
-        suppress(_Enough),
+        suppress(_LastLayerSeen),
     ):
         prompt.call.replay(latent)
 
 
-class _Enough(Exception):
+class _LastLayerSeen(Exception):
     """Ends the forward once the last layer asked for is captured."""
 
 
@@ -233,7 +233,7 @@ class Recorder(Observer):
             rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]
         )
         if len(self.captured) == len(self.layers):
-            raise _Enough
+            raise _LastLayerSeen
         return call
 
 

@@ -54,7 +54,9 @@ class MemoryEstimate:
         return f"{text}: does not fit; ask for fewer layers, or a smaller image)"
 
 
-def estimate(mllm: Mllm, prompt: Prompt, layers: Iterable[int] | None = None, queries: Queries = "text") -> MemoryEstimate:
+def estimate_memory(
+    mllm: Mllm, prompt: Prompt, layers: Iterable[int] | None = None, queries: Queries = "text"
+) -> MemoryEstimate:
     """Memory that a step will take: activations, captured rows, graph and backward pass.
 
     Steps over the first layers are run and measured, and the rest is reckoned from them: what each further layer takes that

@@ -98,7 +98,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _heads(options: argparse.Namespace) -> int:
-    from ..analysis import named, rank_heads
+    from ..analysis import answer_words, rank_heads
     from ..bench.roc import read_roc
     from ..show.figures import head_ranking
 
@@ -106,7 +106,9 @@ def _heads(options: argparse.Namespace) -> int:
     check_outputs({"--out": options.out, "--html": options.html}, _folder(options.set), options.model)
     lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
     examples = [line.example(options.region) for line in lines]
-    ranking = rank_heads(load(**loading_of(options)), examples, named if options.queries == BY_NAME else options.queries)
+    ranking = rank_heads(
+        load(**loading_of(options)), examples, answer_words if options.queries == BY_NAME else options.queries
+    )
     top = ranking.top(0.1)
     if options.json:
         summary = {

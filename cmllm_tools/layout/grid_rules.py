@@ -16,7 +16,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Seen:
+class LayoutInputs:
     """What a layout rule may look at.
 
     Args:
@@ -68,7 +68,7 @@ class Placement:
         return VisualTokenLayout(image_size, boxes, _display_grid(boxes, image_size), self.rule, merged=True)
 
 
-LayoutRule = Callable[[Seen], Placement]
+LayoutRule = Callable[[LayoutInputs], Placement]
 
 
 def _display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
@@ -81,7 +81,7 @@ def _display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
     return max(1, round(seen[1] / height)), max(1, round(seen[0] / width))
 
 
-def clip_grid(seen: Seen) -> Placement:
+def clip_grid(seen: LayoutInputs) -> Placement:
     """CLIP-like processors (padding to a square, resize, centre crop; each optional) and an encoder with square patches.
 
     An image that kept its own shape (`image_sizes`, as for Pixtral's encoder) is laid out by `sized_grid`.
@@ -103,7 +103,7 @@ def clip_grid(seen: Seen) -> Placement:
     return Placement(layout.boxes - np.tile(margins, 2), padded + layout.rule, grid)
 
 
-def padded_square(seen: Seen) -> Placement:
+def padded_square(seen: LayoutInputs) -> Placement:
     """The whole image resized until its longer side fits a square, then centred on that square."""
     height, width = seen.inputs["pixel_values"].shape[-2:]
     patch = _patch_size(seen)
@@ -117,7 +117,7 @@ def padded_square(seen: Seen) -> Placement:
     return Placement(cells * np.tile(pixels, 2), "fixed grid, padded to a square", grid)
 
 
-def padded_corner(seen: Seen) -> Placement:
+def padded_corner(seen: LayoutInputs) -> Placement:
     """The image shrunk where it is larger than the processor's size, in patches that are padded at the right and bottom."""
     size, patch = seen.images.size, seen.images.patch_size
     scale = min(1.0, size["width"] / seen.image_size[0], size["height"] / seen.image_size[1])
@@ -130,7 +130,7 @@ def padded_corner(seen: Seen) -> Placement:
     return Placement(grid_boxes((0, 0, *area), (rows, columns)), "patches, padded at right and bottom", (rows, columns))
 
 
-def crop_grid(seen: Seen) -> Placement:
+def crop_grid(seen: LayoutInputs) -> Placement:
     """CLIP-like processors before an encoder that makes a square grid of a square."""
     side = isqrt(seen.count)
     check_count(seen, (side, side), "a square grid")
@@ -145,7 +145,7 @@ def _view(images: Any, image_size: Size) -> tuple[Size, Size | None]:
     return resized, crop and (crop["width"], crop["height"])
 
 
-def square_grid(seen: Seen) -> Placement:
+def square_grid(seen: LayoutInputs) -> Placement:
     """The whole image stretched onto a square grid of tokens, pooled or not."""
     side = isqrt(seen.count)
     check_count(seen, (side, side), "a square grid")
@@ -153,7 +153,7 @@ def square_grid(seen: Seen) -> Placement:
     return whole_image(seen, (side, side), "fixed grid")
 
 
-def merged_grid(seen: Seen) -> Placement:
+def merged_grid(seen: LayoutInputs) -> Placement:
     """The whole image in patches of its own resolution (`image_grid_thw`), of which merge_size squared become one token."""
     (_, rows, columns), merge = seen.inputs["image_grid_thw"][0].tolist(), merge_size(seen)
     grid = (rows // merge, columns // merge)
@@ -161,7 +161,7 @@ def merged_grid(seen: Seen) -> Placement:
     return whole_image(seen, grid, f"dynamic grid, {merge} x {merge} patches a token")
 
 
-def sized_grid(seen: Seen) -> Placement:
+def sized_grid(seen: LayoutInputs) -> Placement:
     """The whole image resized to a shape of its own (`image_sizes`), spatial_merge_size squared patches a token."""
     height, width = (int(side) for side in seen.inputs["image_sizes"][0])
     merge = getattr(seen.model.config, "spatial_merge_size", 1)
@@ -172,7 +172,7 @@ def sized_grid(seen: Seen) -> Placement:
     return Placement(grid_boxes((0, 0, *area), grid), f"dynamic grid, {merge} x {merge} patches a token", grid)
 
 
-def pooled_positions(seen: Seen) -> Placement:
+def pooled_positions(seen: LayoutInputs) -> Placement:
     """The whole image in patches with positions (`image_position_ids`, x and y), pooled by pooling_kernel_size a side."""
     columns, rows = (seen.inputs["image_position_ids"][0].amax(0) + 1).tolist()
     kernel, most = vision_config(seen.model).pooling_kernel_size, vision_config(seen.model).position_embedding_size
@@ -187,7 +187,7 @@ def pooled_positions(seen: Seen) -> Placement:
     return whole_image(seen, grid, f"dynamic grid, {kernel} x {kernel} patches a token")
 
 
-def indicated_tiles(seen: Seen) -> Placement:
+def indicated_tiles(seen: LayoutInputs) -> Placement:
     """The whole image and, where it is cut, tiles of it after; indicator tokens between them tell rows and columns."""
     config = seen.model.config
     vision = config.vision_config
@@ -203,7 +203,7 @@ def indicated_tiles(seen: Seen) -> Placement:
     return Placement(np.concatenate(boxes), "thumbnail and tiles")
 
 
-def pixel_grid(seen: Seen) -> Placement:
+def pixel_grid(seen: LayoutInputs) -> Placement:
     """The whole image in patches of its own resolution, as `pixel_values` has it; what fills no patch is left out."""
     height, width = seen.inputs["pixel_values"].shape[-2:]
     patch = vision_config(seen.model).patch_size
@@ -215,7 +215,7 @@ def pixel_grid(seen: Seen) -> Placement:
     return Placement(grid_boxes((0, 0, right, bottom), grid), "dynamic grid", grid)
 
 
-def canvas_tiles(seen: Seen) -> Placement:
+def canvas_tiles(seen: LayoutInputs) -> Placement:
     """Mllama: the image in the upper left of a canvas, cut into tiles that each begin with a CLS token."""
     from transformers.models.mllama.image_processing_pil_mllama import get_image_size_fit_to_canvas
 
@@ -234,7 +234,7 @@ def canvas_tiles(seen: Seen) -> Placement:
     return Placement(boxes.reshape(-1, 4), f"{rows} x {columns} tiles on a padded canvas, CLS")
 
 
-def merged_rows(seen: Seen) -> Placement:
+def merged_rows(seen: LayoutInputs) -> Placement:
     """A merged grid with one placeholder before it, one after each row and one at the end, which look nowhere."""
     (_, rows, columns), merge = seen.inputs["image_grid_thw"][0].tolist(), merge_size(seen)
     grid = (rows // merge, columns // merge)
@@ -250,7 +250,7 @@ def row_ends(boxes: np.ndarray, grid: Grid) -> np.ndarray:
     return np.concatenate([rows, np.full((grid[0], 1, 4), np.nan)], 1).reshape(-1, 4)
 
 
-def padded_grid(seen: Seen) -> Placement:
+def padded_grid(seen: LayoutInputs) -> Placement:
     """Merged patches of an image that was scaled down where it is too large, then padded on the right and below."""
     from transformers.models.kimi_k25.image_processing_kimi_k25 import navit_resize
 
@@ -267,30 +267,30 @@ def padded_grid(seen: Seen) -> Placement:
 def with_cls(rule: LayoutRule) -> LayoutRule:
     """`rule` for states that begin with a token for the whole image (CLS, or the mean)."""
 
-    def place(seen: Seen) -> Placement:
-        inner = rule(Seen(seen.model, seen.processor, seen.image_size, seen.inputs, seen.count - 1))
+    def place(seen: LayoutInputs) -> Placement:
+        inner = rule(LayoutInputs(seen.model, seen.processor, seen.image_size, seen.inputs, seen.count - 1))
         return Placement(np.concatenate([np.full((1, 4), np.nan), inner.boxes]), f"{inner.rule}, CLS", inner.grid)
 
     place.__name__ = f"{rule.__name__}_after_cls"
     return place
 
 
-def whole_image(seen: Seen, grid: Grid, rule: str) -> Placement:
+def whole_image(seen: LayoutInputs, grid: Grid, rule: str) -> Placement:
     """A grid that covers the image."""
     return Placement(grid_boxes((0, 0, *seen.image_size), grid), rule, grid)
 
 
-def check_count(seen: Seen, grid: Grid, what: str) -> None:
+def check_count(seen: LayoutInputs, grid: Grid, what: str) -> None:
     """Refuse a grid of another number of tokens than the model has."""
     _check(seen, grid[0] * grid[1], what)
 
 
-def check_boxes(seen: Seen, boxes: np.ndarray, what: str) -> None:
+def check_boxes(seen: LayoutInputs, boxes: np.ndarray, what: str) -> None:
     """Refuse boxes of another number than the model has tokens."""
     _check(seen, len(boxes), what)
 
 
-def _check(seen: Seen, expected: int, what: str) -> None:
+def _check(seen: LayoutInputs, expected: int, what: str) -> None:
     if expected != seen.count:
         raise UnsupportedModelError(
             f"A {seen.model.config.model_type} model with {what} must have {expected} visual tokens; the prompt "
@@ -298,12 +298,12 @@ def _check(seen: Seen, expected: int, what: str) -> None:
         )
 
 
-def pictures(seen: Seen) -> int:
+def pictures(seen: LayoutInputs) -> int:
     """Number of tiles and whole images that the processor made."""
     return int(seen.inputs["pixel_values"].shape[:-3].numel())
 
 
-def _check_whole(seen: Seen, remedy: str) -> None:
+def _check_whole(seen: LayoutInputs, remedy: str) -> None:
     if pictures(seen) != 1:
         raise UnsupportedModelError(
             f"A {seen.model.config.model_type} model must be given the image whole; its processor made {pictures(seen)} "
@@ -316,12 +316,12 @@ def vision_config(model: Any) -> Any:
     return model.config.vision_config
 
 
-def _patch_size(seen: Seen) -> int:
+def _patch_size(seen: LayoutInputs) -> int:
     """Side of a token in pixels; a convolutional encoder has no patches, and leaves it to the processor."""
     return int(getattr(vision_config(seen.model), "patch_size", None) or seen.processor.patch_size)
 
 
-def merge_size(seen: Seen) -> int:
+def merge_size(seen: LayoutInputs) -> int:
     """Patches that become one token, to a side."""
     return int(seen.images.merge_size)
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .grid_rules import Grid, Placement, Seen, Size, check_boxes, check_count, pictures, row_ends
+from .grid_rules import Grid, LayoutInputs, Placement, Size, check_boxes, check_count, pictures, row_ends
 from .visual_tokens import grid_boxes
 
 
-def stretched_tiles(seen: Seen, before: float = 0.0) -> Placement:
+def stretched_tiles(seen: LayoutInputs, before: float = 0.0) -> Placement:
     """InternVL: tiles of the image stretched to the canvas that fits its shape best, then the whole image."""
     from transformers.models.got_ocr2.image_processing_pil_got_ocr2 import get_optimal_tiled_canvas
 
@@ -21,7 +21,7 @@ def stretched_tiles(seen: Seen, before: float = 0.0) -> Placement:
     return _tiles_and_whole(seen, (rows, columns), before)
 
 
-def convolved_tiles(seen: Seen) -> Placement:
+def convolved_tiles(seen: LayoutInputs) -> Placement:
     """GOT-OCR2: stretched tiles, in which two convolutions (kernel 3, stride 2) make a token of 7 x 7 patches.
 
     These are the 4 x 4 of its cell, and 3 more before them both ways.
@@ -29,7 +29,7 @@ def convolved_tiles(seen: Seen) -> Placement:
     return stretched_tiles(seen, before=3 / 4)
 
 
-def split_tiles(seen: Seen) -> Placement:
+def split_tiles(seen: LayoutInputs) -> Placement:
     """Idefics3: tiles of the image stretched to a multiple of the tile's size, then the whole image."""
     if pictures(seen) == 1:
         return _tiles_and_whole(seen, (1, 1))
@@ -38,7 +38,7 @@ def split_tiles(seen: Seen) -> Placement:
     return _tiles_and_whole(seen, (split["rows"][0][0], split["cols"][0][0]))
 
 
-def refined_slices(seen: Seen) -> Placement:
+def refined_slices(seen: LayoutInputs) -> Placement:
     """MiniCPM-V: the whole image, then slices of an enlarged one, each in patches of its own shape (`target_sizes`)."""
     sizes, images = seen.inputs["target_sizes"].tolist(), seen.images
     merge = isqrt(sum(rows * columns for rows, columns in sizes) // seen.count)
@@ -53,7 +53,7 @@ def refined_slices(seen: Seen) -> Placement:
     return Placement(np.concatenate(boxes), what)
 
 
-def _tiles_and_whole(seen: Seen, tiles: Grid, before: float = 0.0) -> Placement:
+def _tiles_and_whole(seen: LayoutInputs, tiles: Grid, before: float = 0.0) -> Placement:
     """Tiles row by row, then the whole image when there are several, in an equal square of tokens each.
 
     Tokens see their cells and `before` of a cell more on the left and above, within their tile.
@@ -71,11 +71,11 @@ def _tiles_and_whole(seen: Seen, tiles: Grid, before: float = 0.0) -> Placement:
     return Placement(boxes, what, (side, side)) if len(parts) == 1 else Placement(boxes, f"{what}, and the whole image")
 
 
-def _corners(seen: Seen) -> np.ndarray:
+def _corners(seen: LayoutInputs) -> np.ndarray:
     return np.array([0.0, 0.0, *seen.image_size])
 
 
-def anyres_tiles(seen: Seen) -> Placement:
+def anyres_tiles(seen: LayoutInputs) -> Placement:
     """LLaVA-NeXT: the whole image, then tiles of an enlarged one without its padding, each row ended by a newline token."""
     from transformers.models.llava_next.modeling_llava_next import get_anyres_image_grid_shape
 
@@ -118,7 +118,7 @@ def _shrunk(grid: Grid, patches: int, aspect: str) -> Grid:
     return (int(grid[0] // ratio), int(grid[1] // ratio)) if ratio > 1.1 else grid
 
 
-def tiles_then_whole(seen: Seen) -> Placement:
+def tiles_then_whole(seen: LayoutInputs) -> Placement:
     """Command A Vision: tiles of the image stretched onto them, then the whole image where there are several."""
     from transformers.models.cohere2_vision.image_processing_cohere2_vision import get_optimal_tiled_canvas
 
@@ -136,7 +136,7 @@ def tiles_then_whole(seen: Seen) -> Placement:
     return Placement(np.concatenate(boxes), f"{tiles[0]} x {tiles[1]} tiles and the whole image")
 
 
-def whole_then_tiles(seen: Seen) -> Placement:
+def whole_then_tiles(seen: LayoutInputs) -> Placement:
     """PerceptionLM: the whole image, then tiles of it stretched onto them."""
     images, box = seen.images, (0, 0, *seen.image_size)
     if images.vision_input_type != "thumb+tile":
@@ -148,7 +148,7 @@ def whole_then_tiles(seen: Seen) -> Placement:
     return Placement(boxes, f"the whole image and {rows} x {columns} tiles")
 
 
-def tiles_then_shaped(seen: Seen) -> Placement:
+def tiles_then_shaped(seen: LayoutInputs) -> Placement:
     """LFM2-VL: tiles of a large image stretched onto them, then the whole image in a grid of its own shape."""
     images, box = seen.images, (0, 0, *seen.image_size)
     shapes = [tuple(side // images.downsample_factor for side in shape) for shape in seen.inputs["spatial_shapes"].tolist()]
@@ -164,7 +164,7 @@ def tiles_then_shaped(seen: Seen) -> Placement:
     return Placement(found, f"{rows} x {columns} tiles and the whole image in its own shape")
 
 
-def padded_tiles_then_whole(seen: Seen) -> Placement:
+def padded_tiles_then_whole(seen: LayoutInputs) -> Placement:
     """Llama 4: tiles of the image in the upper left of a canvas, then the whole image where there are several."""
     from transformers.models.llama4.image_processing_llama4 import get_max_res_without_distortion
 
@@ -183,7 +183,7 @@ def padded_tiles_then_whole(seen: Seen) -> Placement:
     return Placement(np.concatenate(boxes), f"{rows} x {columns} tiles, padded, and the whole image")
 
 
-def pooled_views(seen: Seen) -> Placement:
+def pooled_views(seen: LayoutInputs) -> Placement:
     """Molmo 2: the whole image, then the whole of a larger one (put together from overlapping crops), patches pooled."""
     from transformers.models.molmo2.image_processing_molmo2 import compute_crop_geometry
 
@@ -196,7 +196,7 @@ def pooled_views(seen: Seen) -> Placement:
     return Placement(boxes, "the whole image twice, patches pooled")
 
 
-def _tile_grid(seen: Seen, tiles: int) -> Grid:
+def _tile_grid(seen: LayoutInputs, tiles: int) -> Grid:
     """The square grid of each of `tiles` tiles."""
     side = isqrt(seen.count // tiles)
     check_count(seen, (tiles * side, side), f"{tiles} tiles of square grids")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from ..errors import ImageError, PromptError, UnsupportedModelError
 from ..inputs.images import ImageSource, read_image
-from ..layout.grid_rules import Placement, Seen
+from ..layout.grid_rules import LayoutInputs, Placement
 from ..layout.probe import probe
 from ..strict import shown
 from .origin import Origin
@@ -42,7 +42,7 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
             f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
             f"made {shown(text)}. Set processor.chat_template to one that puts the image first."
         )
-    call = call.at(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual)
+    call = call.with_visual(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual)
     return Prompt(
         image=image,
         question=question,
@@ -161,7 +161,7 @@ def _placement(
     mllm: Mllm, image: Image.Image, text: str, inputs: dict[str, Any], count: int, options: dict[str, Any]
 ) -> Placement:
     if mllm.family.layout is not None:
-        placement = mllm.family.layout(Seen(mllm.model, mllm.processor, image.size, inputs, count))
+        placement = mllm.family.layout(LayoutInputs(mllm.model, mllm.processor, image.size, inputs, count))
         if len(placement.boxes) != count:
             raise UnsupportedModelError(
                 f"The layout rule of {mllm.family.name} must give a box for each of the {count} states that may be "
@@ -176,7 +176,7 @@ def _placement(
             probed = tensors(mllm, probe_image, text, options)
             found, _, call = candidates(mllm, probed)
             call = call or record(mllm.model, mllm.family.site, probed, found)
-            return call.at(found).visual_states.float().cpu().numpy()
+            return call.with_visual(found).visual_states.float().cpu().numpy()
 
         mllm.probed[key] = probe(states, image.size)
     return mllm.probed[key]

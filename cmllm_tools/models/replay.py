@@ -90,7 +90,7 @@ class LanguageCall:
         own = {name: getattr(self, name) for name in ("states", "arguments", "visual")}
         return replace(self, **deepcopy(own, memo))
 
-    def at(self, visual: torch.Tensor) -> "LanguageCall":
+    def with_visual(self, visual: torch.Tensor) -> "LanguageCall":
         """The same call with the visual tokens at other positions of its states."""
         return replace(self, visual=visual.to(self.states.device))
 

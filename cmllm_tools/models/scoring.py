@@ -6,9 +6,11 @@ from collections.abc import Sequence
 import torch
 
 from ..errors import CaptureError
+from ..strict import flag
 from .batch import Copies, answer_of, answer_tokens, followed_by
 from .finite import check_logits
-from .mllm import Mllm
+from .latent import as_numbers
+from .mllm import Mllm, require
 from .prompt import Prompt
 from .undisturbed import unaffected, undisturbed
 
@@ -27,6 +29,7 @@ class AnswerScore:
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, answer: str | Sequence[int]):
+        require(mllm, prompt)
         self.mllm, self.answer = mllm, answer_of(mllm, answer)
         self.ids = answer_tokens(mllm, self.answer)
         self._prompt = prompt
@@ -51,6 +54,7 @@ class AnswerScore:
             SettingsError: for several copies with a family whose batches are not kept apart.
             CaptureError: for a latent of another shape.
         """
+        finite, latent = flag(finite, "finite"), as_numbers(latent)
         if latent.dim() != 3 or not len(latent):
             raise CaptureError(
                 f"A score needs latents (copy, visual token, width), one or more; got shape {tuple(latent.shape)}. "

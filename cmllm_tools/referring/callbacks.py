@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import torch
 
-from ..errors import OutputWarning, SettingsError, TraceError
+from ..errors import OutputError, OutputWarning, SettingsError
 from ..files import check_writable
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
@@ -166,7 +166,7 @@ class Checkpoint(Callback):
     def _save(self, trace: Trace, path: Path) -> bool:
         try:
             self.saved = trace.save(path)
-        except TraceError as error:
+        except OutputError as error:
             self.saved = None
             warnings.warn(f"The checkpoint is not saved: {error}", OutputWarning, stacklevel=3)
         return self.saved is not None

@@ -16,10 +16,10 @@ from ..models.contrast import Contrast
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from .defaults import method_defaults, published_settings
-from .energy import Target
 from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real
 from .method import Method, given_method
 from .settings import MODEL_DEFAULT, setting
+from .target import Target
 from .updates import Updates
 
 

@@ -13,8 +13,8 @@ from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
-from .energy import Target
 from .latent_method import LatentMethod
+from .target import Target
 
 
 @dataclass(frozen=True, eq=False)

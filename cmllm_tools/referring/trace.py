@@ -14,9 +14,9 @@ from ..layout.visual_tokens import VisualTokenLayout
 from ..models.latent import LatentAdded
 from ..notation import layers_text, updates_text
 from ..shown import Fact, Shown, in_words
-from .energy import Target
 from .latent_method import LatentMethod
 from .provenance import Provenance
+from .target import Target
 from .trace_file import read_trace, write_trace
 
 

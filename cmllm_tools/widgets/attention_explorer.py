@@ -16,7 +16,7 @@ from ..models.batch import answer_of, followed_by
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from ..referring.energy import Target
+from ..referring.target import Target
 from ..referring.trace_file import COPY_SIZE
 from ..show.cards.analysis import head_picture
 from ..show.html import card
@@ -103,7 +103,7 @@ class AttentionExplorer(MapWidget):
         # The very tokens that were said.
         said = () if self.answer is None else answer_of(mllm, self.answer).ids
         self._note = "" if said or not answer else _EMPTY if looking else _NOT_LOOKING
-        self.attention = _heard(mllm, prompt, said, latent)
+        self.attention = _all_attention(mllm, prompt, said, latent)
         super().__init__(data=self._data(), queries=queries, layer=layer, head=head, **options)
 
     def __repr__(self) -> str:
@@ -231,7 +231,7 @@ class AttentionExplorer(MapWidget):
         return card("AttentionExplorer", self._facts(), on_image, by_head)
 
 
-def _heard(mllm: Mllm, prompt: Prompt, answer: tuple[int, ...], latent: Latent | None) -> Attention:
+def _all_attention(mllm: Mllm, prompt: Prompt, answer: tuple[int, ...], latent: Latent | None) -> Attention:
     """Attention of all tokens after the image, those of an answer included, in memory of the CPU."""
     # The attention is looked at only, so that a latent's gradient is not kept.
     values = None if latent is None else read_latent(latent, prompt.call).detach()

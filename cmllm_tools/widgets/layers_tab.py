@@ -21,7 +21,7 @@ from .closing import replace_children
 from .event_loop import in_thread_of, running_loop
 from .messages import Messages, hint
 from .setting_fields import NAMED
-from .settings import Settings
+from .settings import SettingsPanel
 
 BEFORE, AFTER = "before steering", "after"
 _NOTHING_YET = (
@@ -66,7 +66,7 @@ class LayersTab(ipw.VBox):
         self,
         mllm: Mllm,
         subject: Callable[[], Subject],
-        settings: Settings,
+        settings: SettingsPanel,
         attempt: Callable[[Callable[[], Any], Messages], None],
         again: Callable[[Callable[[], Any]], Any],
         turn: AbstractContextManager[Any],

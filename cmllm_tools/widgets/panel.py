@@ -15,8 +15,8 @@ from .messages import Messages, hint, unknown_text
 from .modules import joined
 from .region_picker import RegionPicker
 from .results import Results
-from .settings import Settings
-from .snapshot import Kept
+from .settings import SettingsPanel
+from .snapshot import Snapshot
 from .step_player import StepPlayer
 
 _NO_STEPS = "Here a run is shown step by step: where the question's tokens look, energy, and answers. Press Steer."
@@ -29,7 +29,7 @@ class PanelView(anywidget.AnyWidget):
     _css = joined("panel.css")
 
 
-class Panel(Kept, ipw.VBox):
+class Panel(Snapshot, ipw.VBox):
     """The parts of a workbench.
 
     Args:
@@ -39,7 +39,7 @@ class Panel(Kept, ipw.VBox):
         layers: the tab of layers and heads.
     """
 
-    def __init__(self, picker: RegionPicker, settings: Settings, question: str, layers: LayersTab):
+    def __init__(self, picker: RegionPicker, settings: SettingsPanel, question: str, layers: LayersTab):
         self.picker, self.settings, self.layers = picker, settings, layers
         self._make_run(question)
         self._make_files()

@@ -18,7 +18,7 @@ from ..layout.visual_tokens import VisualTokenLayout
 from ..show.palette import DIM, OPACITY, RISE, SHADE, ramp
 from ..show.picture import data_uri
 from .modules import joined
-from .snapshot import Kept
+from .snapshot import Snapshot
 
 _EXPORT = "export default"
 
@@ -53,7 +53,7 @@ widget.render({{ model, el: document.getElementById("widget") }});
 """
 
 
-class MapWidget(Kept, anywidget.AnyWidget):
+class MapWidget(Snapshot, anywidget.AnyWidget):
     """A widget with a page of its own, and with static HTML for fronts and exports that have no widget."""
 
     def to_html(self) -> str:

@@ -15,12 +15,13 @@ from ..errors import ImageError, RegionError
 from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Mask, Region, Regions, as_regions, region_from_json
 from ..layout.visual_tokens import RegionWarning, VisualTokenLayout
-from ..referring.energy import Target, checked_sigma
+from ..referring.energy import checked_sigma
+from ..referring.target import Target
 from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none
 from .modules import joined
-from .snapshot import Kept
+from .snapshot import Snapshot
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
 SENT_PIXELS = 1280
@@ -29,7 +30,7 @@ STATIC_PIXELS = 640
 LARGEST_PNG = 150_000
 
 
-class RegionPicker(Kept, anywidget.AnyWidget):
+class RegionPicker(Snapshot, anywidget.AnyWidget):
     """Draw regions on an image with the mouse, touch or keys.
 
     `regions` is a tuple of `Box`, `Mask`, `Scribble` and `Point` in pixels of the image, however large it is shown; setting

@@ -16,7 +16,7 @@ from ..referring.registry import all_methods
 from .setting_fields import SettingField, field_of
 
 
-class Settings(ipw.VBox):
+class SettingsPanel(ipw.VBox):
     """Fields for a method, filled in for a model. What has no field stays as it was given.
 
     Args:

@@ -7,7 +7,7 @@ import ipywidgets as ipw
 from .closing import close_whole
 
 
-class Kept(ipw.DOMWidget):
+class Snapshot(ipw.DOMWidget):
     """A DOM widget whose MIME bundle has `text/html`: this becomes an output of its own below the widget.
 
     A front shows one form of an output only. Without a kernel JupyterLab takes the widget's form of it, and then finds no

@@ -35,7 +35,7 @@ from .layers_tab import LayersTab, Subject
 from .messages import Messages
 from .panel import Panel
 from .region_picker import RegionPicker
-from .settings import Settings
+from .settings import SettingsPanel
 
 STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
@@ -94,7 +94,7 @@ class Workbench(Panel):
         self._door, self._turn = threading.Lock(), threading.RLock()
         self._loop = running_loop()
         with all_or_none():
-            settings = Settings(mllm, method)
+            settings = SettingsPanel(mllm, method)
             self._asked = Asked(mllm, image, question)
             prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.sigma_shown)

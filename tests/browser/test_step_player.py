@@ -108,7 +108,7 @@ def test_keys_and_play(page):
     page.wait_for_function("document.querySelector('.cmllm-player input').value === '5'")
     assert page.locator(".play").text_content() == "Play"
     page.locator(".play").click()
-    # Seen and stopped at once, as on a busy machine steps go by meanwhile.
+    # LayoutInputs and stopped at once, as on a busy machine steps go by meanwhile.
     page.wait_for_function(
         """() => {
             const step = Number(document.querySelector(".cmllm-player input").value);

@@ -14,7 +14,7 @@ from ...models.mllm import Mllm, require
 from ...models.prompt import Prompt, Queries, queries_name
 from ...shown import Fact, Shown
 from ...strict import kind_of, several
-from .attribute import Attribution, Method, attribute
+from .attribute import Attribution, AttributionMethod, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
 from .token_mask import Baseline, PresenceScore
 
@@ -100,7 +100,7 @@ def agreement(
     *,
     queries: Sequence[Queries] = ("text", "last"),
     also: Mapping[str, Values] | None = None,
-    method: Method = "integrated_gradients",
+    method: AttributionMethod = "integrated_gradients",
     against: str | None = None,
     baseline: Baseline = "mean",
     points: int = 16,

@@ -22,7 +22,7 @@ from ...strict import shown, whole_number, whole_seed
 from .features import Features, feature_numbers, is_tokens
 from .token_mask import Baseline, PresenceScore
 
-Method = Literal["integrated_gradients", "input_x_gradient", "feature_ablation", "occlusion", "kernel_shap"]
+AttributionMethod = Literal["integrated_gradients", "input_x_gradient", "feature_ablation", "occlusion", "kernel_shap"]
 
 # Integrated gradients double their steps until they are complete to this share, or at MOST_STEPS.
 COMPLETE = 0.01
@@ -88,7 +88,7 @@ def attribute(
     mllm: Mllm,
     prompt: Prompt,
     answer: str | None = None,
-    method: Method = "integrated_gradients",
+    method: AttributionMethod = "integrated_gradients",
     features: Features = "tokens",
     *,
     token: int | None = None,
@@ -135,7 +135,7 @@ def attribute(
         RegionError: for a region that the model does not see, or that loses all its tokens to others.
         SettingsError: for a method, features, or other setting that does not exist or does not go together.
     """
-    settings = Settings(method, features, steps, samples, window, seed, progress)
+    settings = AttributionSettings(method, features, steps, samples, window, seed, progress)
     captum("attr")
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     values, numbers, error = attributed(score, prompt.layout, settings)
@@ -154,10 +154,10 @@ def attribute(
 
 
 @dataclass(frozen=True, eq=False)
-class Settings:
+class AttributionSettings:
     """What `attribute` is told about the method."""
 
-    method: Method
+    method: AttributionMethod
     features: Features = "tokens"
     steps: int = 32
     samples: int | None = None
@@ -182,7 +182,7 @@ class Settings:
 
 @unaffected(gradient=True)
 def attributed(
-    score: PresenceScore, layout: VisualTokenLayout, settings: Settings
+    score: PresenceScore, layout: VisualTokenLayout, settings: AttributionSettings
 ) -> tuple[torch.Tensor, np.ndarray, float | None]:
     """Values (visual token,), each token's feature (visual token,), and the completeness error of integrated gradients."""
     numbers = feature_numbers(layout, settings.features)
@@ -206,7 +206,7 @@ def _there(score: PresenceScore) -> torch.Tensor:
     return score.states.new_ones(1, len(score)).requires_grad_()
 
 
-def _integrated_gradients(score: PresenceScore, layout: Any, numbers: Any, settings: Settings) -> _Result:
+def _integrated_gradients(score: PresenceScore, layout: Any, numbers: Any, settings: AttributionSettings) -> _Result:
     there, change = _there(score), score.present - score.absent
     steps = settings.steps
     while True:
@@ -223,7 +223,7 @@ def _integrated(score: PresenceScore, there: torch.Tensor, steps: int, scale: fl
     return [method.attribute(there, baselines=0, n_steps=steps, internal_batch_size=score.batch)]
 
 
-def _input_x_gradient(score: PresenceScore, layout: Any, numbers: Any, settings: Settings) -> _Result:
+def _input_x_gradient(score: PresenceScore, layout: Any, numbers: Any, settings: AttributionSettings) -> _Result:
     (values,) = rescaled(
         lambda scale: [captum("attr").InputXGradient(_times(score, scale)).attribute(_there(score))], score.half
     )
@@ -234,7 +234,7 @@ def _times(score: PresenceScore, scale: float) -> Callable[[torch.Tensor], torch
     return lambda presence: score(presence) * scale
 
 
-def _feature_ablation(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: Settings) -> _Result:
+def _feature_ablation(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: AttributionSettings) -> _Result:
     mask = torch.from_numpy(numbers).to(score.states.device)[None]
     with unaffected(gradient=False), score.progress(int(mask.max()) + 2, "feature ablation", settings.progress):
         values = (
@@ -245,7 +245,7 @@ def _feature_ablation(score: PresenceScore, layout: Any, numbers: np.ndarray, se
     return values / _sizes(mask), None
 
 
-def _occlusion(score: PresenceScore, layout: VisualTokenLayout, numbers: Any, settings: Settings) -> _Result:
+def _occlusion(score: PresenceScore, layout: VisualTokenLayout, numbers: Any, settings: AttributionSettings) -> _Result:
     (rows, columns), window = layout.grid, settings.window
     if layout.merged or window > min(rows, columns):
         raise SettingsError(
@@ -272,7 +272,7 @@ def _occlusion(score: PresenceScore, layout: VisualTokenLayout, numbers: Any, se
     return values.flatten(1), None
 
 
-def _kernel_shap(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: Settings) -> _Result:
+def _kernel_shap(score: PresenceScore, layout: Any, numbers: np.ndarray, settings: AttributionSettings) -> _Result:
     mask = torch.from_numpy(numbers).to(score.states.device)[None]
     count = int(mask.max()) + 1
     if count < 2:

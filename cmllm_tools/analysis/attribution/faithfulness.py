@@ -13,7 +13,7 @@ from ...models.prompt import Prompt
 from ...models.undisturbed import unaffected
 from ...shown import Fact, Shown
 from ...strict import number, shown, whole_number, whole_seed
-from .attribute import Attribution, Method, Settings, attributed, captum
+from .attribute import Attribution, AttributionMethod, AttributionSettings, attributed, captum
 from .token_mask import Baseline, PresenceScore
 
 Values = torch.Tensor | np.ndarray | ContextMap | Attribution
@@ -253,7 +253,7 @@ def sensitivity(
     mllm: Mllm,
     prompt: Prompt,
     answer: str | None = None,
-    method: Method = "integrated_gradients",
+    method: AttributionMethod = "integrated_gradients",
     *,
     token: int | None = None,
     against: str | None = None,
@@ -281,7 +281,7 @@ def sensitivity(
     samples, seed = whole_number(samples, "samples", least=1), whole_seed(seed)
     radius = number(radius, "radius", least=0)
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
-    wanted = Settings(method, seed=seed, progress=progress, **settings)
+    wanted = AttributionSettings(method, seed=seed, progress=progress, **settings)
 
     def explain(shift: Any) -> tuple[torch.Tensor]:
         # Captum gives the first as a tuple of one, and takes the rows of an answer that is none for several inputs.

@@ -11,11 +11,11 @@ from ...layout.visual_tokens import Rule
 from ...models.interventions import Intervention
 from ...models.mllm import Mllm
 from ...models.prompt import Prompt
-from ..energy import Target
 from ..kinds import HEADS, SIGMA, WINDOW, choice, real
 from ..method import Method
 from ..registry import register
 from ..settings import setting
+from ..target import Target
 
 
 @register

@@ -12,7 +12,7 @@ from ...errors import SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
-from ...referring.energy import Target
+from ...referring.target import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
 from ..html import card
 from ..picture import map_picture
@@ -20,7 +20,7 @@ from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,
-    Values,
+    Numbers,
     add_image,
     add_outlines,
     graph_objects,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 _MARKED = 30
 
 
-Line = tuple[Values, Values] | tuple[Values, Values, np.ndarray]
+Line = tuple[Numbers, Numbers] | tuple[Numbers, Numbers, np.ndarray]
 
 
 def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...analysis.head_ranking import HeadRanking
-from ...analysis.region_shares import HeadGrid, region_share
+from ...analysis.region_shares import HeadGrid, head_shares
 from ...attention.capture import Attention
 from ...inputs.regions import Regions
 from ...strict import one_of
@@ -26,21 +26,21 @@ _LISTED = 6
 
 
 def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.1) -> Figure:
-    """Share of each layer's and head's attention that lies in the regions; `head_grid` of what `region_share` measures.
+    """Share of each layer's and head's attention that lies in the regions; `head_grid` of what `head_shares` measures.
 
     Raises:
         SettingsError: for what is no attention.
         RegionError: for a region the model does not see.
     """
     must_be(attention, Attention, "The attention of layer_head_grid", "from capture_attention(mllm, prompt)")
-    return head_grid(region_share(attention, regions, sigma=sigma))
+    return head_grid(head_shares(attention, regions, sigma=sigma))
 
 
 def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "share") -> Figure:
     """What each layer's and head's attention has in the region, as a grid; all three figures at the pointer.
 
     Args:
-        grid: from `analysis.region_share`.
+        grid: from `analysis.head_shares`.
         show: which figure is coloured: the share of the attention on the image; the same as a multiple of the share of
             area; or the fraction of other places that the head looks at less.
 
@@ -48,7 +48,7 @@ def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "s
         SettingsError: for another kind of thing, or another figure.
         RegionError: for the rank where there are no other places.
     """
-    must_be(grid, HeadGrid, "The grid of head_grid", "from analysis.region_share")
+    must_be(grid, HeadGrid, "The grid of head_grid", "from analysis.head_shares")
     one_of(show, "show", ("share", "over_chance", "rank"))
     ranks = grid.rank if len(grid.elsewhere) or show == "rank" else np.full(grid.values.shape, np.nan)
     shown, title, form = {

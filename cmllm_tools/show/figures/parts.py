@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 # Of a line, None where it has a gap.
-Values = Sequence[float | None] | np.ndarray
+Numbers = Sequence[float | None] | np.ndarray
 
 # Margins, in pixels; the right one is the tools'.
 LEFT, RIGHT = 12, 44
@@ -101,9 +101,9 @@ def stills(title: str, pictures: Sequence[Markup]) -> Markup:
     return Markup().join(card("" if number else title, [], *row) for number, row in enumerate(rows))
 
 
-def value_tables(lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Values | Sequence[str]]], x: str) -> list[Markup]:
+def value_tables(lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Numbers | Sequence[str]]], x: str) -> list[Markup]:
     """Some of the values, numbers or words, evenly chosen; lines that have the same positions share a table."""
-    shared: dict[tuple[float, ...], dict[str, Values | Sequence[str]]] = {}
+    shared: dict[tuple[float, ...], dict[str, Numbers | Sequence[str]]] = {}
     for name, (positions, values) in lines.items():
         shared.setdefault(tuple(map(float, positions)), {})[name] = values
     tables = []

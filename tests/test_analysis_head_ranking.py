@@ -7,7 +7,7 @@ from conftest import assert_same, snapshot
 from scipy.stats import binomtest
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import HeadRanking, heads, named, rank_heads
+from cmllm_tools.analysis import HeadRanking, answer_words, head_ranking, rank_heads
 from cmllm_tools.analysis.intervals import bootstrap
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
@@ -25,8 +25,8 @@ def ranking(mllm, examples):
 
 def test_top_tenth_of_heads_localises_on_other_scenes(mllm, examples):
     """Chosen on one half, they point at the object on the other half at least 1.5 times as often as the mean of all."""
-    chosen = rank_heads(mllm, examples[::2], named).top(0.1)
-    other = rank_heads(mllm, examples[1::2], named)
+    chosen = rank_heads(mllm, examples[::2], answer_words).top(0.1)
+    other = rank_heads(mllm, examples[1::2], answer_words)
     pointing = np.mean([row["pointing"] for row in other.rows(chosen)])
     assert len(chosen) == 4
     assert pointing > 0.9
@@ -106,7 +106,7 @@ def test_an_interrupt_leaves_the_ranking_so_far_and_the_model_as_found(mllm, exa
             raise KeyboardInterrupt
         return cm.capture_attention(*arguments)
 
-    monkeypatch.setattr(heads, "capture_attention", interrupted)
+    monkeypatch.setattr(head_ranking, "capture_attention", interrupted)
     assert rank_heads(mllm, examples, "last", layers=[0]).examples == 3
     with pytest.raises(KeyboardInterrupt):
         rank_heads(mllm, examples, "last", layers=[0])
@@ -119,7 +119,7 @@ def test_a_head_that_does_not_look_at_the_image_never_points(mllm, examples, mon
         attention.values[0, 2] = 0
         return attention
 
-    monkeypatch.setattr(heads, "capture_attention", blind)
+    monkeypatch.setattr(head_ranking, "capture_attention", blind)
     corner = cm.analysis.Example(examples[0].image, examples[0].question, cm.Box(0, 0, 48, 48))
     ranking = rank_heads(mllm, [corner], "last", layers=[0])
     assert ranking.hits[0, 2] == ranking.lift[0, 2] == 0
@@ -132,7 +132,7 @@ def test_bad_queries_and_examples_are_refused(mllm, examples):
         rank_heads(mllm, [])
     nameless = cm.analysis.Example(examples[0].image, examples[0].question, examples[0].region)
     with pytest.raises(cm.DataError, match="need examples with an answer"):
-        rank_heads(mllm, [nameless], named)
+        rank_heads(mllm, [nameless], answer_words)
 
 
 def test_ranking_shows_itself(ranking):

@@ -9,7 +9,7 @@ from conftest import assert_same, snapshot
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Sweep
 from cmllm_tools.analysis.sweep import FIGURES
-from cmllm_tools.bench import windows
+from cmllm_tools.bench import window_test
 from cmllm_tools.bench.embedded import chooses
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
@@ -20,8 +20,10 @@ from cmllm_tools.cli import main
 @pytest.fixture
 def few_windows(monkeypatch):
     """The sweep over two windows only, as the windows are not what is tested."""
-    own = windows.sweep_windows
-    monkeypatch.setattr(windows, "sweep_windows", lambda *given, **named: own(*given, windows=[(0, 3), (0, 6)], **named))
+    own = window_test.sweep_windows
+    monkeypatch.setattr(
+        window_test, "sweep_windows", lambda *given, **named: own(*given, windows=[(0, 3), (0, 6)], **named)
+    )
 
 
 @pytest.mark.slow
@@ -65,7 +67,7 @@ def interrupted_after(count, own):
 
 @pytest.mark.slow
 def test_an_interrupted_sweep_is_not_tested(mllm, few_windows, monkeypatch, capsys):
-    from cmllm_tools.analysis import windows as sweeping
+    from cmllm_tools.analysis import window_sweep as sweeping
 
     monkeypatch.setattr(sweeping, "_measured", interrupted_after(1, sweeping._measured))
     assert main(["sweep", "embedded", "--n", "2", "--held-out", "1", "--steps", "1", "--json"]) == 130
@@ -76,11 +78,11 @@ def test_an_interrupted_sweep_is_not_tested(mllm, few_windows, monkeypatch, caps
 
 @pytest.mark.slow
 def test_an_interrupted_test_keeps_what_was_tested(mllm, few_windows, monkeypatch, capsys):
-    monkeypatch.setattr(windows, "_answers_right", interrupted_after(2, lambda *_: [True, False]))
+    monkeypatch.setattr(window_test, "_answers_right", interrupted_after(2, lambda *_: [True, False]))
     assert main(["sweep", "embedded", "--n", "2", "--held-out", "3", "--steps", "1", "--json"]) == 130
     tested = json.loads(capsys.readouterr().out)["held_out"]
     assert (tested["n"], tested["complete"], tested["margin"]) == (2, False, 1.0)
-    monkeypatch.setattr(windows, "_answers_right", interrupted_after(0, None))
+    monkeypatch.setattr(window_test, "_answers_right", interrupted_after(0, None))
     assert main(["sweep", "embedded", "--n", "2", "--held-out", "3", "--steps", "1", "--json"]) == 130
     assert json.loads(capsys.readouterr().out)["held_out"] is None
 

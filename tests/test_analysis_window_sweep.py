@@ -16,14 +16,14 @@ from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore
-from cmllm_tools.referring.energy import Target
 from cmllm_tools.referring.loop import steer_together
+from cmllm_tools.referring.target import Target
 from cmllm_tools.show.cards.analysis import sweep_pictures
 
 CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("object",))]
 
 # Of a sweep of one run. Where it says nothing of `most`, a sweep measures first what a step takes: that takes longest here.
-ONE = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "most": 4, "progress": False}
+ONE = {"windows": [(0, 3)], "contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "max_copies": 4, "progress": False}
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +104,7 @@ def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
 def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     before = snapshot(mllm)
     method = cm.ControlMLLMPlus(steps=3)
-    sweep = sweep_windows(mllm, examples[:1], [(0, 3), (2, 6)], ["last"], method, most=2, progress=False)
+    sweep = sweep_windows(mllm, examples[:1], [(0, 3), (2, 6)], ["last"], method, max_copies=2, progress=False)
     assert_same(before, snapshot(mllm))
     example = examples[0]
     prompt = mllm.prepare(example.image, example.question)
@@ -124,7 +124,7 @@ def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
 
 
 def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatch):
-    from cmllm_tools.analysis import windows
+    from cmllm_tools.analysis import window_sweep
 
     one = mllm.prepare(examples[0].image, examples[0].question)
     longer = mllm.prepare(examples[0].image, 20 * "is the object red ? ")
@@ -132,13 +132,13 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     assert ratio > 2
     # Half of what is free holds ten copies of the first.
     need = MemoryEstimate(step=1000, checkpointed=500, free=20_000, checkpointing=False)
-    monkeypatch.setattr(windows, "estimate", lambda *_: need)
-    fitting = windows._copies_that_fit(mllm, one)
+    monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: need)
+    fitting = window_sweep._copies_that_fit(mllm, one)
     assert (fitting(one), fitting(longer)) == (10, int(10 / ratio))
-    monkeypatch.setattr(windows, "estimate", lambda *_: replace(need, free=0))
-    assert windows._copies_that_fit(mllm, one)(longer) == 1
-    monkeypatch.setattr(windows, "estimate", lambda *_: replace(need, free=10**9, checkpointing=True))
-    assert windows._copies_that_fit(mllm, one)(longer) == windows.COPIES
+    monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: replace(need, free=0))
+    assert window_sweep._copies_that_fit(mllm, one)(longer) == 1
+    monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: replace(need, free=10**9, checkpointing=True))
+    assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.COPIES
 
 
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):
@@ -160,7 +160,7 @@ def test_the_right_answer_is_compared_with_those_that_were_given(mllm, examples,
     asked = replace(example, alternatives=("zebra",))
     monkeypatch.setattr(mllm, "generate", lambda *_, **__: own)
     method = cm.ControlMLLMPlus(steps=1, step_size=1e-6)
-    sweep = sweep_windows(mllm, [asked], [(5, 6)], ["last"], method, most=1, progress=False)
+    sweep = sweep_windows(mllm, [asked], [(5, 6)], ["last"], method, max_copies=1, progress=False)
     prompt = mllm.prepare(example.image, example.question)
     zero = torch.zeros_like(prompt.zero_latent())[None]
     likelier = AnswerScore(mllm, prompt, own)(zero) > AnswerScore(mllm, prompt, example.answer)(zero)
@@ -176,31 +176,31 @@ def test_a_figure_that_was_never_measured_is_shown_without_a_warning(recwarn):
 
 
 def test_progress_counts_runs(mllm, examples, capsys):
-    sweep_windows(mllm, examples[:1], [(0, 3), (2, 6), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), most=2)
+    sweep_windows(mllm, examples[:1], [(0, 3), (2, 6), (0, 6)], ["last"], cm.ControlMLLMPlus(steps=1), max_copies=2)
     assert "3/3" in capsys.readouterr().err
 
 
 def test_copies_change_nothing_but_time(mllm, examples):
     settings = {"windows": "all", "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
-    together = sweep_windows(mllm, examples[:1], most=8, **settings)
-    alone = sweep_windows(mllm, examples[:1], most=1, **settings)
+    together = sweep_windows(mllm, examples[:1], max_copies=8, **settings)
+    alone = sweep_windows(mllm, examples[:1], max_copies=1, **settings)
     assert len(together.choices) == 21
     for name in FIGURES[:-1]:
         np.testing.assert_allclose(together.figure(name), alone.figure(name), rtol=1e-4, atol=1e-4)
 
 
 def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monkeypatch):
-    from cmllm_tools.analysis import windows
+    from cmllm_tools.analysis import window_sweep
 
     path = tmp_path / "sweep.json"
     settings = {
         "windows": [(0, 3), (0, 6)],
         "contexts": ("last",),
         "method": cm.ControlMLLMPlus(steps=1),
-        "most": 4,
+        "max_copies": 4,
         "progress": False,
     }
-    measured, runs = windows._measured, []
+    measured, runs = window_sweep._measured, []
 
     def interrupted(*arguments):
         if len(runs) == 2:
@@ -208,13 +208,13 @@ def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monk
         runs.append(arguments)
         return measured(*arguments)
 
-    monkeypatch.setattr(windows, "_measured", interrupted)
+    monkeypatch.setattr(window_sweep, "_measured", interrupted)
     partial = sweep_windows(mllm, examples, path=path, **settings)
     assert partial.done == 2
     assert "2 of 3 examples" in repr(partial)
     assert len(partial.rows()) == 2
-    monkeypatch.setattr(windows, "_measured", measured)
-    monkeypatch.setattr(windows, "_candidates", lambda *arguments: runs.append("once") or ([], torch.empty(0)))
+    monkeypatch.setattr(window_sweep, "_measured", measured)
+    monkeypatch.setattr(window_sweep, "_candidates", lambda *arguments: runs.append("once") or ([], torch.empty(0)))
     whole = sweep_windows(mllm, examples, path=path, **settings)
     assert whole.done == 3
     assert runs.count("once") == 1
@@ -224,14 +224,14 @@ def test_a_sweep_is_interrupted_saved_and_resumed(mllm, examples, tmp_path, monk
 
 
 def test_words_and_folders_are_found_again_when_a_sweep_is_resumed(mllm, examples, tmp_path, monkeypatch):
-    from cmllm_tools.analysis import windows
+    from cmllm_tools.analysis import window_sweep
 
     monkeypatch.setenv("HOME", str(tmp_path))
     given = [(0, 3), (0, 6), (0, 6)], [["object"], ["object", -1], ("object",)], cm.ControlMLLMPlus(steps=1)
-    options = {"path": "~/sweep.json", "most": 4, "progress": False}
+    options = {"path": "~/sweep.json", "max_copies": 4, "progress": False}
     sweep = sweep_windows(mllm, examples[:1], *given, **options)
     assert len(sweep.choices) == 4
-    monkeypatch.setattr(windows, "_measured", None)
+    monkeypatch.setattr(window_sweep, "_measured", None)
     again = sweep_windows(mllm, examples[:1], *given, **options)
     np.testing.assert_array_equal(again.values, sweep.values)
     assert Sweep.load("~/sweep.json").choices == sweep.choices
@@ -342,8 +342,8 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, contexts="last")
     with pytest.raises(cm.SettingsError, match="one or more context tokens"):
         sweep_windows(mllm, examples, contexts=[])
-    with pytest.raises(cm.SettingsError, match="most must be at least 1"):
-        sweep_windows(mllm, examples, most=0)
+    with pytest.raises(cm.SettingsError, match="max_copies must be at least 1"):
+        sweep_windows(mllm, examples, max_copies=0)
     with pytest.raises(cm.TraceError, match="folder of an output path must exist"):
         sweep_windows(mllm, examples, path="/nowhere/sweep.json")
     with pytest.raises(cm.CaptureError, match="pair must be in layers"):
@@ -354,7 +354,7 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
 
 def replaced(monkeypatch, act):
     """`act(calls so far)` before each example is measured; the figures are those of a run that is not made."""
-    from cmllm_tools.analysis import windows
+    from cmllm_tools.analysis import window_sweep
 
     calls = []
 
@@ -363,7 +363,7 @@ def replaced(monkeypatch, act):
         calls.append(example)
         return np.full((len(FIGURES), len(sweep.choices)), float(len(calls)))
 
-    monkeypatch.setattr(windows, "_measured", measured)
+    monkeypatch.setattr(window_sweep, "_measured", measured)
     return calls
 
 

@@ -5,7 +5,7 @@ from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import region_share
+from cmllm_tools.analysis import head_shares
 from cmllm_tools.analysis.region_shares import PLACES, moved_over
 
 
@@ -36,7 +36,7 @@ def test_shares_are_those_of_eager_attention(tiny):
     rows = torch.stack(out.attentions)[:, 0][:, :, list(prompt.text_span)][..., list(prompt.visual)].mean(2).numpy()
     weights = np.zeros(16)
     weights[[1, 2]] = 1, 0.5
-    grid = region_share(cm.capture_attention(mllm, prompt, layers=[0, 2]), REGION)
+    grid = head_shares(cm.capture_attention(mllm, prompt, layers=[0, 2]), REGION)
     expected = (rows * weights).sum(-1) / rows.sum(-1)
     assert np.allclose(grid.values, expected[[0, 2]], atol=1e-5)
     assert grid.chance == pytest.approx(1.5 / 16)
@@ -46,7 +46,7 @@ def test_shares_are_those_of_eager_attention(tiny):
 
 def test_uniform_attention_has_the_share_of_area_and_no_rank(tiny):
     _, prompt = tiny
-    grid = region_share(made_up(prompt, torch.full((2, 3, 1, 16), 0.01)), cm.Box(0, 0, 16, 16))
+    grid = head_shares(made_up(prompt, torch.full((2, 3, 1, 16), 0.01)), cm.Box(0, 0, 16, 16))
     assert np.allclose(grid.over_chance, 1)
     assert np.allclose(grid.elsewhere, 1)
 
@@ -57,13 +57,13 @@ def test_a_head_on_the_region_ranks_first_and_one_elsewhere_last(tiny):
     values[0, 0, 0, 5] = 0.5  # on the region
     values[0, 1, 0, 15] = 0.5  # on another place
     values[0, 2, 0, 5], values[0, 2, 0, 15] = 0.3, 0.5  # on both, more on the other
-    grid = region_share(made_up(prompt, values), cm.Box(16, 16, 32, 32))
+    grid = head_shares(made_up(prompt, values), cm.Box(16, 16, 32, 32))
     others = len(grid.elsewhere)
     assert others == 15
     assert grid.rank[0].tolist() == pytest.approx([1, 0, (others - 1) / others])
-    given = region_share(made_up(prompt, values), cm.Box(16, 16, 32, 32), others=[cm.Box(48, 48, 64, 64)])
+    given = head_shares(made_up(prompt, values), cm.Box(16, 16, 32, 32), others=[cm.Box(48, 48, 64, 64)])
     assert given.rank[0].tolist() == [1, 0, 0]
-    alone = region_share(made_up(prompt, values), cm.Box(16, 16, 32, 32), others=[])
+    alone = head_shares(made_up(prompt, values), cm.Box(16, 16, 32, 32), others=[])
     with pytest.raises(cm.RegionError, match="A rank needs other places to compare with"):
         _ = alone.rank
     assert "<td" in alone._repr_html_()
@@ -73,7 +73,7 @@ def test_a_head_that_does_not_look_at_the_image_has_no_share(tiny):
     _, prompt = tiny
     values = torch.full((1, 2, 1, 16), 0.01)
     values[0, 1] = 0
-    grid = region_share(made_up(prompt, values), cm.Box(16, 16, 32, 32))
+    grid = head_shares(made_up(prompt, values), cm.Box(16, 16, 32, 32))
     assert grid.values[0, 1] == grid.rank[0, 1] == 0
     assert "mean 3.1%" in repr(grid)
 
@@ -111,7 +111,7 @@ def test_moved_regions_keep_their_shape():
 
 def test_grid_shows_itself(tiny):
     mllm, prompt = tiny
-    grid = region_share(cm.capture_attention(mllm, prompt), REGION)
+    grid = head_shares(cm.capture_attention(mllm, prompt), REGION)
     layer, head = np.unravel_index(grid.values.argmax(), grid.values.shape)
     assert f"highest layer {layer}, head {head}" in repr(grid)
     assert "layers 0..2 (3) x 4 heads" in repr(grid)
@@ -123,4 +123,4 @@ def test_grid_shows_itself(tiny):
 
 def test_region_out_of_view_is_refused(tiny):
     with pytest.raises(cm.RegionError, match="must lie within the image"):
-        region_share(cm.capture_attention(*tiny), cm.Box(0, 0, 100, 100))
+        head_shares(cm.capture_attention(*tiny), cm.Box(0, 0, 100, 100))
