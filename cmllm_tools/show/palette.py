@@ -38,6 +38,11 @@ def rgb(color: str) -> tuple[int, int, int]:
     return red, green, blue
 
 
+def hexadecimal(color: str) -> str:
+    """`#RRGGBB` of a color by name or number."""
+    return "#{:02X}{:02X}{:02X}".format(*rgb(color))
+
+
 def rgba(color: str, opacity: float) -> str:
     """A color with an opacity in 0..1, as style sheets and plotly write it."""
     return f"rgba{(*rgb(color), opacity)}"

@@ -42,10 +42,10 @@ function drawPhotograph(canvas, { xs, ys, size, dim, shade }, image, strength) {
   draw.clearRect(0, 0, width, height);
   if (image.complete && image.naturalWidth) draw.drawImage(image, 0, 0, width, height);
   for (const [blend, opacity] of [["saturation", strength], ["source-over", dim * strength]]) {
-    [draw.globalCompositeOperation, draw.globalAlpha, draw.fillStyle] = [blend, opacity, "#000"];
+    [draw.globalCompositeOperation, draw.globalAlpha, draw.fillStyle] = [blend, opacity, PALETTE.rim];
     draw.fillRect(0, 0, width, height);
   }
-  [draw.globalAlpha, draw.fillStyle] = [1, `rgba(0, 0, 0, ${shade})`];
+  [draw.globalAlpha, draw.fillStyle] = [1, faded(PALETTE.rim, shade)];
   const [left, right, top, bottom] = [xs[0], xs.at(-1), ys[0], ys.at(-1)].map((at) => Math.round((at * width) / size[0]));
   const unseen = new Path2D();
   unseen.rect(0, 0, width, height);
@@ -77,7 +77,7 @@ function drawOutlines(canvas, { outlines, size }, dense) {
   const draw = canvas.getContext("2d");
   const scale = canvas.width / size[0];
   draw.lineJoin = draw.lineCap = "round";
-  for (const [color, rim] of [["#000", 1], ["#fff", 0]]) {
+  for (const [color, rim] of [[PALETTE.rim, 1], [PALETTE.line, 0]]) {
     draw.strokeStyle = draw.fillStyle = color;
     draw.lineWidth = (2 + 2 * rim) * dense;
     draw.beginPath();

@@ -17,7 +17,7 @@ from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
 from ..show.palette import DIM, OPACITY, RISE, SHADE, ramp
 from ..show.picture import data_uri
-from .modules import joined
+from . import modules
 from .snapshot import Snapshot
 
 _EXPORT = "export default"
@@ -81,12 +81,12 @@ class MapWidget(Snapshot, anywidget.AnyWidget):
 
 def module(name: str) -> str:
     """ES module of a widget, after what all of them draw with."""
-    return joined("keys.js", "picture.js", f"{name}.js")
+    return modules.module("keys.js", "picture.js", f"{name}.js")
 
 
 def style(name: str) -> str:
     """Style sheet of a widget, after the common one."""
-    return joined("picture.css", f"{name}.css")
+    return modules.style("picture.css", f"{name}.css")
 
 
 def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:

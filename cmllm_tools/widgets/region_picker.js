@@ -7,10 +7,9 @@ const LEAST_WIDTH = 430; // of the tools and the words
 const RIM_WIDTH = 16; // around the image, where a box may begin; as in the style sheet
 const SPECK = 9; // square CSS pixels; what the eraser leaves of a mask, if it is less, nobody would see
 const SMALL = 400; // an image below this is magnified by a whole number
-const RIM = "rgba(0, 0, 0, 0.8)";
-const INK = "#ffffff";
-const [YELLOW, BLUE] = ["240, 228, 66", "0, 114, 178"]; // of Okabe and Ito's palette
-const LAST = `rgb(${YELLOW})`; // the last region
+const RIM = faded(PALETTE.rim, 0.8);
+const INK = PALETTE.line;
+const LAST = PALETTE.yellow; // the last region
 
 const TOOLS = [
   { name: "box", label: "Box", key: "b", hint: "Drag from corner to corner." },
@@ -274,11 +273,11 @@ function render({ model, el }) {
       const [left, top, right, bottom] = [...place([x0, y0]), ...place([x1, y1])].map(Math.round); // no seams between them
       return [left, top, right - left, bottom - top];
     });
-    paper.fillStyle = "rgba(0, 0, 0, 0.6)"; // what no token sees
+    paper.fillStyle = faded(PALETTE.rim, 0.6); // what no token sees
     paper.fillRect(0, 0, across, down);
     cells.forEach((cell) => paper.clearRect(...cell));
     cells.forEach((cell, index) => {
-      paper.fillStyle = `rgba(${BLUE}, ${(0.65 * (weights[index] ?? 0)).toFixed(3)})`;
+      paper.fillStyle = faded(PALETTE.blue, 0.65 * (weights[index] ?? 0));
       paper.fillRect(...cell);
     });
     const areas = cells.map(([, , right, below]) => right * below);
@@ -288,7 +287,7 @@ function render({ model, el }) {
       paper.setLineDash(coarse ? [5 * dense, 4 * dense] : []);
       paper.lineWidth = coarse ? 1.5 * dense : dense;
       const strength = (least < 100 * dense ** 2 ? 0.2 : 0.4) + 0.5 * (weights[index] ?? 0); // seen also where blue is not
-      paper.strokeStyle = coarse ? `rgba(${YELLOW}, 0.7)` : `rgba(255, 255, 255, ${strength})`;
+      paper.strokeStyle = coarse ? faded(LAST, 0.7) : faded(INK, strength);
       paper.strokeRect(x + 0.5, y + 0.5, right, below);
     });
   }
@@ -307,7 +306,7 @@ function render({ model, el }) {
       for (const mode of tool === "mask" ? ["destination-out", "source-over"] : ["destination-out"]) {
         [paper.lineCap, paper.lineJoin, paper.lineWidth] = ["round", "round", brush * scale * dense];
         paper.globalCompositeOperation = mode;
-        paper.strokeStyle = mode === "source-over" ? `rgba(${YELLOW}, 0.45)` : "#000";
+        paper.strokeStyle = mode === "source-over" ? faded(LAST, 0.45) : PALETTE.rim;
         paper.stroke(line(stroke.points));
       }
     }
