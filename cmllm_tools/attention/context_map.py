@@ -53,6 +53,7 @@ class ContextMap(Shown):
 def context_map(
     attention: Attention,
     queries: Queries | None = None,
+    *,
     layers: Iterable[int] | None = None,
     heads: Heads | None = None,
     without: Iterable[int] = (),
