@@ -15,7 +15,7 @@ from ..files import said, write_whole
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
-from ..notation import layers_text
+from ..notation import layers_text, text_table
 from ..progress import progress_bar
 from ..referring.energy import checked_sigma
 from ..referring.target import Target
@@ -122,14 +122,12 @@ class HeadRanking(Shown):
         """The best heads as a plain-text table; all when None."""
         if count is not None:
             count = whole_number(count, "The number of rows", least=0)
-        lines = ["layer  head  pointing  95 % interval   share over chance  95 % interval"]
+        rows = [["layer", "head", "pointing", "95 % interval", "share over chance", "95 % interval"]]
         for row in self.rows(self.order[:count]):
             low, high = row["pointing_ci"]
-            lines.append(
-                f"{row['layer']:5d}  {row['head']:4d}  {row['pointing']:8.1%}  {low:5.1%} .. {high:6.1%}  "
-                f"{row['over_chance']:17.2f}  {interval_words(row['over_chance_ci'], '5.2f')}"
-            )
-        return "\n".join([*lines, *self._few()])
+            place = [str(row["layer"]), str(row["head"]), f"{row['pointing']:.1%}", f"{low:5.1%} .. {high:6.1%}"]
+            rows.append([*place, f"{row['over_chance']:.2f}", interval_words(row["over_chance_ci"], "5.2f")])
+        return "\n".join([text_table(rows, ">>><><"), *self._few()])
 
     def _few(self) -> list[str]:
         """That a bootstrap over these examples says nothing, where it does not."""

@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import CmllmError, DataError
 from ..files import held, write_whole
 from ..models.prompt import Queries, as_queries
+from ..notation import text_table
 from ..referring.latent_method import LatentMethod
 from ..shown import Fact, Shown
 from ..stored import array_of, dump_json, load_json, record
@@ -151,10 +152,8 @@ class Sweep(Shown):
     def table(self, top: int | None = None, by: str = "moved") -> str:
         """The first rows as text, all when `top` is None."""
         rows = self.rows(by)[: None if top is None else whole_number(top, "The number of rows", least=1, error=DataError)]
-        width = max(len(str(row["choice"])) for row in rows)
-        head = f"{'':{width}}  " + "  ".join(f"{name:>12}" for name in FIGURES)
-        lines = [f"{row['choice']!s:{width}}  " + "  ".join(f"{row[name]:12.3f}" for name in FIGURES) for row in rows]
-        return "\n".join([head, *lines])
+        cells = [[str(row["choice"]), *(f"{row[name]:.3f}" for name in FIGURES)] for row in rows]
+        return text_table([["", *FIGURES], *cells], "<" + ">" * len(FIGURES), (0, *[12] * len(FIGURES)))
 
     def with_example(self, number: int, values: np.ndarray) -> "Sweep":
         """The sweep with the figures (figure, choice) of one more example."""

@@ -12,12 +12,15 @@ from ..errors import TraceError
 from ..inputs.regions import Region, short, where_text
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.latent import LatentAdded
-from ..notation import layers_text, updates_text
+from ..notation import layers_text, text_table, updates_text
 from ..shown import Fact, Shown, in_words
 from .latent_method import LatentMethod
 from .provenance import Provenance
 from .target import Target
 from .trace_file import read_trace, write_trace
+
+# Heads of a table of steps.
+STEP_COLUMNS = ("step", "energy", "share", "|latent|", "|gradient|", "seconds", "answer")
 
 
 @dataclass(eq=False, repr=False)
@@ -48,15 +51,23 @@ class Step(Shown):
         return f"{type(self).__name__}({self.number}: {in_words(self.facts())})"
 
     def facts(self) -> list[Fact]:
-        facts = [
-            ("energy", f"{self.energy:.4f}"),
-            ("share", f"{self.share:.1%}"),
-            ("latent", f"{self.latent_norm:.3g}"),
-            ("gradient", "" if self.gradient_norm is None else f"{self.gradient_norm:.3g}"),
-            ("", f"{self.seconds:.3f} s"),
-            ("", "" if self.answer is None else repr(self.answer)),
-        ]
-        return [(label, value) for label, value in facts if value]
+        _, energy, share, latent, gradient, seconds, _ = self.cells
+        facts = [("energy", energy), ("share", share), ("latent", latent)]
+        facts += [("gradient", gradient)] if self.gradient_norm is not None else []
+        return [*facts, ("", f"{seconds} s"), *([("", repr(self.answer))] if self.answer is not None else [])]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The step's row in any table of steps, a text to each of STEP_COLUMNS."""
+        return (
+            f"{self.number}",
+            f"{self.energy:.4f}",
+            f"{self.share:.1%}",
+            f"{self.latent_norm:.3g}",
+            "-" if self.gradient_norm is None else f"{self.gradient_norm:.3g}",
+            f"{self.seconds:.3f}",
+            self.answer or "",
+        )
 
 
 @dataclass(eq=False, repr=False)
@@ -175,14 +186,7 @@ class Trace(Shown):
 
     def table(self) -> str:
         """The steps as a plain-text table."""
-        lines = ["step   energy   share  |latent|  |gradient|  seconds  answer"]
-        for step in self.steps:
-            gradient = "-" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-            lines.append(
-                f"{step.number:4d}  {step.energy:7.4f}  {step.share:6.1%}  {step.latent_norm:8.3g}  {gradient:>10}  "
-                f"{step.seconds:7.3f}  {step.answer or ''}".rstrip()
-            )
-        return "\n".join(lines)
+        return text_table([STEP_COLUMNS, *(step.cells for step in self.steps)], ">>>>>><", (4, 7, 6, 8, 10, 7))
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the trace as safetensors with JSON metadata and a hash of all bytes; see `files.write_whole`.

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from ..errors import SettingsError, TraceError
 from ..files import write_text
 from ..inputs.regions import short, where_text
-from ..referring.trace import Step, Trace
+from ..referring.trace import Trace
 from ..strict import kind_of, several, shown
 from . import figures
 from .html import rendered
@@ -42,7 +42,7 @@ def report_html(trace: Trace) -> str:
         before=answers[0],
         after=answers[1],
         player=_drawn(figures.step_player(trace), include_plotlyjs=True, auto_play=False),
-        rows=[_row(step) for step in trace.steps],
+        rows=[step.cells for step in trace.steps],
         where=short(where_text(trace.regions)),
         stopped=trace.stopped,
         settings=json.dumps(settings, indent=1),
@@ -87,9 +87,3 @@ def write_page(title: str, parts: Sequence[Any], path: str | PathLike[str]) -> P
 def _drawn(figure: Any, **options: Any) -> Markup:
     """A plotly figure as a part of a page; the figures have escaped their texts."""
     return Markup(figure.to_html(full_html=False, **options))  # noqa: S704
-
-
-def _row(step: Step) -> list[object]:
-    numbers = [f"{step.energy:.4f}", f"{step.share:.1%}", f"{step.latent_norm:.3g}"]
-    gradient = "" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-    return [step.number, *numbers, gradient, f"{step.seconds:.3f}", step.answer or ""]

@@ -7,13 +7,15 @@ from markupsafe import Markup
 
 from ...inputs.regions import where_text
 from ...referring.outcome import Outcome
-from ...referring.trace import Step, Trace
+from ...referring.trace import STEP_COLUMNS, Step, Trace
 from ...shown import view
 from ..html import bar, card, table, text
 from ..picture import map_picture, picture
 
 # A longer run shows this many of its steps in a notebook.
 ROWS = 40
+# Where the share's bar stands in the table of steps: behind its number.
+BAR_AT = STEP_COLUMNS.index("share") + 1
 
 
 @view(Step)
@@ -58,12 +60,10 @@ def steps_table(steps: Sequence[Step]) -> Markup:
     left_out = max(len(steps) - ROWS, 0)
     rows: list[list[object]] = []
     for step in [*steps[: ROWS // 2], *steps[ROWS // 2 + left_out :]]:
-        gradient = "-" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-        numbers = [f"{step.energy:.4f}", f"{step.share:.1%}", bar(step.share), f"{step.latent_norm:.3g}", gradient]
-        rows.append([step.number, *numbers, f"{step.seconds:.3f}", step.answer or ""])
+        rows.append([*step.cells[:BAR_AT], bar(step.share), *step.cells[BAR_AT:]])
     if left_out:
-        rows.insert(ROWS // 2, [*["..."] * 7, f"{left_out} more steps"])
-    return table(["step", "energy", "share", text(""), "|latent|", "|gradient|", "seconds", "answer"], rows)
+        rows.insert(ROWS // 2, [*["..."] * len(STEP_COLUMNS), f"{left_out} more steps"])
+    return table([*STEP_COLUMNS[:BAR_AT], text(""), *STEP_COLUMNS[BAR_AT:]], rows)
 
 
 def _share_grid(trace: Trace, step: Step) -> np.ndarray:
