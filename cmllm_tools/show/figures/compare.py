@@ -27,6 +27,7 @@ from .parts import (
     heat,
     must_be,
     new_figure,
+    on_panel,
     stills,
     value_tables,
 )
@@ -166,8 +167,7 @@ def token_weights(
             colorbar_title_text="weight",
             hovertemplate="weight %{z:.2f}<extra></extra>",
             showscale=at == 1,
-            xaxis=f"x{at}" if at > 1 else "x",
-            yaxis=f"y{at}" if at > 1 else "y",
+            **on_panel(at),
         )
         figure.add_trace(weights)
         add_outlines(figure, as_regions(given), at)

@@ -30,6 +30,7 @@ from .parts import (
     graph_objects,
     heat,
     must_be,
+    on_panel,
     percent_grid,
     stills,
 )
@@ -126,7 +127,7 @@ def maps_on_image(
         add_image(figure, image, layout, index)
         drawn = heat(percent, layout, top, what=escape(what), signed=signed)
         drawn.showscale = index == 1 and scale == "common"
-        figure.add_trace(drawn.update(xaxis=f"x{index}" if index > 1 else "x", yaxis=f"y{index}" if index > 1 else "y"))
+        figure.add_trace(drawn.update(on_panel(index)))
         add_outlines(figure, outlined, index)
     arrange(figure, titles, aspect_of(layout), top=12, bottom=12 if own else 62, subtitles=own)
     figure.update_layout(**STYLE)

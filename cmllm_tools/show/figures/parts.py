@@ -169,11 +169,16 @@ def place_scale(figure: Figure, below: float, high: float) -> None:
             item.colorbar.y = -below / high
 
 
+def on_panel(panel: int) -> dict[str, str]:
+    """The axes of a panel, counted from 1, as a trace names them."""
+    number = "" if panel == 1 else str(panel)
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+
+
 def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1, dim: bool = True) -> None:
     """The image below a panel, reduced once, and dimmed for a map to lie on."""
     width, height = layout.image_size
-    number = "" if panel == 1 else str(panel)
-    x, y = f"x{number}", f"y{number}"
+    x, y = on_panel(panel).values()
     shown = small(image)
     if dim:
         scale = np.array([shown.width / width, shown.height / height])
@@ -184,8 +189,8 @@ def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, pan
     axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
     figure.update_layout(
         {
-            f"xaxis{number}": {"range": [0, width], **axis},
-            f"yaxis{number}": {"range": [height, 0], "scaleanchor": x, "scaleratio": 1, **axis},
+            f"xaxis{panel}": {"range": [0, width], **axis},
+            f"yaxis{panel}": {"range": [height, 0], "scaleanchor": x, "scaleratio": 1, **axis},
         }
     )
 
@@ -209,8 +214,7 @@ def add_outlines(figure: Figure, regions: Sequence[Region], panel: int = 1) -> N
                     marker={"color": color, "size": 7 + extra},
                     hoverinfo="skip",
                     showlegend=False,
-                    xaxis="x" if panel == 1 else f"x{panel}",
-                    yaxis="y" if panel == 1 else f"y{panel}",
+                    **on_panel(panel),
                 )
             )
 
