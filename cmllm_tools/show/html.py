@@ -63,6 +63,8 @@ def rendered(template: str, **values: Any) -> Markup:
 def _templates() -> Environment:
     found = Environment(autoescape=True, loader=PackageLoader(__package__), auto_reload=False)
     found.globals["palette"] = palette
+    # As it is given: Jinja sorts by default.
+    found.policies["json.dumps_kwargs"] = {}
     return found
 
 

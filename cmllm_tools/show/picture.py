@@ -61,7 +61,7 @@ def picture(
     for x0, y0, x1, y1 in boxes * scale if boxes is not None else ():
         for offset, color in ((1, thin_rim), (0, thin_line)):
             draw.rectangle((x0 + offset, y0 + offset, max(x1, x0) + offset, max(y1, y0) + offset), outline=color)
-    _draw_outlines(draw, list(regions), scale)
+    draw_outlines(canvas, list(regions), scale, 4)
     shown = max(round(drawn[0] * SHOWN / DRAWN), 1)
     tag = Markup('<img src="{}" width="{}" style="max-width:none" alt="{}">').format(data_uri(canvas), shown, caption)
     return tag + Markup("<br>") + caption if caption else tag
@@ -110,6 +110,27 @@ def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, 
         regions=regions,
         caption=caption,
     )
+
+
+def draw_outlines(canvas: Image.Image, regions: Sequence[Region], scale: float, width: int) -> None:
+    """Draw regions onto an image, as lines with a rim: seen on any image and any colour of a map.
+
+    Args:
+        canvas: RGB.
+        regions: in pixels of the user's image.
+        scale: the canvas's pixels to one of that image.
+        width: of a line, in pixels of the canvas.
+    """
+    draw = ImageDraw.Draw(canvas)
+    for color, rim in ((RIM, 1 + width / 4), (LINE, 0)):
+        for region in regions:
+            for points in region.outline():
+                scaled = [(x * scale, y * scale) for x, y in points]
+                if len(scaled) > 1:
+                    draw.line(scaled, fill=color, width=round(width + 2 * rim), joint="curve")
+                for x, y in scaled if region.soft else ():
+                    radius = 1 + 1.25 * width + rim
+                    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
 
 
 def data_uri(image: Image.Image) -> str:
@@ -184,16 +205,3 @@ def _cell_of(edges: np.ndarray, pixels: int) -> np.ndarray:
     """Number of the cell that each pixel's centre lies in, -1 for none."""
     cell = np.searchsorted(edges, np.arange(pixels) + 0.5, side="right") - 1
     return np.where(cell < len(edges) - 1, cell, -1)
-
-
-def _draw_outlines(draw: ImageDraw.ImageDraw, regions: Sequence[Region], scale: float) -> None:
-    """Lines with a rim: visible on any image and any colour of the map."""
-    for color, extra in ((RIM, 4), (LINE, 0)):
-        for region in regions:
-            for points in region.outline():
-                scaled = [(x * scale, y * scale) for x, y in points]
-                if len(scaled) > 1:
-                    draw.line(scaled, fill=color, width=4 + extra, joint="curve")
-                for x, y in scaled if region.soft else ():
-                    radius = 6 + extra / 2
-                    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
