@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 # (label, value); a fact that explains itself has an empty label.
 Fact = tuple[str, str]
 
-Draw = TypeVar("Draw", bound=Callable[[Any], str])
+Draw = TypeVar("Draw", bound="Callable[[Any], Markup]")
 
 
 class Shown:
@@ -30,7 +33,7 @@ class Shown:
     def __repr__(self) -> str:
         return one_line(type(self).__name__, self.facts())
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> "Markup":
         return view_of(type(self))(self)
 
 
@@ -51,7 +54,7 @@ def view(kind: type) -> Callable[[Draw], Draw]:
         kind: the type, based on `Shown`; subclasses without a view of their own have this one.
 
     Returns:
-        What takes the function: from a value to HTML in which all text is escaped; see `show.html`.
+        What takes the function: from a value to `Markup`, in which all text is escaped, as `show.html.card` gives it.
     """
     # What the package has for the type comes first, or it would replace this one when it is loaded.
     _load_views(kind.__module__)
@@ -63,7 +66,7 @@ def view(kind: type) -> Callable[[Draw], Draw]:
     return register
 
 
-def view_of(kind: type) -> Callable[[Any], str]:
+def view_of(kind: type) -> "Callable[[Any], Markup]":
     """The view of a type: its own, or that of the next of its bases that has one, at last the plain card of `Shown`."""
     for base in kind.__mro__:
         _load_views(base.__module__)
@@ -72,7 +75,7 @@ def view_of(kind: type) -> Callable[[Any], str]:
     raise TypeError(f"{kind.__name__} must be based on Shown to have a view; it is not.")
 
 
-_VIEWS: dict[type, Callable[[Any], str]] = {}
+_VIEWS: "dict[type, Callable[[Any], Markup]]" = {}
 
 
 @cache
