@@ -344,7 +344,7 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, contexts=[])
     with pytest.raises(cm.SettingsError, match="max_copies must be at least 1"):
         sweep_windows(mllm, examples, max_copies=0)
-    with pytest.raises(cm.TraceError, match="folder of an output path must exist"):
+    with pytest.raises(cm.OutputError, match="folder of an output path must exist"):
         sweep_windows(mllm, examples, path="/nowhere/sweep.json")
     with pytest.raises(cm.CaptureError, match="pair must be in layers"):
         sweep_windows(mllm, examples, [(1, 3)], method=cm.ControlMLLMPlus(heads=((0, 1),)))
