@@ -10,6 +10,7 @@ from PIL import Image
 from ..errors import CaptureError
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
 from ..shown import Fact, Shown
 from ..strict import kind_of, whole_numbers
 from .capture import Attention
@@ -50,6 +51,7 @@ class ContextMap(Shown):
         return self.layout.raster(self.values.detach().float().cpu().numpy())
 
 
+@unaffected(gradient=True)
 def context_map(
     attention: Attention,
     queries: Queries | None = None,

@@ -19,6 +19,8 @@ SHOWN, DRAWN = 220, 440
 COPY_PIXELS, COPY_SIDE = 512 * 512, 1024
 # A picture that is larger than this as PNG (a photograph) is stored as JPEG.
 PNG_BYTES = 24_000
+# Points of a line from which on it is drawn without care for each.
+_MANY = 500
 # Of the thin lines around visual tokens, 0..255.
 _LINE_OPACITY, _RIM_OPACITY = 200, 110
 
@@ -125,12 +127,25 @@ def draw_outlines(canvas: Image.Image, regions: Sequence[Region], scale: float, 
     for color, rim in ((RIM, 1 + width / 4), (LINE, 0)):
         for region in regions:
             for points in region.outline():
-                scaled = [(x * scale, y * scale) for x, y in points]
+                scaled = _apart([(x * scale, y * scale) for x, y in points])
+                many = len(scaled) > _MANY
                 if len(scaled) > 1:
-                    draw.line(scaled, fill=color, width=round(width + 2 * rim), joint="curve")
-                for x, y in scaled if region.soft else ():
+                    draw.line(scaled, fill=color, width=round(width + 2 * rim), joint=None if many else "curve")
+                # Of many dots, those that lie on one another are drawn once.
+                near = 2 * width
+                dots = list({(x // near, y // near): (x, y) for x, y in scaled}.values()) if many else scaled
+                for x, y in dots if region.soft else ():
                     radius = 1 + 1.25 * width + rim
                     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+
+
+def _apart(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A line's points without those less than a pixel from the one before, which a long one has in thousands."""
+    kept = points[:1]
+    for x, y in points[1:-1]:
+        if abs(x - kept[-1][0]) >= 1 or abs(y - kept[-1][1]) >= 1:
+            kept.append((x, y))
+    return kept + points[1:][-1:]
 
 
 def data_uri(image: Image.Image) -> str:
