@@ -1,4 +1,4 @@
-"""What the widgets that show a map on an image share: its data, its drawing (`picture.js`), and a page without a kernel."""
+"""What the widgets that show a map on an image share: its data, and a page without a kernel."""
 
 import base64
 import json
@@ -16,7 +16,7 @@ from ..display import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from ..files import write_text
 from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
-from .modules import joined
+from .modules import script, style
 from .snapshot import Snapshot
 
 _EXPORT = "export default"
@@ -78,31 +78,21 @@ class MapWidget(Snapshot, anywidget.AnyWidget):
         return bundle
 
 
-def module(name: str) -> str:
-    """ES module of a widget, after what all of them draw with."""
-    return joined("keys.js", "picture.js", f"{name}.js")
-
-
-def style(name: str) -> str:
-    """Style sheet of a widget, after the common one."""
-    return joined("picture.css", f"{name}.css")
-
-
 def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
     """One page that shows a widget in this state, from disk and without a network; `static` where scripts are off."""
     return _PAGE.format(
         title=escape(title),
-        style=style(name),
+        style=style("picture", name),
         static=static,
         # A page's own module cannot import itself, so that its export becomes a name.
-        module=module(name).replace(_EXPORT, "const widget ="),
+        module=script(name).replace(_EXPORT, "const widget ="),
         # "<" is escaped so that no text can end the script element.
         state=json.dumps(state).replace("<", "\\u003c"),
     )
 
 
 def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterable[Region]) -> dict[str, Any]:
-    """What `picture.js` needs to draw maps of this layout, as plain JSON data.
+    """What `js/picture.js` needs to draw maps of this layout, as plain JSON data.
 
     Args:
         image: the user's, or a copy of it of any size.

@@ -1,4 +1,4 @@
-// What the widgets that show a map on an image share; put before each one's own module (see picture.py).
+// What the widgets that show a map on an image share.
 // Text from models and users enters by textContent and attributes only.
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -6,7 +6,7 @@ const CANVAS = 880; // longest side of the drawing, in pixels
 const [WIDEST, HIGHEST] = [440, 800]; // as shown, in CSS pixels; a narrow image may be higher than the first
 const NARROW = 120;
 
-function node(parent, tag, attributes = {}, text) {
+export function node(parent, tag, attributes = {}, text) {
   const svg = parent.namespaceURI === SVG || tag === "svg";
   const element = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
@@ -15,9 +15,9 @@ function node(parent, tag, attributes = {}, text) {
   return element;
 }
 
-const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
+export const percent = (share, digits = 0) => `${(100 * share).toFixed(digits)} %`;
 
-function bytes(base64) {
+export function bytes(base64) {
   const text = atob(base64);
   const values = new Uint8Array(text.length);
   for (let at = 0; at < text.length; at++) values[at] = text.charCodeAt(at);
@@ -25,7 +25,7 @@ function bytes(base64) {
 }
 
 // 256 colors from little to much: opaque, or of a strength that little reaches soon; `rise` is its exponent.
-function colorsOf(palette, strength, rise) {
+export function colorsOf(palette, strength, rise) {
   const rgba = bytes(palette);
   return Array.from({ length: 256 }, (_, at) => {
     const opacity = strength === undefined ? 1 : strength * (at / 255) ** rise;
@@ -33,7 +33,7 @@ function colorsOf(palette, strength, rise) {
   });
 }
 
-const rampOf = (colors) => `linear-gradient(to right, ${colors.filter((_, at) => at % 15 === 0).join(", ")})`;
+export const rampOf = (colors) => `linear-gradient(to right, ${colors.filter((_, at) => at % 15 === 0).join(", ")})`;
 
 // The photograph, greyer and darker the stronger the map on it, and darkened where no token looks: as `dimmed` of Python.
 function drawPhotograph(canvas, { xs, ys, size, dim, shade }, image, strength) {
@@ -98,7 +98,7 @@ function drawOutlines(canvas, { outlines, size }, dense) {
 // The image with a map on it, its color scale, and what is under the pointer. `load` takes what `picture_data` gives;
 // `show` a map over cells in percent of the attention on the image, the value of the last color on its own scale and on one
 // that is common to all maps, and words for readers. `one` names what the common scale is for.
-function mapOnImage(parent, one, common) {
+export function mapOnImage(parent, one, common) {
   const canvas = node(parent, "canvas", { role: "img" });
   const scale = node(parent, "div", { class: "scale" });
   node(scale, "span", {}, "0");

@@ -1,4 +1,4 @@
-// Keys typed at a widget are the widget's; put before each one's own module (see modules.py).
+// Keys typed at a widget are the widget's.
 
 const SUPPRESS = "data-lm-suppress-shortcuts";
 
@@ -6,7 +6,7 @@ const SUPPRESS = "data-lm-suppress-shortcuts";
 // cell. They go up from the element that has the focus to one that a command is for, and stop at one with this attribute.
 // As commands are for whatever has the focus, it must be that element's own; on the view's root it comes too late. Saving
 // the notebook stays theirs, so that it is set anew for each key, before they hear of it. Returns what ends this.
-function keepKeys(rootOf) {
+export function keepKeys(rootOf) {
   const take = (event) => {
     const root = rootOf();
     if (!root?.contains(event.target)) return;

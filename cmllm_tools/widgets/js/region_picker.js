@@ -1,3 +1,6 @@
+import { keepKeys } from "./keys.js";
+import { NO_BOX, add, button, decode, describe, encode, fillStroke, has, same, within } from "./regions.js";
+
 // Draw regions on an image. A region is the plain data of Region.to_json in regions.py, in pixels of the image; the list
 // of them is the model's `_regions`. What is being drawn lives here and joins the list when the pointer is released.
 

@@ -1,3 +1,6 @@
+import { keepKeys } from "./keys.js";
+import { bytes, mapOnImage, node, percent } from "./picture.js";
+
 // Plays a trace: slider over steps, linked to the map on the image, energy and share with a cursor, and the answer.
 // Everything arrives once in `data` (see player_data in step_player.py), but for the steps of a run that goes on, which
 // follow one by one; a step is drawn here, without the kernel.

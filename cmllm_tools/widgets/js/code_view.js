@@ -1,3 +1,5 @@
+import { keepKeys } from "./keys.js";
+
 // Python code under a panel. Each time it is asked for, it is copied to the clipboard.
 
 function render({ model, el }) {

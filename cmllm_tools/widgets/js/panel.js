@@ -1,3 +1,5 @@
+import { keepKeys } from "./keys.js";
+
 // Nothing to see: keeps the keys of the panel that this is part of, whose other widgets are of ipywidgets and do not.
 
 function render({ el }) {

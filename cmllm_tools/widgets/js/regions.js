@@ -1,14 +1,20 @@
-// The parts of the region picker that hold nothing: elements, words, masks; put before its module (see modules.py).
+// The parts of the region picker that hold nothing: elements, words, masks.
 // A region is the plain data of Region.to_json in regions.py, in pixels of the image.
 
-const NO_BOX = "A box has two corners: drag from one to the other. For a single place, choose Point.";
+export const NO_BOX = "A box has two corners: drag from one to the other. For a single place, choose Point.";
 
-const add = (parent, tag, properties) => parent.appendChild(Object.assign(document.createElement(tag), properties));
-const button = (parent, text, title, onclick) => add(parent, "button", { type: "button", innerText: text, title, onclick });
-const within = (value, limit) => Math.min(Math.max(value, 0), limit);
-const same = (one, other) => one === other || JSON.stringify(one) === JSON.stringify(other);
+export function add(parent, tag, properties) {
+  return parent.appendChild(Object.assign(document.createElement(tag), properties));
+}
 
-function describe({ kind, corners, points, position, counts }) {
+export function button(parent, text, title, onclick) {
+  return add(parent, "button", { type: "button", innerText: text, title, onclick });
+}
+
+export const within = (value, limit) => Math.min(Math.max(value, 0), limit);
+export const same = (one, other) => one === other || JSON.stringify(one) === JSON.stringify(other);
+
+export function describe({ kind, corners, points, position, counts }) {
   const [a, b, c, d] = (corners ?? position ?? []).map((value) => Math.round(value * 10) / 10);
   if (kind === "box") return `box x ${a}..${c}, y ${b}..${d} px`;
   if (kind === "point") return `point x ${a}, y ${b} px`;
@@ -17,7 +23,7 @@ function describe({ kind, corners, points, position, counts }) {
 }
 
 // Masks travel as lengths of runs of equal pixels, row by row, the first unmarked; see run_lengths in regions.py.
-function encode(pixels, width, height) {
+export function encode(pixels, width, height) {
   const counts = [];
   let start = 0;
   for (let at = 0, value = 0; at < pixels.length; at++) {
@@ -28,20 +34,20 @@ function encode(pixels, width, height) {
   return { kind: "mask", size: [height, width], counts: [...counts, pixels.length - start] };
 }
 
-function decode({ size: [height, width], counts }) {
+export function decode({ size: [height, width], counts }) {
   const pixels = new Uint8Array(height * width);
   counts.reduce((start, run, index) => pixels.fill(index % 2, start, start + run) && start + run, 0);
   return pixels;
 }
 
 // Whether as many pixels are marked.
-function has(pixels, least) {
+export function has(pixels, least) {
   let found = 0;
   return pixels.some((value) => value && ++found >= least);
 }
 
 // Give `value` to the pixels whose centre is within `radius` of the line; returns whether any had another value.
-function fillStroke(pixels, width, height, points, radius, value) {
+export function fillStroke(pixels, width, height, points, radius, value) {
   const reach = Math.max(radius, 0.71) ** 2; // so that the thinnest brush still finds a centre
   let changed = false;
   points.forEach(([x1, y1], index) => {

@@ -1,3 +1,6 @@
+import { keepKeys } from "./keys.js";
+import { bytes, colorsOf, mapOnImage, node, percent, rampOf } from "./picture.js";
+
 // Tokens to click, a layer x head grid, and the map of the head that is chosen. `data` stays; `shown` has every head's map
 // for the chosen tokens (see attention_explorer.py), so that another head is drawn here, without the kernel.
 
