@@ -39,6 +39,11 @@ def test_imports_of_many_lines_and_of_types_are_known(tmp_path):
     assert script("entry", tmp_path) == "const a = (b) => b;\nconst b = 1;\n\na(b);\n"
 
 
+def test_functions_that_wait_are_exported_too(tmp_path):
+    write(tmp_path, entry='import { a } from "./other.js";\na();\n', other="export async function a() {}\n")
+    assert script("entry", tmp_path) == "async function a() {}\n\na();\n"
+
+
 def test_two_definitions_of_a_name_are_refused(tmp_path):
     write(
         tmp_path,
@@ -74,7 +79,7 @@ def test_a_name_within_a_function_is_its_own(tmp_path):
         "export let a = 1;",
         "export const [a, b] = [1, 2];",
         "export class A {}",
-        "export async function a() {}",
+        "export function* a() {}",
         "export default function a() {}",
         '/** @import * as a from "./other.js" */',
     ],

@@ -16,7 +16,7 @@ _FORMS = (
 _NAMES = r"\{\s*(\w+(?:,\s*\w+)*),?\s*\}"
 _IMPORT = re.compile(rf'^import {_NAMES} from "\./(\w+)\.js";\n', re.MULTILINE)
 _IMPORT_OF_TYPES = re.compile(rf'^/\*\* @import {_NAMES} from "[\w@./-]+" \*/\n', re.MULTILINE)
-_EXPORT = re.compile(r"^export (?=(?:const|function) (\w+))", re.MULTILINE)
+_EXPORT = re.compile(r"^export (?=(?:const|(?:async )?function) (\w+))", re.MULTILINE)
 _DEFAULT = re.compile(r"^export default \{[\w, ]+\};$", re.MULTILINE)
 _OTHER = re.compile(r"^(?:import|export|/\*\* @import)\b.*", re.MULTILINE)
 # What begins a line is at top level: the formatter indents all else.

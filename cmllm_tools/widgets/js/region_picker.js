@@ -1,174 +1,134 @@
-import { keepKeys } from "./keys.js";
-import { NO_BOX, add, button, decode, describe, encode, fillStroke, has, same, within } from "./regions.js";
+// @ts-check
+// Draw regions on an image. The list of them is the model's `_regions`. What is being drawn lives here and joins the list
+// when the pointer is released.
+/** @import { RenderProps } from "@anywidget/types" */
+/** @import { Tool } from "./picker_parts.js" */
+/** @import { Picked } from "./region_list.js" */
+/** @import { Position, Region } from "./regions.js" */
+import { paperOf } from "./dom.js";
+import { frameOf, positionIn } from "./frame.js";
+import { ARROWS, keepKeys } from "./keys.js";
+import { within } from "./numbers.js";
+import { erased, lastMask, painted } from "./painting.js";
+import { drawPicture, drawTokens, INK, LAST, penFor } from "./picker_drawing.js";
+import { pickerParts, TOOLS } from "./picker_parts.js";
+import { regionList } from "./region_list.js";
+import { countText, describe, isFlat, regionOf } from "./regions.js";
 
-// Draw regions on an image. A region is the plain data of Region.to_json in regions.py, in pixels of the image; the list
-// of them is the model's `_regions`. What is being drawn lives here and joins the list when the pointer is released.
-
-const [WIDEST, TALLEST] = [640, 560]; // CSS pixels
-const [NARROW, HIGHEST] = [160, 900]; // an image narrower than the first may be this high
-const LEAST_WIDTH = 430; // of the tools and the words
-const RIM_WIDTH = 16; // around the image, where a box may begin; as in the style sheet
 const SPECK = 9; // square CSS pixels; what the eraser leaves of a mask, if it is less, nobody would see
-const SMALL = 400; // an image below this is magnified by a whole number
-const RIM = "rgba(0, 0, 0, 0.8)";
-const INK = "#ffffff";
-const [YELLOW, BLUE] = ["240, 228, 66", "0, 114, 178"]; // of Okabe and Ito's palette
-const LAST = `rgb(${YELLOW})`; // the last region
+const NO_BOX = "A box has two corners: drag from one to the other. For a single place, choose Point.";
 
-const TOOLS = [
-  { name: "box", label: "Box", key: "b", hint: "Drag from corner to corner." },
-  { name: "mask", label: "Mask", key: "m", hint: "Paint; strokes join until New mask is pressed." },
-  { name: "eraser", label: "Eraser", key: "e", hint: "Rub out parts of masks." },
-  { name: "scribble", label: "Scribble", key: "s", hint: "Draw a line." },
-  { name: "point", label: "Point", key: "p", hint: "Click." },
-];
-const KEYS =
-  "b, m, e, s, p: tools. [ and ]: brush size. n: new mask. Ctrl-Z: undo. On the image, arrow keys move a cross (with " +
-  "Shift by one pixel); Enter or Space sets it down and lifts it: corners of a box, ends of a line, a point. Esc cancels.";
-const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+/**
+ * What is being drawn, by a pointer, or by the keys where that is null.
+ *
+ * @typedef {{ tool: Tool, points: Position[], pointer: number | null }} Stroke
+ */
 
+/** @param {RenderProps<Picked>} props */
 function render({ model, el }) {
   const [width, height] = model.get("_size");
-  const tallest = Math.min(HIGHEST, Math.max(TALLEST, (NARROW * height) / width));
-  const fit = Math.min(WIDEST / width, tallest / height);
-  const scale = fit < 1 ? fit : Math.max(1, Math.min(Math.floor(SMALL / Math.max(width, height)), Math.floor(fit)));
-  const dense = Math.max(1, window.devicePixelRatio || 1);
-  const [across, down] = [width, height].map((side) => Math.max(1, Math.round(side * scale * dense))); // of the canvases
+  const frame = frameOf(width, height, Math.max(1, window.devicePixelRatio || 1));
+  const { across, down, scale } = frame;
   const largest = Math.max(8, Math.round(Math.min(width, height) / 2)); // brush
 
-  const history = []; // earlier lists of regions, for undo
-  let shown = model.get("_regions"); // the list as this view last saw it
+  /** @type {Tool} */
   let tool = "box";
   let brush = Math.max(2, Math.round(Math.min(width, height) / 10)); // diameter in pixels of the image
   let fresh = false; // whether the next stroke begins another mask
-  let stroke = null; // { tool, points, pointer } while something is drawn; pointer is null for the keys
+  /** @type {Stroke | null} */
+  let stroke = null;
+  /** @type {Position | null} */
   let hover = null; // where the pointer is, for the outline of the brush
+  /** @type {number | null} */
   let entering = null; // the pointer that was pressed beside the image, and whose line begins where it enters
+  /** @type {Position | null} */
   let cross = null; // where the keys are
   let refused = ""; // why the last stroke came to nothing
 
-  // ---- The parts of the view
-  const root = add(el, "div", { className: "cmllm-picker" });
+  const parts = pickerParts(el, frame, largest);
+  const { root, canvas } = parts;
+  const pen = penFor(frame);
   const leaveKeys = keepKeys(() => root);
-  const bar = add(root, "div", { className: "cmllm-bar", role: "toolbar", ariaLabel: "Drawing tools" });
-  const group = add(bar, "span", { className: "cmllm-group" });
-  const tools = TOOLS.map((one) => button(group, one.label, `${one.hint} (key ${one.key})`, () => choose(one.name)));
-  const undoButton = button(bar, "Undo", "Take the last change back (Ctrl-Z)", () => undo());
-  const clearButton = button(bar, "Clear", "Remove all regions", () => commit([]));
-  const tokensLabel = add(bar, "label", { title: "What each visual token sees; blue: its weight in the regions" });
-  const tokensBox = add(tokensLabel, "input", { type: "checkbox", checked: true, onchange: drawTokens });
-  tokensLabel.append("visual tokens");
-  const painting = add(bar, "span", { className: "cmllm-painting" });
-  const size = add(painting, "label", { className: "cmllm-size", title: "Diameter in pixels of the image ([ and ])" });
-  size.append("Brush");
-  const slider = add(size, "input", { type: "range", min: 1, max: largest, ariaLabel: "Brush size in pixels" });
-  slider.oninput = () => resizeBrush(Number(slider.value));
-  const sizeText = add(size, "span", { className: "cmllm-number" });
-  const newMask = button(painting, "New mask", "The next stroke begins a mask (key n)", () => refresh((fresh = !fresh)));
+  const list = regionList(model, refresh);
 
-  const stage = add(root, "div", { className: "cmllm-stage" });
-  stage.style.width = `${across / dense}px`;
-  root.style.width = `${Math.max(across / dense, LEAST_WIDTH) + 2 * RIM_WIDTH}px`; // whatever is said in it
-  const rim = add(stage, "div", { className: "cmllm-rim" });
-  const [picture, tokens, canvas] = ["picture", "tokens", "drawing"].map((name) =>
-    add(stage, "canvas", { className: `cmllm-${name}`, width: across, height: down, ariaHidden: name !== "drawing" }),
-  );
-  Object.assign(canvas, { tabIndex: 0, role: "application", ariaDescription: KEYS });
-  const status = add(root, "div", { className: "cmllm-status", role: "status" });
-  const problem = add(root, "div", { className: "cmllm-problem", role: "alert" });
-  const help = add(root, "details", {});
-  add(help, "summary", { textContent: "Keys" });
-  add(help, "div", { textContent: KEYS });
-
-  // ---- Changes of the list
+  /** @param {Region[]} regions */
   function commit(regions) {
-    history.push(shown);
-    send(regions);
+    refused = "";
+    list.commit(regions);
   }
 
-  const undo = () => (stroke ? cancel() : history.length && send(history.pop()));
-
-  function send(regions) {
-    [shown, refused] = [regions, ""];
-    model.set("_error", ""); // Python answers with an error where the new list is no good
-    model.set("_regions", regions);
-    model.save_changes();
-    refresh();
-  }
-
-  function receive() {
-    const regions = model.get("_regions");
-    if (same(regions, shown)) return;
-    // Python put the last valid list back, which is no step to undo, or someone set other regions, which is.
-    if (history.length && same(regions, history.at(-1))) history.pop();
-    else history.push(shown);
-    shown = regions;
-    refresh();
+  function undo() {
+    if (stroke) return cancel();
+    if (list.undoable()) refused = "";
+    list.undo();
   }
 
   // ---- One stroke, of the pointer or of the keys
-  const begin = (at, pointer) => {
-    [stroke, refused] = [{ tool, points: [at], pointer }, ""];
+  /** @type {(at: Position, pointer: number | null) => void} */
+  function begin(at, pointer) {
+    stroke = { tool, points: [at], pointer };
+    refused = "";
     redraw();
-  };
-  const extend = (at) => redraw(same(at, stroke.points.at(-1)) || stroke.points.push(at));
-  const cancel = () => refresh((stroke = null));
+  }
 
-  function finish() {
-    const { tool: kind, points } = stroke;
-    const [first, last] = [points[0], points.at(-1)];
+  /** @type {(points: Position[], at: Position) => void} */
+  function extend(points, [x, y]) {
+    const [lastX, lastY] = points[points.length - 1];
+    if (x !== lastX || y !== lastY) points.push([x, y]);
+    redraw();
+  }
+
+  function cancel() {
     stroke = null;
-    if (kind === "box") drawBox(first, last);
-    else if (kind === "point") commit([...shown, { kind, position: last }]);
-    else if (kind === "scribble") commit([...shown, { kind, points }]);
-    else if (kind === "mask") paintMask(points);
-    else eraseMasks(points);
-  }
-
-  function drawBox(...corners) {
-    const [[left, right], [top, bottom]] = [0, 1].map((axis) => corners.map((at) => at[axis]).sort((a, b) => a - b));
-    if (left === right || top === bottom) return refuse(NO_BOX);
-    return commit([...shown, { kind: "box", corners: [left, top, right, bottom] }]);
-  }
-
-  const refuse = (words) => refresh((refused = words));
-
-  function paintMask(points) {
-    const onto = !fresh && shown.at(-1)?.kind === "mask" ? [shown.at(-1)] : [];
-    const pixels = onto.length ? decode(onto[0]) : new Uint8Array(width * height);
-    fillStroke(pixels, width, height, points, brush / 2, 1);
-    fresh = false;
-    commit([...shown.slice(0, shown.length - onto.length), encode(pixels, width, height)]);
-  }
-
-  function eraseMasks(points) {
-    let touched = false;
-    const left = shown.flatMap((region) => {
-      const pixels = region.kind === "mask" ? decode(region) : null;
-      if (!pixels || !fillStroke(pixels, width, height, points, brush / 2, 0)) return [region];
-      touched = true;
-      return has(pixels, SPECK / scale ** 2) ? [encode(pixels, width, height)] : [];
-    });
-    if (touched) return commit(left);
     refresh();
-    return say("The eraser takes from masks; there was none where it went.");
   }
 
-  // ---- Pointer. Positions are rounded to what the screen can resolve, so that regions have short numbers.
+  /** @param {Stroke} ended */
+  function finish({ tool: kind, points }) {
+    const region = regionOf(kind, points);
+    stroke = null;
+    if (region && isFlat(region)) refuse(NO_BOX);
+    else if (region) commit([...list.shown(), region]);
+    else if (kind === "mask") paint(points);
+    else erase(points);
+  }
+
+  /** @param {string} words */
+  function refuse(words) {
+    refused = words;
+    refresh();
+  }
+
+  /** @param {Position[]} points */
+  function paint(points) {
+    const shown = list.shown();
+    const onto = fresh ? null : lastMask(shown);
+    fresh = false;
+    commit([...(onto ? shown.slice(0, -1) : shown), painted(onto, frame, points, brush / 2)]);
+  }
+
+  /** @param {Position[]} points */
+  function erase(points) {
+    const left = erased(list.shown(), frame, points, brush / 2, SPECK / scale ** 2);
+    if (left) return commit(left);
+    refresh();
+    say("The eraser takes from masks; there was none where it went.");
+  }
+
+  // ---- Pointer
+  /** @type {(event: MouseEvent) => Position} */
   function shares({ clientX, clientY }) {
-    const frame = canvas.getBoundingClientRect();
-    return [(clientX - frame.left) / frame.width, (clientY - frame.top) / frame.height];
+    const box = canvas.getBoundingClientRect();
+    return [(clientX - box.left) / box.width, (clientY - box.top) / box.height];
   }
 
-  function position(event) {
-    const digits = scale > 1 ? 10 : 1;
-    const at = shares(event);
-    return [width, height].map((side, axis) => within(Math.round(at[axis] * side * digits) / digits, side));
-  }
-
+  /** @param {MouseEvent} event */
+  const position = (event) => positionIn(frame, shares(event));
+  /** @param {MouseEvent} event */
   const inside = (event) => shares(event).every((share) => share >= 0 && share <= 1);
 
-  canvas.onpointerdown = rim.onpointerdown = (event) => {
+  /** @param {PointerEvent} event */
+  function press(event) {
     if (!event.isPrimary || event.button !== 0) return;
     event.preventDefault();
     canvas.focus({ preventScroll: true });
@@ -177,12 +137,14 @@ function render({ model, el }) {
     // A box that begins beside the image begins at its edge, a line where it enters, and a point is where one clicks.
     if (inside(event) || tool === "box") begin(position(event), event.pointerId);
     else if (tool !== "point") entering = event.pointerId;
-  };
+  }
+
+  canvas.onpointerdown = parts.rim.onpointerdown = press;
   // Beside a picture there may be room, where a mouse may begin as well; a finger scrolls the page there.
   el.onpointerdown = (event) => {
-    const beside = [el, root].includes(event.target) && event.pointerType !== "touch";
-    const [, down] = shares(event);
-    if (beside && down >= 0 && down <= 1) canvas.onpointerdown(event);
+    const beside = (event.target === el || event.target === root) && event.pointerType !== "touch";
+    const [, below] = shares(event);
+    if (beside && below >= 0 && below <= 1) press(event);
   };
   canvas.onpointermove = (event) => {
     if (!event.isPrimary) return;
@@ -194,201 +156,179 @@ function render({ model, el }) {
     }
     if (stroke?.pointer !== event.pointerId) return;
     const steps = event.getCoalescedEvents?.() ?? []; // between two frames
-    (steps.length ? steps : [event]).forEach((step) => extend(position(step)));
+    for (const step of steps.length ? steps : [event]) extend(stroke.points, position(step));
   };
   canvas.onpointerup = (event) => {
     entering = null;
-    if (stroke?.pointer === event.pointerId) finish(extend(position(event)));
+    if (stroke?.pointer !== event.pointerId) return;
+    extend(stroke.points, position(event));
+    finish(stroke);
   };
-  canvas.onpointercancel = () => cancel((entering = null));
-  canvas.onpointerleave = () => redraw((hover = null));
+  canvas.onpointercancel = () => {
+    entering = null;
+    cancel();
+  };
+  canvas.onpointerleave = () => {
+    hover = null;
+    redraw();
+  };
 
   // ---- Keys. Those that are used here must not reach the notebook, where b would insert a cell.
-  root.addEventListener("keydown", (event) => press(event) && (event.preventDefault(), event.stopPropagation()));
+  root.addEventListener("keydown", (event) => {
+    if (!type(event)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  });
 
-  function press({ key, target, shiftKey, ctrlKey, metaKey, altKey, repeat }) {
+  /**
+   * Beside the image, arrows move the slider, and Enter presses a button.
+   *
+   * @param {KeyboardEvent} event
+   * @returns whether the key was used.
+   */
+  function type({ key, target, shiftKey, ctrlKey, metaKey, altKey, repeat }) {
     if (altKey) return false;
-    if (ctrlKey || metaKey) return key === "z" && (undo(), true);
+    if (ctrlKey || metaKey) {
+      if (key === "z") undo();
+      return key === "z";
+    }
     const chosen = TOOLS.find((one) => one.key === key.toLowerCase());
     if (chosen) choose(chosen.name);
-    else if (key === "n") newMask.click();
+    else if (key === "n") parts.newMask.click();
     else if (key === "[" || key === "]") resizeBrush(brush + (key === "]" ? 1 : -1) * Math.ceil(brush / 10));
     else if (key === "Escape" && stroke) cancel();
-    else if (target !== canvas) return false; // arrows move the slider, Enter presses a button
+    else if (target !== canvas) return false;
     else if (key in ARROWS) moveCross(ARROWS[key], shiftKey ? 1 : Math.max(1, Math.round(8 / scale)));
     else if (key !== "Enter" && key !== " ") return false;
     else if (!repeat) setCross();
     return true;
   }
 
-  function moveCross(direction, step) {
-    const [x, y] = (cross ?? [width / 2, height / 2]).map((at, axis) => Math.round(at) + direction[axis] * step);
-    cross = [within(x, width), within(y, height)];
+  /** @type {(direction: [number, number], step: number) => void} */
+  function moveCross([right, below], step) {
+    const [x, y] = (cross ?? [width / 2, height / 2]).map(Math.round);
+    cross = [within(x + right * step, width), within(y + below * step, height)];
     hover = null;
-    if (stroke) extend(cross);
+    if (stroke) extend(stroke.points, cross);
     redraw();
     say(`Cross at x ${cross[0]}, y ${cross[1]} px${stroke ? `; drawing with the tool ${stroke.tool}` : ""}.`);
   }
 
   function setCross() {
     if (!cross) return moveCross([0, 0], 0); // show first where it is
-    if (stroke) return finish();
+    if (stroke) return finish(stroke);
+    if (tool === "point") return finish({ tool, points: [cross], pointer: null });
     begin(cross, null);
-    if (tool === "point") return finish();
-    return say(`Set down at x ${cross[0]}, y ${cross[1]} px. Move, then press Enter again.`);
+    say(`Set down at x ${cross[0]}, y ${cross[1]} px. Move, then press Enter again.`);
   }
 
-  const choose = (name) => refresh(([stroke, tool, refused] = [null, name, ""]));
-  const resizeBrush = (value) => refresh((brush = within(value - 1, largest - 1) + 1));
+  /** @param {Tool} name */
+  function choose(name) {
+    stroke = null;
+    tool = name;
+    refused = "";
+    refresh();
+  }
+
+  /** @param {number} value */
+  function resizeBrush(value) {
+    brush = within(value, largest, 1);
+    refresh();
+  }
+
+  parts.tools.forEach((one, index) => {
+    one.onclick = () => choose(TOOLS[index].name);
+  });
+  parts.undo.onclick = undo;
+  parts.clear.onclick = () => commit([]);
+  parts.brush.oninput = () => resizeBrush(Number(parts.brush.value));
+  parts.newMask.onclick = () => {
+    fresh = !fresh;
+    refresh();
+  };
 
   // ---- What is on screen
-  const say = (words) => (status.textContent = words);
+  /** @param {string} words */
+  function say(words) {
+    parts.status.textContent = words;
+  }
 
   function refresh() {
-    const { label, hint } = TOOLS.find(({ name }) => name === tool);
-    const number = shown.length === 1 ? "1 region" : `${shown.length || "no"} regions`;
-    tools.forEach((one, index) => (one.ariaPressed = String(TOOLS[index].name === tool)));
-    slider.disabled = tool !== "mask" && tool !== "eraser";
-    slider.value = brush;
-    sizeText.textContent = `${brush} px`;
-    newMask.disabled = tool !== "mask" || shown.at(-1)?.kind !== "mask";
-    fresh = fresh && !newMask.disabled;
-    newMask.ariaPressed = String(fresh);
-    undoButton.disabled = !history.length;
-    clearButton.disabled = !shown.length;
+    const { label, hint } = TOOLS.find(({ name }) => name === tool) ?? TOOLS[0];
+    const shown = list.shown();
+    const last = shown.at(-1);
+    const number = countText(shown);
+    parts.tools.forEach((one, index) => {
+      one.ariaPressed = String(TOOLS[index].name === tool);
+    });
+    parts.brush.disabled = tool !== "mask" && tool !== "eraser";
+    parts.brush.value = String(brush);
+    parts.diameter.textContent = `${brush} px`;
+    parts.newMask.disabled = tool !== "mask" || !lastMask(shown);
+    fresh = fresh && !parts.newMask.disabled;
+    parts.newMask.ariaPressed = String(fresh);
+    parts.undo.disabled = !list.undoable();
+    parts.clear.disabled = !last;
     canvas.ariaLabel = `Image of ${width} by ${height} pixels, ${number}. Tool: ${label}. ${hint}`;
-    say(shown.length ? `${number}; last: ${describe(shown.at(-1))}.` : hint);
+    say(last ? `${number}; last: ${describe(last)}.` : hint);
     showProblem();
     redraw();
   }
 
-  const showProblem = () => {
-    problem.textContent = refused || model.get("_error") || model.get("_note");
-    problem.classList.toggle("cmllm-error", Boolean(refused || model.get("_error")));
-  };
-
-  function drawTokens() {
-    const paper = tokens.getContext("2d");
-    const [boxes, weights] = [model.get("_boxes"), model.get("_weights")];
-    tokensLabel.hidden = !boxes.length;
-    paper.clearRect(0, 0, across, down);
-    if (!boxes.length || !tokensBox.checked) return;
-    const cells = boxes.map(([x0, y0, x1, y1]) => {
-      const [left, top, right, bottom] = [...place([x0, y0]), ...place([x1, y1])].map(Math.round); // no seams between them
-      return [left, top, right - left, bottom - top];
-    });
-    paper.fillStyle = "rgba(0, 0, 0, 0.6)"; // what no token sees
-    paper.fillRect(0, 0, across, down);
-    cells.forEach((cell) => paper.clearRect(...cell));
-    cells.forEach((cell, index) => {
-      paper.fillStyle = `rgba(${BLUE}, ${(0.65 * (weights[index] ?? 0)).toFixed(3)})`;
-      paper.fillRect(...cell);
-    });
-    const areas = cells.map(([, , right, below]) => right * below);
-    const least = Math.min(...areas.filter((area) => area > 0));
-    cells.forEach(([x, y, right, below], index) => {
-      const coarse = areas[index] > 2 * least; // a token of the thumbnail, over those of the tiles
-      paper.setLineDash(coarse ? [5 * dense, 4 * dense] : []);
-      paper.lineWidth = coarse ? 1.5 * dense : dense;
-      const strength = (least < 100 * dense ** 2 ? 0.2 : 0.4) + 0.5 * (weights[index] ?? 0); // seen also where blue is not
-      paper.strokeStyle = coarse ? `rgba(${YELLOW}, 0.7)` : `rgba(255, 255, 255, ${strength})`;
-      paper.strokeRect(x + 0.5, y + 0.5, right, below);
-    });
+  function showProblem() {
+    parts.problem.textContent = refused || model.get("_error") || model.get("_note");
+    parts.problem.classList.toggle("cmllm-error", Boolean(refused || model.get("_error")));
   }
 
-  let frame = 0;
-  const redraw = () => (frame ||= requestAnimationFrame(drawRegions));
+  function showTokens() {
+    const boxes = model.get("_boxes");
+    parts.seen.hidden = !boxes.length;
+    paperOf(parts.tokens).clearRect(0, 0, across, down);
+    if (boxes.length && parts.showTokens.checked) drawTokens(parts.tokens, frame, boxes, model.get("_weights"));
+  }
+
+  let awaited = 0; // the animation frame in which all is drawn anew
+
+  function redraw() {
+    if (!awaited) awaited = requestAnimationFrame(drawRegions);
+  }
 
   function drawRegions() {
-    const paper = canvas.getContext("2d");
+    const paper = paperOf(canvas);
     const brushing = tool === "mask" || tool === "eraser";
-    frame = 0;
+    const shown = list.shown();
+    awaited = 0;
     paper.clearRect(0, 0, across, down);
-    shown.filter(({ kind }) => kind === "mask").forEach((mask) => paper.drawImage(sampled(mask), 0, 0));
-    if (stroke && brushing) {
-      // Cleared first also where it is painted, so that it has one shade with the mask that it joins.
-      for (const mode of tool === "mask" ? ["destination-out", "source-over"] : ["destination-out"]) {
-        [paper.lineCap, paper.lineJoin, paper.lineWidth] = ["round", "round", brush * scale * dense];
-        paper.globalCompositeOperation = mode;
-        paper.strokeStyle = mode === "source-over" ? `rgba(${YELLOW}, 0.45)` : "#000";
-        paper.stroke(line(stroke.points));
-      }
-    }
-    shown.forEach((region, index) => outline(paper, region, index === shown.length - 1 && !stroke ? LAST : INK));
-    if (stroke) {
-      const [first, last] = [stroke.points[0], stroke.points.at(-1)];
-      outline(paper, { kind: tool, corners: [...first, ...last], points: stroke.points, position: last }, LAST);
-    }
+    for (const region of shown) if (region.kind === "mask") paper.drawImage(pen.sheetOf(region), 0, 0);
+    if (stroke && brushing) pen.sweep(paper, stroke.points, brush, tool === "mask");
+    shown.forEach((region, index) => {
+      pen.outline(paper, region, index === shown.length - 1 && !stroke ? LAST : INK);
+    });
+    const drawn = stroke && regionOf(stroke.tool, stroke.points);
+    if (drawn) pen.outline(paper, drawn, LAST);
     const at = cross ?? hover;
-    if (at && brushing) trace(paper, INK, circle(at, (brush / 2) * scale * dense));
-    if (cross) {
-      trace(paper, INK, line([[cross[0], 0], [cross[0], height]]));
-      trace(paper, INK, line([[0, cross[1]], [width, cross[1]]]));
-    }
+    if (at && brushing) pen.ring(paper, at, brush);
+    if (cross) pen.cross(paper, cross);
   }
 
-  function outline(paper, { kind, corners, points, position: at }, color) {
-    if (kind === "box") {
-      const [x0, y0, x1, y1] = corners;
-      trace(paper, color, line([[x0, y0], [x1, y0], [x1, y1], [x0, y1], [x0, y0]]));
-    } else if (kind === "scribble") trace(paper, color, line(points), 1.5);
-    else if (kind === "point") [7 * dense, 1.5 * dense].forEach((radius) => trace(paper, color, circle(at, radius)));
-  }
-
-  // A line with a dark rim shows on any image.
-  function trace(paper, color, path, weight = 1) {
-    [paper.lineCap, paper.lineJoin, paper.globalCompositeOperation] = ["round", "round", "source-over"];
-    for (const [style, wide] of [[RIM, 4], [color, 2]]) {
-      [paper.strokeStyle, paper.lineWidth] = [style, wide * weight * dense];
-      paper.stroke(path);
-    }
-  }
-
-  const place = ([x, y]) => [(x * across) / width, (y * down) / height];
-  const line = (points) => new Path2D(`M${place(points[0])} L${points.map((point) => place(point)).join(" L")}`);
-  const circle = (centre, radius) => {
-    const path = new Path2D();
-    path.arc(...place(centre), radius, 0, 2 * Math.PI);
-    return path;
+  parts.showTokens.onchange = showTokens;
+  const listeners = {
+    _regions: list.receive,
+    _error: showProblem,
+    _note: showProblem,
+    _boxes: showTokens,
+    _weights: showTokens,
   };
-
-  // A mask at the resolution of the screen, with the screen pixels on its border dark.
-  const masks = new WeakMap();
-  function sampled(region) {
-    if (masks.has(region)) return masks.get(region);
-    const pixels = decode(region);
-    const columns = Array.from({ length: across }, (_, i) => Math.floor(((i + 0.5) * width) / across));
-    const rows = Array.from({ length: down }, (_, j) => Math.floor(((j + 0.5) * height) / down) * width);
-    const on = (i, j) => i >= 0 && j >= 0 && i < across && j < down && pixels[rows[j] + columns[i]];
-    const reach = Math.ceil(dense);
-    const sheet = Object.assign(document.createElement("canvas"), { width: across, height: down });
-    const colors = sheet.getContext("2d").createImageData(across, down);
-    for (let at = 0; at < across * down; at++) {
-      const [i, j] = [at % across, Math.floor(at / across)];
-      if (!on(i, j)) continue;
-      const inner = on(i - reach, j) && on(i + reach, j) && on(i, j - reach) && on(i, j + reach);
-      colors.data.set(inner ? [240, 228, 66, 115] : [0, 0, 0, 200], 4 * at);
-    }
-    sheet.getContext("2d").putImageData(colors, 0, 0);
-    masks.set(region, sheet);
-    return sheet;
-  }
-
-  const listeners = { _regions: receive, _error: showProblem, _note: showProblem };
-  Object.assign(listeners, { _boxes: drawTokens, _weights: drawTokens });
-  Object.entries(listeners).forEach(([name, listener]) => model.on(`change:${name}`, listener));
-  createImageBitmap(new Blob([model.get("_image")])).then((image) => {
-    const paper = picture.getContext("2d");
-    [paper.imageSmoothingEnabled, paper.imageSmoothingQuality] = [scale < 3, "high"]; // few pixels are shown as squares
-    paper.drawImage(image, 0, 0, across, down);
-    stage.dataset.ready = "true";
+  for (const [name, listener] of Object.entries(listeners)) model.on(`change:${name}`, listener);
+  drawPicture(parts.picture, frame, model.get("_image")).then(() => {
+    parts.stage.dataset.ready = "true";
   });
-  drawTokens();
+  showTokens();
   refresh();
   return () => {
     leaveKeys();
     el.onpointerdown = null;
-    Object.entries(listeners).forEach(([name, listener]) => model.off(`change:${name}`, listener));
+    for (const [name, listener] of Object.entries(listeners)) model.off(`change:${name}`, listener);
   };
 }
 
