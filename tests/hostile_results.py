@@ -36,7 +36,7 @@ def of_results(mllm, prompt, box, example):
     """Calls on what a model gives."""
     attention = cm.capture_attention(mllm, prompt)
     cmap = cm.context_map(attention)
-    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1), [cm.Answers("ends")])
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1), callbacks=[cm.Answers("ends")])
     grid = analysis.head_shares(attention, box)
     curves = analysis.insertion_deletion(
         mllm, prompt, "red circle", np.arange(len(prompt.visual)), points=1, orders=2, progress=False

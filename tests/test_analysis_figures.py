@@ -48,7 +48,7 @@ def test_maps_share_one_scale_and_one_bar(mllm, prompt, box):
     cmap = cm.context_map(cm.capture_attention(mllm, prompt, layers=[1]))
     other = torch.linspace(0, 1, 64)
     maps = [("one <b>", cmap), ("two", other), ("three", other.numpy()), ("four", other * 7)]
-    figure = figures.maps_on_image(maps, prompt.image, prompt.layout, box, "attention")
+    figure = figures.maps_on_image(maps, prompt.image, prompt.layout, box, what="attention")
     heats = [item for item in figure.data if item.type == "heatmap"]
     assert [np.sum(heat.z) for heat in heats] == pytest.approx([100] * 4, rel=1e-4)
     assert np.allclose(heats[1].z, heats[3].z, atol=1e-4)

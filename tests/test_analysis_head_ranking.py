@@ -82,7 +82,7 @@ def test_saved_and_reopened(ranking, tmp_path):
         damaged.write_text(text)
         with pytest.raises(cm.DataError, match=r"written by HeadRanking\.save"):
             HeadRanking.load(damaged)
-    with pytest.raises(cm.DataError, match="cannot be written"):
+    with pytest.raises(cm.OutputError, match="cannot be written"):
         ranking.save(tmp_path / "no" / "heads.json")
 
 

@@ -195,7 +195,7 @@ def test_page_is_small_and_needs_nothing_else(explorer, tmp_path):
     assert (state["queries"], state["layer"], state["head"], state["fixed"]) == ([69], 4, 1, True)
     assert base64.b64decode(state["shown"]["maps"]) == explorer.shown["maps"]
     assert "export default" not in page
-    with pytest.raises(cm.TraceError, match="there is no"):
+    with pytest.raises(cm.OutputError, match="there is no"):
         explorer.write_html(tmp_path / "no" / "explorer.html")
 
 

@@ -16,7 +16,7 @@ HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted
 
 @pytest.fixture(scope="module")
 def trace(mllm, prompt, box):
-    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=5), [cm.Answers()])
+    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=5), callbacks=[cm.Answers()])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from cmllm_tools.show.report import report_html, write_report
 
 @pytest.fixture(scope="module")
 def trace(mllm, prompt, box):
-    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=3), [cm.Answers()])
+    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=3), callbacks=[cm.Answers()])
 
 
 def test_step_player_shows_every_step(trace):
@@ -101,7 +101,7 @@ def test_report_is_one_offline_page(trace, tmp_path):
     assert trace.steps[0].answer in page
     assert trace.image_hash in page
     assert len(page) < 7.5e6
-    with pytest.raises(cm.TraceError, match="there is no"):
+    with pytest.raises(cm.OutputError, match="there is no"):
         write_report(trace, tmp_path / "no" / "page.html")
 
 

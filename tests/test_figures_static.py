@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import IPython.display
 import numpy as np
@@ -105,6 +106,42 @@ def test_every_figure_is_stored_with_static_html(name, drawn, shown, as_in_jupyt
     assert not re.search(r"<(script|style|link)|\son\w+=", static)
     assert all(source.startswith("data:image/") for source in re.findall(r'src="([^"]*)', static))
     assert len(static) < 120_000
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """Bundles that a shell published beside what it displayed."""
+    bundles = []
+    shell = SimpleNamespace(display_pub=SimpleNamespace(publish=bundles.append))
+    monkeypatch.setattr(IPython, "get_ipython", lambda: shell)
+    return bundles
+
+
+def test_a_figure_of_pictures_is_shown_with_a_style_that_lets_it_grow_with_its_width(
+    drawn, shown, published, as_in_jupyter
+):
+    copy.deepcopy(drawn["before_after"])._ipython_display_()
+    drawn["curves"]._ipython_display_()
+    (style,) = published
+    least = drawn["before_after"].layout.height
+    # Two panels of square pictures, each of half the width: 282 of 584 px on a page of 640, and 680 px high at most.
+    wanted = f"calc({least}px + clamp(0px, 0.4829 * (100cqw - var(--jp-cell-prompt-width, 64px) - 640px), 398px))"
+    assert f"{{ height: {wanted} }}" in style[HTML]
+    assert len(shown) == 2
+    own = copy.deepcopy(drawn["before_after"]).update_layout(height=300)
+    own.show()
+    assert len(published) == 1
+    assert "height:300px" in own.to_html(include_plotlyjs=False)
+
+
+def test_a_page_s_figure_of_pictures_grows_with_its_width(drawn):
+    figure = drawn["map_on_image"]
+    for full in (True, False):
+        page = figure.to_html(include_plotlyjs=False, full_html=full)
+        assert f"height:calc({figure.layout.height}px + clamp(0px, 0.7877 * (100cqw - 640px), 220px))" in page
+        assert f'"height":{figure.layout.height},' not in page
+        assert ("container-type" in page) != full
+    assert f"height:{drawn['curves'].layout.height}px" in drawn["curves"].to_html(include_plotlyjs=False)
 
 
 def test_text_is_escaped_in_static_html(drawn, as_in_jupyter):

@@ -65,7 +65,7 @@ def test_other_ways_are_seen(text):
 
 def test_a_run_is_told_by_its_updates_and_window(mllm, prompt, box, tmp_path, capsys):
     """`steps=2`: 2 updates, and 3 steps, of which none says 3."""
-    run = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=2, layers=(0, 3)), [cm.ProgressBar()])
+    run = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=2, layers=(0, 3)), callbacks=[cm.ProgressBar()])
     bar = capsys.readouterr().err
     told = [repr(run), run._repr_html_(), bar, str(cm.figures.step_player(run).to_dict())]
     assert [number for number in map(int, re.findall(r"(\d+) (?:updates|steps)", " ".join(told))) if number != 2] == []

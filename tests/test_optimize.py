@@ -107,7 +107,7 @@ class Recorder(cm.Callback):
 
 def test_callbacks_hear_every_step(tiny):
     recorder = Recorder()
-    cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), [recorder])
+    cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), callbacks=[recorder])
     assert recorder.calls == ["start", 0, 1, 2, "end"]
 
 
@@ -124,7 +124,11 @@ def test_interrupt_leaves_a_usable_trace(tiny, tmp_path):
     mllm, prompt = tiny
     before, recorder = snapshot(mllm), Recorder()
     trace = cm.optimize(
-        mllm, prompt, REGION, cm.ControlMLLM(steps=5, early_stop=0.0), [recorder, InterruptAt(2), cm.Answers("ends")]
+        mllm,
+        prompt,
+        REGION,
+        cm.ControlMLLM(steps=5, early_stop=0.0),
+        callbacks=[recorder, InterruptAt(2), cm.Answers("ends")],
     )
     assert trace.stopped == "interrupted"
     assert len(trace) == 3
@@ -198,7 +202,7 @@ def test_early_stopping(tiny):
         prompt,
         REGION,
         cm.ControlMLLM(steps=6, step_size=20.0, early_stop=0.0),
-        [cm.EarlyStopping(threshold)],
+        callbacks=[cm.EarlyStopping(threshold)],
     )
     for trace in (by_setting, by_callback):
         assert len(trace) == expected + 1 < len(full)
@@ -221,8 +225,8 @@ def test_early_stopping_on_rise(tiny):
 
 
 def test_answers_at_each_step_or_at_the_ends(mllm, prompt, box):
-    each = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.Answers()])
-    ends = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.Answers("ends")])
+    each = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2, early_stop=0.0), callbacks=[cm.Answers()])
+    ends = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2, early_stop=0.0), callbacks=[cm.Answers("ends")])
     assert all(step.answer for step in each.steps)
     assert [bool(step.answer) for step in ends.steps] == [True, False, True]
     assert each.steps[0].answer == ends.steps[0].answer == mllm.generate(prompt)
@@ -237,7 +241,7 @@ def test_checkpoint_saves_every_step(tiny, tmp_path):
         def on_step(self, run, step):
             seen.append(len(cm.Trace.load(path)))
 
-    cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.Checkpoint(path), Watch()])
+    cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), callbacks=[cm.Checkpoint(path), Watch()])
     assert seen == [1, 2, 3]
     assert cm.Trace.load(path).stopped == "finished"
 
@@ -260,9 +264,9 @@ def test_callback_settings_are_checked(tmp_path):
 
 
 def test_progress_bar_counts_updates(tiny, capsys):
-    cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), [cm.ProgressBar()])
+    cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=2, early_stop=0.0), callbacks=[cm.ProgressBar()])
     assert "2/2" in capsys.readouterr().err
-    run = cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=9, early_stop=1e-9), [cm.ProgressBar()])
+    run = cm.optimize(*tiny, REGION, cm.ControlMLLM(steps=9, early_stop=1e-9), callbacks=[cm.ProgressBar()])
     # A run that stopped as it should has a whole bar.
     assert run.stopped.startswith("early stop")
     assert f"{len(run) - 1}/{len(run) - 1}" in capsys.readouterr().err.splitlines()[-1]

@@ -48,7 +48,9 @@ class Tags(HTMLParser):
 def trace():
     mllm = cm.load(tiny_llava())
     prompt = mllm.prepare(noise((50, 40)), "what is the red object ?")
-    return cm.optimize(mllm, prompt, cm.Box(12, 5, 30, 30), cm.ControlMLLM(steps=1, early_stop=0.0), [cm.Answers("ends")])
+    return cm.optimize(
+        mllm, prompt, cm.Box(12, 5, 30, 30), cm.ControlMLLM(steps=1, early_stop=0.0), callbacks=[cm.Answers("ends")]
+    )
 
 
 def a_figure():

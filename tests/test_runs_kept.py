@@ -64,7 +64,7 @@ def test_a_full_disk_warns_and_the_run_goes_on(tiny, tmp_path, full_disk):
     path = tmp_path / "run"
     full_disk(1)
     with pytest.warns(cm.OutputWarning, match=r"run cannot be written: No space left on device\. It is still in memory"):
-        trace = cm.optimize(*tiny, REGION, METHOD, [cm.Checkpoint(path)])
+        trace = cm.optimize(*tiny, REGION, METHOD, callbacks=[cm.Checkpoint(path)])
     assert (len(trace), trace.stopped) == (4, "finished")
     assert len(cm.Trace.load(path)) == 4
 
@@ -73,7 +73,7 @@ def test_a_disk_that_stays_full_leaves_the_trace_in_memory_and_the_last_good_fil
     path, checkpoint = tmp_path / "run", cm.Checkpoint(tmp_path / "run")
     full_disk(*range(2, 100))
     with pytest.warns(cm.OutputWarning):
-        trace = cm.optimize(*tiny, REGION, METHOD, [checkpoint])
+        trace = cm.optimize(*tiny, REGION, METHOD, callbacks=[checkpoint])
     assert (len(trace), trace.stopped, checkpoint.saved) == (4, "finished", None)
     assert len(cm.Trace.load(path)) == 2
     assert [file.name for file in tmp_path.iterdir()] == ["run"]
@@ -84,7 +84,7 @@ def test_a_folder_that_vanishes_does_not_end_the_run(tiny, tmp_path):
     checkpoint = cm.Checkpoint(tmp_path / "sub/run")
     (tmp_path / "sub").rmdir()
     with pytest.warns(cm.OutputWarning, match="folder of an output path must exist"):
-        assert len(cm.optimize(*tiny, REGION, METHOD, [checkpoint])) == 4
+        assert len(cm.optimize(*tiny, REGION, METHOD, callbacks=[checkpoint])) == 4
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("mine")])
@@ -93,7 +93,7 @@ def test_an_unfinished_run_does_not_replace_an_earlier_one(tiny, tmp_path, error
     whole = cm.optimize(*tiny, REGION, METHOD).save(path).read_bytes()
     checkpoint = cm.Checkpoint(path)
     with suppress(RuntimeError):
-        cm.optimize(*tiny, REGION, METHOD, [checkpoint, Raises(error, "on_step")])
+        cm.optimize(*tiny, REGION, METHOD, callbacks=[checkpoint, Raises(error, "on_step")])
     assert path.read_bytes() == whole
     assert checkpoint.saved == tmp_path / "run.unfinished.safetensors"
     assert len(cm.Trace.load(checkpoint.saved)) == 2
@@ -107,7 +107,7 @@ def test_a_whole_run_replaces_an_earlier_one_at_its_end(tiny, tmp_path):
         def on_step(self, run, step):
             seen.append((len(cm.Trace.load(path)), len(cm.Trace.load(tmp_path / "run.unfinished.safetensors"))))
 
-    cm.optimize(*tiny, REGION, METHOD, [cm.Checkpoint(path), Watch()])
+    cm.optimize(*tiny, REGION, METHOD, callbacks=[cm.Checkpoint(path), Watch()])
     assert seen == [(2, 1), (2, 2), (2, 3), (2, 4)]
     assert len(cm.Trace.load(path)) == 4
     assert [file.name for file in tmp_path.iterdir()] == ["run.safetensors"]
@@ -118,7 +118,7 @@ def test_every_end_is_told_and_the_first_error_is_raised(tiny, when):
     first, second, told = Raises(RuntimeError("first"), when), Raises(ValueError("second")), [Told(), Told()]
     before = snapshot(tiny[0])
     with pytest.raises(RuntimeError, match="first") as caught:
-        cm.optimize(*tiny, REGION, METHOD, (callback for callback in (told[0], first, second, told[1])))
+        cm.optimize(*tiny, REGION, METHOD, callbacks=(callback for callback in (told[0], first, second, told[1])))
     reason = {"on_start": "failed: RuntimeError", "on_step": "failed: RuntimeError", "on_end": "finished"}[when]
     assert told[0].ends == [reason]
     # One that was not started is not told of the end.
@@ -133,7 +133,7 @@ def test_every_end_is_told_and_the_first_error_is_raised(tiny, when):
 @pytest.mark.parametrize("error", [SystemExit(3), cm.PromptError("ours"), MemoryError()])
 def test_whatever_ends_a_run_has_the_trace(tiny, error):
     with pytest.raises(type(error)) as caught:
-        cm.optimize(*tiny, REGION, METHOD, [Raises(error, "on_step")])
+        cm.optimize(*tiny, REGION, METHOD, callbacks=[Raises(error, "on_step")])
     assert len(caught.value.trace) == 2
     assert caught.value.trace.stopped == f"failed: {type(error).__name__}"
     assert np.isfinite(caught.value.trace.latent.numpy()).all()
@@ -141,7 +141,7 @@ def test_whatever_ends_a_run_has_the_trace(tiny, error):
 
 def test_an_interrupt_at_the_end_keeps_the_trace(tiny, tmp_path):
     told, path = Told(), tmp_path / "run"
-    trace = cm.optimize(*tiny, REGION, METHOD, [Raises(KeyboardInterrupt()), cm.Checkpoint(path), told])
+    trace = cm.optimize(*tiny, REGION, METHOD, callbacks=[Raises(KeyboardInterrupt()), cm.Checkpoint(path), told])
     assert (len(trace), trace.stopped) == (4, "interrupted")
     # The run itself was whole.
     assert told.ends == ["finished"]
@@ -151,13 +151,15 @@ def test_an_interrupt_at_the_end_keeps_the_trace(tiny, tmp_path):
 def test_an_interrupt_before_the_first_step_tells_the_started_ones(tiny):
     told = Told()
     with pytest.raises(KeyboardInterrupt):
-        cm.optimize(*tiny, REGION, METHOD, [told, Raises(KeyboardInterrupt(), "on_start")])
+        cm.optimize(*tiny, REGION, METHOD, callbacks=[told, Raises(KeyboardInterrupt(), "on_start")])
     assert told.ends == ["interrupted"]
 
 
 def test_an_error_after_an_interrupt_is_raised_with_the_trace(tiny):
     with pytest.raises(RuntimeError, match="at the end") as caught:
-        cm.optimize(*tiny, REGION, METHOD, [Raises(KeyboardInterrupt(), "on_step"), Raises(RuntimeError("at the end"))])
+        cm.optimize(
+            *tiny, REGION, METHOD, callbacks=[Raises(KeyboardInterrupt(), "on_step"), Raises(RuntimeError("at the end"))]
+        )
     assert len(caught.value.trace) == 2
 
 

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -25,6 +26,34 @@ def test_the_command_line_says_what_it_is_without_loading_a_model(option):
     code = f"from cmllm_tools.cli import main\ntry: main(['{option}'])\nexcept SystemExit as end: print(end.code)\n{LOADED}"
     *_, status, heavy = run(code)
     assert (status, heavy) == ("0", "[]")
+
+
+def test_the_command_line_starts_fast():
+    """CPU seconds, as others may use the machine; and against Python's own start, as a machine may be slow."""
+
+    def seconds(*arguments):
+        code = "import resource, subprocess, sys; subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL, check=True); "
+        code += "used = resource.getrusage(resource.RUSAGE_CHILDREN); print(used.ru_utime + used.ru_stime)"
+        runs = [subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, check=True) for _ in range(5)]
+        return median(float(done.stdout) for done in runs)
+
+    bare = seconds(sys.executable, "-c", "")
+    assert seconds(sys.executable, "-m", "cmllm_tools.cli", "--version") < max(0.3, 15 * bare)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_can_complete_commands_and_options(shell, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--print-completion", shell])
+    assert end.value.code == 0
+    script = capsys.readouterr().out
+    assert all(word in script for word in ("steer", "scribble", "step-size", "print-completion"))
+
+
+def test_a_shell_that_is_not_known_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        main(["--print-completion", "zebra"])
+    assert "must be bash, zsh, fish, tcsh or powershell; got 'zebra'" in capsys.readouterr().err
 
 
 def test_the_package_loads_nothing_heavy():

@@ -17,7 +17,7 @@ from cmllm_tools.widgets.step_player import StepPlayer, player_data
 
 @pytest.fixture(scope="module")
 def trace(mllm, prompt, box):
-    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=5), [cm.Answers()])
+    return cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=5), callbacks=[cm.Answers()])
 
 
 def decoded(data):
@@ -134,7 +134,7 @@ def test_refresh_sends_only_what_is_new(mllm, prompt, box, monkeypatch):
 
 
 def test_page_is_small_and_needs_nothing_else(mllm, prompt, box, tmp_path):
-    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=9), [cm.Answers()])
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=9), callbacks=[cm.Answers()])
     page = StepPlayer(trace, step=4).to_html()
     assert len(trace) == 10
     assert len(page) < 300_000
@@ -147,7 +147,7 @@ def test_page_is_small_and_needs_nothing_else(mllm, prompt, box, tmp_path):
     assert page.count("const widget = { initialize, render };") == 1
     path = StepPlayer(trace).write_html(tmp_path / "player.html")
     assert path.read_text(encoding="utf-8").startswith("<!doctype html>")
-    with pytest.raises(cm.TraceError, match="there is no"):
+    with pytest.raises(cm.OutputError, match="there is no"):
         StepPlayer(trace).write_html(tmp_path / "no" / "player.html")
 
 

@@ -23,7 +23,9 @@ def trace():
     pixels = np.zeros((600, 700))
     pixels[50:590, 60:640] = np.tri(540, 580)
     regions = [cm.Box(112, 105, 330, 300), cm.Mask(pixels), cm.Scribble([(300, 300), (310, 400)])]
-    return cm.optimize(mllm, prompt, regions, cm.ControlMLLM(steps=2, layers=(1, 3), early_stop=0.0), [cm.Answers("ends")])
+    return cm.optimize(
+        mllm, prompt, regions, cm.ControlMLLM(steps=2, layers=(1, 3), early_stop=0.0), callbacks=[cm.Answers("ends")]
+    )
 
 
 def test_round_trip(trace, tmp_path):

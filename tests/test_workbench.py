@@ -17,7 +17,7 @@ from cmllm_tools.widgets.layers_tab import LayersTab
 @pytest.fixture
 def expected(mllm, scene):
     prompt = mllm.prepare(scene.image, "describe the object.")
-    return cm.optimize(mllm, prompt, scene.region("box"), PLUS, [cm.Answers("ends")])
+    return cm.optimize(mllm, prompt, scene.region("box"), PLUS, callbacks=[cm.Answers("ends")])
 
 
 def energies(trace):

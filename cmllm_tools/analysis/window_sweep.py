@@ -49,6 +49,7 @@ def sweep_windows(
     windows: Sequence[Window] | Literal["all"] = "all",
     contexts: Sequence[Queries] = ("text", "last"),
     method: LatentMethod | None = None,
+    *,
     max_copies: int | None = None,
     path: str | PathLike[str] | None = None,
     progress: bool = True,

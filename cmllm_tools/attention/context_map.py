@@ -64,6 +64,7 @@ class ContextMap:
 def context_map(
     attention: Attention,
     queries: Queries | None = None,
+    *,
     layers: Iterable[int] | None = None,
     heads: Heads | None = None,
     without: Iterable[int] = (),

@@ -106,7 +106,7 @@ def _run(
     checkpoint = None if out is None else Checkpoint(out)
     callbacks += [] if checkpoint is None else [checkpoint]
     try:
-        trace = optimize(mllm, prompt, region, method, callbacks)
+        trace = optimize(mllm, prompt, region, method, callbacks=callbacks)
     except Exception:
         if checkpoint is not None and checkpoint.saved is not None:
             print(f"trace     {checkpoint.saved}, up to the error")

@@ -86,7 +86,7 @@ def found(
         method: with every setting filled in.
     """
     if isinstance(method, LatentMethod):
-        trace = optimize(mllm, prompt, regions, method, callbacks)
+        trace = optimize(mllm, prompt, regions, method, callbacks=callbacks)
         return trace.intervention, trace
     if callbacks:
         raise SettingsError(f"Callbacks are told of steps, and {method.called()} takes none; leave them out.")

@@ -186,6 +186,7 @@ def optimize(
     prompt: Prompt,
     regions: Regions,
     method: LatentMethod | None = None,
+    *,
     callbacks: Sequence[Callback] = (),
 ) -> Trace:
     """Optimise a latent on the visual tokens so that the context token's attention moves into the regions.

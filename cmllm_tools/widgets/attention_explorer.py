@@ -80,6 +80,7 @@ class AttentionExplorer(MapWidget):
         mllm: Mllm,
         prompt: Prompt,
         region: Regions | None = None,
+        *,
         queries: Queries = "text",
         layer: int | None = None,
         head: int | None = None,
@@ -111,7 +112,7 @@ class AttentionExplorer(MapWidget):
     @property
     def map(self) -> ContextMap:
         """The map that is shown: the mean over the chosen tokens, of the chosen layer and head."""
-        return context_map(self.attention, self.queries, _one(self.layer), _one(self.head))
+        return context_map(self.attention, self.queries, layers=_one(self.layer), heads=_one(self.head))
 
     def to_html(self) -> str:
         """One page that opens from disk without a network: the chosen tokens' maps of all layers and heads."""

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
 
@@ -13,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 # Beside plotly.js, which a page has once.
 LARGEST = 2_000_000
-WIDTHS = (700, 1400)
+WIDTHS = (700, 1400, 1800)
 # Pixels by which boxes of texts may meet, as they are higher than their letters.
 MEET = 2
 THEMES = {"light": (255, 255, 255), "dark": (17, 17, 17)}
@@ -22,6 +23,10 @@ THEMES = {"light": (255, 255, 255), "dark": (17, 17, 17)}
 FAULTS = """
 ([meet]) => [...document.querySelectorAll(".plotly-graph-div")].map((div) => {
     const frame = div.getBoundingClientRect();
+    const pictures = [...div.querySelectorAll(".layer-below image, .imagelayer image")].map((image) => {
+        const { x, y, width, height } = image.getBoundingClientRect();
+        return { x, y, width, height };
+    });
     const seen = (node) => {
         const { width, height } = node.getBoundingClientRect();
         return width > 0 && height > 0 && getComputedStyle(node).visibility !== "hidden";
@@ -50,7 +55,8 @@ FAULTS = """
     for (const one of controls.filter((each) => each.name === "button"))
         for (const other of controls.filter((each) => each.name === "handle" || each.name === "slider"))
             if (over(one.box, other.box)) faults.push(["over", one.name, other.name]);
-    return { name: div.closest('section').id, faults, texts: texts.length, width: frame.width };
+    const { width, height } = frame;
+    return { name: div.closest('section').id, faults, texts: texts.length, width, height, pictures };
 })
 """
 
@@ -91,12 +97,7 @@ def test_every_figure_is_tried(drawn):
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_no_text_lies_over_another_and_nothing_is_cut(page, width, drawn, pictures):
-    page.set_viewport_size({"width": width, "height": 900})
-    page.wait_for_function(
-        """() => [...document.querySelectorAll('.plotly-graph-div')]
-            .every((div) => Math.abs(div._fullLayout.width - div.clientWidth) < 2)"""
-    )
-    found = page.evaluate(FAULTS, [MEET])
+    found = at_width(page, width)
     assert len(found) == len(drawn)
     assert all(each["texts"] for each in found)
     assert {each["name"]: each["faults"] for each in found if each["faults"]} == {}
@@ -105,6 +106,39 @@ def test_no_text_lies_over_another_and_nothing_is_cut(page, width, drawn, pictur
     for theme in THEMES:
         page.evaluate("theme => document.body.className = theme", theme)
         page.screenshot(path=pictures / f"figures_{width}_{theme}.png", full_page=True)
+
+
+def at_width(page, width):
+    page.set_viewport_size({"width": width, "height": 900})
+    page.wait_for_function(
+        """() => [...document.querySelectorAll('.plotly-graph-div')].every((div) =>
+            ["width", "height"].every((side) => Math.abs(div._fullLayout[side] - div.getBoundingClientRect()[side]) < 2))"""
+    )
+    return page.evaluate(FAULTS, [MEET])
+
+
+def test_pictures_use_the_width_there_is(page):
+    """They keep their shape, nothing else grows with them, and they stop where a screen is full, or the figure."""
+    found = {width: {each["name"]: each for each in at_width(page, width) if each["pictures"]} for width in WIDTHS}
+    assert len({re.split("[ ,]", name)[0] for name in found[WIDTHS[0]]}) == 7
+    for name, narrow in found[WIDTHS[0]].items():
+        aspect = 3000 / 4000 if "12 MP" in name else 2000 / 300
+        rows = {round(one["y"]) for one in narrow["pictures"]}
+        assert not {row + 1 for row in rows} & rows, name
+        between = narrow["height"] - len(rows) * narrow["pictures"][0]["height"]
+        for width, figures_there in found.items():
+            each = figures_there[name]
+            sizes = np.array([(one["width"], one["height"]) for one in each["pictures"]])
+            assert sizes[:, 1] / sizes[:, 0] == pytest.approx(aspect, rel=0.02), (name, width)
+            assert np.ptp(sizes, axis=0).max() < 2, (name, width)
+            if not name.startswith("step_player"):  # its curves have a least height
+                assert each["height"] - len(rows) * sizes[0, 1] == pytest.approx(between, abs=4), (name, width)
+            across = (
+                sum(sizes[:, 0]) / len(rows) if len(sizes) % len(rows) == 0 else sizes[0, 0] * -(-len(sizes) // len(rows))
+            )
+            across = 2 * across if name.startswith("step_player") else across
+            highest = 680 if len(rows) == 1 else 460
+            assert across > 0.88 * (each["width"] - 56) or sizes[0, 1] >= highest - 2, (name, width)
 
 
 @pytest.mark.parametrize("theme", THEMES)

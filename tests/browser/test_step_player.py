@@ -24,7 +24,7 @@ OUTPUT = Path(__file__).parents[2] / "test-output"
 @pytest.fixture(scope="module")
 def trace(mllm, prompt):
     """Steered to an object that the unsteered model does not name."""
-    trace = cm.optimize(mllm, prompt, cm.Box(10, 20, 60, 90), cm.ControlMLLMPlus(steps=5), [cm.Answers()])
+    trace = cm.optimize(mllm, prompt, cm.Box(10, 20, 60, 90), cm.ControlMLLMPlus(steps=5), callbacks=[cm.Answers()])
     assert trace.steps[0].answer != trace.steps[-1].answer
     return trace
 

@@ -129,7 +129,7 @@ def _listed(
 
 
 def token_weights(
-    layout: VisualTokenLayout, image: Image.Image, panels: Mapping[str, Regions], sigma: float = 0.1
+    layout: VisualTokenLayout, image: Image.Image, panels: Mapping[str, Regions], *, sigma: float = 0.1
 ) -> Figure:
     """How much each visual token counts for several regions, side by side; see `Target.weights`.
 

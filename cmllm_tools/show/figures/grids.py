@@ -109,6 +109,6 @@ def _grid(
     # A row is high enough to be told from its neighbours, and a grid of few is not a slab.
     height = min(max(len(layers) * 11, 160), 440)
     margin = {"t": top, "b": BAR + 42, "l": LEFT + 46, "r": RIGHT, "pad": 0}
-    place_scale(figure, 44, height)
+    place_scale(figure, 44)
     figure.update_layout(height=top + height + margin["b"], margin=margin, **STYLE)
     return figure

@@ -75,6 +75,7 @@ def maps_on_image(
     image: Image.Image,
     layout: VisualTokenLayout,
     regions: Regions | None = None,
+    *,
     what: str = "map",
     scale: Scale = "common",
 ) -> Figure:

@@ -1,8 +1,8 @@
 """Pictures side by side, in rows that fit a notebook.
 
 A figure has no width of its own: it takes that of what it is in, so that no page scrolls, and the picture that JupyterLab
-saves, which has that width, is not stretched. Heights are in pixels; pictures keep their shape, at the left of their
-cells.
+saves, which has that width, is not stretched. Its height is in pixels, for a narrow page; where there is more room, it
+grows with its pictures (`set_height`), and nothing else does. Pictures keep their shape, at the left of their cells.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 PAGE = 640
 WIDE = PAGE - LEFT - RIGHT
 GAP = 20
-# A single picture's longest side, unless it is of extreme shape.
-LARGEST = 460
+# A picture's greatest height on such a page, unless it is of extreme shape, and on a wide one: it still fits a screen.
+LARGEST, LARGEST_WIDE = 460, 680
 # Least width of a tall picture, and its greatest height.
 NARROWEST, TALLEST = 110, 760
 # Room for a scale below all panels.
@@ -40,9 +40,25 @@ def columns_of(count: int, aspect: float = 1.0) -> int:
 
 def picture_height(aspect: float, width: float) -> int:
     """Height of a picture in a cell of a width, for its height as a share of its width."""
-    if aspect <= 1:
-        return round(min(width, LARGEST) * aspect)
     return round(min(width * aspect, max(LARGEST, min(NARROWEST * aspect, TALLEST))))
+
+
+def set_height(figure: Figure, height: int, picture: int, rows: int = 1) -> None:
+    """Set a figure's height, and in `layout.meta` how it follows the width, for `static.Figure`.
+
+    Args:
+        figure: of rows of pictures.
+        height: on a narrow page, in pixels.
+        picture: height of a picture there.
+        rows: of pictures.
+    """
+    grown = {"page": PAGE, "slope": round(rows * picture / WIDE, 4), "most": rows * (_highest(picture, rows) - picture)}
+    figure.update_layout(height=height, meta={"height": {"least": height, **grown}})
+
+
+def _highest(picture: int, rows: int) -> int:
+    """Height of a picture on a wide page: several rows are to be seen together."""
+    return max(picture, LARGEST_WIDE if rows == 1 else LARGEST)
 
 
 def aspect_of(layout: VisualTokenLayout) -> float:
@@ -91,42 +107,51 @@ def arrange(
     bold = marked == "bold"
     heads = []
     for number, title in enumerate(titles):
-        short = [written(text, cell * 0.95) for text in subtitles[number : number + 1]]
+        short = [written(text, cell) for text in subtitles[number : number + 1]]
         parts = [written(title, cell * 0.95, lines, bold=bold), *short]
         heads.append("<br>".join(part for part in (parts[::-1] if bold else parts) if part))
     rows = [heads[at : at + columns] for at in range(0, len(heads), columns)]
     # A line more than the text has, as pictures would touch it.
     above = [max(map(height_of, row)) + (6 if any(row) else 0) for row in rows]
-    total = sum(above) + len(rows) * (height + axes[1]) + GAP * (len(rows) - 1)
-    edge = 0.0
+    # Only pictures are to grow with the figure: titles of the first row are in the margin, the first row is at the top of
+    # what grows, the last at its foot, and others halfway.
+    for note in figure.layout.annotations:
+        note.yshift = above[0]
+    top, bottom, count = top + above[0], bottom + axes[1], len(rows)
+    between = (max(above[1:], default=0) + axes[1] + GAP) * (count / (count - 1) if count > 3 else 1)
+    images = axes == (0, 0)
+    total, largest = round(count * height + (count - 1) * between), _highest(height, count) if images else height
+    part = largest / (count * largest + (count - 1) * between)
     for number, text in enumerate(heads):
         row, column = divmod(number, columns)
-        if column == 0:
-            edge += above[row] + (GAP + height + axes[1] if row else 0)
         left = column * (cell + GAP) / WIDE
-        y1 = 1 - edge / total
+        place = {0: ("top", 1 - part)} if row == 0 else {count - 1: ("bottom", 0.0)}
+        toward, edge = place.get(row, ("middle", 1 - (row + 0.5) / count - part / 2))
         name = "" if number == 0 else str(number + 1)
         figure.update_layout(
             {
-                f"xaxis{name}": {"domain": [left + axes[0] / WIDE, min(left + cell / WIDE, 1.0)], **_fixed("left")},
-                f"yaxis{name}": {"domain": [max(y1 - height / total, 0.0), y1], **_fixed("top")},
+                f"xaxis{name}": {"domain": [left + axes[0] / WIDE, min(left + cell / WIDE, 1.0)], **_fixed("left", images)},
+                f"yaxis{name}": {"domain": [max(edge, 0.0), min(edge + part, 1.0)], **_fixed(toward, images)},
             }
         )
         if text:
-            _note(figure, text, left, y1, whole(titles[number], cell * 0.95, lines, bold=bold))
+            # At the picture's edge, wherever that is in its cell.
+            edge_of = ("paper", 1) if row == 0 else (f"y{name}", 0) if images else (f"y{name} domain", 1)
+            _note(figure, text, left, edge_of, whole(titles[number], cell * 0.95, lines, bold=bold))
     for number in range(len(titles), len(rows) * columns):
         figure.update_layout({f"xaxis{number + 1}": {"visible": False}, f"yaxis{number + 1}": {"visible": False}})
-    place_scale(figure, 8, total)
-    figure.update_layout(
-        height=top + total + bottom, margin={"t": top, "b": bottom, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False}
-    )
+    place_scale(figure, 8 + axes[1])
+    if images:
+        set_height(figure, top + total + bottom, height, count)
+    margin = {"t": top, "b": bottom, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False}
+    figure.update_layout(height=top + total + bottom, margin=margin)
 
 
-def _fixed(toward: str) -> dict[str, Any]:
-    return {"constrain": "domain", "constraintoward": toward, "automargin": False}
+def _fixed(toward: str, image: bool) -> dict[str, Any]:
+    return {"constrain": "range" if image else "domain", "constraintoward": toward, "automargin": False}
 
 
-def _note(figure: Figure, text: str, x: float, y: float, hover: str | None) -> None:
+def _note(figure: Figure, text: str, x: float, edge: tuple[str, float], hover: str | None) -> None:
     figure.add_annotation(
         text=text,
         hovertext=hover,
@@ -134,10 +159,10 @@ def _note(figure: Figure, text: str, x: float, y: float, hover: str | None) -> N
         align="left",
         font={"size": SIZE},
         x=x,
-        y=y,
+        y=edge[1],
         yshift=3,
         xref="paper",
-        yref="paper",
+        yref=edge[0],
         xanchor="left",
         yanchor="bottom",
         borderpad=0,

@@ -181,6 +181,7 @@ def scale_bar(title: str = "", form: str = "") -> dict[str, Any]:
         "x": 0,
         "xanchor": "left",
         "xpad": 0,
+        "y": 0,
         "yref": "paper",
         "yanchor": "top",
         "ypad": 0,
@@ -192,11 +193,11 @@ def scale_bar(title: str = "", form: str = "") -> dict[str, Any]:
     }
 
 
-def place_scale(figure: Figure, below: float, high: float) -> None:
-    """Put the scale so many pixels below a plot area of this height."""
+def place_scale(figure: Figure, below: int) -> None:
+    """Put the scale so many pixels below the plot area."""
     for item in figure.data:
         if item.type == "heatmap" and item.colorbar.orientation:
-            item.colorbar.y = -below / high
+            item.colorbar.ypad = below
 
 
 def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1, dim: bool = True) -> None:
@@ -211,11 +212,14 @@ def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, pan
     figure.add_layout_image(
         source=data_uri(shown), xref=x, yref=y, x=0, y=0, sizex=width, sizey=height, sizing="stretch", layer="below"
     )
-    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "domain"}
+    # An image's ranges are those that plotly finds by itself: else it would keep them as it widens them for the first size.
+    axis = {"showgrid": False, "zeroline": False, "showticklabels": False, "constrain": "range"}
+    across, down = ({"include": [0, size], "clipmin": 0, "clipmax": size} for size in (width, height))
+    anchored = {"scaleanchor": x, "scaleratio": 1, "range": [height, 0], "autorange": "reversed", "autorangeoptions": down}
     figure.update_layout(
         {
-            f"xaxis{number}": {"range": [0, width], **axis},
-            f"yaxis{number}": {"range": [height, 0], "scaleanchor": x, "scaleratio": 1, **axis},
+            f"xaxis{number}": {"range": [0, width], "autorange": True, "autorangeoptions": across, **axis},
+            f"yaxis{number}": {**anchored, **axis},
         }
     )
 

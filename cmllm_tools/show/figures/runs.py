@@ -14,7 +14,7 @@ from ...referring.trace import Step, Trace, steps_table
 from ...strict import one_of
 from .lines import framed
 from .maps import Scale
-from .panels import BAR, WIDE, arrange, aspect_of, panelled, picture_height
+from .panels import BAR, WIDE, arrange, aspect_of, panelled, picture_height, set_height
 from .parts import (
     LEFT,
     RIGHT,
@@ -172,11 +172,11 @@ def _place(figure: Figure, trace: Trace, top: int, ceiling: float) -> None:
     half = WIDE * 0.5
     high = max(picture_height(aspect_of(trace.layout), half), 210)
     bottom = _FOOT + _SLIDER
-    fixed = {"constrain": "domain", "automargin": False}
+    fixed = {"constrain": "range", "automargin": False}
+    set_height(figure, top + high + bottom, high)
     figure.update_layout(
         xaxis={"domain": [0, 0.5], "constraintoward": "left", **fixed},
         yaxis={"domain": [0, 1], "constraintoward": "top", **fixed},
-        height=top + high + bottom,
         margin={"t": top, "b": bottom, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False},
         legend={"x": 0.57, "y": 1, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0, 0, 0, 0)"},
     )
@@ -186,7 +186,7 @@ def _place(figure: Figure, trace: Trace, top: int, ceiling: float) -> None:
     figure.update_xaxes(title_standoff=4, automargin=False, row=1, col=2)
     figure.update_yaxes(range=[0, ceiling], domain=[low, 1 - _NAMES / high], automargin=False, row=1, col=2)
     figure.data[0].colorbar.len = 250
-    place_scale(figure, 8, high)
+    place_scale(figure, 8)
 
 
 def _curves(trace: Trace) -> list[Any]:

@@ -1,9 +1,14 @@
-"""A plotly figure with static HTML beside it. Importing this module loads plotly."""
+"""A plotly figure with static HTML beside it, whose height may follow its width. Importing this module loads plotly.
+
+Plotly gives a figure one height for all widths; but resized, it takes the height that the page's style gives to its place.
+A figure of pictures (see `panels.set_height`) comes with such a style: in its own page, and in JupyterLab as an output
+just before it. Where that is not understood, the figure has the height of a narrow page.
+"""
 
 from functools import partial
-from io import StringIO
 from os import PathLike
 from typing import Any
+from uuid import uuid4
 
 import plotly.graph_objects
 import plotly.io
@@ -40,9 +45,43 @@ class Figure(plotly.graph_objects.Figure):
         if renderer is None and _as_json_alone():
             from IPython.display import display
 
+            self._style_next_output()
             display(self._repr_mimebundle_(**options), raw=True)
         else:
             super().show(renderer, **options)
+
+    def _height(self, width: str) -> str | None:
+        """The height, for a width, both as CSS; None where it does not follow the width, or is another by now."""
+        grown = self.layout.meta.get("height") if isinstance(self.layout.meta, dict) else None
+        if not grown or self.layout.height != grown["least"]:
+            return None
+        more = f"clamp(0px, {grown['slope']} * ({width} - {grown['page']}px), {grown['most']}px)"
+        return f"calc({grown['least']}px + {more})"
+
+    def _style_next_output(self) -> None:
+        from IPython import get_ipython
+
+        shell, height = get_ipython(), self._height("100cqw - var(--jp-cell-prompt-width, 64px)")
+        if shell is None or height is None:
+            return
+        # A notebook that is opened again shows a picture first, of the size that it was.
+        name = f"cmllm-{uuid4().hex[:12]}"
+        this = f".jp-OutputArea-child:has(#{name})"
+        rules = (
+            f"{this} {{ display: none }} {this} + * {{ container-type: inline-size }} "
+            f"{this} + * > .jp-RenderedPlotly:has(.plot-container) {{ height: {height} }}"
+        )
+        shell.display_pub.publish({"text/html": f'<style id="{name}">{rules}</style>', "text/plain": ""})
+
+    def to_html(self, *args: Any, **options: Any) -> str:
+        """A page or a part of one, as plotly makes it; its height follows its width."""
+        height = self._height("100cqw")
+        if height is None:
+            return str(super().to_html(*args, **options))
+        figure = self.to_dict()
+        del figure["layout"]["height"]
+        page = plotly.io.to_html(figure, *args, **{"default_height": height, "validate": False, **options})
+        return str(page) if options.get("full_html", True) else f'<div style="container-type: inline-size">{page}</div>'
 
     def write_html(self, file: Any, *args: Any, **options: Any) -> None:
         """Write a page, as plotly does; to a path, whole or not at all (see `files.write_whole`)."""
@@ -51,9 +90,8 @@ class Figure(plotly.graph_objects.Figure):
             # What plotly writes beside the page, or opens, it must find by its own path.
             super().write_html(file, *args, **options)
             return
-        page = StringIO()
-        super().write_html(page, *args, **options)
-        write_text(file, page.getvalue())
+        options.pop("auto_open", None)
+        write_text(file, self.to_html(*args, **options))
 
     # plotly's own shows without asking `show`.
     def _ipython_display_(self) -> None:
