@@ -46,6 +46,14 @@ def test_nothing_model_specific_outside_models_and_layout():
         assert not found, (path.name, found)
 
 
+def test_values_know_no_html():
+    """How they look is known in `show` alone; that none imports it follows from the order of the rooms."""
+    around = re.compile(r"_repr_html_|markupsafe|Markup\b|</?(div|table|t[rdh]|br)\b|\.show\b")
+    for room in ("inputs", "layout", "models", "attention", "referring", "analysis"):
+        for path in (PACKAGE / room).rglob("*.py"):
+            assert not around.search(path.read_text(encoding="utf-8")), path
+
+
 def test_files_are_written_in_one_place():
     """By `files.write_whole`, so that none is left half written; models are exported by transformers."""
     around = re.compile(r"""\.write_(text|bytes)\(|save_file\(|open\([^)\n]*["'][wax]b?\+?["']""")

@@ -2,16 +2,36 @@
 
 The modules in `js/` are written, checked and tested as what they are; here an entry and all that it imports become one.
 That rests on a few forms of import and export, and a module that has others is refused.
+
+Python alone knows the colors (`show.palette`): one module, and the begin of each style sheet, are written here.
 """
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..show.palette import BLUE, LINE, ORANGE, RIM, SKY, VERMILION, YELLOW, hexadecimal
 
 _FOLDER = Path(__file__).parent / "js"
 _FORMS = (
     """`import { a, b } from "./other.js";`, `export const`, `export function` and, in the entry, `export default { a };`"""
 )
+
+_COLORS = {
+    name: hexadecimal(color)
+    for name, color in {
+        "blue": BLUE,
+        "vermilion": VERMILION,
+        "sky": SKY,
+        "orange": ORANGE,
+        "yellow": YELLOW,
+        "line": LINE,
+        "rim": RIM,
+    }.items()
+}
+# Texts that stand in for files, which say their types.
+_WRITTEN = {"palette.js": f"export const PALETTE = {json.dumps(_COLORS)};\n"}
 
 _NAMES = r"\{\s*(\w+(?:,\s*\w+)*),?\s*\}"
 _IMPORT = re.compile(rf'^import {_NAMES} from "\./(\w+)\.js";\n', re.MULTILINE)
@@ -60,8 +80,14 @@ def script(entry: str, folder: Path = _FOLDER) -> str:
 
 
 def style(*names: str) -> str:
-    """Style sheets one after the other, by the names of their files without `.css`."""
-    return "".join((_FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in names)
+    """Style sheets one after the other, by the names of their files without `.css`.
+
+    A color of the palette is `var(--cmllm-color-blue)`.
+    """
+    colors = " ".join(f"--cmllm-color-{name}: {color};" for name, color in _COLORS.items())
+    return f":root, :host {{ {colors} }}\n" + "".join(
+        (_FOLDER / f"{name}.css").read_text(encoding="utf-8") for name in names
+    )
 
 
 def _collect(name: str, folder: Path, modules: dict[str, _Module], way: tuple[str, ...]) -> None:
@@ -82,7 +108,7 @@ def _collect(name: str, folder: Path, modules: dict[str, _Module], way: tuple[st
 def _read(path: Path, entry: bool) -> _Module:
     if not path.is_file():
         raise ModuleError(f"A module that is imported must be beside the others; there is no {path}.")
-    text = path.read_text(encoding="utf-8")
+    text = _WRITTEN.get(path.name) or path.read_text(encoding="utf-8")
     imported = {other: re.findall(r"\w+", names) for names, other in _IMPORT.findall(text)}
     exported = _EXPORT.findall(text)
     for dropped in (_IMPORT, _IMPORT_OF_TYPES, _EXPORT):

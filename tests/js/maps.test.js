@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import test from "node:test";
 import { bytes, shorts } from "../../cmllm_tools/widgets/js/bytes.js";
 import { numbered, scaleOf } from "../../cmllm_tools/widgets/js/chart.js";
-import { colorsOf, rampOf } from "../../cmllm_tools/widgets/js/colors.js";
+import { colorsOf, faded, rampOf } from "../../cmllm_tools/widgets/js/colors.js";
 import { cutOf, mapAt } from "../../cmllm_tools/widgets/js/heads.js";
 import { percent, within } from "../../cmllm_tools/widgets/js/numbers.js";
 import { mapOf, topOf } from "../../cmllm_tools/widgets/js/step_maps.js";
@@ -67,6 +67,13 @@ test("colors are opaque, or rise from nothing to their strength", () => {
   assert.match(
     rampOf(colors),
     /^linear-gradient\(to right, rgba\(0,0,0,0\.000\), rgba\(15,.*, rgba\(255,255,255,0\.800\)\)$/,
+  );
+});
+
+test("a color with an opacity", () => {
+  assert.deepEqual(
+    [0, 0.02, 0.6, 1].map((opacity) => faded("#0072B2", opacity)),
+    ["#0072B200", "#0072B205", "#0072B299", "#0072B2ff"],
   );
 });
 

@@ -1,5 +1,5 @@
 // @ts-check
-// Colors of a map, from little to much.
+// Colors of a map, from little to much, and colors with an opacity.
 import { bytes } from "./bytes.js";
 
 /**
@@ -16,6 +16,18 @@ export function colorsOf(palette, strength, rise = 1) {
     return `rgba(${rgba.subarray(4 * at, 4 * at + 3).join()},${opacity.toFixed(3)})`;
   });
 }
+
+/**
+ * A color with an opacity in 0..1.
+ *
+ * @param {string} color as `#RRGGBB`
+ * @param {number} opacity
+ */
+export const faded = (color, opacity) =>
+  color +
+  Math.round(255 * opacity)
+    .toString(16)
+    .padStart(2, "0");
 
 /**
  * As the background of a color scale.

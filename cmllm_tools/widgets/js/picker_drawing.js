@@ -2,15 +2,16 @@
 // Regions, strokes and visual tokens, drawn on the picker's canvases.
 /** @import { Frame } from "./frame.js" */
 /** @import { Mask, Position, Region } from "./regions.js" */
+import { faded } from "./colors.js";
 import { paperOf } from "./dom.js";
 import { placeIn } from "./frame.js";
 import { BORDER, decode, INNER, sampled } from "./masks.js";
+import { PALETTE } from "./palette.js";
 
-const RIM = "rgba(0, 0, 0, 0.8)";
-const [YELLOW, BLUE] = ["240, 228, 66", "0, 114, 178"]; // of Okabe and Ito's palette
+const RIM = faded(PALETTE.rim, 0.8);
 
-export const INK = "#ffffff";
-export const LAST = `rgb(${YELLOW})`; // the last region
+export const INK = PALETTE.line;
+export const LAST = PALETTE.yellow; // the last region
 
 /**
  * What draws on a canvas of this frame, at positions of the image.
@@ -87,11 +88,11 @@ export function penFor(frame) {
     paper.lineWidth = brush * scale * dense;
     const path = line(points);
     paper.globalCompositeOperation = "destination-out";
-    paper.strokeStyle = "#000";
+    paper.strokeStyle = PALETTE.rim;
     paper.stroke(path);
     if (!paints) return;
     paper.globalCompositeOperation = "source-over";
-    paper.strokeStyle = `rgba(${YELLOW}, 0.45)`;
+    paper.strokeStyle = faded(LAST, 0.45);
     paper.stroke(path);
   }
 
@@ -174,11 +175,11 @@ export function drawTokens(canvas, frame, boxes, weights) {
     const [left, top, right, bottom] = [...placeIn(frame, [x0, y0]), ...placeIn(frame, [x1, y1])].map(Math.round);
     return { left, top, wide: right - left, high: bottom - top };
   });
-  paper.fillStyle = "rgba(0, 0, 0, 0.6)";
+  paper.fillStyle = faded(PALETTE.rim, 0.6);
   paper.fillRect(0, 0, canvas.width, canvas.height);
   for (const { left, top, wide, high } of cells) paper.clearRect(left, top, wide, high);
   cells.forEach(({ left, top, wide, high }, index) => {
-    paper.fillStyle = `rgba(${BLUE}, ${(0.65 * (weights[index] ?? 0)).toFixed(3)})`;
+    paper.fillStyle = faded(PALETTE.blue, 0.65 * (weights[index] ?? 0));
     paper.fillRect(left, top, wide, high);
   });
   const areas = cells.map(({ wide, high }) => wide * high);
@@ -188,7 +189,7 @@ export function drawTokens(canvas, frame, boxes, weights) {
     paper.setLineDash(coarse ? [5 * dense, 4 * dense] : []);
     paper.lineWidth = coarse ? 1.5 * dense : dense;
     const strength = (least < 100 * dense ** 2 ? 0.2 : 0.4) + 0.5 * (weights[index] ?? 0); // seen also where blue is not
-    paper.strokeStyle = coarse ? `rgba(${YELLOW}, 0.7)` : `rgba(255, 255, 255, ${strength})`;
+    paper.strokeStyle = coarse ? faded(LAST, 0.7) : faded(INK, strength);
     paper.strokeRect(left + 0.5, top + 0.5, wide, high);
   });
 }

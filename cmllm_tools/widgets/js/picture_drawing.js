@@ -1,7 +1,9 @@
 // @ts-check
 // A photograph, a map on it and outlines of regions, drawn on canvases.
 import { rectangles } from "./cells.js";
+import { faded } from "./colors.js";
 import { paperOf } from "./dom.js";
+import { PALETTE } from "./palette.js";
 
 /**
  * As of `picture_data` in picture.py.
@@ -34,7 +36,7 @@ export function drawPhotograph(canvas, { xs, ys, size, dim, shade }, image, stre
   const cover = (blend, opacity) => {
     paper.globalCompositeOperation = blend;
     paper.globalAlpha = opacity;
-    paper.fillStyle = "#000";
+    paper.fillStyle = PALETTE.rim;
     paper.fillRect(0, 0, width, height);
   };
   paper.clearRect(0, 0, width, height);
@@ -42,7 +44,7 @@ export function drawPhotograph(canvas, { xs, ys, size, dim, shade }, image, stre
   cover("saturation", strength);
   cover("source-over", dim * strength);
   paper.globalAlpha = 1;
-  paper.fillStyle = `rgba(0, 0, 0, ${shade})`;
+  paper.fillStyle = faded(PALETTE.rim, shade);
   const ends = [xs[0], xs[xs.length - 1], ys[0], ys[ys.length - 1]];
   const [left, right, top, bottom] = ends.map((at) => Math.round((at * width) / size[0]));
   const unseen = new Path2D();
@@ -102,6 +104,6 @@ export function drawOutlines(canvas, { outlines, size }, dense) {
       paper.fill();
     }
   };
-  draw("#000", 1);
-  draw("#fff", 0);
+  draw(PALETTE.rim, 1);
+  draw(PALETTE.line, 0);
 }
