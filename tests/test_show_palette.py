@@ -39,7 +39,6 @@ def test_a_colour_has_one_value_however_it_is_written():
 
 def test_widgets_have_the_palettes_colours():
     modules = pytest.importorskip("cmllm_tools.widgets.modules")
-    first, *_ = modules.module("keys.js").splitlines()
-    named = json.loads(first.removeprefix("const PALETTE = ").removesuffix(";"))
-    assert named["blue"] == palette.BLUE
-    assert f"--cmllm-color-blue: {palette.BLUE};" in modules.style("picture.css")
+    named = re.search(r"^const PALETTE = (.*);$", modules.script("region_picker"), re.MULTILINE)
+    assert json.loads(named[1])["blue"] == palette.BLUE
+    assert f"--cmllm-color-blue: {palette.BLUE};" in modules.style("picture")

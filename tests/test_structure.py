@@ -29,7 +29,7 @@ def test_files_stay_readable():
 def test_modules_and_style_sheets_of_the_widgets_stay_readable():
     for path in [*PACKAGE.rglob("*.js"), *PACKAGE.rglob("*.css")]:
         lines = path.read_text(encoding="utf-8").splitlines()
-        assert len(lines) <= 400, path
+        assert len(lines) <= 350, path
         assert max(map(len, lines)) <= 124, path
 
 

@@ -24,7 +24,8 @@ from ..show.picture import map_picture
 from ..shown import Fact, one_line
 from ..strict import flag, shown, whole_number_or_none
 from .checked import Checked
-from .picture import MapWidget, base64_of, module, page, picture_data, style
+from .modules import script, style
+from .picture import MapWidget, base64_of, page, picture_data
 
 _NOT_LOOKING = "The answer's tokens are not shown: learned queries look at the image in their place."
 _EMPTY = "The model's answer is empty."
@@ -67,8 +68,8 @@ class AttentionExplorer(MapWidget):
         RegionError: for a region the model does not see.
     """
 
-    _esm = module("attention_explorer")
-    _css = style("attention_explorer")
+    _esm = script("attention_explorer")
+    _css = style("picture", "attention_explorer")
 
     data = traitlets.Dict().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)

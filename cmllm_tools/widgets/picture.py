@@ -1,4 +1,4 @@
-"""What the widgets that show a map on an image share: its data, its drawing (`picture.js`), and a page without a kernel."""
+"""What the widgets that show a map on an image share: its data, and a page without a kernel."""
 
 import base64
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from ..layout.visual_tokens import VisualTokenLayout
 from ..show.html import rendered
 from ..show.palette import DIM, OPACITY, RISE, SHADE, ramp
 from ..show.picture import data_uri
-from . import modules
+from .modules import script, style
 from .snapshot import Snapshot
 
 _EXPORT = "export default"
@@ -49,31 +49,21 @@ class MapWidget(Snapshot, anywidget.AnyWidget):
         return bundle
 
 
-def module(name: str) -> str:
-    """ES module of a widget, after what all of them draw with."""
-    return modules.module("keys.js", "picture.js", f"{name}.js")
-
-
-def style(name: str) -> str:
-    """Style sheet of a widget, after the common one."""
-    return modules.style("picture.css", f"{name}.css")
-
-
 def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
     """One page that shows a widget in this state, from disk and without a network; `static` where scripts are off."""
     return rendered(
         "widget.html",
         title=title,
-        style=Markup(style(name)),  # noqa: S704 (files of this folder, as the module is)
+        style=Markup(style("picture", name)),  # noqa: S704 (files of this package, as the module is)
         static=Markup(static),  # noqa: S704 (escaped where it was made)
         # A page's own module cannot import itself, so that its export becomes a name.
-        module=Markup(module(name).replace(_EXPORT, "const widget =")),  # noqa: S704
+        module=Markup(script(name).replace(_EXPORT, "const widget =")),  # noqa: S704
         state=state,
     )
 
 
 def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterable[Region]) -> dict[str, Any]:
-    """What `picture.js` needs to draw maps of this layout, as plain JSON data.
+    """What `js/picture.js` needs to draw maps of this layout, as plain JSON data.
 
     Args:
         image: the user's, or a copy of it of any size.

@@ -21,7 +21,7 @@ from ..show.picture import draw_outlines
 from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none
-from .modules import module, style
+from .modules import script, style
 from .snapshot import Snapshot
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
@@ -51,8 +51,8 @@ class RegionPicker(Snapshot, anywidget.AnyWidget):
         RegionError: for a region outside the image or outside what the layout sees, or for a sigma that is not above 0.
     """
 
-    _esm = module("keys.js", "regions.js", "region_picker.js")
-    _css = style("region_picker.css")
+    _esm = script("region_picker")
+    _css = style("region_picker")
 
     regions: Any = Checked(())
     token_layout: Any = traitlets.Instance(VisualTokenLayout, allow_none=True)
