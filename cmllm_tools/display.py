@@ -40,6 +40,8 @@ SHOWN, DRAWN = 220, 440
 COPY_PIXELS, COPY_SIDE = 512 * 512, 1024
 # A picture that is larger than this as PNG (a photograph) is stored as JPEG.
 PNG_BYTES = 24_000
+# Points of a line from which on it is drawn without care for each.
+_MANY = 500
 # Pictures in a row: more are wider than a notebook's output in a window of 700 px.
 COLUMNS = 2
 # Longer values are folded.
@@ -248,9 +250,21 @@ def _draw_outlines(draw: ImageDraw.ImageDraw, outlines: Sequence[Outline], scale
     for color, extra in (("black", 4), ("white", 0)):
         for lines, marked in outlines:
             for points in lines:
-                scaled = [(x * scale, y * scale) for x, y in points]
+                scaled = _apart([(x * scale, y * scale) for x, y in points])
+                many = len(scaled) > _MANY
                 if len(scaled) > 1:
-                    draw.line(scaled, fill=color, width=4 + extra, joint="curve")
-                for x, y in scaled if marked else ():
+                    draw.line(scaled, fill=color, width=4 + extra, joint=None if many else "curve")
+                # Of many dots, those that lie on one another are drawn once.
+                dots = list({(x // 8, y // 8): (x, y) for x, y in scaled}.values()) if many else scaled
+                for x, y in dots if marked else ():
                     radius = 6 + extra / 2
                     draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
+
+
+def _apart(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A line's points without those less than a pixel from the one before, which a long one has in thousands."""
+    kept = points[:1]
+    for x, y in points[1:-1]:
+        if abs(x - kept[-1][0]) >= 1 or abs(y - kept[-1][1]) >= 1:
+            kept.append((x, y))
+    return kept + points[1:][-1:]

@@ -49,7 +49,7 @@ PLAIN = {
             ("cover", {"width": 96, "height": 96}),
         )
     },
-    **{f"{type(region).__name__}.pixels": (region.pixels, {"width": 96, "height": 96}) for region in (POINT, SCRIBBLE)},
+    **{f"{type(region).__name__}.given": (region.given, {"width": 96, "height": 96}) for region in (POINT, SCRIBBLE)},
     "region_from_json": (region_from_json, {"data": BOX.to_json(), "size": (96, 96)}),
     "stored box": (from_json, {"kind": "box", "corners": [0, 0, 5, 5]}),
     "stored mask": (from_json, {"kind": "mask", "size": [2, 2], "counts": [0, 4]}),

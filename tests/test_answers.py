@@ -395,3 +395,30 @@ def test_an_error_of_the_callers_own_processor_is_the_callers(mllm, prompt):
 
 def _fails(batch, ids):
     raise ValueError("mine")
+
+
+@pytest.mark.parametrize("contrast", [0, 0.5])
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"logits_processor": [lambda ids, scores: None]}, r"scores of the shape that it is given, \(1, \d+\); got None"),
+        ({"logits_processor": [lambda ids, scores: scores[:, :5]]}, r"got shape \(1, 5\)"),
+        ({"prefix_allowed_tokens_fn": lambda batch, ids: []}, "at least one token to go on with; got none"),
+        (
+            {"prefix_allowed_tokens_fn": lambda batch, ids: [10**7]},
+            r"prefix_allowed_tokens_fn gives must be .* in 0\.\.\d+",
+        ),
+        (
+            {"prefix_allowed_tokens_fn": lambda batch, ids: None},
+            "prefix_allowed_tokens_fn gives must be several whole numbers",
+        ),
+    ],
+)
+def test_what_a_callers_functions_give_back_is_read(mllm, prompt, options, message, contrast):
+    """Five tokens' scores made an answer of other words, and the others raw errors from within transformers."""
+    latent = prompt.zero_latent()
+    with pytest.raises(cm.SettingsError, match=message):
+        mllm.generate(prompt, latent, contrast=contrast, max_new_tokens=2, **options)
+    same = {"logits_processor": [lambda ids, scores: scores * 1.0]}
+    plain = mllm.generate(prompt, latent, contrast=contrast, max_new_tokens=2)
+    assert mllm.generate(prompt, latent, contrast=contrast, max_new_tokens=2, **same) == plain

@@ -132,6 +132,9 @@ def test_a_template_that_writes_what_the_tokenizer_adds_does_not_double_it():
         ("vipllava", {"patch_size": None, "vision_feature_select_strategy": None, "num_additional_image_tokens": 0}),
         ("llava_next", {"patch_size": None, "vision_feature_select_strategy": None, "num_additional_image_tokens": 0}),
         ("llava_onevision", {"num_image_tokens": None, "vision_feature_select_strategy": None}),
+        ("granite4_vision", {"patch_size": None, "downsample_rate": None, "vision_feature_select_strategy": None}),
+        ("llava_onevision", {"vision_aspect_ratio": None}),
+        ("mistral3", {"spatial_merge_size": None}),
         ("blip-2", {"num_query_tokens": None}),
         ("instructblip", {"num_query_tokens": None}),
     ],
@@ -146,6 +149,19 @@ def test_processors_of_old_checkpoints_are_completed_from_the_model(family, left
     assert prompt.tokens == expected.tokens
     assert torch.equal(prompt.inputs["input_ids"], expected.inputs["input_ids"])
     assert np.array_equal(prompt.layout.boxes, expected.layout.boxes)
+
+
+@pytest.mark.parametrize("family", ["blip-2", "mllama", "aya_vision"])
+def test_a_processor_that_lacks_a_setting_is_named(family):
+    model, processor = TINY[family]()
+    del processor.image_token
+    with pytest.raises(cm.CmllmError, match=rf"{type(processor).__name__} takes it"):
+        cm.load((model, processor)).prepare(picture((80, 80)), QUESTION)
+
+
+def test_a_question_of_half_characters_is_refused_as_such(mllm):
+    with pytest.raises(cm.PromptError, match="A question must be a text of whole characters"):
+        mllm.prepare(picture(), "what is \ud800 ?")
 
 
 def test_a_whole_processor_is_the_users_own():

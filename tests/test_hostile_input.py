@@ -39,7 +39,9 @@ EXEMPT = {
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("stops", "token")]
     ),
-    "asked by a layout, with positions of its own": "Box.areas Point.areas Scribble.areas Mask.areas Mask.at",
+    "asked by a layout, with positions of its own": (
+        "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"
+    ),
     "a step of a call that is tried, given what the package made": (
         "Trace.restored Contrast.combine ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example "

@@ -243,3 +243,20 @@ def test_palettes_with_transparency_and_cmyk(tmp_path):
     save(Image.new("CMYK", (4, 3), (0, 255, 255, 0)), tmp_path / "ink.tif")
     assert cm.read_image(tmp_path / "ink.tif").getpixel((0, 0)) == (255, 0, 0)
     assert cm.read_image(Image.new("RGBa", (1, 1), (9, 8, 7, 255))).getpixel((0, 0)) == (9, 8, 7)
+
+
+def test_addresses_of_this_machine_and_data_uris_are_read_however_they_are_written(tmp_path):
+    path = tmp_path / "a picture.png"
+    Image.new("RGB", (7, 5), (1, 2, 3)).save(path)
+    data = base64.b64encode(path.read_bytes()).decode()
+    for given in (
+        path.as_uri(),
+        f"file://localhost{path.as_uri()[7:]}",
+        f"DATA:image/png;base64,{data}",
+        f" data:;base64,{data}",
+    ):
+        assert cm.read_image(given).getpixel((6, 4)) == (1, 2, 3)
+    with pytest.raises(cm.ImageError, match="nothing is fetched from the net; got a file address"):
+        cm.read_image("file://elsewhere/a.png")
+    with pytest.raises(cm.ImageError, match="There is no image at /no/such"):
+        cm.read_image("file:///no/such.png")

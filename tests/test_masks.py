@@ -132,3 +132,54 @@ def test_masks_that_reach_edges_or_mark_all_are_none_of_these(recwarn):
     assert cm.Mask.from_file(Image.fromarray(half)).bounds == (3, 0, 8, 8)
     assert cm.Mask.from_file(Image.new("L", (8, 8), 255)).bounds == (0, 0, 8, 8)
     assert not recwarn.list
+
+
+def colored(mark, ground):
+    return Image.fromarray(np.where(DRAWN[..., None], mark, ground).astype(np.uint8))
+
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif"])
+@pytest.mark.parametrize(
+    ("mark", "ground"),
+    [
+        (RED, BLUE),
+        (RED, WHITE),
+        (WHITE, BLUE),
+        ((255, 255, 0), BLUE),
+        ((128, 0, 0), (128, 128, 128)),
+        ((200, 200, 200), WHITE),
+        (RED, (127, 127, 127)),
+    ],
+    ids=str,
+)
+def test_a_mark_on_a_ground_that_is_not_dark_is_refused(mark, ground, kind, tmp_path):
+    """All 9216 pixels of red on blue were marked, for 961 drawn."""
+    colored(mark, ground).save(tmp_path / f"mask.{kind}")
+    with pytest.raises(cm.RegionError, match=r"bright on dark, or .* ground of this one is not dark.*\(255, 0, 0\)"):
+        cm.Mask.from_file(tmp_path / f"mask.{kind}")
+    chosen = cm.Mask((np.asarray(colored(mark, ground).convert("RGB")) == mark).all(2))
+    assert np.array_equal(chosen.pixels, DRAWN)
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg"])
+def test_a_mark_on_a_ground_that_is_nearly_black_is_read(kind, tmp_path):
+    for mark, ground in ((RED, (0, 0, 40)), (WHITE, (60, 60, 60)), ((0, 0, 255), (0, 0, 0))):
+        colored(mark, ground).save(tmp_path / f"mask.{kind}", quality=90, subsampling=0)
+        assert np.array_equal(cm.Mask.from_file(tmp_path / f"mask.{kind}").pixels, DRAWN)
+
+
+def test_a_mask_of_nearly_all_is_read_from_a_lossy_file(tmp_path):
+    pixels = np.full((96, 96), 255, np.uint8)
+    pixels[40:56, 40:56] = 0
+    Image.fromarray(pixels).convert("RGB").save(tmp_path / "mask.jpg", quality=75)
+    with pytest.warns(UserWarning, match="bright on dark"):
+        assert np.array_equal(cm.Mask.from_file(tmp_path / "mask.jpg").pixels, pixels > 0)
+
+
+def test_opacity_that_tells_nothing_apart_leaves_it_to_brightness():
+    image = grey().convert("RGBA")
+    image.putpixel((0, 0), (0, 0, 0, 250))
+    assert np.array_equal(cm.Mask.from_file(image).pixels, DRAWN)

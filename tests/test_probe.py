@@ -38,6 +38,19 @@ def test_tokens_that_look_everywhere_are_refused():
         probe(lambda image: mixing @ cells(image)[:24], (90, 60))
 
 
+def test_tokens_of_empty_tiles_are_no_discrete_codes():
+    """Equal states that respond alike, as mllama's for tiles that an image does not fill, cost sixteen times the images."""
+    looked = []
+
+    def states(image):
+        looked.append(image)
+        found = cells(image)[:24]
+        return np.concatenate([found, np.full((6, 8), found.mean() / 100)])
+
+    assert probe(states, (90, 60)).placed((90, 60)).tolist() == [True] * 24 + [False] * 6
+    assert len(looked) == 1 + 2 * 24 * 4
+
+
 def test_a_trained_encoder_is_laid_out_by_probing(mllm):
     """Its tokens know of each other; the band in pieces still tells where each of them looks."""
     probed = cm.load((mllm.model, mllm.processor), layout="probe")

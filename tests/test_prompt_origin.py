@@ -139,6 +139,15 @@ def test_weights_changed_since_are_noted_once(tiny, change):
         cm.capture_attention(mllm, prepared(mllm))
 
 
+def test_a_change_of_any_one_weight_through_data_is_in_the_mark(tiny):
+    """Of sixteen weights only, spread over the model, some values were looked at."""
+    mark = weights_mark(tiny[0].model)
+    for name, weight in tiny[0].model.named_parameters():
+        weight.data.add_(1)
+        assert weights_mark(tiny[0].model) != mark, name
+        mark = weights_mark(tiny[0].model)
+
+
 def test_adapters_switched_off_are_noted():
     from peft import LoraConfig, get_peft_model
 

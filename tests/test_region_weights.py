@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw
 from scipy.ndimage import distance_transform_edt
 
 import cmllm_tools as cm
+from cmllm_tools.inputs.regions import shapes
 from cmllm_tools.layout import region_weights
 from cmllm_tools.layout.visual_tokens import fixed_grid, grid_boxes
 
@@ -99,6 +100,61 @@ def test_the_raster_of_distances_stays_small_on_fifty_megapixels(grid, monkeypat
     layout.distance(cm.Scribble([(10, 10), (8000, 5000)]))
     assert len(measured) == 2
     assert max(measured) <= region_weights.MOST_PIXELS**2 / 8
+
+
+def pieces(points, at_once, monkeypatch):
+    monkeypatch.setattr(shapes, "_AT_ONCE", at_once)
+    return list(shapes._drawn(points))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lines_are_drawn_in_pieces_as_on_the_whole(seed, monkeypatch):
+    points = np.random.default_rng(seed).integers(0, 90, (40, 2))
+    (whole,) = pieces(points, 2**24, monkeypatch)
+    for rows in (1, 7, 64):
+        parts = pieces(points, rows * whole.shape[1], monkeypatch)
+        assert max(map(len, parts)) == rows
+        assert np.array_equal(np.concatenate(parts), whole)
+
+
+def test_a_scribble_all_over_fifty_megapixels_is_drawn_a_few_rows_at_a_time(monkeypatch):
+    """Counted, not timed: 5000 points took 8 s and 1.2 GB."""
+    size, drawn, draw = (8660, 5773), [], shapes._drawn
+    monkeypatch.setattr(shapes, "_drawn", lambda points: (drawn.append(strip.size) or strip for strip in draw(points)))
+    scribble = cm.Scribble(np.random.default_rng(5).uniform(0, 1, (400, 2)) * size)
+    layout = fixed_grid(size, (504, 336), (336, 336), (24, 24))
+    with pytest.warns(cm.RegionWarning):
+        layout.distance(scribble)
+    assert sum(drawn) <= 2 * region_weights.MOST_PIXELS**2
+    drawn.clear()
+    boxes = np.array([(0, 0, *size), (0, 0, 4000, 3000), (4000, 0, *size), (0, 3000, 4000, 5773)])
+    whole, *parts = region_weights.overlaps(scribble, boxes, size)
+    assert whole == sum(parts)
+    assert sum(drawn) <= size[0] * size[1]
+    assert max(drawn) <= shapes._AT_ONCE
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_lines_in_squares_of_pixels_are_theirs_to_within_one(seed):
+    size, step = (400, 300), 7
+    scribble = cm.Scribble(np.random.default_rng(seed).uniform(0, 1, (5, 2)) * size)
+    exact = super(cm.Scribble, scribble).touched(1, size)
+    exact = np.pad(exact, ((0, -size[1] % step), (0, -size[0] % step)))
+    exact = exact.reshape(len(exact) // step, step, -1, step).any((1, 3))
+    drawn = scribble.touched(step, size)
+    for one, other in ((exact, drawn), (drawn, exact)):
+        assert distance_transform_edt(~other)[one].max() <= 1.5
+
+
+def test_what_a_crop_loses_of_a_scribble_is_told_on_any_image():
+    for scale in (1, 20):
+        size = (300 * scale, 100 * scale)
+        layout = fixed_grid(size, (300, 100), (100, 100), (4, 4))
+        line = cm.Scribble([(50 * scale, 50 * scale), (200 * scale, 50 * scale)])
+        with pytest.warns(cm.RegionWarning, match="3[34]% of Scribble"):
+            layout.distance(line)
+        with pytest.raises(cm.RegionError, match="outside what the model sees"):
+            layout.distance(cm.Scribble([(10 * scale, 50 * scale), (80 * scale, 50 * scale)]))
 
 
 def test_areas_on_fifty_megapixels_are_exact():

@@ -12,6 +12,7 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.inputs.regions import as_regions, from_run_lengths, region_from_json, run_lengths
+from cmllm_tools.inputs.regions import mask as mask_module
 
 REGIONS = [
     cm.Box(1.5, 2, 7.25, 9),
@@ -45,6 +46,54 @@ def test_mask_outline_runs_around_it():
     pixels[1:3, 2:5] = 1
     lines = {tuple(sorted(line)) for line in cm.Mask(pixels).outline()}
     assert lines == {((2, 1), (5, 1)), ((2, 3), (5, 3)), ((2, 1), (2, 3)), ((5, 1), (5, 3))}
+
+
+def ragged(height, width):
+    """Every second pixel of every second row."""
+    pixels = np.zeros((height, width), bool)
+    pixels[::2, ::2] = True
+    return cm.Mask(pixels)
+
+
+def test_the_outline_of_a_ragged_mask_is_bounded_and_keeps_its_place(monkeypatch):
+    """Each of its pixels has four borders: of a photograph's noise it took minutes and gigabytes."""
+    lines = ragged(41, 61).outline()
+    assert len(lines) == 4 * 21 * 31
+    monkeypatch.setattr(mask_module, "_MOST_BORDERS", 4 * 21 * 31 - 1)
+    assert ragged(41, 61).outline() == [
+        [(0.0, 0.0), (61.0, 0.0)],
+        [(0.0, 41.0), (61.0, 41.0)],
+        [(0.0, 0.0), (0.0, 41.0)],
+        [(61.0, 0.0), (61.0, 41.0)],
+    ]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_an_outline_has_every_border_once(seed, monkeypatch):
+    rng = np.random.default_rng(seed)
+    pixels = rng.random(rng.integers(1, 30, 2)) < 0.5
+    pixels[0, 0] = True
+    monkeypatch.setattr(mask_module, "_ROWS", int(rng.integers(1, 9)))
+    borders = {}
+    for (x0, y0), (x1, y1) in cm.Mask(pixels).outline():
+        steps = int(max(x1 - x0, y1 - y0))
+        for step in range(steps):
+            at = (x0 + step * (x1 > x0), y0 + step * (y1 > y0), x1 > x0)
+            borders[at] = borders.get(at, 0) + 1
+    padded = np.pad(pixels, 1)
+    across = {(float(x), float(y), True) for y, x in zip(*np.nonzero(padded[1:, 1:-1] != padded[:-1, 1:-1]), strict=True)}
+    down = {(float(x), float(y), False) for y, x in zip(*np.nonzero(padded[1:-1, 1:] != padded[1:-1, :-1]), strict=True)}
+    assert borders == dict.fromkeys(across | down, 1)
+
+
+def test_a_scribble_of_thousands_of_points_is_named_in_short():
+    scribble = cm.Scribble([(index % 50, index / 100) for index in range(5000)])
+    assert repr(scribble) == "Scribble(5000 points, x 0..49, y 0..49.99)"
+    assert len(scribble._repr_html_()) < 20_000
+    with pytest.raises(cm.RegionError) as caught:
+        scribble.check(20, 20)
+    assert len(str(caught.value)) < 200
+    assert repr(cm.Scribble([(1, 2)])) == "Scribble(points=((1.0, 2.0),))"
 
 
 def test_scribble_joins_its_points():

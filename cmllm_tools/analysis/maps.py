@@ -189,7 +189,7 @@ def _check_in_sequence(mllm: Mllm, prompt: Prompt) -> None:
 def _rows(positions: Any, prompt: Prompt) -> torch.Tensor:
     """(position, token): 1 at each position."""
     device = prompt.call.states.device
-    return torch.eye(len(prompt.tokens), device=device)[torch.tensor(list(positions), device=device)]
+    return torch.eye(len(prompt.tokens), dtype=torch.float32, device=device)[torch.tensor(list(positions), device=device)]
 
 
 def _map(rows: torch.Tensor, prompt: Prompt, words: tuple[str, ...]) -> ContextMap:

@@ -11,6 +11,7 @@ from ..display import Fact, card, one_line, picture
 from ..errors import CaptureError
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.prompt import Queries
+from ..models.undisturbed import unaffected
 from ..strict import kind_of, whole_numbers
 from .capture import Attention
 from .context_token import Rows, mean_maps
@@ -61,6 +62,7 @@ class ContextMap:
         return self.layout.raster(self.values.detach().float().cpu().numpy())
 
 
+@unaffected(gradient=True)
 def context_map(
     attention: Attention,
     queries: Queries | None = None,

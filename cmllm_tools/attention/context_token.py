@@ -89,7 +89,7 @@ class Rows:
         Raises:
             CaptureError: for rows of the token that were not captured.
         """
-        found = torch.zeros(len(layers), len(heads), len(queries))
+        found = torch.zeros(len(layers), len(heads), len(queries), dtype=torch.float32)
         pairs = self.pairs or [(layer, head) for layer in self.layers for head in self.heads]
         at, of = _places(self.layers, layers, "layers"), _places(self.heads, heads, "heads")
         rows = torch.tensor(list(_places(self.queries, queries, "query positions").values()))
@@ -122,7 +122,7 @@ def keep_weights(without: Sequence[int], count: int) -> torch.Tensor:
             f"Visual tokens to leave out must be numbers in 0..{count - 1}, and not all of them; "
             f"got {shown(list(without))}."
         )
-    weights = torch.ones(count)
+    weights = torch.ones(count, dtype=torch.float32)
     weights[list(without)] = 0
     return weights
 

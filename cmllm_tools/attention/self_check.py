@@ -77,7 +77,10 @@ def self_check(mllm: Mllm) -> SelfCheck:
         errors = kernel_errors(mllm, prompt, rows)
         captured = capture(mllm, prompt, mllm.attention_layers, None, rows, None).captured
         states = prompt.call.visual_states
-        latent = torch.randn(states.shape, generator=torch.Generator().manual_seed(0)).to(states) * states.float().std()
+        latent = (
+            torch.randn(states.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float32).to(states)
+            * states.float().std()
+        )
         moved = capture(mllm, prompt, mllm.attention_layers, None, rows, None, latent.float()).captured
     except CmllmError as error:
         raise UnsupportedModelError(f"{mllm.name} fails the self-check: {error}") from error

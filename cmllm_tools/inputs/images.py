@@ -10,6 +10,8 @@ from io import BytesIO
 from os import PathLike, fspath
 from pathlib import Path
 from typing import IO, Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -186,8 +188,13 @@ def _opened(source: Any) -> tuple[str, Any]:
     text = fspath(source)
     if isinstance(text, bytes):
         raise ImageError(f"A path must be text; got {shown(text)}.")
-    if text.startswith("data:"):
+    if text[:20].lstrip().lower().startswith("data:"):
         return "The data: URI", BytesIO(_data_uri(text))
+    if text.lower().startswith("file:"):
+        address = urlsplit(text)
+        # Another machine's name would be fetched from.
+        if address.netloc in ("", "localhost"):
+            return _file(url2pathname(address.path))
     if isinstance(source, str) and (scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+)://", text)):
         raise ImageError(
             f"An image must be on this machine, as nothing is fetched from the net; got a {scheme[1]} address, "

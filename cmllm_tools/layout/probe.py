@@ -49,8 +49,7 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
         UnsupportedModelError: when tokens are not local, as behind a Q-Former or a resampler.
     """
     before, changes, edges = _changes(states, image_size, pieces, SEED)
-    moved = before[changes[0].max((0, 1)) > 0]
-    codes = len(np.unique(moved, axis=0)) < len(moved)
+    codes = _are_codes(before, changes)
     if codes:
         # States that recur exactly are codes: one image says only whether a band was enough for them to jump.
         for seed in range(SEED + 1, SEED + CODE_IMAGES):
@@ -61,6 +60,15 @@ def probe(states: States, image_size: Size, pieces: int = PIECES) -> Placement:
         strongest = changes[axis].max(0).argmax(0)
         responses.append((np.take_along_axis(changes[axis], strongest[None, None], 1)[:, 0], edges[axis]))
     return _placement(responses, before, GAP if codes else None)
+
+
+def _are_codes(before: np.ndarray, changes: list[np.ndarray]) -> bool:
+    """Whether states recur exactly in tokens that look elsewhere; those of empty tiles respond alike."""
+    moves = np.concatenate([change.reshape(-1, len(before)) for change in changes]).T
+    moved = moves.max(1) > 0
+    alike = np.round(moves[moved] / max(moves.max(), 1e-30), 4)
+    distinct = np.unique(np.concatenate([before[moved], alike], axis=1), axis=0)
+    return len(np.unique(before[moved], axis=0)) < len(distinct)
 
 
 def _changes(

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RegionError
-from ..inputs.regions import Box, Mask, Region, Size
+from ..inputs.regions import Mask, Point, Region, Scribble, Size
 from .region_weights import overlaps
 
 # Every mask is resized to this first, whatever the model's own resolution.
@@ -23,7 +23,7 @@ _DIAGONAL, _KNIGHT = 1.4, 2.1969
 Way = Literal["crop", "stretch", "touched"]
 
 # Distances that are computed at once.
-_AT_ONCE = 2**20
+_AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +94,7 @@ def distance(region: Region, grid: Grid) -> np.ndarray:
     Raises:
         RegionError: where the published code has no distances.
     """
-    if not region.soft or grid.way == "touched":
+    if not isinstance(region, Point | Scribble) or grid.way == "touched":
         what = "grids of the image's shape" if region.soft else "boxes and masks"
         raise RegionError(f"The published code has no distances for {what}; got {region!r}. Use rule='area'.")
     points = _given(region, grid.image_size)
@@ -107,18 +107,17 @@ def _marked(region: Region, columns: np.ndarray, rows: np.ndarray, size: Size) -
     """Whether the published code marks pixels: (row, column) bool."""
     if isinstance(region, Mask):
         return region.at(columns, rows)
-    if isinstance(region, Box):
-        x0, y0, x1, y1 = (int(value) for value in region.bounds)
-        return np.logical_and.outer((rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1))
-    marked = np.zeros((len(rows), len(columns)), bool)
-    for x, y in _given(region, size):
-        marked |= np.logical_and.outer(rows == y, columns == x)
-    return marked
+    if isinstance(region, Point | Scribble):
+        points = _given(region, size)
+        return np.isin(rows[:, None] * size[0] + columns, points[:, 1] * size[0] + points[:, 0])
+    x0, y0, x1, y1 = (int(value) for value in region.bounds)
+    result: np.ndarray = np.logical_and.outer((rows >= y0) & (rows < y1), (columns >= x0) & (columns < x1))
+    return result
 
 
-def _given(region: Region, size: Size) -> np.ndarray:
+def _given(region: Point | Scribble, size: Size) -> np.ndarray:
     """(n, 2): columns and rows of the pixels of a scribble's or a point's own points."""
-    return np.unique(np.minimum(np.array(region.outline()[0], float).astype(int), [size[0] - 1, size[1] - 1]), axis=0)
+    return np.unique(region.given(*size), axis=0)
 
 
 def chamfer(across: np.ndarray, down: np.ndarray) -> np.ndarray:

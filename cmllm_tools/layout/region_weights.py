@@ -40,6 +40,24 @@ def shares(region: Region, boxes: np.ndarray, size: Size) -> np.ndarray:
     return _per_area(overlaps(region, boxes, size), clipped(boxes, size)).clip(0, 1)
 
 
+def share_in(region: Region, seen: tuple[float, ...], size: Size) -> float:
+    """Share of the region that lies in a box; of a scribble on a large image, to within a square of a raster.
+
+    Args:
+        region: on the image.
+        seen: corners in pixels.
+        size: (width, height) of the image.
+    """
+    boxes = np.array([(0, 0, *size), seen])
+    if region.soft and max(size) > MOST_PIXELS:
+        # Its lines may be longer than can be drawn pixel by pixel in no time.
+        step = -(-max(size) // MOST_PIXELS)
+        whole, inside = _box_sums(region.touched(step, size), boxes / step)
+    else:
+        whole, inside = overlaps(region, boxes, size)
+    return float(inside) / float(whole)
+
+
 def distances(region: Region, boxes: np.ndarray, seen: tuple[float, ...], size: Size) -> np.ndarray:
     """Mean distance of each box's pixels to the drawn ones, as a share of the largest in view: (box,) float32.
 
@@ -54,9 +72,7 @@ def distances(region: Region, boxes: np.ndarray, seen: tuple[float, ...], size: 
     """
     boxes = clipped(boxes, size)
     step = _step(boxes, size)
-    columns, rows = (np.append(np.arange(0, side, step), side) for side in size)
-    drawn = np.diff(np.diff(region.areas(columns, rows, size), axis=0), axis=1) > 1e-6
-    distance = distance_transform_edt(~drawn)
+    distance = distance_transform_edt(~region.touched(step, size))
     x0, y0, x1, y1 = (value / step for value in seen)
     view = distance[int(y0) : max(int(np.ceil(y1)), int(y0) + 1), int(x0) : max(int(np.ceil(x1)), int(x0) + 1)]
     return _per_area(_box_sums(distance / max(view.max(), 1e-12), boxes / step), boxes / step)

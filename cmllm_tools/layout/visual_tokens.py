@@ -183,8 +183,7 @@ class VisualTokenLayout:
         x0, y0, x1, y1 = region.bounds
         if (np.array([x0, y0]).astype(int) >= self.seen[:2]).all() and self._ends_in_view(x1, y1):
             return
-        whole, inside = region_weights.overlaps(region, np.array([(0, 0, *self.image_size), self.seen]), self.image_size)
-        lost = 1 - float(inside) / float(whole)
+        lost = 1 - region_weights.share_in(region, self.seen, self.image_size)
         if lost > 1 - 1e-6:
             x0, y0, x1, y1 = self.seen
             raise RegionError(

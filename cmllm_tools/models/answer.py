@@ -46,7 +46,7 @@ def read_answer(tokenizer: Any, answer: Any, size: int) -> Answer:
             own = said(tokenizer, list(answer.ids))
             if own == answer:
                 return own
-        if not _encodable(answer):
+        if not encodable(answer):
             raise PromptError(f"An answer must be a text of whole characters; got {shown(answer)}.")
         return Answer(answer, tokenizer(str(answer), add_special_tokens=False)["input_ids"])
     if answer is None or not isinstance(answer, Iterable):
@@ -55,7 +55,7 @@ def read_answer(tokenizer: Any, answer: Any, size: int) -> Answer:
     return said(tokenizer, list(ids))
 
 
-def _encodable(text: str) -> bool:
+def encodable(text: str) -> bool:
     """Whether it is without surrogates, halves of characters that no tokenizer takes."""
     return not any("\ud800" <= sign <= "\udfff" for sign in text)
 

@@ -1,5 +1,6 @@
 """Contrastive decoding: an answer picked from two branches, one with what is done to the model and one without."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,7 +40,7 @@ class Contrast:
     def combine(self, steered: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
         """Scores (vocabulary,) from the two branches' logits (vocabulary,)."""
         combined = (1 + self.alpha) * steered - self.alpha * plain
-        implausible = steered < steered.max() + torch.log(torch.tensor(self.beta))
+        implausible = steered < steered.max() + math.log(self.beta)
         return combined.masked_fill(implausible, float("-inf"))
 
 

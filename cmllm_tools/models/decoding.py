@@ -11,7 +11,7 @@ from ..strict import number, shown
 from .answer import Answer, said
 from .contrast import Contrast, ContrastRows, FirstRow
 from .family import Family
-from .finite import Finite
+from .finite import Finite, OfAllTokens
 from .interventions import Intervention
 from .options import LAST_ID, read_options, unread_named
 from .prompt import Prompt
@@ -57,7 +57,8 @@ def generate(
                 f"stop_strings must be texts that the tokenizer's tokens can spell; got {shown(options['stop_strings'])}."
             ) from error
     copies = 1
-    processors = [Finite(model.dtype), *(options.get("logits_processor") or ())]
+    first, theirs = Finite(model.dtype), options.get("logits_processor")
+    processors = [first, *theirs, OfAllTokens(first)] if theirs else [first]
     if contrast is not None:
         _check_contrast(family, options)
     if contrast is not None and intervention is not None:

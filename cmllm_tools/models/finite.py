@@ -3,7 +3,8 @@
 import torch
 from transformers import LogitsProcessor
 
-from ..errors import NotFiniteError
+from ..errors import NotFiniteError, SettingsError
+from ..strict import shown
 
 
 def not_finite(what: str, dtype: torch.dtype) -> NotFiniteError:
@@ -32,7 +33,24 @@ class Finite(LogitsProcessor):
     """Refuses logits that are not finite, which transformers would make an empty answer of, or the first token's."""
 
     def __init__(self, dtype: torch.dtype):
-        self.dtype = dtype
+        self.dtype, self.shape = dtype, torch.Size()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.shape = scores.shape
         return check_logits(scores, self.dtype)
+
+
+class OfAllTokens(LogitsProcessor):
+    """Refuses what a caller's processors made of other tokens' scores, or of none: an answer of other words."""
+
+    def __init__(self, first: Finite):
+        self.first = first
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not torch.is_tensor(scores) or scores.shape != self.first.shape:
+            found = f"shape {tuple(scores.shape)}" if torch.is_tensor(scores) else shown(scores)
+            raise SettingsError(
+                f"A logits_processor must give back scores of the shape that it is given, {tuple(self.first.shape)}; "
+                f"got {found}."
+            )
+        return scores

@@ -161,6 +161,8 @@ def read_options(options: dict[str, Any], family: Family, inputs: Collection[str
             read[name] = _READ[name](value, name) if name in _READ else value
     _check_together(read, family)
     _check_ids(read, vocabulary)
+    if function := read.get("prefix_allowed_tokens_fn"):
+        read["prefix_allowed_tokens_fn"] = _allowed(function, vocabulary)
     try:
         # What transformers itself says of its settings, before anything is run.
         GenerationConfig(**{name: value for name, value in read.items() if name in own})
@@ -204,6 +206,18 @@ def _check_together(read: dict[str, Any], family: Family) -> None:
     least, most = read.get("min_new_tokens") or 0, read["max_new_tokens"]
     if least > most:
         raise SettingsError(f"min_new_tokens must be at most max_new_tokens; got {least} and {most}.")
+
+
+def _allowed(function: Callable[..., Any], vocabulary: int) -> Callable[..., list[int]]:
+    """The caller's choice of tokens to go on with, which must be some of the model's."""
+
+    def allowed(batch: int, ids: torch.Tensor) -> list[int]:
+        found = list(whole_numbers(function(batch, ids), "what prefix_allowed_tokens_fn gives", 0, vocabulary - 1))
+        if not found:
+            raise SettingsError("prefix_allowed_tokens_fn must give at least one token to go on with; got none.")
+        return found
+
+    return allowed
 
 
 def _check_ids(read: dict[str, Any], vocabulary: int) -> None:

@@ -90,7 +90,7 @@ def tensors(mllm: Mllm, image: Image.Image, text: str, options: dict[str, Any]) 
         given["input_data_format"] = "channels_last"
     try:
         batch = processor(images=image, text=text, return_tensors="pt", **given)
-    except (ValueError, TypeError, ZeroDivisionError, RuntimeError) as error:
+    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
         if options:
             raise PromptError(
                 f"Options of a prompt must be such that {type(processor).__name__} takes them; "

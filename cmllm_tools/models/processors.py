@@ -36,6 +36,9 @@ def fitted(processor: Any, model: Any) -> Any:
         "patch_size": patch,
         "vision_feature_select_strategy": getattr(config, "vision_feature_select_strategy", "default"),
         "num_query_tokens": getattr(config, "num_query_tokens", None),
+        "downsample_rate": getattr(config, "downsample_rate", None),
+        "vision_aspect_ratio": getattr(config, "vision_aspect_ratio", None),
+        "spatial_merge_size": getattr(config, "spatial_merge_size", None),
         "num_image_tokens": (side // patch) ** 2 if isinstance(patch, int) and isinstance(side, int) else None,
     }
     missing = {name: value for name, value in from_config.items() if getattr(processor, name, value) is None}

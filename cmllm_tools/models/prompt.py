@@ -115,7 +115,9 @@ class Prompt:
     def zero_latent(self) -> torch.Tensor:
         """A latent that changes nothing: zeros (visual token, width), float32, ready to be differentiated."""
         states = self.call.states
-        return torch.zeros(len(self.visual), states.shape[-1], device=states.device, requires_grad=True)
+        return torch.zeros(
+            len(self.visual), states.shape[-1], dtype=torch.float32, device=states.device, requires_grad=True
+        )
 
     def repeated(self, count: int) -> dict[str, torch.Tensor]:
         """The inputs of `count` copies of the prompt as one batch.

@@ -9,6 +9,7 @@ from jinja2 import TemplateError
 
 from ..errors import PromptError, UnsupportedModelError
 from ..strict import shown
+from .answer import encodable
 from .family import UNKNOWN
 from .spelling import apart
 
@@ -35,8 +36,8 @@ def prompt_text(mllm: Mllm, question: str) -> str:
         UnsupportedModelError: for a chat template that can use neither.
     """
     processor, family = mllm.processor, mllm.family
-    if not isinstance(question, str) or not question.strip():
-        raise PromptError(f"A question must be a text with at least one word; got {shown(question)}.")
+    if not isinstance(question, str) or not question.strip() or not encodable(question):
+        raise PromptError(f"A question must be a text of whole characters with at least one word; got {shown(question)}.")
     image = str(getattr(processor, "image_token", family.image)) if family.way_in == UNKNOWN else family.image
     placeholders = {"<image>", str(getattr(processor, "image_token", "<image>"))}
     for placeholder in sorted(placeholders):

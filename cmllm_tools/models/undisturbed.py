@@ -37,10 +37,12 @@ def locked(thing: Any) -> Iterator[None]:
 
 @restoring
 def unaffected(gradient: bool) -> Iterator[None]:
-    """Whatever the caller has open, torch works here with no inference mode, no autocast, gradients or none."""
+    """Whatever the caller has open, torch works here with no inference mode, autocast or default device."""
     with ExitStack() as contexts:
         contexts.enter_context(torch.inference_mode(False))
         contexts.enter_context(torch.set_grad_enabled(gradient))
+        if torch.get_default_device().type != "cpu":
+            contexts.enter_context(torch.device("cpu"))
         for kind in _AUTOCAST:
             if torch.is_autocast_enabled(kind):
                 contexts.enter_context(torch.autocast(kind, enabled=False))

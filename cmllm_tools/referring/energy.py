@@ -6,12 +6,14 @@ from typing import Any
 import torch
 
 from ..errors import CaptureError, RegionError, SigmaError
+from ..models.undisturbed import unaffected
 from ..strict import number, shown
 
 # Widths whose square and Gaussian are numbers in float32.
 SIGMAS = (1e-4, 1e4)
 
 
+@unaffected(gradient=True)
 def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     """Energy of a box or mask: `(1 - sum_i r_i A_i / sum_i A_i)^2` (ControlMLLM, equation 4).
 
@@ -27,6 +29,7 @@ def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
     return hard_of(looked(values, inside), inside)
 
 
+@unaffected(gradient=True)
 def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1) -> torch.Tensor:
     """Energy of a scribble or point: `(1 - sum_i g(D_i) A_i / sum_i A_i)^2` (ControlMLLM, equation 5).
 

@@ -10,6 +10,7 @@ from ..attention.context_map import ContextMap
 from ..errors import CaptureError, RegionError
 from ..inputs.regions import Regions, as_regions
 from ..layout.visual_tokens import RegionWarning, Rule, VisualTokenLayout
+from ..models.undisturbed import unaffected
 from ..strict import kind_of
 from .energy import checked_sigma, hard_of, looked, soft_of, weighted_share
 
@@ -103,6 +104,7 @@ class Target:
         return weighted_share(values, self.weights())
 
 
+@unaffected(gradient=True)
 def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> torch.Tensor:
     """Energy of a map and one or several regions: a scalar that carries the map's gradient.
 
@@ -123,6 +125,7 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(looked(cmap.values))
 
 
+@unaffected(gradient=True)
 def region_share(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> float:
     """Share of the map that lies in the regions, 0..1; see `Target.share`. It raises what `energy` does."""
     kind_of(cmap, ContextMap, "A map must be one from context_map(attention)", CaptureError)

@@ -222,7 +222,7 @@ def _encoded(image: Image.Image, longest: int) -> tuple[str, bytes]:
 def _reduced(image: Image.Image, longest: int) -> Image.Image:
     scale = min(1.0, longest / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
-    return image.resize((width, height), Image.Resampling.LANCZOS) if scale < 1 else image
+    return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0) if scale < 1 else image
 
 
 def _outlined(image: Image.Image, original: int, regions: tuple[Region, ...]) -> Image.Image:

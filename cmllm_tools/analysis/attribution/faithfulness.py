@@ -235,8 +235,8 @@ def infidelity_of(score: PresenceScore, values: torch.Tensor, samples: int, seed
     generator = torch.Generator().manual_seed(seed)
 
     def take_away(presence: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        share = torch.rand(len(presence), 1, generator=generator)
-        taken = (torch.rand(presence.shape, generator=generator) < share).to(presence)
+        share = torch.rand(len(presence), 1, generator=generator, dtype=torch.float32)
+        taken = (torch.rand(presence.shape, generator=generator, dtype=torch.float32) < share).to(presence)
         return taken, presence - taken
 
     with unaffected(gradient=False):
@@ -297,7 +297,7 @@ def sensitivity(
     size = radius * score.states.std()
 
     def move(shift: torch.Tensor) -> torch.Tensor:
-        noise = 2 * torch.rand(shift.shape, generator=generator) - 1
+        noise = 2 * torch.rand(shift.shape, generator=generator, dtype=torch.float32) - 1
         return shift + size * noise.to(shift)
 
     still = torch.zeros_like(score.states)[None]

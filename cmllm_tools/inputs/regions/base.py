@@ -15,6 +15,10 @@ from ...strict import number, pair_of_sides, several, shown
 Size = tuple[int, int]
 # Pixels, more than any image has that Pillow opens; a few run lengths, or two sides, can stand for more.
 LARGEST = 2**28
+# Numbers that need no reading, and that are finite for sure.
+_PLAIN, _FAR = {float, int}, 2**53
+# Rows that can be added up in eight bits.
+_ROWS = 255
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,12 @@ class Region(ABC):
             ys: (y,), from its top.
             size: (width, height) of the image.
         """
+
+    def touched(self, step: int, size: Size) -> np.ndarray:
+        """Which squares of `step` pixels a side of an image of (width, height) the region touches: (row, column) bool."""
+        columns, rows = (np.append(np.arange(0, side, step), side) for side in size)
+        result: np.ndarray = np.diff(np.diff(self.areas(columns, rows, size), axis=0), axis=1) > 1e-6
+        return result
 
     @property
     @abstractmethod
@@ -94,6 +104,8 @@ def short(where: str) -> str:
 def coordinates(values: Iterable[Any], needs: str) -> tuple[float, ...]:
     """Plain finite numbers, whole ones kept whole; RegionError with these words for anything else."""
     values = several(values, needs, RegionError)
+    if all(type(value) in _PLAIN and -_FAR < value < _FAR for value in values):
+        return values
     try:
         found = [(value, number(value, needs, error=RegionError)) for value in values]
     except RegionError as error:
@@ -130,6 +142,42 @@ def raster_size(width: Any, height: Any) -> Size:
     if size[0] * size[1] > LARGEST:
         raise RegionError(f"An image must have at most {LARGEST} pixels to be gone through; got {size[0]} x {size[1]} px.")
     return size
+
+
+def marked_before(
+    strips: Iterable[np.ndarray], corner: Size, shape: tuple[int, int], columns: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
+    """Marked pixels left of and above whole positions: (row, column).
+
+    Args:
+        strips: (row, column) bool, one below the other: all that is marked, some rows at a time.
+        corner: column and row of their upper left pixel.
+        shape: (height, width) of them all.
+        columns: ascending.
+        rows: ascending.
+    """
+    height, width = shape
+    columns, rows = np.clip(columns - corner[0], 0, width), np.clip(rows - corner[1], 0, height)
+    counts = np.zeros((len(rows), len(columns)))
+    above, top, found = np.zeros(width + 1, np.int64), 0, 0
+    for strip in strips:
+        reached = 0
+        while found < len(rows) and rows[found] <= top + len(strip):
+            above[1:] += _down(strip[reached : rows[found] - top])
+            reached = rows[found] - top
+            counts[found] = above.cumsum()[columns]
+            found += 1
+        if found == len(rows):
+            break
+        above[1:] += _down(strip[reached:])
+        top += len(strip)
+    return counts
+
+
+def _down(marked: np.ndarray) -> np.ndarray:
+    """Marked pixels of each column: bytes are added up many at a time, and no more at once than a byte can count."""
+    parts = (marked[start : start + _ROWS].view(np.uint8).sum(0, np.uint8) for start in range(0, len(marked), _ROWS))
+    return sum(parts, np.zeros(marked.shape[1], np.int64))
 
 
 def between_pixels(counts: Any, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:

@@ -13,10 +13,15 @@ from ...display import Fact, one_line
 from ...errors import RegionError
 from ...strict import pair_of_sides, shown, whole_number
 from ..images import ImageSource, array_of, grey_values, open_image
-from .base import LARGEST, Region, Size, between_pixels, image_size, shift
+from .base import LARGEST, Region, Size, between_pixels, image_size, marked_before, shift
 
-# Rows that can be added up in eight bits.
+# Rows that are gone through at once.
 _ROWS = 255
+# Most that pixels of one brightness differ by, as a share of the highest, and the most that a dark ground has of it.
+_NOISE, _DARK = 1 / 8, 3 / 8
+_MOST_OF_IT = 0.9
+# Lines of an outline: many more than a picture can show.
+_MOST_BORDERS = 2**14
 
 
 @dataclass(frozen=True, eq=False, init=False)
@@ -46,7 +51,7 @@ class Mask(Region):
         rows, columns = (np.flatnonzero(marked.any(axis)) for axis in (1, 0))
         if not len(rows):
             raise RegionError(f"A mask needs at least one marked pixel; got none in shape {(size[1], size[0])}.")
-        part = np.ascontiguousarray(marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+        part = marked[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
         part.setflags(write=False)
         object.__setattr__(self, "size", (int(size[0]), int(size[1])))
         object.__setattr__(self, "corner", (corner[0] + int(columns[0]), corner[1] + int(rows[0])))
@@ -58,6 +63,7 @@ class Mask(Region):
 
         Where opacity varies, opaque pixels are the region; otherwise bright ones on dark. A pixel belongs to it from half
         of the highest value in the file on, so that 0 and 1, 0 and 255, soft rims and a JPEG's noise are all read right.
+        Two colors of which none is dark (red on blue) do not say which of them is meant.
 
         Args:
             source: path, PIL image or anything else that `read_image` takes.
@@ -65,7 +71,8 @@ class Mask(Region):
 
         Raises:
             ImageError: when the file cannot be read.
-            RegionError: when nothing is marked, when it holds labels of several objects, or for another size.
+            RegionError: when nothing is marked, the ground is not dark, or it holds labels of several objects; for another
+                size.
 
         Warns:
             UserWarning: where all along the image's edge is marked, and something within is not: a dark mark on bright.
@@ -111,24 +118,10 @@ class Mask(Region):
         return self.pixels.astype(np.float32)
 
     def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
-        return between_pixels(self._counts, xs, ys, size)
+        def counts(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return marked_before([self.part], self.corner, self.part.shape, columns, rows)
 
-    def _counts(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Marked pixels left of and above whole positions: (row, column)."""
-        height, width = self.part.shape
-        columns, rows = (
-            np.clip(edges - start, 0, side)
-            for edges, start, side in zip((columns, rows), self.corner, (width, height), strict=True)
-        )
-        counts = np.zeros((len(rows), len(columns)))
-        above, reached = np.zeros(width + 1, np.int64), 0
-        for index, row in enumerate(rows):
-            for start in range(reached, row, _ROWS):
-                # Bytes are added up many at a time, and no more rows at once than a byte can count.
-                above[1:] += self.part[start : min(start + _ROWS, row)].view(np.uint8).sum(0, np.uint8)
-            reached = row
-            counts[index] = above.cumsum()[columns]
-        return counts
+        return between_pixels(counts, xs, ys, size)
 
     def at(self, columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
         """Whether pixels are marked: (row, column) bool, for whole positions on the image."""
@@ -148,16 +141,26 @@ class Mask(Region):
 
     @cached_property
     def _edges(self) -> list[list[tuple[float, float]]]:
-        """Borders between marked and unmarked pixels, as runs along rows and columns."""
-        lines: list[list[tuple[float, float]]] = []
+        """Borders between marked and unmarked pixels, as runs along rows and columns.
+
+        Where they would be more than can be drawn, those of squares of pixels that are marked in part.
+        """
+        step = 1
+        while (lines := _borders(self._squares(step))) is None:
+            step *= 2
         left, top = self.corner
-        padded = np.pad(self.part, 1)
-        for marked, flip, (along, across) in ((padded, False, (left, top)), (padded.T, True, (top, left))):
-            for line in range(len(marked) - 1):
-                for start, end in _runs(marked[line + 1] != marked[line]):
-                    ends = [(float(along + at - 1), float(across + line)) for at in (start, end)]
-                    lines.append([(y, x) if flip else (x, y) for x, y in ends])
-        return lines
+        height, width = self.part.shape
+        return [
+            [(float(left + min(x * step, width)), float(top + min(y * step, height))) for x, y in line] for line in lines
+        ]
+
+    def _squares(self, step: int) -> np.ndarray:
+        """Which squares of `step` pixels a side are marked in part: (row, column) bool."""
+        if step == 1:
+            return self.part
+        down, across = (np.arange(0, side, step) for side in self.part.shape)
+        result: np.ndarray = np.logical_or.reduceat(np.logical_or.reduceat(self.part, down, 0), across, 1)
+        return result
 
     def moved(self, right: float, down: float) -> "Mask":
         right, down = shift(right, down)
@@ -177,7 +180,7 @@ class Mask(Region):
 
 
 def _as_marked(pixels: Any) -> np.ndarray:
-    """(height, width) bool of an array or a tensor, the caller's own no longer."""
+    """(height, width) bool of an array or a tensor, which may be the caller's own."""
     try:
         pixels = array_of(pixels) if hasattr(pixels, "is_floating_point") else np.asarray(pixels)
     except ValueError as error:
@@ -190,7 +193,7 @@ def _as_marked(pixels: Any) -> np.ndarray:
         raise RegionError(f"A mask needs booleans or numbers; got {pixels.dtype} of shape {pixels.shape}.")
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         raise RegionError("A mask needs finite values; got NaN or infinity.")
-    result: np.ndarray = pixels.astype(bool)
+    result: np.ndarray = pixels.astype(bool, copy=False)
     return result
 
 
@@ -202,11 +205,13 @@ def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
         raise RegionError(
             f"A mask must have the size of its image, {size[0]} x {size[1]} px; got {image.width} x {image.height} px."
         )
-    values = _mask_values(image)
+    values, by_opacity = _mask_values(image)
     highest = values.max(initial=0)
     if highest <= 0:
         raise RegionError(f"A mask needs at least one marked pixel; got none in {image.width} x {image.height} px.")
     marked = values >= (highest / 2 if values.dtype.kind == "f" else -(-int(highest) // 2))
+    if not by_opacity:
+        _check_ground(image, values, marked)
     if not marked.all() and all(edge.all() for edge in (marked[0], marked[-1], marked[:, 0], marked[:, -1])):
         warnings.warn(
             f"A mask's file marks its region bright on dark, or opaque; this one marks all along the edge of the image, "
@@ -216,13 +221,32 @@ def _read_image_mask(source: ImageSource, size: Size | None) -> np.ndarray:
     return marked
 
 
-def _mask_values(image: Image.Image) -> np.ndarray:
-    """(height, width): opacity where it varies, else how bright each pixel is."""
+def _check_ground(image: Image.Image, values: np.ndarray, marked: np.ndarray) -> None:
+    """Refuse a file without a dark ground, red on blue for one, of which brightness says too little."""
+    highest = float(values.max())
+    if marked.mean() < _MOST_OF_IT:
+        clear = float(np.median(values[~marked])) <= _DARK * highest
+    else:
+        # What is marked must be of one color; a lossy file's edges are not.
+        several = image.mode == "P" or len(image.getbands()) > 1
+        colors = np.asarray(image.convert("RGB")) / 255 if several else values[..., None] / highest
+        low, high = np.percentile(colors[marked], (0, 100) if marked.all() else (1, 99), axis=0)
+        clear = (high - low).max() <= _NOISE
+    if not clear:
+        raise RegionError(
+            "A mask's file must mark its region bright on dark, or opaque on transparent; the ground of this one is not "
+            "dark. Make a mask of the color that is meant, as in "
+            "Mask((numpy.asarray(PIL.Image.open(file).convert('RGB')) == (255, 0, 0)).all(2))."
+        )
+
+
+def _mask_values(image: Image.Image) -> tuple[np.ndarray, bool]:
+    """(height, width): opacity where that tells pixels apart, else how bright each is; and whether it is opacity."""
     if "transparency" in image.info or image.mode in ("LA", "PA", "La", "RGBa", "RGBA"):
         straight = image.convert({"La": "LA", "RGBa": "RGBA"}.get(image.mode, image.mode))
         opacity = np.asarray(straight.convert("RGBA").getchannel("A"))
-        if opacity.min(initial=255) < opacity.max(initial=0):
-            return opacity.astype(np.uint16)
+        if 2 * int(opacity.min(initial=255)) < int(opacity.max(initial=0)):
+            return opacity.astype(np.uint16), True
     if image.mode == "P" and len(colors := _colors_used(image)) > 2 and any(len(set(color)) > 1 for color in colors):
         raise RegionError(_LABELS.format(count=len(colors), what="colours of a palette"))
     if image.mode in ("1", "L", "I", "F") or image.mode.startswith("I;16"):
@@ -235,7 +259,7 @@ def _mask_values(image: Image.Image) -> np.ndarray:
     # Numbers from 0 on in an image that is all but black are names, and half of the highest would leave some out.
     if values.dtype.kind == "u" and 1 < values.max(initial=0) < 64 and len(labels := np.unique(values)) > 2:
         raise RegionError(_LABELS.format(count=len(labels), what=f"values up to {labels[-1]}"))
-    return values
+    return values, False
 
 
 _LABELS = (
@@ -291,6 +315,16 @@ def from_run_lengths(counts: Sequence[int], height: int, width: int) -> np.ndarr
     return np.repeat(values, counts).reshape(height, width)
 
 
-def _runs(row: np.ndarray) -> list[tuple[int, int]]:
-    changes = np.flatnonzero(np.diff(np.concatenate([[0], row.astype(np.int8), [0]])))
-    return [(int(start), int(end)) for start, end in changes.reshape(-1, 2)]
+def _borders(marked: np.ndarray) -> list[list[tuple[int, int]]] | None:
+    """Ends (x, y) of the borders of what is marked, first those along rows; None where they are more than _MOST_BORDERS."""
+    found: list[list[tuple[int, int]]] = []
+    for flip, lines in ((False, marked), (True, marked.T)):
+        for first in range(0, len(lines) + 1, _ROWS):
+            some = np.pad(lines[max(first - 1, 0) : first + _ROWS], ((not first, first + _ROWS > len(lines)), (0, 0)))
+            changed = np.pad(some[1:] != some[:-1], ((0, 0), (1, 1)))
+            at, ends = np.nonzero(changed[:, 1:] != changed[:, :-1])
+            if len(found) + len(at) // 2 > _MOST_BORDERS:
+                return None
+            for line, start, end in zip((at[::2] + first).tolist(), ends[::2].tolist(), ends[1::2].tolist(), strict=True):
+                found.append([(line, start), (line, end)] if flip else [(start, line), (end, line)])
+    return found

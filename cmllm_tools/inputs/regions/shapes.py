@@ -1,14 +1,21 @@
 """Regions drawn with a few coordinates: box, scribble, point."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+from PIL import Image, ImageDraw
 
+from ...display import Fact, one_line
 from ...errors import RegionError
 from ...strict import several, shown
-from .base import Region, Size, between_pixels, coordinates, image_size, raster_size, shift
+from .base import Region, Size, between_pixels, coordinates, image_size, marked_before, raster_size, shift
+
+# Pixels that lines are drawn on at once.
+_AT_ONCE = 2**23
+# Points of a scribble that are written out; of more, how many and where they are.
+_MOST_SHOWN = 100
 
 
 @dataclass(frozen=True)
@@ -75,51 +82,55 @@ class _Marks(Region):
 
     soft: ClassVar[bool] = True
 
-    def pixels(self, width: int, height: int) -> np.ndarray:
-        """(n, 2): columns and rows of the drawn pixels, each once."""
-        width, height = image_size(width, height)
-        marked = np.array(self._positions(), float).reshape(-1, 2)
-        result: np.ndarray = np.minimum(marked.astype(int), [width - 1, height - 1])
+    def given(self, width: int, height: int) -> np.ndarray:
+        """(n, 2): column and row of the pixel that each of its own points is on.
+
+        Raises:
+            RegionError: for a point off the image.
+        """
+        self.check(width, height)
+        result: np.ndarray = np.minimum(self._positions().astype(int), [width - 1, height - 1])
         return result
 
-    def _positions(self) -> Sequence[tuple[float, float]]:
-        return self.outline()[0]
+    def _positions(self) -> np.ndarray:
+        return np.array(self.outline()[0], float)
 
     def check(self, width: int, height: int) -> None:
         width, height = image_size(width, height)
-        for x, y in self._positions():
-            if not (0 <= x <= width and 0 <= y <= height):
-                what = "A point" if isinstance(self, Point) else "A scribble's points"
-                raise RegionError(f"{what} must lie within the image of {width} x {height} px; got ({x:g}, {y:g}).")
+        positions = self._positions()
+        off = positions[~((positions >= 0) & (positions <= [width, height])).all(1)]
+        if len(off):
+            what = "A point" if isinstance(self, Point) else "A scribble's points"
+            (x, y), *_ = off
+            raise RegionError(f"{what} must lie within the image of {width} x {height} px; got ({x:g}, {y:g}).")
 
     def cover(self, width: int, height: int) -> np.ndarray:
-        width, height = raster_size(width, height)
-        columns, rows = self.pixels(width, height).T
-        cover = np.zeros((height, width), np.float32)
-        cover[rows, columns] = 1
-        return cover
+        size = raster_size(width, height)
+        return _raster(self.given(*size), size).astype(np.float32)
 
     def areas(self, xs: np.ndarray, ys: np.ndarray, size: Size) -> np.ndarray:
-        pixels = self.pixels(*size)
+        points = self.given(*size)
+        width, height = np.ptp(points, axis=0) + 1
 
         def counts(columns: np.ndarray, rows: np.ndarray) -> np.ndarray:
-            # A pixel counts from the first edge beyond it on; those beyond the last edge do not.
-            column, row = (
-                np.searchsorted(edges, place, side="right") for edges, place in zip((columns, rows), pixels.T, strict=True)
-            )
-            shape = (len(rows) + 1, len(columns) + 1)
-            cells = np.bincount(row * shape[1] + column, minlength=shape[0] * shape[1]).reshape(shape)
-            return cells[:-1, :-1].cumsum(0).cumsum(1)
+            return marked_before(_drawn(points), points.min(0), (height, width), columns, rows)
 
         return between_pixels(counts, xs, ys, size)
 
+    def touched(self, step: int, size: Size) -> np.ndarray:
+        """As of any region; with squares of several pixels the lines are drawn in squares, to within one of them."""
+        if step == 1:
+            return super().touched(step, size)
+        width, height = (-(-side // step) for side in size)
+        return _raster(self.given(*size) // step, (width, height))
+
     @property
     def bounds(self) -> tuple[float, float, float, float]:
-        xs, ys = zip(*self._positions(), strict=True)
+        xs, ys = zip(*self.outline()[0], strict=True)
         return min(xs), min(ys), max(xs), max(ys)
 
 
-@dataclass(frozen=True, init=False)
+@dataclass(frozen=True, init=False, repr=False)
 class Scribble(_Marks):
     """A freehand line through points.
 
@@ -134,23 +145,31 @@ class Scribble(_Marks):
 
     def __init__(self, points: Iterable[Sequence[float]]):
         needs = "A scribble needs pairs of finite numbers (x, y)"
+        if isinstance(points, np.ndarray):
+            points = points.tolist()
         pairs = [several(point, needs, RegionError) for point in several(points, needs, RegionError)]
         if not pairs:
             raise RegionError("A scribble needs at least one (x, y) point; got none.")
         for pair in pairs:
             if len(pair) != 2:
                 raise RegionError(f"{needs}; got {shown(pair)}.")
-        object.__setattr__(
-            self, "points", tuple((float(x), float(y)) for x, y in (coordinates(pair, needs) for pair in pairs))
-        )
+        try:
+            found = coordinates([value for pair in pairs for value in pair], needs)
+        except RegionError:
+            for pair in pairs:
+                coordinates(pair, needs)
+            raise
+        xs, ys = map(float, found[::2]), map(float, found[1::2])
+        object.__setattr__(self, "points", tuple(zip(xs, ys, strict=True)))
 
-    def pixels(self, width: int, height: int) -> np.ndarray:
-        width, height = image_size(width, height)
-        given = super().pixels(width, height)
-        drawn = np.concatenate([given, _lines(given)])
-        numbers = np.sort(drawn[:, 1] * width + drawn[:, 0])
-        rows, columns = np.divmod(numbers[np.diff(numbers, prepend=-1) > 0], width)
-        return np.stack([columns, rows], 1)
+    def __repr__(self) -> str:
+        return one_line("Scribble", self._facts()) if len(self.points) > _MOST_SHOWN else f"Scribble(points={self.points})"
+
+    def _facts(self) -> list[Fact]:
+        if len(self.points) <= _MOST_SHOWN:
+            return super()._facts()
+        x0, y0, x1, y1 = self.bounds
+        return [("", f"{len(self.points)} points"), ("x", f"{x0:g}..{x1:g}"), ("y", f"{y0:g}..{y1:g}")]
 
     def outline(self) -> list[list[tuple[float, float]]]:
         return [list(self.points)]
@@ -190,14 +209,25 @@ class Point(_Marks):
         return {"kind": "point", "position": [float(self.x), float(self.y)]}
 
 
-def _lines(points: np.ndarray) -> np.ndarray:
-    """(n, 2): pixels of the lines from each point to the next, as Bresenham has them and Pillow draws them."""
-    way = np.diff(points, axis=0)
-    steps, aside = abs(way).max(1), abs(way).min(1)
-    line = np.repeat(np.arange(len(way)), steps + 1)
-    along = np.arange(len(line)) - np.repeat(np.cumsum(steps + 1) - steps - 1, steps + 1)
-    beside = (2 * aside[line] * along + steps[line]) // np.maximum(2 * steps[line], 1)
-    steep = (abs(way[:, 1]) > abs(way[:, 0]))[line]
-    moved = np.where(steep, [beside, along], [along, beside]).T
-    result: np.ndarray = points[line] + np.sign(way)[line] * moved
-    return result
+def _drawn(points: np.ndarray) -> Iterator[np.ndarray]:
+    """The lines from each pixel (n, 2) to the next, drawn within their bounds: (row, column) bool, some rows at a time."""
+    (left, top), (right, bottom) = points.min(0).tolist(), points.max(0).tolist()
+    width = right - left + 1
+    rows = max(_AT_ONCE // width, 1)
+    for first in range(top, bottom + 1, rows):
+        canvas = Image.new("L", (width, min(rows, bottom + 1 - first)))
+        ends = (points - [left, first]).ravel().tolist()
+        draw = ImageDraw.Draw(canvas)
+        draw.point(ends, fill=1)
+        draw.line(ends, fill=1)
+        yield np.asarray(canvas).view(bool)
+
+
+def _raster(points: np.ndarray, size: Size) -> np.ndarray:
+    """The same on the whole of an image of (width, height): (row, column) bool."""
+    raster = np.zeros(size[::-1], bool)
+    left, top = points.min(0)
+    for strip in _drawn(points):
+        raster[top : top + len(strip), left : left + strip.shape[1]] = strip
+        top += len(strip)
+    return raster
