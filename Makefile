@@ -53,7 +53,7 @@ demo: venv
 lab: venv
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-$(MODULES): package.json package-lock.json $(READY)
+$(MODULES): package.json package-lock.json | $(READY)
 	@$(BIN)/npm ci --silent --no-audit --no-fund
 	@touch $@
 
