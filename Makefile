@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # tests/torchvision_wheel.py.
 TORCHVISION := 0.28.0
 TIMM := 1.0.31
+# Of package-lock.json, as npm itself leaves it.
+MODULES := node_modules/.package-lock.json
 # The lower bound in pyproject.toml.
 TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
@@ -15,12 +17,13 @@ VISION := $(VENV)/vision
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision demo lab check test bound notebooks train heldout picture families methods lock clean
+.PHONY: help venv vision demo lab js check test bound notebooks train heldout picture families methods lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
 	@echo "make lab     JupyterLab on the notebooks"
 	@echo "make check   lint, types, unit tests"
+	@echo "make js      the same of the widgets' JavaScript alone"
 	@echo "make test    everything, notebooks too"
 	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
@@ -50,14 +53,24 @@ demo: venv
 lab: venv
 	$(BIN)/jupyter lab --notebook-dir=notebooks
 
-check: venv
+$(MODULES): package.json package-lock.json | $(READY)
+	@$(BIN)/npm ci --silent --no-audit --no-fund
+	@touch $@
+
+# Each by its file, as what npm links to asks for a node on the path.
+js: $(MODULES)
+	@$(BIN)/node node_modules/@biomejs/biome/bin/biome check --error-on-warnings
+	@$(BIN)/node node_modules/typescript/bin/tsc
+	@$(BIN)/node --test --test-reporter=dot "tests/js/*.test.js"
+
+check: venv js
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
-test: venv vision
+test: venv vision js
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
@@ -93,4 +106,4 @@ lock: venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt
 
 clean:
-	rm -rf $(VENV) out build *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) node_modules out build *.egg-info .pytest_cache .ruff_cache .mypy_cache

@@ -1,4 +1,4 @@
-"""One way to write layers and updates, wherever a person reads them."""
+"""One way to write layers, updates and tables, wherever a person reads them."""
 
 from collections.abc import Sequence
 
@@ -29,3 +29,19 @@ def window_text(window: tuple[int, int]) -> str:
 def updates_text(count: int) -> str:
     """`10 updates`: how often the latent was moved; a run of n updates has n + 1 steps, as step 0 is unsteered."""
     return f"{count} update" if count == 1 else f"{count} updates"
+
+
+def text_table(rows: Sequence[Sequence[str]], sides: str, least: Sequence[int] = ()) -> str:
+    """Rows as lines of text, the first of headings; columns stand two spaces apart.
+
+    Args:
+        rows: of as many cells each.
+        sides: for each column "<" for texts, from the left, or ">" for numbers, from the right.
+        least: width of each of the first columns; a column is as wide as its widest cell, and at least this.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(width, *least[at : at + 1]) if at < len(least) else width for at, width in enumerate(widths)]
+    return "\n".join(
+        "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
+        for row in rows
+    )

@@ -18,6 +18,7 @@ from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.loop import steer_together
 from cmllm_tools.referring.target import Target
+from cmllm_tools.show.cards.analysis import sweep_pictures
 
 CHOICES = [((0, 2), "text"), ((1, 4), "last"), ((0, 6), "text"), ((5, 6), ("object",))]
 
@@ -170,7 +171,7 @@ def test_the_right_answer_is_compared_with_those_that_were_given(mllm, examples,
 def test_a_figure_that_was_never_measured_is_shown_without_a_warning(recwarn):
     sweep = made([[1, 2]] * 4)
     sweep.values[FIGURES.index("right")] = np.nan
-    assert len(sweep.pictures("right")) == 2
+    assert len(sweep_pictures(sweep, "right")) == 2
     assert not [each for each in recwarn if issubclass(each.category, RuntimeWarning)]
 
 
@@ -343,7 +344,7 @@ def test_what_cannot_be_swept_is_refused(mllm, examples):
         sweep_windows(mllm, examples, contexts=[])
     with pytest.raises(cm.SettingsError, match="max_copies must be at least 1"):
         sweep_windows(mllm, examples, max_copies=0)
-    with pytest.raises(cm.TraceError, match="folder of an output path must exist"):
+    with pytest.raises(cm.OutputError, match="folder of an output path must exist"):
         sweep_windows(mllm, examples, path="/nowhere/sweep.json")
     with pytest.raises(cm.CaptureError, match="pair must be in layers"):
         sweep_windows(mllm, examples, [(1, 3)], method=cm.ControlMLLMPlus(heads=((0, 1),)))

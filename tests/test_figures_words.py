@@ -10,10 +10,11 @@ from PIL import Image
 from transformers.utils import logging
 
 import cmllm_tools as cm
-from cmllm_tools import display, figures
+from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Sweep
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.progress import progress_bar
+from cmllm_tools.show import palette, picture
 from cmllm_tools.show.figures.lines import look
 from cmllm_tools.show.figures.parts import color_scale
 from cmllm_tools.show.figures.words import text_width, whole, wrapped, written
@@ -40,7 +41,7 @@ def test_a_text_too_long_ends_with_an_ellipsis_and_has_the_whole_to_hover_over()
 
 @pytest.mark.parametrize(("size", "most"), [((4000, 3000), 512), ((300, 2000), 1024), ((40, 30), 40)])
 def test_images_are_copied_small_once(size, most):
-    copy = display.small(Image.new("RGB", size))
+    copy = picture.small(Image.new("RGB", size))
     assert max(copy.size) <= max(most, 600)
     assert copy.width * copy.height <= 512 * 512
     assert copy.width / copy.height == pytest.approx(size[0] / size[1], rel=0.02)
@@ -49,15 +50,15 @@ def test_images_are_copied_small_once(size, most):
 def test_the_image_is_dimmed_and_more_so_where_the_model_does_not_look():
     colors = np.zeros((10, 10, 3), np.uint8)
     colors[:] = (250, 220, 40)
-    dark = np.asarray(display.dimmed(Image.fromarray(colors), np.array([0, 0]), np.array([5, 10]))).astype(int)
+    dark = np.asarray(picture.dimmed(Image.fromarray(colors), np.array([0, 0]), np.array([5, 10]))).astype(int)
     seen, unseen = dark[5, 2], dark[5, 8]
     assert np.ptp(seen) < 0.3 * (250 - 40)
     assert seen.max() < 0.75 * 250
-    assert unseen == pytest.approx(seen * (1 - display.SHADE), abs=2)
+    assert unseen == pytest.approx(seen * (1 - palette.SHADE), abs=2)
 
 
 def test_a_tenth_of_the_maximum_is_seen():
-    assert display.palette()[26, 3] > 0.3 * 255
+    assert palette.ramp()[26, 3] > 0.3 * 255
     assert color_scale()[0][1].endswith(", 0.00)")
     assert color_scale(opaque=True)[0][1] == "rgba(49, 104, 142, 1.00)"
 
@@ -89,7 +90,7 @@ def test_windows_that_cannot_be_are_blank_and_windows_are_written_one_way():
     assert np.isnan(heat.z[2][0])
     assert heat.z[0][0] == 0
     assert heat.customdata[0][2] == "layers 0..2 (3)"
-    pixels = display._colors(np.array([[0.0, np.nan]]), False, True)
+    pixels = picture._colors(np.array([[0.0, np.nan]]), False, True)
     assert pixels[0, 0].tolist() == [49, 104, 142, 255]
     assert pixels[0, 1, 3] == 0
 

@@ -15,6 +15,7 @@ from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.examples import as_examples
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.loading import EMBEDDED_MODEL
+from cmllm_tools.show.cards.analysis import sweep_pictures
 
 
 @pytest.mark.parametrize("region", [cm.Box(0, 0, 1, 2), cm.Point(0, 1), cm.Scribble([(0, 0), (0, 1)])], ids=repr)
@@ -122,7 +123,7 @@ def test_a_sweep_is_asked_for_what_it_has():
         (lambda: sweep.figure("zebra"), "A sweep's figure must be"),
         (lambda: sweep.rows(7), "A sweep's figure must be"),
         (lambda: sweep.grid("moved", "zebra"), "must be one that was swept"),
-        (lambda: sweep.pictures("moved", (0, 1)), "What is framed must be a Choice"),
+        (lambda: sweep_pictures(sweep, "moved", (0, 1)), "What is framed must be a Choice"),
         (lambda: sweep.table(0), "The number of rows must be a whole number of at least 1"),
         (lambda: sweep.subset([3]), r"in 0\.\.2; got 3"),
         (lambda: sweep.resumed(None), "A sweep is resumed from another"),

@@ -9,7 +9,7 @@ import pytest
 
 import cmllm_tools as cm
 from cmllm_tools.cli import main
-from cmllm_tools.notation import layers_text, number_ranges, updates_text, window_text
+from cmllm_tools.notation import layers_text, number_ranges, text_table, updates_text, window_text
 
 ROOT = Path(__file__).parents[1]
 # Both ends of a window are joined by two dots, and it is followed by its length; n updates are no n + 1 steps.
@@ -79,3 +79,8 @@ def test_a_run_is_told_by_its_updates_and_window(mllm, prompt, box, tmp_path, ca
     said = capsys.readouterr().out
     assert "3 steps" not in said
     assert [line.split()[0] for line in said.splitlines() if re.match(r" +\d", line)] == ["0", "1", "2"]
+
+
+def test_columns_of_a_table_are_as_wide_as_their_widest_cell():
+    rows = [["head", "share", "words"], ["3", "100.0%", "a"], ["12", "5.0%", ""]]
+    assert text_table(rows, ">><", (5,)).splitlines() == [" head   share  words", "    3  100.0%  a", "   12    5.0%"]

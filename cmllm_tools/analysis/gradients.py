@@ -9,7 +9,6 @@ import torch
 from ..attention.capture import capture_attention
 from ..attention.context_map import layer_maps
 from ..attention.heads import Heads
-from ..display import Fact, Html, bar, card, one_line, table
 from ..inputs.regions import Regions
 from ..layout.visual_tokens import Rule
 from ..models.gradient import computes_in_half
@@ -21,10 +20,11 @@ from ..models.undisturbed import unaffected
 from ..notation import layers_text
 from ..progress import progress_bar
 from ..referring.target import Target
+from ..shown import Fact, Shown
 
 
-@dataclass(frozen=True, eq=False)
-class GradientProfile:
+@dataclass(frozen=True, eq=False, repr=False)
+class GradientProfile(Shown):
     """Each layer's own pull on the latent: the gradient of the energy of that layer's map alone.
 
     Args:
@@ -41,25 +41,7 @@ class GradientProfile:
     cosines: np.ndarray
     together: np.ndarray
 
-    def __repr__(self) -> str:
-        return one_line("GradientProfile", self._facts())
-
-    def _repr_html_(self) -> str:
-        rows = [
-            [
-                self.layers[index],
-                f"{self.energies[index]:.4f}",
-                f"{self.norms[index]:.3g}",
-                bar(self.norms[index] / max(self.norms.max(), 1e-30)),
-                f"{self.together[index]:+.2f}",
-                f"layer {self.layers[self.cosines[index].argmin()]}: {self.cosines[index].min():+.2f}",
-            ]
-            for index in range(len(self.layers))
-        ]
-        head = ["layer", "energy", "|gradient|", Html("of the largest"), "cosine with all", "least cosine"]
-        return card("GradientProfile", self._facts(), below=table(head, rows))
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         one, other = np.unravel_index(self.cosines.argmin(), self.cosines.shape)
         strongest = int(self.norms.argmax())
         return [

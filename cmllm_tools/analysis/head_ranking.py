@@ -10,27 +10,27 @@ import numpy as np
 
 from ..attention.capture import Attention, capture_attention
 from ..attention.heads import pairs_within
-from ..display import Fact, Html, bar, card, one_line, table
 from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import said, write_whole
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
-from ..notation import layers_text
+from ..notation import layers_text, text_table
 from ..progress import progress_bar
 from ..referring.energy import checked_sigma
 from ..referring.target import Target
+from ..shown import Fact, Shown
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
-from .region_shares import ROWS, head_picture, on_image
+from .region_shares import on_image
 
 FORMAT = 1
 
 
-@dataclass(frozen=True, eq=False)
-class HeadRanking:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadRanking(Shown):
     """How well each head's raw attention finds the referred object, over a set of examples.
 
     Args:
@@ -122,41 +122,19 @@ class HeadRanking:
         """The best heads as a plain-text table; all when None."""
         if count is not None:
             count = whole_number(count, "The number of rows", least=0)
-        lines = ["layer  head  pointing  95 % interval   share over chance  95 % interval"]
+        rows = [["layer", "head", "pointing", "95 % interval", "share over chance", "95 % interval"]]
         for row in self.rows(self.order[:count]):
             low, high = row["pointing_ci"]
-            lines.append(
-                f"{row['layer']:5d}  {row['head']:4d}  {row['pointing']:8.1%}  {low:5.1%} .. {high:6.1%}  "
-                f"{row['over_chance']:17.2f}  {_shown(row['over_chance_ci'], '5.2f')}"
-            )
-        return "\n".join([*lines, *self._few()])
+            place = [str(row["layer"]), str(row["head"]), f"{row['pointing']:.1%}", f"{low:5.1%} .. {high:6.1%}"]
+            rows.append([*place, f"{row['over_chance']:.2f}", interval_words(row["over_chance_ci"], "5.2f")])
+        return "\n".join([text_table(rows, ">>><><"), *self._few()])
 
     def _few(self) -> list[str]:
         """That a bootstrap over these examples says nothing, where it does not."""
         few = f"n = {self.examples}: too few for an interval of the share; that of pointing is Wilson's, right for any n"
         return [few] if self.examples < FEWEST else []
 
-    def __repr__(self) -> str:
-        return one_line("HeadRanking", self._facts())
-
-    def _repr_html_(self) -> str:
-        rows = [
-            [
-                row["layer"],
-                row["head"],
-                f"{row['pointing']:.1%}",
-                bar(row["pointing"]),
-                "{:.1%} .. {:.1%}".format(*row["pointing_ci"]),
-                f"{row['over_chance']:.2f}",
-                _shown(row["over_chance_ci"], ".2f"),
-            ]
-            for row in self.rows(self.order[:ROWS])
-        ]
-        head = ["layer", "head", "pointing", Html("at the object"), "95 % interval", "share over chance", "95 % interval"]
-        grid = head_picture(self.pointing, self.layers, self.heads, "at the object")
-        return card("HeadRanking", self._facts(), grid, below=table(head, rows))
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         (layer, head), *_ = self.order
         return [
             ("", self.model),
@@ -295,7 +273,8 @@ def _ranking(mllm: Mllm, attention: Attention, found: list[tuple[np.ndarray, np.
     )
 
 
-def _shown(interval: list[float] | None, form: str) -> str:
+def interval_words(interval: list[float] | None, form: str) -> str:
+    """An interval for a table, or that there is none."""
     return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
 
 

@@ -1,29 +1,27 @@
 """Layers and heads as a grid: how much of each one's attention lies in a region, against chance and other places."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..attention.capture import Attention
-from ..display import Fact, Html, Outline, bar, card, one_line, picture, table
 from ..errors import CaptureError, RegionError
 from ..inputs.regions import Region, Regions, as_regions, short, where_text
-from ..layout.visual_tokens import Rule, VisualTokenLayout, grid_boxes
+from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.undisturbed import unaffected
-from ..notation import layers_text, number_ranges
+from ..notation import layers_text
 from ..referring.target import Target
+from ..shown import Fact, Shown
 from ..strict import kind_of, several
 
 # At most this many other places are compared with.
 PLACES = 24
-# Heads that a notebook lists.
-ROWS = 8
 
 
-@dataclass(frozen=True, eq=False)
-class HeadGrid:
+@dataclass(frozen=True, eq=False, repr=False)
+class HeadGrid(Shown):
     """Share of each head's attention on the image that lies in a region.
 
     Args:
@@ -61,26 +59,7 @@ class HeadGrid:
         result: np.ndarray = (self.elsewhere < self.over_chance).mean(0)
         return result
 
-    def __repr__(self) -> str:
-        return one_line("HeadGrid", self._facts())
-
-    def _repr_html_(self) -> str:
-        ranked = np.dstack(np.unravel_index(np.argsort(-self.values, axis=None), self.values.shape))[0][:ROWS]
-        rows = [
-            [
-                self.layers[layer],
-                self.heads[head],
-                f"{self.values[layer, head]:.1%}",
-                bar(self.values[layer, head]),
-                f"{self.over_chance[layer, head]:.2f}",
-                f"{self.rank[layer, head]:.0%}" if len(self.elsewhere) else "-",
-            ]
-            for layer, head in ranked
-        ]
-        listed = table(["layer", "head", "share", Html(short(self.where)), "over chance", "above other places"], rows)
-        return card("HeadGrid", self._facts(), head_picture(self.values, self.layers, self.heads, self.where), below=listed)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         layer, head = np.unravel_index(self.values.argmax(), self.values.shape)
         return [
             ("", f"{layers_text(self.layers)} x {len(self.heads)} heads"),
@@ -163,22 +142,3 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     ]
     chosen = np.unique(np.linspace(0, len(offsets) - 1, min(len(offsets), PLACES)).round().astype(int))
     return [tuple(one.moved(*offsets[index]) for one in shape) for index in chosen]
-
-
-def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, outlines: Iterable[Outline] = ()) -> Html:
-    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
-    rows, columns = values.shape
-    return picture(
-        (columns, rows),
-        cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
-        heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
-        opaque=True,
-        outlines=outlines,
-        caption=caption,
-    )
-
-
-def head_picture(values: np.ndarray, layers: Sequence[int], heads: Sequence[int], what: str) -> Html:
-    """A picture of (layer, head) fractions: layers from the top, heads from the left."""
-    across = f"{layers_text(layers)} down, heads {number_ranges(heads)} across"
-    return grid_picture(values, f"{across}: 0 to {values.max():.1%} {what}")

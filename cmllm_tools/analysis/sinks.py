@@ -9,18 +9,18 @@ from PIL import Image
 from ..attention.capture import capture_attention
 from ..attention.context_map import ContextMap, context_map
 from ..attention.heads import Heads, pairs_within
-from ..display import Fact, card, one_line, picture, table
 from ..errors import CaptureError, SettingsError
 from ..inputs.images import ImageSource
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
+from ..shown import Fact, Shown
 from ..strict import kind_of, number, several, whole_numbers
 
 
-@dataclass(frozen=True, eq=False)
-class Sinks:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sinks(Shown):
     """Visual tokens that attract attention regardless of the question; iterated, their numbers.
 
     Leave them out with `context_map(attention, without=sinks)`, or `ControlMLLM(without=sinks.tokens)`.
@@ -63,23 +63,7 @@ class Sinks:
     def __len__(self) -> int:
         return len(self.tokens)
 
-    def __repr__(self) -> str:
-        return one_line("Sinks", self._facts())
-
-    def _repr_html_(self) -> str:
-        shown = picture(
-            self.layout.image_size,
-            self.image,
-            cells=self.layout.cells,
-            heat=self.grid / max(float(self.grid.max()), 1e-30),
-            boxes=self.layout.boxes[list(self.tokens)],
-            caption="least attention over all questions, sinks outlined",
-        )
-        rows = [[token, *(f"{value:.1f}" for value in self.excess[:, token]), ""] for token in self.tokens]
-        listed = table(["token", *(repr(question) for question in self.questions), ""], rows) if rows else None
-        return card("Sinks", self._facts(), shown, below=listed)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         share = (self.excess / self.excess.sum(1, keepdims=True))[:, list(self.tokens)].sum(1).mean()
         asked = len(self.questions) - (self.blank in self.questions)
         beside = f", and for {self.blank!r}, which asks nothing" if self.blank else ""

@@ -8,17 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from ..display import Fact, Html, card, html, one_line, table
 from ..errors import CmllmError, DataError
 from ..files import held, write_whole
-from ..inputs.regions import Box
-from ..models.prompt import Queries, as_queries, queries_name
+from ..models.prompt import Queries, as_queries
+from ..notation import text_table
 from ..referring.latent_method import LatentMethod
+from ..shown import Fact, Shown
 from ..stored import array_of, dump_json, load_json, record
 from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
 from .choices import FIELDS, FIGURES, Choice
 from .intervals import bootstrap, interval_text
-from .region_shares import ROWS, grid_picture
 
 # Figures of which less is better.
 LESS = ("energy before", "energy", "damage", "seconds")
@@ -57,8 +56,8 @@ class Recommendation:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Sweep:
+@dataclass(frozen=True, eq=False, repr=False)
+class Sweep(Shown):
     """Figures of every choice on every example.
 
     Args:
@@ -85,17 +84,7 @@ class Sweep:
         values = np.full((len(FIGURES), len(choices), len(examples)), np.nan)
         return cls(model, method, tuple(choices), tuple(examples), values)
 
-    def __repr__(self) -> str:
-        return one_line("Sweep", self._facts())
-
-    def _repr_html_(self) -> str:
-        names = [name for name in FIGURES if np.isfinite(self.figure(name)).any()]
-        best = self.rows(self.decisive)[:ROWS]
-        rows = [[html(str(row["choice"])), *(f"{row[name]:.3f}" for name in names), ""] for row in best]
-        listed = table([html("best choices"), *names, ""], rows)
-        return card("Sweep", self._facts(), *self.pictures(self.decisive), below=listed)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         return [
             ("model", self.model),
             ("method", type(self.method).__name__),
@@ -149,25 +138,6 @@ class Sweep:
                 grid[choice.layers[0], choice.layers[1] - 1] = mean
         return grid
 
-    def pictures(self, name: str, framed: Choice | None = None) -> list[Html]:
-        """A small heat map of a figure to each context token: first layer down, last across; a choice may be framed."""
-        if framed is not None:
-            kind_of(framed, Choice, "What is framed must be a Choice", DataError)
-        contexts = list(dict.fromkeys(choice.queries for choice in self.choices))
-        grids = [self.grid(name, context) for context in contexts]
-        known = np.concatenate([grid[np.isfinite(grid)] for grid in grids])
-        low, high = (known.min(), known.max()) if len(known) else (0.0, 1.0)
-        shown = []
-        for context, grid in zip(contexts, grids, strict=True):
-            frames = []
-            if framed is not None and framed.queries == context:
-                first, end = framed.layers
-                frames = [Box(end - 1, first, end, first + 1).drawing]
-            heat = (grid - low) / max(high - low, 1e-30)
-            caption = f"{name}, {queries_name(context)}: {low:.3f} to {high:.3f}; first layer (down) x last layer"
-            shown.append(grid_picture(heat, caption, top=1.0, outlines=frames))
-        return shown
-
     def rows(self, by: str = "moved") -> list[dict[str, Any]]:
         """Means over the examples, a row to each choice, the best by one figure first."""
         one_of(by, "A sweep's figure", FIGURES, DataError)
@@ -182,10 +152,8 @@ class Sweep:
     def table(self, top: int | None = None, by: str = "moved") -> str:
         """The first rows as text, all when `top` is None."""
         rows = self.rows(by)[: None if top is None else whole_number(top, "The number of rows", least=1, error=DataError)]
-        width = max(len(str(row["choice"])) for row in rows)
-        head = f"{'':{width}}  " + "  ".join(f"{name:>12}" for name in FIGURES)
-        lines = [f"{row['choice']!s:{width}}  " + "  ".join(f"{row[name]:12.3f}" for name in FIGURES) for row in rows]
-        return "\n".join([head, *lines])
+        cells = [[str(row["choice"]), *(f"{row[name]:.3f}" for name in FIGURES)] for row in rows]
+        return text_table([["", *FIGURES], *cells], "<" + ">" * len(FIGURES), (0, *[12] * len(FIGURES)))
 
     def with_example(self, number: int, values: np.ndarray) -> "Sweep":
         """The sweep with the figures (figure, choice) of one more example."""

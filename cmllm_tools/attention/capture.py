@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 
-from ..display import Fact, card, one_line, picture
 from ..errors import CaptureError
 from ..models.checkpointing import checkpointed
 from ..models.finite import not_finite
@@ -18,13 +17,14 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected, undisturbed
 from ..notation import layers_text, number_ranges
+from ..shown import Fact, Shown
 from .context_token import ContextToken, existing
 from .heads import Heads
 from .observe import AttentionCall, Observer, observed
 
 
-@dataclass(frozen=True, eq=False)
-class Attention:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attention(Shown):
     """Attention weights from query tokens to visual tokens.
 
     Args:
@@ -49,22 +49,7 @@ class Attention:
         """The query tokens as strings."""
         return self.prompt.words(self.queries)
 
-    def __repr__(self) -> str:
-        return one_line("Attention", self._facts())
-
-    def _repr_html_(self) -> str:
-        layout = self.prompt.layout
-        heat = layout.raster(self.values.detach().float().mean((0, 1, 2)).cpu().numpy())
-        shown = picture(
-            layout.image_size,
-            self.prompt.image,
-            cells=layout.cells,
-            heat=heat / max(heat.max(), 1e-30),
-            caption="mean over layers, heads and queries",
-        )
-        return card("Attention", self._facts(), shown)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         on_image = self.values.detach().sum(-1).mean().item()
         facts = [
             ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),

@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..display import Fact, card, one_line, picture
 from ..errors import CaptureError
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
+from ..shown import Fact, Shown
 from ..strict import kind_of, whole_numbers
 from .capture import Attention
 from .context_token import Rows, mean_maps
 from .heads import Heads, pairs_within
 
 
-@dataclass(frozen=True, eq=False)
-class ContextMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class ContextMap(Shown):
     """How much the context token attends to each visual token (ControlMLLM, section 3.2).
 
     Args:
@@ -34,18 +34,7 @@ class ContextMap:
     words: tuple[str, ...]
     image: Image.Image | None = field(default=None, repr=False)
 
-    def __repr__(self) -> str:
-        return one_line("ContextMap", self._facts())
-
-    def _repr_html_(self) -> str:
-        heat = self.grid / max(self.grid.max(), 1e-30)
-        return card(
-            "ContextMap",
-            self._facts(),
-            picture(self.layout.image_size, self.image, cells=self.layout.cells, heat=heat),
-        )
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         rows, columns = self.layout.grid
         peak = int(self.values.argmax())
         x0, y0, x1, y1 = self.layout.boxes[peak]

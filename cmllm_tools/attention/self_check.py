@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..display import Fact, card, one_line
 from ..errors import CmllmError, UnsupportedModelError
 from ..models.finite import check_logits
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
+from ..shown import Fact, Shown
 from .capture import capture, kernel_errors
 
 IMAGE_SIZE = (160, 120)
@@ -22,8 +22,8 @@ TOLERANCE = 3e-2
 LEAST_CHANGE = 1e-6
 
 
-@dataclass(frozen=True)
-class SelfCheck:
+@dataclass(frozen=True, repr=False)
+class SelfCheck(Shown):
     """What a model was checked for, and found to keep.
 
     Args:
@@ -40,13 +40,7 @@ class SelfCheck:
     attention: float
     logits: float
 
-    def __repr__(self) -> str:
-        return one_line("SelfCheck", self._facts())
-
-    def _repr_html_(self) -> str:
-        return card("SelfCheck", self._facts())
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         return [
             ("passed by", self.model),
             ("captured rows", f"off the kernel's by at most {self.off:.1g} in {self.layers} layers"),

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 
 from ..analysis.intervals import wilson
+from ..notation import text_table
 
 # Columns of the table, and what each is of a method's figures for one kind of region.
 COLUMNS = {
@@ -32,12 +33,10 @@ def evaluation_table(result: dict[str, Any]) -> str:
         for kind, figures in kinds.items():
             title = f"{TITLES.get(method, method)}, {KINDS.get(kind, kind)}"
             rows.append([title, *(_percent(figures[name], count) for name in COLUMNS.values())])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     overlays = ", ".join(f"{name} {fraction:.0%}" for name, fraction in unsteered["marked_by_overlay"].items())
     return "\n".join(
         [
-            *lines,
+            text_table(rows, "<" * len(rows[0])),
             "",
             "* or names nothing of the scene",
             f"an object marked with an overlay is named in {_percent(unsteered['marked'], count)} % ({overlays})",

@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from ..models.lookup import family_rows
+from ..notation import text_table
 
 
 def add_families(families: argparse.ArgumentParser) -> None:
@@ -24,9 +25,7 @@ def _families(options: argparse.Namespace) -> int:
         print(families_markdown())
         return 0
     table = _table(rows)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for line in table:
-        print("  ".join(value.ljust(width) for value, width in zip(line, widths, strict=True)).rstrip())
+    print(text_table(table, "<" * len(table[0])))
     return 0
 
 

@@ -8,9 +8,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ..display import Fact, card, one_line, picture
 from ..errors import RegionError, UnsupportedModelError
 from ..inputs.regions import Region
+from ..shown import Fact, Shown
 from ..strict import flag, kind_of, one_of, pair_of_sides, shown
 from . import region_reference, region_weights
 
@@ -26,8 +26,8 @@ class RegionWarning(UserWarning):
     """Part of a region lies outside what the model sees."""
 
 
-@dataclass(frozen=True, eq=False)
-class VisualTokenLayout:
+@dataclass(frozen=True, eq=False, repr=False)
+class VisualTokenLayout(Shown):
     """Where each visual token looks.
 
     Several tokens may look at the same area (a tile and the thumbnail): a region weights each of them, and a map to look
@@ -68,13 +68,7 @@ class VisualTokenLayout:
     def __len__(self) -> int:
         return len(self.boxes)
 
-    def __repr__(self) -> str:
-        return one_line("VisualTokenLayout", self._facts())
-
-    def _repr_html_(self) -> str:
-        return card("VisualTokenLayout", self._facts(), picture(self.image_size, boxes=self.boxes))
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         width, height = self.image_size
         x0, y0, x1, y1 = self.seen
         shown = f"shown on {_by(self.grid)}, merged by area" if self.merged else f"as {_by(self.grid)}"

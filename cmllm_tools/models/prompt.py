@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
-from ..display import Fact, card, picture
 from ..errors import CaptureError, CmllmError, PromptError
 from ..layout.visual_tokens import VisualTokenLayout
+from ..shown import Fact, Shown
 from ..strict import flag, several, shown, whole_number, whole_numbers
 from .origin import Origin
 from .replay import LanguageCall, implementation
@@ -25,8 +25,8 @@ MOST_COPIES = 1000
 Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | Sequence[str]
 
 
-@dataclass(frozen=True, eq=False)
-class Prompt:
+@dataclass(frozen=True, eq=False, repr=False)
+class Prompt(Shown):
     """One image and one question, ready for the model.
 
     Args:
@@ -93,14 +93,10 @@ class Prompt:
             )
 
     def __repr__(self) -> str:
-        facts = "\n".join(f"  {label:<7} {value}" for label, value in self._facts())
+        facts = "\n".join(f"  {label:<7} {value}" for label, value in self.facts())
         return f"Prompt({self.question!r}\n{facts})"
 
-    def _repr_html_(self) -> str:
-        shown = picture(self.image.size, self.image, boxes=self.layout.boxes, caption="what each visual token sees")
-        return card(f"Prompt {self.question!r}", self._facts(), shown)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         words = " ".join(self.tokens[position] for position in self.text_span)
         where = "" if self.call.site.in_sequence else f" of {self.call.site.states}"
         queries = f", seen by {self.learned} learned queries" if self.learned else ""

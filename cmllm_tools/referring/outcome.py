@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ..display import Fact, card, picture
 from ..inputs.regions import Region
 from ..models.answer import Answer
 from ..models.interventions import Intervention
+from ..shown import Fact, Shown
 from .method import Method
 from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
 from .provenance import Provenance
@@ -45,8 +45,8 @@ class Sent:
         return cls(image, question, text, image.size, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
 
 
-@dataclass(frozen=True, eq=False)
-class Outcome:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outcome(Shown):
     """An answer about regions, with all that belongs to it; `mllm.generate(prompt, outcome.intervention)` gives it again.
 
     Args:
@@ -73,14 +73,7 @@ class Outcome:
     peak_memory: int
     provenance: Provenance
 
-    def __repr__(self) -> str:
-        return f"Outcome({', '.join(f'{name} {value}'.strip() for name, value in self._facts())})"
-
-    def _repr_html_(self) -> str:
-        marks = [region.drawing for region in self.regions]
-        return card("Outcome", self._facts(), picture(self.sent.size, self.sent.image, outlines=marks, caption="sent"))
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         facts: list[Fact] = [
             ("", repr(str(self.answer))),
             ("model", str(self.provenance.model["name"])),

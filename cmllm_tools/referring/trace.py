@@ -1,6 +1,5 @@
 """What a run leaves behind: every step's figures and maps on the CPU, saved and reopened without the model."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -9,23 +8,23 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..display import Fact, Html, bar, card, picture, table
 from ..errors import TraceError
 from ..inputs.regions import Region, short, where_text
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.interventions import Intervention
-from ..notation import layers_text, updates_text
+from ..notation import layers_text, text_table, updates_text
+from ..shown import Fact, Shown, in_words
 from .latent_method import LatentMethod
 from .provenance import Provenance
 from .target import Target
 from .trace_file import read_trace, write_trace
 
-# A longer run shows this many of its steps in a notebook.
-ROWS = 40
+# Heads of a table of steps.
+STEP_COLUMNS = ("step", "energy", "share", "|latent|", "|gradient|", "seconds", "answer")
 
 
-@dataclass(eq=False)
-class Step:
+@dataclass(eq=False, repr=False)
+class Step(Shown):
     """One forward of the run, before the update that follows it; step 0 is unsteered.
 
     Args:
@@ -49,19 +48,30 @@ class Step:
     answer: str | None = None
 
     def __repr__(self) -> str:
-        gradient = "" if self.gradient_norm is None else f", gradient {self.gradient_norm:.3g}"
-        answer = "" if self.answer is None else f", {self.answer!r}"
+        return f"{type(self).__name__}({self.number}: {in_words(self.facts())})"
+
+    def facts(self) -> list[Fact]:
+        _, energy, share, latent, gradient, seconds, _ = self.cells
+        facts = [("energy", energy), ("share", share), ("latent", latent)]
+        facts += [("gradient", gradient)] if self.gradient_norm is not None else []
+        return [*facts, ("", f"{seconds} s"), *([("", repr(self.answer))] if self.answer is not None else [])]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """The step's row in any table of steps, a text to each of STEP_COLUMNS."""
         return (
-            f"Step({self.number}: energy {self.energy:.4f}, share {self.share:.1%}, "
-            f"latent {self.latent_norm:.3g}{gradient}, {self.seconds:.3f} s{answer})"
+            f"{self.number}",
+            f"{self.energy:.4f}",
+            f"{self.share:.1%}",
+            f"{self.latent_norm:.3g}",
+            "-" if self.gradient_norm is None else f"{self.gradient_norm:.3g}",
+            f"{self.seconds:.3f}",
+            self.answer or "",
         )
 
-    def _repr_html_(self) -> str:
-        return card(f"Step {self.number}", [], below=steps_table([self]))
 
-
-@dataclass(eq=False)
-class Trace:
+@dataclass(eq=False, repr=False)
+class Trace(Shown):
     """A run of an optimisation.
 
     Args:
@@ -133,8 +143,8 @@ class Trace:
             f"  answers {first.answer!r} -> {last.answer!r})"
         )
 
-    def _repr_html_(self) -> str:
-        facts: list[Fact] = [
+    def facts(self) -> list[Fact]:
+        facts = [
             ("model", str(self.model["name"])),
             ("question", repr(self.question)),
             ("method", type(self.method).__name__),
@@ -142,41 +152,20 @@ class Trace:
             ("steps", f"{updates_text(len(self) - 1)}, {self.stopped}" if self.steps else f"no steps, {self.stopped}"),
         ]
         if not self.steps:
-            return card("Trace", facts, self._picture(None, ""))
+            return facts
         first, last = self.steps[0], self.steps[-1]
         words = self._words()
-        facts += [
+        return [
+            *facts,
             ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
             ("share", f"{first.share:.1%} -> {last.share:.1%} {where_text(self.regions)}"),
             ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
             ("answers", f"{first.answer!r} -> {last.answer!r}"),
         ]
-        grids = [self._grid(step) for step in (first, last)]
-        top = max(*(float(grid.max()) for grid in grids), 1e-30)
-        pictures = [
-            self._picture(grid / top, f"step {step.number}: {step.share:.0%} {where_text(self.regions)}")
-            for grid, step in zip(grids, (first, last), strict=True)
-        ]
-        return card("Trace", facts, *pictures, below=steps_table(self.steps))
 
     def _words(self) -> str:
         """The query tokens; those of learned queries, which are no tokens of the text, may lie beyond it."""
         return " ".join(self.tokens[at] if at < len(self.tokens) else f"query {at}" for at in self.queries)
-
-    def _grid(self, step: Step) -> np.ndarray:
-        """A step's mean map as (row, column), as a share of the attention on the image."""
-        values = step.maps.mean(0).numpy()
-        return self.layout.raster(values / max(float(values.sum()), 1e-30))
-
-    def _picture(self, heat: np.ndarray | None, caption: str) -> Html:
-        return picture(
-            self.layout.image_size,
-            self.image,
-            cells=self.layout.cells,
-            heat=heat,
-            outlines=[region.drawing for region in self.regions],
-            caption=caption,
-        )
 
     @property
     def whole(self) -> bool:
@@ -197,14 +186,7 @@ class Trace:
 
     def table(self) -> str:
         """The steps as a plain-text table."""
-        lines = ["step   energy   share  |latent|  |gradient|  seconds  answer"]
-        for step in self.steps:
-            gradient = "-" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-            lines.append(
-                f"{step.number:4d}  {step.energy:7.4f}  {step.share:6.1%}  {step.latent_norm:8.3g}  {gradient:>10}  "
-                f"{step.seconds:7.3f}  {step.answer or ''}".rstrip()
-            )
-        return "\n".join(lines)
+        return text_table([STEP_COLUMNS, *(step.cells for step in self.steps)], ">>>>>><", (4, 7, 6, 8, 10, 7))
 
     def save(self, path: str | PathLike[str]) -> Path:
         """Write the trace as safetensors with JSON metadata and a hash of all bytes; see `files.write_whole`.
@@ -253,19 +235,6 @@ class Trace:
         """Of the attributes that a file holds."""
         provenance = Provenance(*(found.pop(name) for name in ("model", "versions", "seed")))
         return cls(**found | {"steps": [Step(**step) for step in found["steps"]], "provenance": provenance})
-
-
-def steps_table(steps: Sequence[Step]) -> Html:
-    """What `Trace.table` says, as HTML with bars for the share; the middle of a long run is left out."""
-    left_out = max(len(steps) - ROWS, 0)
-    rows: list[list[object]] = []
-    for step in [*steps[: ROWS // 2], *steps[ROWS // 2 + left_out :]]:
-        gradient = "-" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-        numbers = [f"{step.energy:.4f}", f"{step.share:.1%}", bar(step.share), f"{step.latent_norm:.3g}", gradient]
-        rows.append([step.number, *numbers, f"{step.seconds:.3f}", step.answer or ""])
-    if left_out:
-        rows.insert(ROWS // 2, [*["..."] * 7, f"{left_out} more steps"])
-    return table(["step", "energy", "share", Html(""), "|latent|", "|gradient|", "seconds", "answer"], rows)
 
 
 _PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "model", "versions", "seed")

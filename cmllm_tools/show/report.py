@@ -2,50 +2,19 @@
 
 import json
 from collections.abc import Sequence
-from functools import cache
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..display import Html
+from markupsafe import Markup
+
 from ..errors import SettingsError, TraceError
 from ..files import write_text
 from ..inputs.regions import short, where_text
-from ..referring.trace import Step, Trace
+from ..referring.trace import Trace
 from ..strict import kind_of, several, shown
 from . import figures
-
-if TYPE_CHECKING:
-    from jinja2 import Environment
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{{ title }}</title>
-<style>
-body { font: 15px/1.5 system-ui, sans-serif; color: #222; background: #fff;
-  max-width: 1020px; margin: 2em auto; padding: 0 1em }
-table { border-collapse: collapse } th, td { padding: .2em .8em; text-align: right; border-bottom: 1px solid #ddd }
-td:last-child, th:last-child { text-align: left }
-.answers td, .answers th { text-align: left }
-pre { background: #f6f6f6; padding: 1em; overflow-x: auto; font-size: 13px }
-</style></head><body>
-<h1>{{ title }}</h1>
-{% block body %}{% for part in parts %}{{ part }}
-{% endfor %}{% endblock %}
-</body></html>
-"""
-_REPORT = """{% extends "page" %}{% block body %}
-<table class="answers"><tr><th>before steering</th><td>{{ before }}</td></tr>
-<tr><th>after</th><td>{{ after }}</td></tr></table>
-{{ player }}
-<h2>Steps</h2>
-<table><tr><th>step</th><th>energy</th><th>share {{ where }}</th><th>latent norm</th><th>gradient norm</th><th>seconds</th>
-<th>answer</th></tr>
-{% for row in rows %}<tr>{% for cell in row %}<td>{{ cell }}</td>{% endfor %}</tr>
-{% endfor %}</table>
-<p>Ended: {{ stopped }}.</p>
-<h2>To reproduce</h2>
-<pre>{{ settings }}</pre>
-{% endblock %}"""
+from .html import rendered
 
 
 def report_html(trace: Trace) -> str:
@@ -67,20 +36,16 @@ def report_html(trace: Trace) -> str:
         "versions": trace.versions,
     }
     answers = ["not asked for" if step.answer is None else step.answer for step in (trace.steps[0], trace.steps[-1])]
-    player = figures.step_player(trace).to_html(full_html=False, include_plotlyjs=True, auto_play=False)
-    return (
-        _templates()
-        .get_template("report")
-        .render(
-            title=trace.question,
-            before=answers[0],
-            after=answers[1],
-            player=Html(player),
-            rows=[_row(step) for step in trace.steps],
-            where=short(where_text(trace.regions)),
-            stopped=trace.stopped,
-            settings=json.dumps(settings, indent=1),
-        )
+    return rendered(
+        "report.html",
+        title=trace.question,
+        before=answers[0],
+        after=answers[1],
+        player=_drawn(figures.step_player(trace), include_plotlyjs=True, auto_play=False),
+        rows=[step.cells for step in trace.steps],
+        where=short(where_text(trace.regions)),
+        stopped=trace.stopped,
+        settings=json.dumps(settings, indent=1),
     )
 
 
@@ -115,22 +80,10 @@ def write_page(title: str, parts: Sequence[Any], path: str | PathLike[str]) -> P
         if not isinstance(part, str) and not callable(getattr(part, "to_html", None)):
             raise SettingsError(f"{_PARTS}; got {shown(part)}.")
     drawn = [part for part in parts if not isinstance(part, str)]
-    body = [
-        part if isinstance(part, str) else Html(part.to_html(full_html=False, include_plotlyjs=part is drawn[0]))
-        for part in parts
-    ]
-    return write_text(path, _templates().get_template("page").render(title=title, parts=body))
+    body = [part if isinstance(part, str) else _drawn(part, include_plotlyjs=part is drawn[0]) for part in parts]
+    return write_text(path, rendered("page.html", title=title, parts=body))
 
 
-@cache
-def _templates() -> "Environment":
-    """The pages; whatever is put into them is escaped, unless it is `Html`."""
-    from jinja2 import DictLoader, Environment
-
-    return Environment(autoescape=True, loader=DictLoader({"page": _PAGE, "report": _REPORT}))
-
-
-def _row(step: Step) -> list[object]:
-    numbers = [f"{step.energy:.4f}", f"{step.share:.1%}", f"{step.latent_norm:.3g}"]
-    gradient = "" if step.gradient_norm is None else f"{step.gradient_norm:.3g}"
-    return [step.number, *numbers, gradient, f"{step.seconds:.3f}", step.answer or ""]
+def _drawn(figure: Any, **options: Any) -> Markup:
+    """A plotly figure as a part of a page; the figures have escaped their texts."""
+    return Markup(figure.to_html(full_html=False, **options))  # noqa: S704

@@ -8,10 +8,8 @@ import numpy as np
 import torch
 import traitlets
 
-from ..analysis.region_shares import head_picture
 from ..attention.capture import Attention, capture_attention
 from ..attention.context_map import ContextMap, context_map
-from ..display import Fact, card, one_line, picture
 from ..errors import CaptureError
 from ..inputs.regions import Regions, as_regions, where_text
 from ..models.batch import answer_of, followed_by
@@ -20,9 +18,14 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..referring.target import Target
 from ..referring.trace_file import COPY_SIZE
+from ..show.cards.analysis import head_picture
+from ..show.html import card
+from ..show.picture import map_picture
+from ..shown import Fact, one_line
 from ..strict import flag, shown, whole_number_or_none
 from .checked import Checked
-from .picture import MapWidget, base64_of, module, page, picture_data, style
+from .modules import script, style
+from .picture import MapWidget, base64_of, page, picture_data
 
 _NOT_LOOKING = "The answer's tokens are not shown: learned queries look at the image in their place."
 _EMPTY = "The model's answer is empty."
@@ -65,8 +68,8 @@ class AttentionExplorer(MapWidget):
         RegionError: for a region the model does not see.
     """
 
-    _esm = module("attention_explorer")
-    _css = style("attention_explorer")
+    _esm = script("attention_explorer")
+    _css = style("picture", "attention_explorer")
 
     data = traitlets.Dict().tag(sync=True)
     shown = traitlets.Dict().tag(sync=True)
@@ -218,12 +221,11 @@ class AttentionExplorer(MapWidget):
     def _static(self) -> str:
         grid = self.map.grid / max(self.map.values.sum().item(), 1e-30)
         layout, layers, heads = self.prompt.layout, self.attention.layers, self.attention.heads
-        on_image = picture(
-            layout.image_size,
+        on_image = map_picture(
+            grid,
+            layout,
             self._copy,
-            cells=layout.cells,
-            heat=grid / max(grid.max(), 1e-30),
-            outlines=[region.drawing for region in self.regions],
+            regions=self.regions,
             caption=f"0 to {grid.max():.1%} of the attention on the image",
         )
         shares = np.reshape(self.shown["inside"] or self.shown["on_image"], (1 + len(layers), 1 + len(heads)))[1:, 1:]

@@ -3,14 +3,14 @@
 import anywidget
 import traitlets
 
-from .modules import joined
+from .modules import script, style
 
 
 class CodeView(anywidget.AnyWidget):
     """Code that is hidden until it is shown first; setting `code` then follows silently."""
 
-    _esm = joined("keys.js", "code_view.js")
-    _css = joined("code_view.css")
+    _esm = script("code_view")
+    _css = style("code_view")
 
     code = traitlets.Unicode().tag(sync=True)
     shown = traitlets.Int(0).tag(sync=True)

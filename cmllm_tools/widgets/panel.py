@@ -12,7 +12,7 @@ from ..referring.trace import Trace
 from .code_view import CodeView
 from .layers_tab import LayersTab
 from .messages import Messages, hint, unknown_text
-from .modules import joined
+from .modules import script, style
 from .region_picker import RegionPicker
 from .results import Results
 from .settings import SettingsPanel
@@ -25,8 +25,8 @@ _NO_STEPS = "Here a run is shown step by step: where the question's tokens look,
 class PanelView(anywidget.AnyWidget):
     """What ipywidgets' own views of a panel lack: its keys stay in it, and the question's field is as high as its text."""
 
-    _esm = joined("keys.js", "panel.js")
-    _css = joined("panel.css")
+    _esm = script("panel")
+    _css = style("panel")
 
 
 class Panel(Snapshot, ipw.VBox):

@@ -1,55 +1,26 @@
-"""What the widgets that show a map on an image share: its data, its drawing (`picture.js`), and a page without a kernel."""
+"""What the widgets that show a map on an image share: its data, and a page without a kernel."""
 
 import base64
-import json
 from collections.abc import Iterable
-from html import escape
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import anywidget
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
-from ..display import DIM, OPACITY, RISE, SHADE, data_uri, palette
 from ..files import write_text
 from ..inputs.regions import Region
 from ..layout.visual_tokens import VisualTokenLayout
-from .modules import joined
+from ..show.html import rendered
+from ..show.palette import DIM, OPACITY, RISE, SHADE, ramp
+from ..show.picture import data_uri
+from .modules import script, style
 from .snapshot import Snapshot
 
 _EXPORT = "export default"
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<meta name="color-scheme" content="light dark"><title>{title}</title>
-<style>
-{style}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 980px; margin: 1.5em auto; padding: 0 1em }}
-</style></head><body>
-<noscript>{static}</noscript>
-<div id="widget"></div>
-<script type="application/json" id="state">{state}</script>
-<script type="module">
-{module}
-// Stands in for the widget's model, as there is no kernel to tell.
-const state = JSON.parse(document.getElementById("state").textContent);
-const listeners = {{}};
-const model = {{
-  get: (name) => state[name],
-  set: (name, value) => {{
-    if (state[name] === value) return;
-    state[name] = value;
-    for (const listener of listeners["change:" + name] ?? []) listener();
-  }},
-  on: (event, listener) => (listeners[event] ??= []).push(listener),
-  off: () => {{}},
-  save_changes: () => {{}},
-}};
-widget.render({{ model, el: document.getElementById("widget") }});
-</script></body></html>
-"""
 
 
 class MapWidget(Snapshot, anywidget.AnyWidget):
@@ -78,31 +49,21 @@ class MapWidget(Snapshot, anywidget.AnyWidget):
         return bundle
 
 
-def module(name: str) -> str:
-    """ES module of a widget, after what all of them draw with."""
-    return joined("keys.js", "picture.js", f"{name}.js")
-
-
-def style(name: str) -> str:
-    """Style sheet of a widget, after the common one."""
-    return joined("picture.css", f"{name}.css")
-
-
 def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
     """One page that shows a widget in this state, from disk and without a network; `static` where scripts are off."""
-    return _PAGE.format(
-        title=escape(title),
-        style=style(name),
-        static=static,
+    return rendered(
+        "widget.html",
+        title=title,
+        style=Markup(style("picture", name)),  # noqa: S704 (files of this package, as the module is)
+        static=Markup(static),  # noqa: S704 (escaped where it was made)
         # A page's own module cannot import itself, so that its export becomes a name.
-        module=module(name).replace(_EXPORT, "const widget ="),
-        # "<" is escaped so that no text can end the script element.
-        state=json.dumps(state).replace("<", "\\u003c"),
+        module=Markup(script(name).replace(_EXPORT, "const widget =")),  # noqa: S704
+        state=state,
     )
 
 
 def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterable[Region]) -> dict[str, Any]:
-    """What `picture.js` needs to draw maps of this layout, as plain JSON data.
+    """What `js/picture.js` needs to draw maps of this layout, as plain JSON data.
 
     Args:
         image: the user's, or a copy of it of any size.
@@ -119,7 +80,7 @@ def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterabl
             {"marked": region.soft, "lines": [[_rounded(point) for point in line] for line in region.outline()]}
             for region in regions
         ],
-        "palette": base64_of(palette()),
+        "palette": base64_of(ramp()),
         "opacity": OPACITY,
         "rise": RISE,
         "dim": DIM,

@@ -2,25 +2,26 @@
 
 import warnings
 from base64 import b64encode
-from html import escape
 from io import BytesIO
 from typing import Any
 
 import anywidget
 import numpy as np
 import traitlets
-from PIL import Image, ImageDraw
+from markupsafe import Markup
+from PIL import Image
 
 from ..errors import ImageError, RegionError
 from ..inputs.images import ImageSource, read_image
-from ..inputs.regions import Mask, Region, Regions, as_regions, region_from_json
+from ..inputs.regions import Region, Regions, as_regions, region_from_json
 from ..layout.visual_tokens import RegionWarning, VisualTokenLayout
 from ..referring.energy import checked_sigma
 from ..referring.target import Target
+from ..show.picture import draw_outlines
 from ..strict import kind_of
 from .checked import Checked
 from .closing import all_or_none
-from .modules import joined
+from .modules import script, style
 from .snapshot import Snapshot
 
 # The widget shows at most 640 px; twice that stays sharp on dense screens. Regions do not depend on it.
@@ -50,8 +51,8 @@ class RegionPicker(Snapshot, anywidget.AnyWidget):
         RegionError: for a region outside the image or outside what the layout sees, or for a sigma that is not above 0.
     """
 
-    _esm = joined("keys.js", "regions.js", "region_picker.js")
-    _css = joined("region_picker.css")
+    _esm = script("region_picker")
+    _css = style("region_picker")
 
     regions: Any = Checked(())
     token_layout: Any = traitlets.Instance(VisualTokenLayout, allow_none=True)
@@ -203,9 +204,11 @@ class RegionPicker(Snapshot, anywidget.AnyWidget):
         if bundle is None:
             return None
         data, metadata = bundle
-        kind, picture = _encoded(_outlined(self._small, self._picture.width, self.regions), STATIC_PIXELS)
+        outlined = self._small.copy()
+        draw_outlines(outlined, self.regions, outlined.width / self._picture.width, 2)
+        kind, picture = _encoded(outlined, STATIC_PIXELS)
         source = f"data:{kind};base64,{b64encode(picture).decode('ascii')}"
-        return {**data, "text/html": f'<img src="{source}" alt="{escape(repr(self))}">'}, metadata
+        return {**data, "text/html": str(Markup('<img src="{}" alt="{}">').format(source, repr(self)))}, metadata
 
 
 def _encoded(image: Image.Image, longest: int) -> tuple[str, bytes]:
@@ -223,21 +226,3 @@ def _reduced(image: Image.Image, longest: int) -> Image.Image:
     scale = min(1.0, longest / max(image.size))
     width, height = (max(1, round(side * scale)) for side in image.size)
     return image.resize((width, height), Image.Resampling.LANCZOS, reducing_gap=3.0) if scale < 1 else image
-
-
-def _outlined(image: Image.Image, original: int, regions: tuple[Region, ...]) -> Image.Image:
-    """An image, reduced from its original width, with regions as white lines with a dark rim, as in the figures."""
-    scale = image.width / original
-    picture = image.copy()
-    draw = ImageDraw.Draw(picture)
-    for color, width in (("black", 5), ("white", 2)):
-        for region in regions:
-            # A mask's outline is made of runs along pixel edges, and a thick line would hide a thin one.
-            thin = 2 if isinstance(region, Mask) else 0
-            for line in region.outline():
-                points = [(x * scale, y * scale) for x, y in line]
-                draw.line(points, fill=color, width=max(1, width - thin))
-                if len(points) == 1:
-                    (x, y), radius = points[0], 2.5 + width / 2
-                    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=color)
-    return picture

@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import ipywidgets as ipw
 
-from ..display import card
 from ..errors import TraceError
 from ..referring.outcome import Outcome
 from ..referring.trace import Trace
+from ..show.html import card
 from .closing import replace_children
 from .step_player import StepPlayer
 

@@ -4,7 +4,6 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from ..display import Html
 from .closing import close_whole
 
 
@@ -48,7 +47,7 @@ class Snapshot(ipw.DOMWidget):
         # JupyterLab would leave room for an output that is empty.
         style = f"<style>{alive} {kept}, {alive} .jp-OutputArea-child:has({kept}) {{ display: none }}</style>"
         below = "<small>A picture of the widget; to use it, run the cell.</small>"
-        page = Html(f'{style}<div class="{mark}">{self._bundle()[0]["text/html"]}{below}</div>')
+        page = f'{style}<div class="{mark}">{self._bundle()[0]["text/html"]}{below}</div>'
         getattr(display, how)({"text/html": page, "text/plain": repr(self)}, raw=True, display_id=mark)
 
     @property

@@ -15,7 +15,8 @@ from ..layout.visual_tokens import RegionWarning
 from ..notation import layers_text
 from ..referring.trace import Step, Trace
 from ..strict import kind_of, shown, whole_number, whole_number_or_none
-from .picture import MapWidget, base64_of, module, page, picture_data, style
+from .modules import script, style
+from .picture import MapWidget, base64_of, page, picture_data
 
 
 class StepPlayer(MapWidget):
@@ -34,8 +35,8 @@ class StepPlayer(MapWidget):
         TraceError: for a trace without steps, or a step or layer it does not have.
     """
 
-    _esm = module("step_player")
-    _css = style("step_player")
+    _esm = script("step_player")
+    _css = style("picture", "step_player")
 
     data = traitlets.Dict().tag(sync=True)
     step = traitlets.Int(0).tag(sync=True)

@@ -177,7 +177,7 @@ def test_a_kernel_that_does_not_answer_is_told(cell):
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_page_without_a_kernel(browser, mllm, prompt, box, tmp_path, pictures, scheme):
-    explorer = AttentionExplorer(mllm, prompt, box, "object", layer=3)
+    explorer = AttentionExplorer(mllm, prompt, box, queries="object", layer=3)
     context = browser.new_context(color_scheme=scheme, viewport={"width": 1000, "height": 640}, offline=True)
     page = context.new_page()
     problems = []

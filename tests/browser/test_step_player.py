@@ -12,8 +12,8 @@ import torch
 from PIL import Image
 
 import cmllm_tools as cm
-from cmllm_tools import display
 from cmllm_tools.layout.visual_tokens import grid_boxes
+from cmllm_tools.show import palette
 from cmllm_tools.widgets import StepPlayer
 
 pytestmark = pytest.mark.slow
@@ -290,7 +290,7 @@ def test_what_the_model_does_not_see_is_dark(browser, trace, tmp_path):
     photograph = Image.new("RGB", (192, 192), (200, 200, 200))
     cropped = of_values(trace, [np.eye(SIDE)], photograph, layout=layout, regions=(cm.Box(60, 170, 70, 190),))
     page = opened(browser, cropped, tmp_path)
-    for strength, seen in (("0", 200), ("1", 200 * (1 - display.DIM))):
+    for strength, seen in (("0", 200), ("1", 200 * (1 - palette.DIM))):
         page.locator(".strength").fill(strength)
         pixels = canvas(page)
         height, width = pixels.shape[:2]

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import torch
@@ -10,17 +9,14 @@ from scipy.stats import spearmanr
 
 from ...attention.capture import Attention, capture_attention
 from ...attention.context_map import layer_maps
-from ...display import Fact, Html, bar, card, html, one_line, picture, table
 from ...errors import PromptError, SettingsError
 from ...models.mllm import Mllm, require
 from ...models.prompt import Prompt, Queries, queries_name
+from ...shown import Fact, Shown
 from ...strict import kind_of, several
 from .attribute import Attribution, AttributionMethod, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
 from .token_mask import Baseline, PresenceScore
-
-# Maps that a notebook lists.
-ROWS = 20
 
 
 def rank_correlations(attention: Attention, values: Values) -> np.ndarray:
@@ -66,8 +62,8 @@ class MeasuredMap:
         )
 
 
-@dataclass(frozen=True, eq=False)
-class Agreement:
+@dataclass(frozen=True, eq=False, repr=False)
+class Agreement(Shown):
     """Maps of one prompt, the most faithful first.
 
     Args:
@@ -87,45 +83,7 @@ class Agreement:
         """The map with the largest area between its curves."""
         return self.maps[0]
 
-    def __repr__(self) -> str:
-        return one_line("Agreement", self._facts())
-
-    def _repr_html_(self) -> str:
-        shown = [
-            self._picture(self.attribution.values.numpy(), "attribution"),
-            self._picture(self.best.values, self.best.name),
-        ]
-        own = [html("the attribution itself"), "", *self._measured(self.attribution_curves)]
-        rows = [[html(each.name), f"{each.correlation:.2f}", *self._measured(each.curves)] for each in self.maps[:ROWS]]
-        head = [html("map"), "rank correlation", "insertion", "deletion", "sd above random", "area between", ""]
-        return card("Agreement", self._facts(), *shown, below=Html(self._by_layer() + table(head, [own, *rows])))
-
-    def _by_layer(self) -> Html:
-        """The areas of single layers' maps, a row to each layer and a column to each context token; empty without any."""
-        areas = {(each.layers, each.queries): each.curves.area for each in self.maps if len(each.layers) == 1}
-        if not areas:
-            return Html()
-        queries = list(dict.fromkeys(choice for _, choice in areas))
-        largest = max(self.attribution_curves.area, self.best.curves.area, 1e-30)
-        rows: list[list[object]] = []
-        for layer in sorted({layer for layer, _ in areas}):
-            found = [areas.get((layer, choice)) for choice in queries]
-            cells = [("-", "") if area is None else (f"{area:.2f}", bar(area / largest)) for area in found]
-            rows.append([html(f"layer {layer[0]}"), *chain.from_iterable(cells), ""])
-        head = [html("area between"), *chain.from_iterable((queries_name(choice), "") for choice in queries), ""]
-        return table(head, rows)
-
-    def _measured(self, found: Curves) -> list[str]:
-        largest = max(self.attribution_curves.area, self.best.curves.area, 1e-30)
-        shown = [found.insertion_auc, found.deletion_auc, found.z, found.area]
-        return [*(f"{value:.2f}" for value in shown), bar(found.area / largest)]
-
-    def _picture(self, values: np.ndarray, caption: str) -> Html:
-        layout = self.attribution.layout
-        heat = np.clip(layout.raster(values), 0, None) / max(float(layout.raster(values).max()), 1e-30)
-        return picture(layout.image_size, self.attribution.image, cells=layout.cells, heat=heat, caption=caption)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         above = sum(each.curves.percentile == 1 for each in self.maps)
         return [
             ("", f"{len(self.maps)} maps{'' if self.complete else ' (interrupted)'} for {self.attribution.target}"),

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...display import Fact, card, one_line, picture
 from ...errors import SettingsError
 from ...layout.visual_tokens import VisualTokenLayout
 from ...models.gradient import rescaled
@@ -18,6 +17,7 @@ from ...models.interrupts import Restoring
 from ...models.mllm import Mllm
 from ...models.prompt import Prompt
 from ...models.undisturbed import unaffected
+from ...shown import Fact, Shown
 from ...strict import shown, whole_number, whole_seed
 from .features import Features, feature_numbers, is_tokens
 from .token_mask import Baseline, PresenceScore
@@ -29,8 +29,8 @@ COMPLETE = 0.01
 MOST_STEPS = 256
 
 
-@dataclass(frozen=True, eq=False)
-class Attribution:
+@dataclass(frozen=True, eq=False, repr=False)
+class Attribution(Shown):
     """How much each visual token adds to an answer's log-probability.
 
     Args:
@@ -59,24 +59,7 @@ class Attribution:
     completeness_error: float | None = None
     image: Image.Image | None = field(default=None, repr=False)
 
-    def __repr__(self) -> str:
-        return one_line("Attribution", self._facts())
-
-    def _repr_html_(self) -> str:
-        top = max(float(np.abs(self.grid).max()), 1e-30)
-        pictures = [
-            picture(
-                self.layout.image_size,
-                self.image,
-                cells=self.layout.cells,
-                heat=np.clip(sign * self.grid, 0, None) / top,
-                caption=caption,
-            )
-            for sign, caption in ((1, "speaks for it"), (-1, "speaks against it"))
-        ]
-        return card(f"Attribution of {self.target}", self._facts()[1:], *pictures)
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         x0, y0, x1, y1 = self.layout.boxes[int(self.values.argmax())]
         error = self.completeness_error
         facts = [

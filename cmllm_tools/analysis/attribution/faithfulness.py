@@ -7,11 +7,11 @@ import numpy as np
 import torch
 
 from ...attention.context_map import ContextMap
-from ...display import Fact, card, one_line
 from ...errors import SettingsError
 from ...models.mllm import Mllm
 from ...models.prompt import Prompt
 from ...models.undisturbed import unaffected
+from ...shown import Fact, Shown
 from ...strict import number, shown, whole_number, whole_seed
 from .attribute import Attribution, AttributionMethod, AttributionSettings, attributed, captum
 from .token_mask import Baseline, PresenceScore
@@ -19,8 +19,8 @@ from .token_mask import Baseline, PresenceScore
 Values = torch.Tensor | np.ndarray | ContextMap | Attribution
 
 
-@dataclass(frozen=True, eq=False)
-class Curves:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curves(Shown):
     """Scores while visual tokens are put in, or taken out, in a map's order: highest first (Petsiuk et al. 2018).
 
     Args:
@@ -71,13 +71,7 @@ class Curves:
         """Share of the random orders whose area is below the map's, 0..1."""
         return float((self.random_areas < self.area).mean())
 
-    def __repr__(self) -> str:
-        return one_line("Curves", self._facts())
-
-    def _repr_html_(self) -> str:
-        return card(f"Insertion and deletion, {self.target}", self._facts()[1:])
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         return [
             ("", f"of {self.target}"),
             ("insertion", f"{self.insertion_auc:.3f} (random {self.random_insertion.mean():.3f})"),

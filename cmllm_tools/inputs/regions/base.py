@@ -8,8 +8,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ...display import Fact, Outline, card, picture
 from ...errors import RegionError
+from ...shown import Fact, Shown
 from ...strict import number, pair_of_sides, several, shown
 
 Size = tuple[int, int]
@@ -21,8 +21,8 @@ _PLAIN, _FAR = {float, int}, 2**53
 _ROWS = 255
 
 
-@dataclass(frozen=True)
-class Region(ABC):
+@dataclass(frozen=True, repr=False)
+class Region(Shown, ABC):
     """What the user drew. `soft` regions attract by distance (scribble, point), the others by area (box, mask)."""
 
     soft: ClassVar[bool] = False
@@ -70,22 +70,8 @@ class Region(ABC):
     def moved(self, right: float, down: float) -> "Region":
         """The same shape elsewhere; of a mask, whole pixels, and what leaves the image is lost."""
 
-    @property
-    def drawing(self) -> Outline:
-        """The outline, and whether its points are to be marked, as `display.picture` takes it."""
-        return self.outline(), self.soft
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         return [(field.name, repr(getattr(self, field.name))) for field in fields(self)]
-
-    def _canvas(self) -> Size:
-        """Size of a picture of the region alone: from the image's corner to a little beyond the region."""
-        width, height = (max(1.15 * far, 1) for far in self.bounds[2:])
-        # A region along an edge of the image would make a strip; the shorter side is at least a third.
-        return round(max(width, height / 3)), round(max(height, width / 3))
-
-    def _repr_html_(self) -> str:
-        return card(type(self).__name__, self._facts(), picture(self._canvas(), outlines=[self.drawing]))
 
 
 def where_text(regions: Iterable[Region]) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...display import Fact, one_line
 from ...errors import RegionError
+from ...shown import Fact
 from ...strict import pair_of_sides, shown, whole_number
 from ..images import ImageSource, array_of, grey_values, open_image
 from .base import LARGEST, Region, Size, between_pixels, image_size, marked_before, shift
@@ -24,7 +24,7 @@ _MOST_OF_IT = 0.9
 _MOST_BORDERS = 2**14
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Mask(Region):
     """Any set of pixels.
 
@@ -99,14 +99,8 @@ class Mask(Region):
     def __hash__(self) -> int:
         return hash((self._key(), self.part.tobytes()))
 
-    def __repr__(self) -> str:
-        return one_line("Mask", self._facts())
-
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         return [("", f"{np.count_nonzero(self.part)} of {self.size[0]} x {self.size[1]} px")]
-
-    def _canvas(self) -> Size:
-        return self.size
 
     def check(self, width: int, height: int) -> None:
         width, height = image_size(width, height)

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import numpy as np
 from PIL import Image, ImageDraw
 
-from ...display import Fact, one_line
 from ...errors import RegionError
+from ...shown import Fact
 from ...strict import several, shown
 from .base import Region, Size, between_pixels, coordinates, image_size, marked_before, raster_size, shift
 
@@ -163,11 +163,11 @@ class Scribble(_Marks):
         object.__setattr__(self, "points", tuple(zip(xs, ys, strict=True)))
 
     def __repr__(self) -> str:
-        return one_line("Scribble", self._facts()) if len(self.points) > _MOST_SHOWN else f"Scribble(points={self.points})"
+        return super().__repr__() if len(self.points) > _MOST_SHOWN else f"{type(self).__name__}(points={self.points})"
 
-    def _facts(self) -> list[Fact]:
+    def facts(self) -> list[Fact]:
         if len(self.points) <= _MOST_SHOWN:
-            return super()._facts()
+            return super().facts()
         x0, y0, x1, y1 = self.bounds
         return [("", f"{len(self.points)} points"), ("x", f"{x0:g}..{x1:g}"), ("y", f"{y0:g}..{y1:g}")]
 

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ...display import card
 from ...errors import SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...referring.target import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
+from ..html import card
+from ..picture import map_picture
 from .lines import framed, legend_name, look
 from .panels import arrange, aspect_of, panelled
 from .parts import (
@@ -26,7 +27,7 @@ from .parts import (
     heat,
     must_be,
     new_figure,
-    still,
+    on_panel,
     stills,
     value_tables,
 )
@@ -155,7 +156,7 @@ def token_weights(
     cells = VisualTokenLayout(layout.image_size, layout.cells.reshape(-1, 4), layout.grid, layout.rule)
     grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in panels.values()]
     pictures = [
-        still(grid, layout, image, as_regions(regions), title)
+        map_picture(grid, layout, image, top=1.0, regions=as_regions(regions), caption=title)
         for grid, (title, regions) in zip(grids, panels.items(), strict=True)
     ]
     figure = panelled(len(grids), aspect_of(layout), stills("Weight of each visual token, 0 to 1", pictures))
@@ -166,8 +167,7 @@ def token_weights(
             colorbar_title_text="weight",
             hovertemplate="weight %{z:.2f}<extra></extra>",
             showscale=at == 1,
-            xaxis=f"x{at}" if at > 1 else "x",
-            yaxis=f"y{at}" if at > 1 else "y",
+            **on_panel(at),
         )
         figure.add_trace(weights)
         add_outlines(figure, as_regions(given), at)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 
 from ...analysis.attribution.faithfulness import Curves
-from ...display import BAR_COLOR, LESS_COLOR
+from ..palette import BLUE, VERMILION, rgba
 from .lines import framed
 from .parts import STYLE, graph_objects, must_be, new_figure, value_tables
 from .words import head, whole, written
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
 
 # Dashes tell the curves apart without colour.
 _LINES = {
-    "insertion": (", ".join(map(str, LESS_COLOR)), "solid"),
-    "deletion": (", ".join(map(str, BAR_COLOR)), "dash"),
+    "insertion": (BLUE, "solid"),
+    "deletion": (VERMILION, "dash"),
 }
 
 
@@ -35,7 +36,7 @@ def insertion_deletion(curves: Curves) -> Figure:
     go = graph_objects()
     x, what = curves.fractions, "share of the visual tokens put in, or taken out"
     listed = value_tables({name: (x, getattr(curves, name)) for name in _LINES}, what)
-    figure = new_figure(curves._repr_html_() + "".join(listed))
+    figure = new_figure(Markup().join([curves._repr_html_(), *listed]))
     for name, (color, _) in _LINES.items():
         randoms = getattr(curves, f"random_{name}")
         figure.add_trace(
@@ -44,7 +45,7 @@ def insertion_deletion(curves: Curves) -> Figure:
                 y=np.concatenate([randoms.min(0), randoms.max(0)[::-1]]),
                 mode="lines",
                 fill="toself",
-                fillcolor=f"rgba({color}, 0.15)",
+                fillcolor=rgba(color, 0.15),
                 line={"width": 0},
                 name=f"{name}, {len(randoms)} random orders",
                 hoverinfo="skip",
@@ -56,7 +57,7 @@ def insertion_deletion(curves: Curves) -> Figure:
                 x=x,
                 y=getattr(curves, name),
                 mode="lines+markers",
-                line={"color": f"rgb({color})", "dash": dash},
+                line={"color": color, "dash": dash},
                 name=name,
                 hovertemplate=f"{name}, %{{x:.0%}}: %{{y:.3f}}<extra></extra>",
             )

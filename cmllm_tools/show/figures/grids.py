@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ...analysis.head_ranking import HeadRanking
-from ...analysis.region_shares import HeadGrid, grid_picture, head_shares
+from ...analysis.region_shares import HeadGrid, head_shares
 from ...attention.capture import Attention
-from ...display import card
 from ...inputs.regions import Regions
 from ...strict import one_of
+from ..html import card
+from ..picture import grid_picture
 from .panels import BAR
 from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, place_scale, scale_bar
 from .words import head, written

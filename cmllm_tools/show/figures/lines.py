@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ...display import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
+from ..palette import BLUE, CLEAR, GREEN, GREY, ORANGE, PURPLE, VERMILION
 from .parts import LEFT, RIGHT
 from .words import TEXT, height_of, text_width, written
 
@@ -54,7 +54,7 @@ def framed(figure: Figure, names: Sequence[str], top: int, right: int = RIGHT) -
             "yref": "container",
             "xanchor": "left",
             "yanchor": "bottom",
-            "bgcolor": "rgba(0, 0, 0, 0)",
+            "bgcolor": CLEAR,
             "font": {"size": 12},
         },
     )

@@ -14,12 +14,14 @@ from PIL import Image
 from ...analysis.attribution.faithfulness import as_map
 from ...analysis.sinks import Sinks
 from ...attention.context_map import ContextMap
-from ...display import BLUE, GREEN, ORANGE, VERMILION, card, picture
 from ...errors import ImageError, SettingsError
 from ...inputs.images import read_image
 from ...inputs.regions import Box, Regions, as_regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...strict import one_of
+from ..html import card
+from ..palette import BLUE, CLEAR, GREEN, ORANGE, VERMILION
+from ..picture import map_picture, picture
 from .panels import arrange, aspect_of, panelled
 from .parts import (
     STYLE,
@@ -28,8 +30,8 @@ from .parts import (
     graph_objects,
     heat,
     must_be,
+    on_panel,
     percent_grid,
-    still,
     stills,
 )
 from .words import head, height_of, whole, written
@@ -60,7 +62,9 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     percent = percent_grid(_values(cmap, cmap.layout), cmap.layout)
     outlined = as_regions(regions) if regions is not None else ()
     title, top = f"Attention of {' '.join(cmap.words)!r}", max(float(percent.max()), 1e-30)
-    shown = still(percent / top, cmap.layout, image, outlined, f"0 to {top:.1f} % of the attention on the image")
+    shown = map_picture(
+        percent, cmap.layout, image, top=top, regions=outlined, caption=f"0 to {top:.1f} % of the attention on the image"
+    )
     figure = panelled(1, 1.0, stills(title, [shown]))
     add_image(figure, image, cmap.layout)
     figure.add_trace(heat(percent, cmap.layout, top))
@@ -107,7 +111,15 @@ def maps_on_image(
     outlined = as_regions(regions) if regions is not None else ()
     span = f"{-tops[0] if signed else 0:.1f} to {tops[0]:.1f} %" if scale == "common" else "each on its own scale, %"
     pictures = [
-        still(percent / top, layout, image, outlined, ", ".join([title, *own[at : at + 1]]), signed)
+        map_picture(
+            percent,
+            layout,
+            image,
+            top=top,
+            signed=signed,
+            regions=outlined,
+            caption=", ".join([title, *own[at : at + 1]]),
+        )
         for at, (percent, top, title) in enumerate(zip(percents, tops, titles, strict=True))
     ]
     figure = panelled(len(maps), aspect_of(layout), stills(f"{span} of the {what} on the image", pictures))
@@ -115,7 +127,7 @@ def maps_on_image(
         add_image(figure, image, layout, index)
         drawn = heat(percent, layout, top, what=escape(what), signed=signed)
         drawn.showscale = index == 1 and scale == "common"
-        figure.add_trace(drawn.update(xaxis=f"x{index}" if index > 1 else "x", yaxis=f"y{index}" if index > 1 else "y"))
+        figure.add_trace(drawn.update(on_panel(index)))
         add_outlines(figure, outlined, index)
     arrange(figure, titles, aspect_of(layout), top=12, bottom=12 if own else 62, subtitles=own)
     figure.update_layout(**STYLE)
@@ -196,7 +208,7 @@ def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
 
 
 # Below all else, one name to a line.
-LEGEND = {"x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "yref": "container", "bgcolor": "rgba(0, 0, 0, 0)"}
+LEGEND = {"x": 0, "y": 0, "xanchor": "left", "yanchor": "bottom", "yref": "container", "bgcolor": CLEAR}
 
 
 def _titled(maps: Sequence[tuple[str, ContextMap | torch.Tensor | np.ndarray]]) -> Sequence[tuple[str, object]]:

@@ -6,26 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 from PIL import Image
 
-from ...display import (
-    BAR_COLOR,
-    COLUMNS,
-    GREY,
-    LESS_COLOR,
-    OPACITY,
-    Html,
-    card,
-    data_uri,
-    dimmed,
-    palette,
-    picture,
-    small,
-    table,
-)
 from ...errors import SettingsError
 from ...inputs.regions import Region
 from ...layout.visual_tokens import VisualTokenLayout
+from ..html import COLUMNS, card, table
+from ..palette import CLEAR, GREY, INK, LESS, LINE, MORE, OPACITY, RIM, ramp, rgba
+from ..picture import data_uri, dimmed, small
 from .words import TITLE_SIZE
 
 if TYPE_CHECKING:
@@ -38,17 +27,13 @@ Numbers = Sequence[float | None] | np.ndarray
 LEFT, RIGHT = 12, 44
 # Values of a line that its table has.
 _LISTED = 12
-_CLEAR = "rgba(0, 0, 0, 0)"
-# Plotly's colours cannot follow a page's theme. Nothing is painted below, so that the page's own colour is seen, and texts
-# have a grey of the same contrast (above 4) with white and with JupyterLab's dark.
-INK = "#797979"
-_LINES = "rgba(128, 128, 128, 0.3)"
+_LINES = rgba(GREY, 0.3)
 _AXIS = {"gridcolor": _LINES, "zerolinecolor": _LINES, "linecolor": _LINES, "automargin": True}
 STYLE: dict[str, Any] = {
     "template": {"layout": {"xaxis": _AXIS, "yaxis": _AXIS}},
     "autosize": True,
-    "paper_bgcolor": _CLEAR,
-    "plot_bgcolor": _CLEAR,
+    "paper_bgcolor": CLEAR,
+    "plot_bgcolor": CLEAR,
     "font": {"size": 13, "color": INK},
     "title_font_size": TITLE_SIZE,
     "title_x": 0,
@@ -59,7 +44,7 @@ STYLE: dict[str, Any] = {
     "hoverlabel": {"align": "left", "namelength": -1},
     "modebar": {
         "orientation": "v",
-        "bgcolor": _CLEAR,
+        "bgcolor": CLEAR,
         "color": INK,
         "activecolor": GREY,
         "remove": ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"],
@@ -68,9 +53,9 @@ STYLE: dict[str, Any] = {
 
 # Blue for less and vermilion for more, clear at 0.
 _SIGNED_SCALE = [
-    [0, f"rgba{(*LESS_COLOR, OPACITY)}"],
-    [0.5, "rgba(255, 255, 255, 0)"],
-    [1, f"rgba{(*BAR_COLOR, OPACITY)}"],
+    [0, rgba(LESS, OPACITY)],
+    [0.5, rgba("white", 0)],
+    [1, rgba(MORE, OPACITY)],
 ]
 
 
@@ -109,29 +94,14 @@ def new_figure(static: str) -> Figure:
     return Figure(static=static)
 
 
-def still(
-    heat: np.ndarray,
-    layout: VisualTokenLayout,
-    image: Image.Image,
-    regions: Sequence[Region] = (),
-    caption: str = "",
-    signed: bool = False,
-) -> Html:
-    """A map (row, column) in 0..1, or -1..1 when signed, on its image as static HTML."""
-    outlines = [region.drawing for region in regions]
-    return picture(
-        layout.image_size, image, cells=layout.cells, heat=heat, signed=signed, outlines=outlines, caption=caption
-    )
-
-
-def stills(title: str, pictures: Sequence[Html]) -> Html:
+def stills(title: str, pictures: Sequence[Markup]) -> Markup:
     """Pictures under a title, at most COLUMNS side by side, in rows of much the same length."""
     columns = -(-len(pictures) // -(-len(pictures) // COLUMNS))
     rows = [pictures[at : at + columns] for at in range(0, len(pictures), columns)]
-    return Html("".join(card("" if number else title, [], *row) for number, row in enumerate(rows)))
+    return Markup().join(card("" if number else title, [], *row) for number, row in enumerate(rows))
 
 
-def value_tables(lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Numbers | Sequence[str]]], x: str) -> list[Html]:
+def value_tables(lines: Mapping[str, tuple[Sequence[float] | np.ndarray, Numbers | Sequence[str]]], x: str) -> list[Markup]:
     """Some of the values, numbers or words, evenly chosen; lines that have the same positions share a table."""
     shared: dict[tuple[float, ...], dict[str, Numbers | Sequence[str]]] = {}
     for name, (positions, values) in lines.items():
@@ -200,11 +170,16 @@ def place_scale(figure: Figure, below: int) -> None:
             item.colorbar.ypad = below
 
 
+def on_panel(panel: int) -> dict[str, str]:
+    """The axes of a panel, counted from 1, as a trace names them."""
+    number = "" if panel == 1 else str(panel)
+    return {"xaxis": f"x{number}", "yaxis": f"y{number}"}
+
+
 def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, panel: int = 1, dim: bool = True) -> None:
     """The image below a panel, reduced once, and dimmed for a map to lie on."""
     width, height = layout.image_size
-    number = "" if panel == 1 else str(panel)
-    x, y = f"x{number}", f"y{number}"
+    x, y = on_panel(panel).values()
     shown = small(image)
     if dim:
         scale = np.array([shown.width / width, shown.height / height])
@@ -218,8 +193,8 @@ def add_image(figure: Figure, image: Image.Image, layout: VisualTokenLayout, pan
     anchored = {"scaleanchor": x, "scaleratio": 1, "range": [height, 0], "autorange": "reversed", "autorangeoptions": down}
     figure.update_layout(
         {
-            f"xaxis{number}": {"range": [0, width], "autorange": True, "autorangeoptions": across, **axis},
-            f"yaxis{number}": {**anchored, **axis},
+            f"xaxis{panel}": {"range": [0, width], "autorange": True, "autorangeoptions": across, **axis},
+            f"yaxis{panel}": {**anchored, **axis},
         }
     )
 
@@ -233,7 +208,7 @@ def add_outlines(figure: Figure, regions: Sequence[Region], panel: int = 1) -> N
         for line in region.outline():
             xs += [*(x for x, _ in line), None]
             ys += [*(y for _, y in line), None]
-        for color, extra in (("black", 3), ("white", 0)):
+        for color, extra in ((RIM, 3), (LINE, 0)):
             figure.add_trace(
                 go.Scatter(
                     x=xs,
@@ -243,8 +218,7 @@ def add_outlines(figure: Figure, regions: Sequence[Region], panel: int = 1) -> N
                     marker={"color": color, "size": 7 + extra},
                     hoverinfo="skip",
                     showlegend=False,
-                    xaxis="x" if panel == 1 else f"x{panel}",
-                    yaxis="y" if panel == 1 else f"y{panel}",
+                    **on_panel(panel),
                 )
             )
 
@@ -254,5 +228,5 @@ def color_scale(opaque: bool = False) -> list[list[Any]]:
     stops = np.unique(np.round(255 * np.linspace(0, 1, 21) ** 2).astype(int))
     return [
         [at / 255, f"rgba({red}, {green}, {blue}, {1 if opaque else alpha / 255:.2f})"]
-        for at, (red, green, blue, alpha) in zip(stops.tolist(), palette()[stops].tolist(), strict=True)
+        for at, (red, green, blue, alpha) in zip(stops.tolist(), ramp()[stops].tolist(), strict=True)
     ]

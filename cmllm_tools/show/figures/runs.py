@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from ...display import BLUE, GREY, VERMILION, card
 from ...errors import SettingsError
 from ...inputs.regions import where_text
-from ...referring.trace import Step, Trace, steps_table
+from ...referring.trace import Step, Trace
 from ...strict import one_of
+from ..cards.referring import steps_table
+from ..html import card
+from ..palette import BLUE, CLEAR, GREY, VERMILION, rgba
 from .lines import framed
 from .maps import Scale
 from .panels import BAR, WIDE, arrange, aspect_of, panelled, picture_height, set_height
@@ -178,7 +180,7 @@ def _place(figure: Figure, trace: Trace, top: int, ceiling: float) -> None:
         xaxis={"domain": [0, 0.5], "constraintoward": "left", **fixed},
         yaxis={"domain": [0, 1], "constraintoward": "top", **fixed},
         margin={"t": top, "b": bottom, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False},
-        legend={"x": 0.57, "y": 1, "xanchor": "left", "yanchor": "top", "bgcolor": "rgba(0, 0, 0, 0)"},
+        legend={"x": 0.57, "y": 1, "xanchor": "left", "yanchor": "top", "bgcolor": CLEAR},
     )
     # Of a tall image the curves take the upper part.
     low = max(1 - 320 / high, 0.0)
@@ -261,7 +263,7 @@ def _play_buttons() -> dict[str, Any]:
         "yanchor": "top",
         "pad": {"t": _FOOT, "l": 0, "r": 0, "b": 0},
         "showactive": False,
-        "bgcolor": "rgba(128, 128, 128, 0.15)",
+        "bgcolor": rgba(GREY, 0.15),
         "bordercolor": GREY,
         "font": {"size": 12},
         "buttons": [

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...analysis.sweep import Recommendation, Sweep
-from ...display import VERMILION, Html, html, table
 from ...models.prompt import queries_name
 from ...notation import window_text
+from ..cards.analysis import sweep_pictures
+from ..html import table, text
+from ..palette import VERMILION
 from .panels import arrange, columns_of, panelled
-from .parts import STYLE, color_scale, graph_objects, must_be, scale_bar, stills
+from .parts import STYLE, color_scale, graph_objects, must_be, on_panel, scale_bar, stills
 from .words import head, written
 
 if TYPE_CHECKING:
@@ -56,15 +58,15 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
     low, high = _span(known, figure in _SHARES)
     titles = [f"context token: {queries_name(context)}" for context in contexts]
     title = _TITLES.get(figure, figure)
-    rows = [[html(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
-    pictures = sweep.pictures(figure, recommended.choice if recommended else None)
-    static = Html(stills(title, pictures) + table([Html("choice"), figure, ""], rows))
+    rows = [[text(row["choice"]), f"{row[figure]:.3f}", ""] for row in sweep.rows(figure)[:_LISTED]]
+    pictures = sweep_pictures(sweep, figure, recommended.choice if recommended else None)
+    static = stills(title, pictures) + table([text("choice"), figure, ""], rows)
     shown = panelled(len(contexts), 1.0, static)
     # Numbers of layers on the axes, where a window cannot end before it begins: such cells stay empty.
     hover = [[window_text((a, b + 1)) if b >= a else "" for b in range(len(grids[0]))] for a in range(len(grids[0]))]
     figures = len(grids[0]) <= _WITH_FIGURES and columns_of(len(contexts)) < 3
     for panel, (context, grid) in enumerate(zip(contexts, grids, strict=True), 1):
-        axes = {"xaxis": f"x{panel}" if panel > 1 else "x", "yaxis": f"y{panel}" if panel > 1 else "y"}
+        axes = on_panel(panel)
         shown.add_trace(
             go.Heatmap(
                 z=grid,
@@ -90,9 +92,9 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
             )
         common = {"dtick": max(1, -(-len(grid) // 6)), "title_standoff": 2, "showgrid": False, "zeroline": False}
         edge = [-0.5, len(grid) - 0.5]
-        shown.update_layout({f"xaxis{axes['xaxis'][1:]}": {"title": "last layer", "range": edge, **common}})
+        shown.update_layout({f"xaxis{panel}": {"title": "last layer", "range": edge, **common}})
         anchored = {"title": "first layer", "range": edge[::-1], "scaleanchor": axes["xaxis"], **common}
-        shown.update_layout({f"yaxis{axes['yaxis'][1:]}": anchored})
+        shown.update_layout({f"yaxis{panel}": anchored})
     done = f"{sweep.done} examples, {type(sweep.method).__name__}"
     arrange(shown, titles, 1.0, top=head(shown, f"{written(title)}<br><sub>{written(done)}</sub>"), axes=(48, 44))
     shown.update_layout(**STYLE)

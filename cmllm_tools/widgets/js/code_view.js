@@ -1,12 +1,15 @@
+// @ts-check
 // Python code under a panel. Each time it is asked for, it is copied to the clipboard.
+/** @import { RenderProps } from "@anywidget/types" */
+import { add } from "./dom.js";
+import { keepKeys } from "./keys.js";
 
+/** @param {RenderProps<{ code: string, shown: number }>} props */
 function render({ model, el }) {
-  const root = el.appendChild(document.createElement("div"));
-  const [status, text] = ["div", "pre"].map((tag) => root.appendChild(document.createElement(tag)));
-  root.className = "cmllm-code";
+  const root = add(el, "div", { className: "cmllm-code" });
+  const status = add(root, "div", { role: "status" });
+  const text = add(root, "pre", { tabIndex: 0 });
   const leaveKeys = keepKeys(() => root); // JupyterLab would copy the cell instead of what is selected
-  text.tabIndex = 0;
-  status.setAttribute("role", "status");
 
   function show() {
     root.hidden = !model.get("shown");
@@ -20,7 +23,7 @@ function render({ model, el }) {
       status.textContent = "Copied to the clipboard. Below it follows what is set in the panel.";
     } catch {
       // No secure page (plain http to another machine), or not allowed.
-      getSelection().selectAllChildren(text);
+      getSelection()?.selectAllChildren(text);
       text.focus({ preventScroll: true });
       status.textContent = "The browser gives no access to the clipboard: the code is selected, press Ctrl-C.";
     }

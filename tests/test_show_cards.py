@@ -1,15 +1,16 @@
+"""Cards of values: what they say, and that no text of a user or a model breaks out of its cell."""
+
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
 from tests_support import noise
 
 import cmllm_tools as cm
-from cmllm_tools import display
-from cmllm_tools.referring.trace import ROWS, Step, steps_table
+from cmllm_tools.referring.trace import Step
+from cmllm_tools.show.cards.referring import ROWS, steps_table
 
 HOSTILE = "</td><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'too'"
 
@@ -133,47 +134,3 @@ def test_text_of_users_and_models_is_escaped(mllm, example):
         assert "<img src=x" not in page
         # It parses into the same tags, so that no text broke out of its cell.
         assert "alert(1)" in Page(page).text
-
-
-def test_long_values_are_folded():
-    page = display.card("x", [("text", "<" * (display.FOLD + 1)), ("short", "y")])
-    assert page.count("<details>") == 1
-    assert "&lt;" * (display.FOLD + 1) in page
-    assert "<<" not in page
-
-
-def test_map_lies_where_its_cells_are():
-    """The only hot cell, of a grid that leaves out the image's left half, is coloured and nothing else."""
-    cells = np.array([[[50, 0, 75, 100], [75, 0, 100, 100]]], float)
-    layer = display._heat(np.array([[0.0, 1.0]]), cells * 4.4, (440, 440))
-    pixels = np.asarray(layer)
-    assert (pixels[:, :330, 3] == 0).all()
-    assert (pixels[:, 330:] == display.palette()[-1]).all()
-
-
-def test_signed_map_is_blue_for_less_vermilion_for_more_and_clear_at_zero():
-    cells = np.array([[[x, 0, x + 1, 1] for x in range(4)]], float)
-    heat = np.array([[-1.0, 0.0, 0.5, 7.0]])
-    pixels = np.asarray(display._heat(heat, cells * 110, (440, 110), signed=True))[50, 55::110]
-    assert pixels[0].tolist() == [*display.LESS_COLOR, round(255 * display.OPACITY)]
-    assert pixels[1, 3] == 0
-    assert pixels[2].tolist() == [*display.BAR_COLOR, round(255 * display.OPACITY / 2)]
-    assert pixels[3].tolist() == [*display.BAR_COLOR, round(255 * display.OPACITY)]
-
-
-def test_palette_runs_from_transparent_to_opaque():
-    palette = display.palette()
-    assert palette[0, 3] == 0
-    assert (np.diff(palette[:, 3].astype(int)) >= 0).all()
-    luminance = palette[:, :3] @ [0.2126, 0.7152, 0.0722]
-    assert (np.diff(luminance) > -1).all()
-
-
-def test_photographs_are_jpeg_and_drawings_png():
-    assert display.data_uri(Image.new("RGB", (400, 400), "red")).startswith("data:image/png;base64,")
-    assert display.data_uri(noise((400, 400))).startswith("data:image/jpeg;base64,")
-
-
-def test_bars():
-    assert display.bar(0.0) == display.bar(0.001) == ""
-    assert display.bar(0.5) != display.bar(1.0) == display.bar(7.0)
