@@ -76,7 +76,7 @@ test: venv vision js
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL)
-	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py
+	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py tests/test_prefix.py
 
 bound:
 	$(PYTHON) -m venv build/bound

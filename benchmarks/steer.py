@@ -2,7 +2,7 @@
 
 On the random LLaVA of `benchmarks.capture` (576 visual tokens, 12 layers, width 512, float32), interleaved in one process,
 so that a busy machine slows all alike: seconds of a step; question to steered answer of 10 tokens, with each method's own
-number of steps, as a ratio to a plain answer, in time and in the peak of what torch allocates; a step of 256 to 4096 tokens.
+number of steps, as a ratio to a plain answer, in time and in the peak of what torch allocates; a step's growth.
 The reference is the published way: eager attention of all layers kept whole.
 """
 

@@ -36,8 +36,10 @@ def tiny():
 
 
 def answered(mllm, prompt, **options):
-    """Ids and the logits that each of them was chosen by."""
+    """Ids and the logits that each of them was chosen by; none where the model's generate does not show them."""
     scores = []
+    if not mllm.family.processors:
+        return mllm.generate(prompt, max_new_tokens=4, **options).ids, torch.zeros(1, 1)
 
     def keep(ids, logits):
         scores.append(logits[0].float().clone())

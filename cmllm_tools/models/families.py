@@ -40,6 +40,7 @@ IDEFICS_TEMPLATE = "User:{image}{question}<end_of_utterance>\nAssistant:"
 RESOLUTION = "another resolution than the processor's own is not laid out"
 QWEN_IMAGE = "<|vision_start|><|image_pad|><|vision_end|>"
 DEEPSTACK = "the latent is added to the embeddings alone, not to the features that are added again in later layers"
+SHARED = "its layers share keys, or keep keys of several sizes"
 LINEAR = "its layers of linear attention keep no keys"
 HYBRID = "layers of linear attention hold no attention weights and are left out"
 OVERLAP = (
@@ -93,6 +94,7 @@ FAMILIES: dict[str, Family] = {
             image="<image_soft_token>",
             template="user\n{image}{question}\nmodel\n",
             notes=f"needs timm; {OVERLAP}",
+            prefix=SHARED,
         ),
         Family(
             "janus",
@@ -122,7 +124,7 @@ FAMILIES: dict[str, Family] = {
             pooled_positions,
             image="<|image|>",
             template="<|turn>user\n{image}{question}<turn|>\n<|turn>model\n",
-            prefix="its layers share keys, or keep keys of several sizes",
+            prefix=SHARED,
         ),
         # A grid of the image's own shape, patches merged.
         Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
