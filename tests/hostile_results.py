@@ -52,7 +52,6 @@ def of_results(mllm, prompt, box, example):
         "analysis.Sweep.figure": (sweep.figure, {"name": "moved"}),
         "analysis.Sweep.means": (sweep.means, {"name": "moved"}),
         "analysis.Sweep.grid": (sweep.grid, {"name": "moved", "queries": "text"}),
-        "analysis.Sweep.pictures": (sweep.pictures, {"name": "moved", "framed": sweep.choices[0]}),
         "analysis.Sweep.rows": (sweep.rows, {"by": "moved"}),
         "analysis.Sweep.table": (sweep.table, {"top": 1, "by": "moved"}),
         "analysis.Sweep.resumed": (sweep.resumed, {"before": sweep}),
