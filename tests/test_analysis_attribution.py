@@ -136,6 +136,7 @@ def test_answers_and_tokens_add_up(mllm, asked):
     torch.testing.assert_close(values(), values(answer=own))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["integrated_gradients", "feature_ablation"])
 def test_the_batch_changes_nothing(mllm, asked, method):
     features = "tokens" if method == "integrated_gradients" else (3, 3)

@@ -75,6 +75,7 @@ def test_curves_take_the_maps_first_tokens(mllm, asked):
     assert found.insertion[-1] == found.deletion[0]
 
 
+@pytest.mark.slow
 def test_the_objects_own_tokens_beat_shuffled_ones(mllm, asked):
     prompt, name, box = asked
     before = snapshot(mllm)
@@ -120,6 +121,7 @@ def test_curves_need_points_and_orders(mllm, asked, options):
 FEW = {"points": 4, "orders": 3, "method": "input_x_gradient", "progress": False}
 
 
+@pytest.mark.slow
 def test_agreement_measures_every_map_and_orders_them(mllm, asked):
     prompt, name, box = asked
     right = torch.from_numpy(prompt.layout.inside(box))
@@ -149,6 +151,7 @@ def test_agreement_measures_every_map_and_orders_them(mllm, asked):
     assert "<b>box" not in page
 
 
+@pytest.mark.slow
 def test_choices_that_are_the_same_tokens_are_measured_once(mllm, asked):
     prompt = asked[0]
     found = agreement(mllm, *asked[:2], queries=["last", (len(prompt.tokens) - 1,)], **FEW)

@@ -7,6 +7,7 @@ from cmllm_tools.analysis.intervals import bootstrap, interval_text, says_someth
 from cmllm_tools.bench.window_test import HeldOut, as_json
 
 
+@pytest.mark.slow
 def test_the_interval_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(1)
     hits = [low <= 0 <= high for low, high in (bootstrap(rng.normal(size=60)) for _ in range(300))]

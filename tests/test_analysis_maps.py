@@ -64,6 +64,7 @@ def test_relevancy_is_the_formula_on_eager_attention(tiny, answer):
     assert cmap.words == (mllm.processor.tokenizer.decode([token]),)
 
 
+@pytest.mark.slow
 def test_relevancy_of_a_named_object_lies_on_it(mllm):
     """For the name's second word, which has to be read off the image."""
     found = []

@@ -180,6 +180,7 @@ def test_progress_counts_runs(mllm, examples, capsys):
     assert "3/3" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_copies_change_nothing_but_time(mllm, examples):
     settings = {"windows": "all", "contexts": ("last",), "method": cm.ControlMLLMPlus(steps=1), "progress": False}
     together = sweep_windows(mllm, examples[:1], max_copies=8, **settings)

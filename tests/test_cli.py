@@ -196,6 +196,7 @@ def test_control_box_touches_no_object():
             assert apart
 
 
+@pytest.mark.slow
 def test_heads_ranks_and_writes(tmp_path, capsys):
     saved, page = tmp_path / "heads.json", tmp_path / "heads.html"
     arguments = ["heads", "embedded", "--n", "12", "--out", str(saved), "--html", str(page)]

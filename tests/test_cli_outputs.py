@@ -82,6 +82,7 @@ def test_demo_runs_again_into_its_folder_and_says_when_it_cannot(tmp_path, capsy
     assert "output folder must be one that can be made" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_was_written_is_said(tmp_path, capsys):
     ranking, page, sweep = tmp_path / "heads.json", tmp_path / "page.html", tmp_path / "sweep.json"
     assert main(["heads", "embedded", "--n", "2", "--out", str(ranking), "--html", str(page)]) == 0

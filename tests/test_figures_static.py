@@ -240,6 +240,7 @@ def test_the_heads_named_are_the_best(drawn, as_in_jupyter):
     assert re.findall(r"layer (\d), head (\d) +(\d+)%", static)[:2] == [("5", "7", "94"), ("5", "6", "92")]
 
 
+@pytest.mark.slow
 def test_figures_load_plotly_only_when_drawn():
     code = "import sys, cmllm_tools.show.figures; print('plotly' in sys.modules)"
     assert (

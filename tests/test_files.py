@@ -31,6 +31,7 @@ def left(folder):
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.slow
 def test_a_kill_in_the_middle_leaves_the_old_file_or_the_new_one(tmp_path):
     """Killed at any moment; leftovers are recognisable, and the next save removes them."""
     path = tmp_path / "out"

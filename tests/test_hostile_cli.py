@@ -84,6 +84,7 @@ def said(arguments):
     return status, *(stream.buffer.getvalue().decode() for stream in streams)
 
 
+@pytest.mark.slow
 @settings(
     max_examples=EXAMPLES or 25,
     derandomize=not EXAMPLES,
@@ -112,6 +113,7 @@ def check_said(arguments):
         assert len(told.splitlines()) <= 8, arguments
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "right, options",
     [*COMMANDS, *(pytest.param(*each, marks=pytest.mark.slow) for each in LONG)],
@@ -137,6 +139,7 @@ def test_every_option_is_tried():
     assert {(name, option) for name, option in known - tried if option not in ("-h", "--help")} == set()
 
 
+@pytest.mark.slow
 def test_output_that_nobody_reads_any_more_is_no_error():
     command = [sys.executable, "-m", "cmllm_tools.cli", "families", "--json"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:

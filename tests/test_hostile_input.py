@@ -72,14 +72,17 @@ def test_hostile_arguments_are_refused_or_right():
     tried(PLAIN, 16)
 
 
+@pytest.mark.slow
 def test_a_model_is_left_as_found_after_hostile_arguments(mllm, prompt, box, example, state):
     tried(of_a_model(mllm, prompt, box, example), 4, state)
 
 
+@pytest.mark.slow
 def test_hostile_arguments_of_what_shows_results_are_refused_or_right(mllm, prompt, box, example, state):
     tried(of_results(mllm, prompt, box, example), 4, state)
 
 
+@pytest.mark.slow
 def test_hostile_values_set_on_widgets_are_refused_or_right(mllm, prompt, box, example, state):
     tried(of_widgets(mllm, prompt, box, example), 4, state)
 

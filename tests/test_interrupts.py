@@ -130,6 +130,7 @@ def check_interrupted(mllm, use, counts):
     assert free(mllm)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USES)
 def test_an_interrupt_at_any_line_of_entering_or_leaving_is_heard_after_all_is_put_back(tiny, name):
     mllm, prompt = tiny
@@ -148,6 +149,7 @@ def test_an_interrupt_at_every_line_of_a_capture(tiny):
     check_interrupted(mllm, use, range(1, run_interrupted_at(0, use)[0] + 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", USES)
 def test_timed_interrupts_leave_nothing_behind(tiny, name):
     mllm, prompt = tiny

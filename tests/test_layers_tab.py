@@ -41,6 +41,7 @@ def test_it_opens_with_the_tokens_layer_and_head_of_the_settings_and_follows_the
     assert (explorer.layer, explorer.head) == (None, 4)
 
 
+@pytest.mark.slow
 def test_what_is_of_the_past_is_said_to_be(bench, scene):
     stale = bench.layers._stale
     bench.run()

@@ -51,6 +51,7 @@ def test_tokens_of_empty_tiles_are_no_discrete_codes():
     assert len(looked) == 1 + 2 * 24 * 4
 
 
+@pytest.mark.slow
 def test_a_trained_encoder_is_laid_out_by_probing(mllm):
     """Its tokens know of each other; the band in pieces still tells where each of them looks."""
     probed = cm.load((mllm.model, mllm.processor), layout="probe")
@@ -64,6 +65,7 @@ def test_a_trained_encoder_is_laid_out_by_probing(mllm):
         assert (np.abs(centre) < 0.5 * token).all(1).mean() > 0.85
 
 
+@pytest.mark.slow
 def test_a_family_without_a_row_is_refused_by_name_or_probed(monkeypatch):
     monkeypatch.delitem(FAMILIES, "llava")
     with pytest.raises(cm.UnsupportedModelError, match=r"supported family \(vip.*got model_type 'llava'.*layout='probe'"):

@@ -148,6 +148,7 @@ def test_a_change_of_any_one_weight_through_data_is_in_the_mark(tiny):
         mark = weights_mark(tiny[0].model)
 
 
+@pytest.mark.slow
 def test_adapters_switched_off_are_noted():
     from peft import LoraConfig, get_peft_model
 

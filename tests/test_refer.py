@@ -36,6 +36,7 @@ def again(mllm, outcome):
     return mllm.prepare(outcome.sent.image, outcome.sent.question)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "skip"), [(6, 0), pytest.param(40, 6, marks=pytest.mark.slow)])
 def test_the_answer_belongs_to_the_outcome(mllm, count, skip):
     """With its contrast, which changes answers: in 6 of 40 scenes."""

@@ -88,6 +88,7 @@ def test_no_text_of_a_trace_becomes_a_tag_in_a_report(trace, monkeypatch, number
     assert page.count("&lt;img src=x") >= 5 + 2 * (7 if numbers else 1)
 
 
+@pytest.mark.slow
 def test_no_text_of_a_trace_becomes_a_tag_in_other_pages(trace):
     widgets = pytest.importorskip("cmllm_tools.widgets")
     other = hostile(trace)

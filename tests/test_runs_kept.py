@@ -170,6 +170,7 @@ def test_energy_that_is_not_finite_still_carries_its_trace(tiny):
     assert not caught.value.trace.whole
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_interrupted_keeps_the_scenes_that_were_done(mllm, monkeypatch):
     """`optimize` takes the interrupt and returns: the run that was cut short must not count as a result."""
     from cmllm_tools.bench import embedded

@@ -60,6 +60,7 @@ def test_the_package_loads_nothing_heavy():
     assert run(f"import cmllm_tools as cm; cm.__version__, dir(cm), cm.CmllmError\n{LOADED}") == ["[]"]
 
 
+@pytest.mark.slow
 def test_every_public_name_can_be_had():
     code = "from cmllm_tools import *\nimport cmllm_tools as c\n"
     code += "print([n for n in c.__all__ if globals()[n] is not getattr(c, n)])"

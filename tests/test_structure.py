@@ -6,11 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import cmllm_tools
 
 PACKAGE = Path(cmllm_tools.__file__).parent
 
 
+@pytest.mark.slow
 def test_import_is_light():
     code = (
         "import sys, cmllm_tools as cm\n"

@@ -249,6 +249,7 @@ def test_interrupt_in_a_step_and_between_two(bench, monkeypatch):
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_code_does_the_same(bench, scene, capsys):
     several = (scene.region("box"), scene.region("mask"), scene.region("scribble"), scene.region("point"))
     for regions, method in (
@@ -538,6 +539,7 @@ def used(mllm, image, region):
     return bench
 
 
+@pytest.mark.slow
 def test_closed_panels_leave_nothing(mllm, scene):
     import gc
     import weakref
