@@ -300,6 +300,7 @@ FAMILIES: dict[str, Family] = {
             tiles_then_shaped,
             template="<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n",
             notes="convolution layers do not attend; needs torchvision",
+            prefix="its layers of convolution keep no keys",
         ),
         Family(
             "llama4",
@@ -319,6 +320,7 @@ FAMILIES: dict[str, Family] = {
             image="<|image|>",
             template="<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n",
             notes="visual states are added to the placeholders' embeddings; images only; needs torchvision",
+            prefix="the image's tokens attend to marks that come after the last of them",
         ),
         # Discrete codes of the image, embedded like words.
         Family(
