@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float
 
 from ..errors import CaptureError
 from ..models.mllm import Mllm
@@ -77,7 +78,9 @@ class Rows:
     pairs: tuple[tuple[int, int], ...] | None = None
     without: tuple[int, ...] = ()
 
-    def weights(self, layers: Sequence[int], heads: Sequence[int], queries: Sequence[int]) -> torch.Tensor:
+    def weights(
+        self, layers: Sequence[int], heads: Sequence[int], queries: Sequence[int]
+    ) -> Float[torch.Tensor, "layer head query"]:
         """(layer, head, query): how much each captured row counts.
 
         Of its own layers the mean of `sum over heads and queries of weight x attention` is the map; in a layer with more
@@ -111,7 +114,7 @@ def mean_maps(values: torch.Tensor, weights: torch.Tensor, without: Sequence[int
     return maps * keep_weights(without, maps.shape[-1]).to(maps) if without else maps
 
 
-def keep_weights(without: Sequence[int], count: int) -> torch.Tensor:
+def keep_weights(without: Sequence[int], count: int) -> Float[torch.Tensor, " visual"]:
     """(visual token,): 1 for each of `count`, but 0 for those to leave out.
 
     Raises:

@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 
 from ..errors import CaptureError
 
 
 def attention_rows(
     module: Any,
-    query: torch.Tensor,
-    key: torch.Tensor,
+    query: Float[torch.Tensor, "prompt head token width"],
+    key: Float[torch.Tensor, "prompt key_head key width"],
     mask: torch.Tensor | None,
     heads: Sequence[int],
     rows: Sequence[int],
@@ -23,7 +24,7 @@ def attention_rows(
     sliding_window: int | None = None,
     position_bias: torch.Tensor | None = None,
     **_: Any,
-) -> torch.Tensor:
+) -> Float[torch.Tensor, "prompt chosen row key"]:
     """Attention weights of some rows and heads over all keys: (prompt, head, row, key), float32 or wider.
 
     Arguments are those of transformers' attention functions: query (prompt, head, token, width), key (prompt, key head,
@@ -81,10 +82,10 @@ def check_mask(module: Any, mask: Any, options: Mapping[str, Any]) -> None:
 
 
 def _masked(
-    logits: torch.Tensor,
+    logits: Float[torch.Tensor, "prompt head row key"],
     mask: torch.Tensor | None,
-    rows: torch.Tensor,
-    heads: torch.Tensor,
+    rows: Int[torch.Tensor, " row"],
+    heads: Int[torch.Tensor, " head"],
     causal: bool,
     window: int | None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from ..errors import SettingsError
@@ -37,7 +38,9 @@ class Contrast:
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "beta", beta)
 
-    def combine(self, steered: torch.Tensor, plain: torch.Tensor) -> torch.Tensor:
+    def combine(
+        self, steered: Float[torch.Tensor, " vocabulary"], plain: Float[torch.Tensor, " vocabulary"]
+    ) -> Float[torch.Tensor, " vocabulary"]:
         """Scores (vocabulary,) from the two branches' logits (vocabulary,)."""
         combined = (1 + self.alpha) * steered - self.alpha * plain
         implausible = steered < steered.max() + math.log(self.beta)
@@ -53,7 +56,9 @@ class ContrastRows(LogitsProcessor):
     def __init__(self, contrast: Contrast, theirs: LogitsProcessorList):
         self.contrast, self.theirs = contrast, theirs
 
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    def __call__(
+        self, input_ids: Int[torch.Tensor, "2 token"], scores: Float[torch.Tensor, "2 vocabulary"]
+    ) -> Float[torch.Tensor, "2 vocabulary"]:
         combined = self.contrast.combine(scores[0], scores[1])[None]
         result: torch.Tensor = self.theirs(input_ids[:1], combined).expand_as(scores)
         return result

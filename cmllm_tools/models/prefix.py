@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
 from transformers import DynamicCache
 
 from ..errors import UnsupportedModelError
@@ -48,7 +49,7 @@ class Prefix:
     layers: Layers
 
     @cached_property
-    def visual_keys(self) -> list[torch.Tensor]:
+    def visual_keys(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
         """Keys (key head, visual token, width) of each layer."""
         return [key[0][:, self.call.visual.to(key.device)] for key, _ in self.layers]
 
@@ -58,7 +59,7 @@ class Prefix:
         return float(sum(keys.float().square().sum().item() for keys in self.visual_keys) ** 0.5)
 
     @property
-    def zero(self) -> torch.Tensor:
+    def zero(self) -> Float[torch.Tensor, "visual offsets"]:
         """Offsets (visual token, layers x key heads x width) that change nothing, float32 where keys are narrower."""
         heads, tokens, width = self.visual_keys[0].shape
         keys = self.visual_keys[0]
@@ -66,7 +67,7 @@ class Prefix:
             (tokens, len(self.layers) * heads * width), dtype=torch.promote_types(keys.dtype, torch.float32)
         )
 
-    def moved(self, offsets: torch.Tensor) -> Layers:
+    def moved(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Layers:
         """The layers for several copies of the prompt, with offsets on the keys of the visual tokens.
 
         Args:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Sequence
 
 import torch
+from jaxtyping import Float
 
 from ..errors import CaptureError
 from ..strict import flag
@@ -38,11 +39,15 @@ class AnswerScore:
     def __repr__(self) -> str:
         return f"AnswerScore({self.answer!r}: {len(self.ids)} tokens)"
 
-    def __call__(self, latent: torch.Tensor, finite: bool = True) -> torch.Tensor:
+    def __call__(
+        self, latent: Float[torch.Tensor, "copy visual width"], finite: bool = True
+    ) -> Float[torch.Tensor, " copy"]:
         """(copy,): log-probability of the whole answer; see `tokens`."""
         return self.tokens(latent, finite).sum(-1)
 
-    def tokens(self, latent: torch.Tensor, finite: bool = True) -> torch.Tensor:
+    def tokens(
+        self, latent: Float[torch.Tensor, "copy visual width"], finite: bool = True
+    ) -> Float[torch.Tensor, "copy token"]:
         """(copy, answer token): log-probability of each token of the answer.
 
         Args:

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Float
 
 from ..errors import CaptureError, RegionError, SigmaError
 from ..models.undisturbed import unaffected
@@ -14,7 +15,9 @@ SIGMAS = (1e-4, 1e4)
 
 
 @unaffected(gradient=True)
-def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
+def hard_energy(
+    values: Float[torch.Tensor, "*map visual"], inside: Float[torch.Tensor, " visual"]
+) -> Float[torch.Tensor, "*map"]:
     """Energy of a box or mask: `(1 - sum_i r_i A_i / sum_i A_i)^2` (ControlMLLM, equation 4).
 
     0 with all attention inside, 1 with none; unchanged when the map is scaled.
@@ -30,7 +33,9 @@ def hard_energy(values: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
 
 
 @unaffected(gradient=True)
-def soft_energy(values: torch.Tensor, distance: torch.Tensor, sigma: float = 0.1) -> torch.Tensor:
+def soft_energy(
+    values: Float[torch.Tensor, "*map visual"], distance: Float[torch.Tensor, " visual"], sigma: float = 0.1
+) -> Float[torch.Tensor, "*map"]:
     """Energy of a scribble or point: `(1 - sum_i g(D_i) A_i / sum_i A_i)^2` (ControlMLLM, equation 5).
 
     `g(D) = exp(-D^2 / 2 sigma^2) / (sqrt(2 pi) sigma)`. g(0) is 3.99 for sigma = 0.1, so that the energy is least with a
@@ -85,17 +90,21 @@ def _holds_numbers(values: Any, axes: int = 1) -> bool:
     )
 
 
-def hard_of(values: torch.Tensor, inside: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+def hard_of(
+    values: Float[torch.Tensor, "*map visual"], inside: Float[torch.Tensor, " visual"], floor: float = 0.0
+) -> Float[torch.Tensor, "*map"]:
     """`hard_energy` of what is checked already; `floor` is added to the sum that it divides by."""
     return (1 - weighted_share(values, inside, floor)) ** 2
 
 
-def soft_of(values: torch.Tensor, distance: torch.Tensor, sigma: float, floor: float = 0.0) -> torch.Tensor:
+def soft_of(
+    values: Float[torch.Tensor, "*map visual"], distance: Float[torch.Tensor, " visual"], sigma: float, floor: float = 0.0
+) -> Float[torch.Tensor, "*map"]:
     """`soft_energy` of what is checked already; `floor` is added to the sum that it divides by."""
     return (1 - weighted_share(values, _density(distance, sigma), floor)) ** 2
 
 
-def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
+def gaussian(distance: Float[torch.Tensor, "*any"], sigma: float) -> Float[torch.Tensor, "*any"]:
     """Normal density of `distance` (...) around 0.
 
     Raises:
@@ -107,7 +116,7 @@ def gaussian(distance: torch.Tensor, sigma: float) -> torch.Tensor:
     return _density(distance, checked_sigma(sigma))
 
 
-def _density(distance: torch.Tensor, sigma: float) -> torch.Tensor:
+def _density(distance: Float[torch.Tensor, "*any"], sigma: float) -> Float[torch.Tensor, "*any"]:
     return torch.exp(-(distance**2) / (2 * sigma**2)) / (math.sqrt(2 * math.pi) * sigma)
 
 
@@ -126,6 +135,8 @@ def checked_sigma(sigma: object, what: str = "sigma") -> float:
     return found
 
 
-def weighted_share(values: torch.Tensor, weights: torch.Tensor, floor: float = 0.0) -> torch.Tensor:
+def weighted_share(
+    values: Float[torch.Tensor, "*map visual"], weights: Float[torch.Tensor, " visual"], floor: float = 0.0
+) -> Float[torch.Tensor, "*map"]:
     """`sum_i w_i A_i / (sum_i A_i + floor)` of maps (..., visual token)."""
     return (values * weights).sum(-1) / (values.sum(-1) + floor)

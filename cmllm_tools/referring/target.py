@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ..attention.context_map import ContextMap
 from ..errors import CaptureError, RegionError
@@ -30,7 +31,7 @@ class Target:
         SigmaError: for a sigma that is no width.
     """
 
-    measures: torch.Tensor
+    measures: Float[torch.Tensor, "region visual"]
     soft: tuple[bool, ...]
     sigma: float
     average: bool = False
@@ -74,7 +75,7 @@ class Target:
         """The same target on the device and in the precision of `values`."""
         return replace(self, measures=self.measures.to(values))
 
-    def energy(self, values: torch.Tensor) -> torch.Tensor:
+    def energy(self, values: Float[torch.Tensor, "*map visual"]) -> Float[torch.Tensor, "*map"]:
         """Sum (or mean) of the regions' energies of a map (..., visual token); not a number where a map is all zero."""
         energies = torch.stack(
             [
@@ -84,7 +85,7 @@ class Target:
         )
         return energies.mean(0) if self.average else energies.sum(0)
 
-    def weights(self) -> torch.Tensor:
+    def weights(self) -> Float[torch.Tensor, " visual"]:
         """Weight of each visual token: (visual token,) in 0..1.
 
         A token counts by its share inside a box or mask, by exp(-D^2 / 2 sigma^2) for a scribble or point, and by the
@@ -92,20 +93,20 @@ class Target:
         """
         return torch.stack(self._weights()).amax(0)
 
-    def _weights(self) -> list[torch.Tensor]:
+    def _weights(self) -> list[Float[torch.Tensor, " visual"]]:
         """(visual token,) of each region."""
         return [
             torch.exp(-(measure**2) / (2 * self.sigma**2)) if soft else measure
             for measure, soft in zip(self.measures, self.soft, strict=True)
         ]
 
-    def share(self, values: torch.Tensor) -> torch.Tensor:
+    def share(self, values: Float[torch.Tensor, "*map visual"]) -> Float[torch.Tensor, "*map"]:
         """Share of a map (..., visual token) that lies in the regions, each token counted by its weight: 0..1."""
         return weighted_share(values, self.weights())
 
 
 @unaffected(gradient=True)
-def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> torch.Tensor:
+def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> Float[torch.Tensor, ""]:
     """Energy of a map and one or several regions: a scalar that carries the map's gradient.
 
     Hard for boxes and masks, soft for scribbles and points, summed over regions.

@@ -3,18 +3,19 @@
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 
 
 class Updates(ABC):
     """State of a run: `latent` is what the next forward uses, `update` moves it along a gradient."""
 
-    latent: torch.Tensor
+    latent: Float[torch.Tensor, "*run visual width"]
 
     @abstractmethod
-    def update(self, gradient: torch.Tensor) -> None:
+    def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
         """Move the latent along the energy's gradient."""
 
-    def stopped_early(self) -> torch.Tensor:
+    def stopped_early(self) -> Float[torch.Tensor, "*run visual width"]:
         """The latent that an early stop leaves; the one in use, where stopping changes nothing."""
         return self.latent
 
@@ -31,12 +32,19 @@ class GradientSteps(Updates):
             the raw latent is beta times it.
     """
 
-    def __init__(self, latent: torch.Tensor, step_size: float, ema: float, accumulate: bool, scale_gradient: bool):
+    def __init__(
+        self,
+        latent: Float[torch.Tensor, "*run visual width"],
+        step_size: float,
+        ema: float,
+        accumulate: bool,
+        scale_gradient: bool,
+    ):
         self.raw = self.average = self.latent = latent
         self.step_size, self.ema, self.accumulate, self.scale_gradient = step_size, ema, accumulate, scale_gradient
         self.first = True
 
-    def update(self, gradient: torch.Tensor) -> None:
+    def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
         if self.scale_gradient and not self.first:
             gradient = gradient * self.ema
         self.first = False
@@ -44,7 +52,7 @@ class GradientSteps(Updates):
         self.average = self.ema * self.raw + (1 - self.ema) * self.average
         self.latent = self.latent + self.average if self.accumulate else self.average
 
-    def stopped_early(self) -> torch.Tensor:
+    def stopped_early(self) -> Float[torch.Tensor, "*run visual width"]:
         return self.latent + self.average if self.accumulate else self.latent
 
 
@@ -56,10 +64,10 @@ class NormalisedSteps(Updates):
         step_size: r.
     """
 
-    def __init__(self, latent: torch.Tensor, step_size: float):
+    def __init__(self, latent: Float[torch.Tensor, "*run visual width"], step_size: float):
         self.latent, self.step_size = latent, step_size
 
-    def update(self, gradient: torch.Tensor) -> None:
+    def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
         norms = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
         self.latent = self.latent - self.step_size * gradient / norms[:, None, None]
 
@@ -74,11 +82,18 @@ class AdamSteps(Updates):
         loss_scale: factor on the gradient.
     """
 
-    def __init__(self, latent: torch.Tensor, step_size: float, betas: tuple[float, float], eps: float, loss_scale: float):
+    def __init__(
+        self,
+        latent: Float[torch.Tensor, "*run visual width"],
+        step_size: float,
+        betas: tuple[float, float],
+        eps: float,
+        loss_scale: float,
+    ):
         self.latent = latent.detach().clone().requires_grad_()
         self.loss_scale = loss_scale
         self.adam = torch.optim.Adam([self.latent], lr=step_size, betas=betas, eps=eps)
 
-    def update(self, gradient: torch.Tensor) -> None:
+    def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
         self.latent.grad = self.loss_scale * gradient
         self.adam.step()
