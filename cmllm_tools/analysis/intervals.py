@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DataError
-from ..strict import shown, whole_seed
+from ..strict import several, shown, whole_seed
 
 # 97.5 % point of the normal distribution.
 Z = 1.96
@@ -59,10 +59,12 @@ def wilson(fractions: np.ndarray, count: int) -> np.ndarray:
 
 
 def _numbers(values: Any) -> np.ndarray:
+    what = f"Values must be numbers (example, ...) of 1 to {MOST} examples"
     try:
-        found = np.asarray(values)
+        # A range may say that it is longer than memory.
+        found = np.asarray(values if hasattr(values, "shape") else several(values, what, DataError))
     except (TypeError, ValueError, RuntimeError):
         found = np.empty(0)
     if not found.ndim or not found.size or found.dtype.kind not in "iuf" or len(found) > MOST:
-        raise DataError(f"Values must be numbers (example, ...) of 1 to {MOST} examples; got {shown(values)}.")
+        raise DataError(f"{what}; got {shown(values)}.")
     return found
