@@ -88,8 +88,8 @@ def check_reopened(browser, file, address, pictures, width):
         after = settled(front.page)
         front.page.screenshot(path=pictures / f"saved_{width}.png")
         text = front.page.locator(".jp-Notebook").text_content()
-        # Figures are laid out a little after they have their boxes. Where the notebook's scrollbar comes only then, JupyterLab
-        # does not tell them, and they are some pixels too wide until the window is resized.
+        # Figures are laid out a little after they have their boxes. Where the notebook's scrollbar comes only then,
+        # JupyterLab does not tell them, and they are some pixels too wide until the window is resized.
         front.page.evaluate("setInterval(() => window.dispatchEvent(new Event('resize')), 10000)")
         front.page.wait_for_function(f"() => !({SIDEWAYS})().length", timeout=HANGS)
     assert [name for name, *_ in after] == [f"drawn[{name!r}]" for name in SHOWN]
