@@ -1,5 +1,8 @@
 """The prefix run once, and offsets on its keys: as the model's own forward has them, in every family, or refused."""
 
+import gc
+import weakref
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -127,6 +130,18 @@ def test_values_and_the_images_own_tokens_stay_as_they_are(tiny):
         assert not torch.equal(other, key)
 
 
+def test_a_prefix_goes_with_its_prompt():
+    """The cached keys of every image would fill the memory otherwise."""
+    mllm = cm.load(tiny_llava())
+    prompt = mllm.prepare(noise((50, 40)), "what is this ?")
+    prefix = prefix_of(mllm, prompt)
+    assert prefix_of(mllm, prompt) is prefix
+    left = weakref.ref(prefix)
+    del prompt, prefix
+    gc.collect()
+    assert left() is None
+
+
 def test_offsets_are_kept_with_the_answer(mllm, tmp_path):
     scene = cm.demo_scene()
     outcome = cm.refer(mllm, scene.image, scene.question, scene.region("box"), cm.methods.KeySteering())
@@ -150,8 +165,6 @@ def test_offsets_of_another_prompt_are_refused(tiny):
 
 def test_a_model_whose_image_sees_the_question_is_refused_though_its_row_says_nothing(monkeypatch):
     """What the table does not know is found out by the first prompt."""
-    from dataclasses import replace
-
     from cmllm_tools.models.families import FAMILIES
 
     monkeypatch.setitem(FAMILIES, "paligemma", replace(FAMILIES["paligemma"], prefix=""))

@@ -101,14 +101,13 @@ class Prefix:
         )
 
 
-_PREFIXES: WeakKeyDictionary[LanguageCall, Prefix] = WeakKeyDictionary()
-
-
 def prefix_of(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     """`prefilled`, once for a prompt."""
-    found = _PREFIXES.get(prompt.call)
-    if found is None:
-        found = _PREFIXES[prompt.call] = prefilled(mllm, prompt)
+    # Kept by the call itself: a table of calls would hold each of them for good, as a prefix knows its call.
+    known = vars(prompt.call)
+    if "prefix" not in known:
+        known["prefix"] = prefilled(mllm, prompt)
+    found: Prefix = known["prefix"]
     return found
 
 

@@ -1,7 +1,7 @@
 """What the steps of a method move: latents on the visual tokens, or offsets on their cached keys."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -20,10 +20,10 @@ class Moved(ABC):
         prompt: what is replayed: as many copies as there are runs, where these are one batch.
     """
 
+    mllm: Mllm
     zero: torch.Tensor
     prompt: Prompt
 
-    @abstractmethod
     def capture(
         self,
         latent: torch.Tensor,
@@ -33,6 +33,12 @@ class Moved(ABC):
         finite: bool,
     ) -> Recorder:
         """One forward with these latents (run, visual token, width); the rows' attention to the visual tokens."""
+        forward = self.forward(latent)
+        return capture(self.mllm, self.prompt, layers, heads, rows, self.prompt.visual, latent, finite, forward=forward)
+
+    @abstractmethod
+    def forward(self, latent: torch.Tensor) -> Callable[[], object] | None:
+        """What runs the model with these latents; None for the prompt's own replay."""
 
 
 class VisualStates(Moved):
@@ -43,15 +49,8 @@ class VisualStates(Moved):
         self.prompt = prompt if prompt.call.copies == runs else copies(mllm, prompt, runs)
         self.zero = prompt.zero_latent().detach()
 
-    def capture(
-        self,
-        latent: torch.Tensor,
-        layers: Sequence[int],
-        heads: Sequence[int] | None,
-        rows: Sequence[int],
-        finite: bool,
-    ) -> Recorder:
-        return capture(self.mllm, self.prompt, layers, heads, rows, self.prompt.visual, latent, finite)
+    def forward(self, latent: torch.Tensor) -> None:
+        return None
 
 
 class CachedKeys(Moved):
@@ -72,15 +71,5 @@ class CachedKeys(Moved):
         held = torch.tensor([layers is None or layer in layers for layer in mllm.attention_layers])
         self._held = held.repeat_interleave(self.zero.shape[1] // count).to(self.zero)
 
-    def capture(
-        self,
-        latent: torch.Tensor,
-        layers: Sequence[int],
-        heads: Sequence[int] | None,
-        rows: Sequence[int],
-        finite: bool,
-    ) -> Recorder:
-        def forward() -> object:
-            return self.prefix.continued(self.prefix.moved(latent * self._held))
-
-        return capture(self.mllm, self.prompt, layers, heads, rows, self.prompt.visual, latent, finite, forward=forward)
+    def forward(self, latent: torch.Tensor) -> Callable[[], object]:
+        return lambda: self.prefix.continued(self.prefix.moved(latent * self._held))
