@@ -4,6 +4,7 @@ import re
 
 import nbformat
 import pytest
+from playwright.sync_api import TimeoutError as NotInTime
 
 from .gallery import ANSWER, QUESTION
 from .lab import Notebook, server
@@ -81,7 +82,7 @@ COLORS = """(panel) => {
 
 
 @pytest.fixture(scope="module")
-def front(browser, tmp_path_factory):
+def front(browser, pictures, tmp_path_factory):
     home = tmp_path_factory.mktemp("looks")
     file = home / "files" / "looks.ipynb"
     file.parent.mkdir()
@@ -95,7 +96,12 @@ def front(browser, tmp_path_factory):
         # Without the sidebar, as one has it on a narrow screen.
         front = Notebook(context.new_page(), f"{address}doc/tree/{file.name}")
         front.run_all()
-        front.page.locator(".cmllm-workbench").nth(1).locator(".cmllm-explorer .cell").last.wait_for(state="attached")
+        try:
+            front.page.locator(".cmllm-workbench").nth(1).locator(".cmllm-explorer .cell").last.wait_for(state="attached")
+        except NotInTime:
+            front.page.screenshot(path=pictures / "panel-missing.png")
+            shown = front.page.locator(".jp-OutputArea").all_text_contents()
+            raise AssertionError(f"The panels are not there: {front.problems}; {shown}") from None
         yield front
         context.close()
 
