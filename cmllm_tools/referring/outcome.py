@@ -30,6 +30,7 @@ class Sent:
         question: the user's words, or those that a method made of them.
         text: what the processor was given, template and placeholder included.
         size: (width, height) of the image that was sent.
+        regions: where the regions are in it, in its pixels.
         image_hash: SHA-256 of its RGB pixels.
     """
 
@@ -37,12 +38,13 @@ class Sent:
     question: str
     text: str
     size: tuple[int, int]
+    regions: tuple[Region, ...]
     image_hash: str
 
     @classmethod
-    def of(cls, image: Image.Image, question: str, text: str) -> "Sent":
+    def of(cls, image: Image.Image, question: str, text: str, regions: tuple[Region, ...]) -> "Sent":
         """Of an image that is at hand."""
-        return cls(image, question, text, image.size, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
+        return cls(image, question, text, image.size, regions, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,6 +56,7 @@ class Outcome(Shown):
         method: with every setting filled in.
         regions: in pixels of the user's image.
         question: the user's words.
+        size: (width, height) of the user's image.
         sent: what the model was given; the prompt of an outcome is `mllm.prepare(sent.image, sent.question)`.
         intervention: what was done to the model while it answered; None where nothing was.
         trace: of the steps that led there; None for a method that takes none.
@@ -66,6 +69,7 @@ class Outcome(Shown):
     method: Method
     regions: tuple[Region, ...]
     question: str
+    size: tuple[int, int]
     sent: Sent
     intervention: Intervention | None
     trace: Trace | None
@@ -108,7 +112,11 @@ class Outcome(Shown):
             "method": self.method.to_json(),
             "regions": [region.to_json() for region in self.regions],
             "question": self.question,
-            "sent": {name: getattr(self.sent, name) for name in ("question", "text", "size", "image_hash")},
+            "size": list(self.size),
+            "sent": {
+                "regions": [region.to_json() for region in self.sent.regions],
+                **{name: getattr(self.sent, name) for name in ("question", "text", "size", "image_hash")},
+            },
             "seconds": self.seconds,
             "peak_memory": self.peak_memory,
             "provenance": asdict(self.provenance),
@@ -142,6 +150,7 @@ class Outcome(Shown):
             method=data["method"],
             regions=data["regions"],
             question=data["question"],
+            size=data["size"],
             sent=Sent(image, **data["sent"]),
             intervention=intervention,
             trace=trace,

@@ -51,7 +51,7 @@ def trace_card(trace: Trace) -> Markup:
 @view(Outcome)
 def outcome_card(outcome: Outcome) -> Markup:
     """The image that was sent, with the regions."""
-    shown = picture(outcome.sent.size, outcome.sent.image, regions=outcome.regions, caption="sent")
+    shown = picture(outcome.sent.size, outcome.sent.image, regions=outcome.sent.regions, caption="sent")
     return card(type(outcome).__name__, outcome.facts(), shown)
 
 
