@@ -9,6 +9,8 @@ from ..strict import kind_of
 from .contrast import Contrast
 
 if TYPE_CHECKING:
+    import torch
+
     from .mllm import Mllm
     from .prompt import Prompt
 
@@ -47,6 +49,14 @@ class Intervention(ABC):
         Raises:
             CaptureError: for a prompt that it does not fit.
         """
+
+    def inputs(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> "dict[str, torch.Tensor]":
+        """What the model is given: the prompt, `copies` times as one batch, unless the others are of something else.
+
+        Raises:
+            CaptureError: for a prompt that it does not fit.
+        """
+        return prompt.inputs if copies == 1 else prompt.repeated(copies)
 
 
 @runtime_checkable

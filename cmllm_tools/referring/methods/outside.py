@@ -44,7 +44,7 @@ class _Cut(Method):
     """What ways that cut the region out share."""
 
     margin: float = setting(
-        0.2, "added on each side, as a share of the region's own width and height", real(least=0), asked=True
+        0.5, "added on each side, as a share of the region's own width and height", real(least=0), asked=True
     )
     reach: float = REACH
 
