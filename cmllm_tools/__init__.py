@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
     from .models.scoring import AnswerScore
+    from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
     from .referring.method import Method
@@ -64,17 +66,20 @@ __all__ = [
     "Answers",
     "Attention",
     "AttentionBias",
+    "Baseline",
     "Box",
     "Callback",
     "CaptureError",
     "Checkpoint",
     "CmllmError",
+    "Comparison",
     "ContextMap",
     "Contrast",
     "ControlMLLM",
     "ControlMLLMPlus",
     "DataError",
     "EarlyStopping",
+    "Effect",
     "ImageError",
     "Intervention",
     "LatentAdded",
@@ -104,6 +109,7 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "compare",
     "context_map",
     "demo_scene",
     "energy",
@@ -125,6 +131,8 @@ __all__ = [
 _MODULES = {
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
+    "referring.baseline": "Baseline Effect",
+    "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "gaussian hard_energy soft_energy",

@@ -159,9 +159,12 @@ class _Biasing(Observer):
         if self.first is None:
             return None, 0
         queries, keys = call.query.shape[2], call.key.shape[2]
-        if call.layer <= self._layer:
-            # Another forward: the whole sequence once more, where there is no cache, or what was added to it.
-            self._total = queries if queries == keys else self._total + queries
+        if queries == keys:
+            # The whole sequence, once more where there is no cache.
+            self._total = queries
+        elif call.layer <= self._layer:
+            # Another forward: what was added to it.
+            self._total += queries
         self._layer = call.layer
         # Some models' last layers are given the last token alone.
         return self._total - queries, max(self._total - keys, 0)

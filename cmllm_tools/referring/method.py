@@ -34,10 +34,13 @@ class Request:
 
     def named(self, place: str) -> "Request":
         """The same with these words in the question for PLACE; "" leaves it out."""
-        words = self.question.replace(PLACE, place)
-        if not place and words != self.question:
-            words = re.sub(r"\s+([,.;:?!])", r"\1", " ".join(words.split()))
-        return replace(self, question=words)
+        return replace(self, question=named(self.question, place))
+
+
+def named(question: str, place: str) -> str:
+    """A question with words for PLACE; "" leaves it out."""
+    words = question.replace(PLACE, place)
+    return words if place or words == question else re.sub(r"\s+([,.;:?!])", r"\1", " ".join(words.split()))
 
 
 @dataclass(frozen=True)
