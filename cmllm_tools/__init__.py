@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from . import bench as bench
     from . import methods as methods
     from . import widgets as widgets
+    from .analysis.controls import Controls, controls
     from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
     from .attention.context_map import ContextMap, context_map
@@ -77,6 +78,7 @@ __all__ = [
     "Contrast",
     "ControlMLLM",
     "ControlMLLMPlus",
+    "Controls",
     "DataError",
     "EarlyStopping",
     "Effect",
@@ -111,6 +113,7 @@ __all__ = [
     "capture_attention",
     "compare",
     "context_map",
+    "controls",
     "demo_scene",
     "energy",
     "estimate_memory",
@@ -129,6 +132,7 @@ __all__ = [
 
 # Where each name is; a test compares this with what type checkers are told above.
 _MODULES = {
+    "analysis.controls": "Controls controls",
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
     "referring.baseline": "Baseline Effect",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 
@@ -37,6 +38,8 @@ class AttentionBias(Intervention):
     Raises:
         CaptureError: for a bias that is no numbers, layers or heads that are none, or other moments than biases.
     """
+
+    by_token: ClassVar[tuple[str, int] | None] = ("bias", -1)
 
     bias: torch.Tensor = field(repr=False)
     layers: tuple[int, ...] = ()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -34,6 +35,8 @@ class Highlight(Intervention):
     Raises:
         CaptureError: for weights that are none, or numbers out of range.
     """
+
+    by_token: ClassVar[tuple[str, int] | None] = ("weights", 0)
 
     weights: torch.Tensor = field(repr=False)
     activation: float = 5.0

@@ -107,8 +107,24 @@ class Baseline:
             PromptError, CaptureError: for an outcome of another model.
         """
         kind_of(outcome, Outcome, "An effect is of an Outcome, as refer(...) gives it")
-        prompt = self.mllm.prepare(outcome.sent.image, outcome.sent.question)
-        return self._effect(prompt, outcome.intervention, outcome.sent.regions)
+        return self._effect(outcome.prompt(self.mllm), outcome.intervention, outcome.sent.regions)
+
+    def odds(self, outcome: Outcome | None = None) -> float:
+        """Log-odds of the first candidate against the others, with an outcome or unsteered.
+
+        Raises:
+            SettingsError: where there are no candidates.
+        """
+        if outcome is None:
+            return self.odds_of(self.prompt, None)
+        return self.odds_of(outcome.prompt(self.mllm), outcome.intervention)
+
+    def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:
+        """The same for any prompt and intervention."""
+        if not self.candidates:
+            raise SettingsError("Log-odds need candidates; this baseline has none. Give two answers or more.")
+        scores = [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
+        return log_odds(scores)[0]
 
     def _effect(self, prompt: Prompt, intervention: Intervention | None, regions: Regions) -> Effect:
         likelihoods = (

@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..errors import PromptError
 from ..inputs.regions import Region
 from ..models.answer import Answer
 from ..models.interventions import Intervention
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
 from ..shown import Fact, Shown
 from .method import Method
 from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
@@ -57,7 +60,7 @@ class Outcome(Shown):
         regions: in pixels of the user's image.
         question: the user's words.
         size: (width, height) of the user's image.
-        sent: what the model was given; the prompt of an outcome is `mllm.prepare(sent.image, sent.question)`.
+        sent: what the model was given; see `prompt`.
         intervention: what was done to the model while it answered; None where nothing was.
         trace: of the steps that led there; None for a method that takes none.
         seconds: from image and question to the answer.
@@ -76,6 +79,19 @@ class Outcome(Shown):
     seconds: float
     peak_memory: int
     provenance: Provenance
+
+    def prompt(self, mllm: Mllm) -> Prompt:
+        """What was sent, prepared again.
+
+        Raises:
+            PromptError: for an outcome that was reopened, whose file has a smaller copy of the image.
+        """
+        if self.sent.image.size != self.sent.size:
+            raise PromptError(
+                f"An outcome's image must be whole to be sent again, {self.sent.size}; its file kept a copy of "
+                f"{self.sent.image.size} px. Prepare the image itself."
+            )
+        return mllm.prepare(self.sent.image, self.sent.question)
 
     def facts(self) -> list[Fact]:
         facts: list[Fact] = [
