@@ -65,7 +65,10 @@ class ViCrop(Method):
             captured = capture_attention(mllm, prompt, [layer], queries="last").values
             looked: np.ndarray = captured.mean((0, 1, 2)).float().cpu().numpy()
             return looked
-        score = AnswerScore(mllm, prompt, mllm.generate(prompt, min_new_tokens=1, max_new_tokens=1).ids)
+        # A special token, which some models could say, is no answer.
+        special = mllm.processor.tokenizer.all_special_ids
+        said = mllm.generate(prompt, min_new_tokens=1, max_new_tokens=1, suppress_tokens=special)
+        score = AnswerScore(mllm, prompt, said.ids)
         latent = prompt.zero_latent()[None].detach().requires_grad_()
         with torch.enable_grad():
             (found,) = gradients(score(latent)[0], [latent], computes_in_half(mllm.model))
