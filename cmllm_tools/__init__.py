@@ -11,6 +11,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
+    from . import data as data
     from . import methods as methods
     from . import widgets as widgets
     from .attention.bias import AttentionBias
@@ -156,7 +157,14 @@ _MODULES = {
     "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = {"analysis": "analysis", "bench": "bench", "figures": "show.figures", "methods": "methods", "widgets": "widgets"}
+_ROOMS = {
+    "analysis": "analysis",
+    "bench": "bench",
+    "data": "data",
+    "figures": "show.figures",
+    "methods": "methods",
+    "widgets": "widgets",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from cmllm_tools import analysis
 from cmllm_tools.bench.heldout import HELDOUT, held_out
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data import Dataset, Example, check, read
 from cmllm_tools.inputs.regions import region_from_json
 from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.show.report import write_page
@@ -31,6 +32,11 @@ METHOD = {
 
 def from_json(kind, **data):
     return region_from_json({"kind": kind, **data})
+
+
+def first_asked(**fields):
+    """What is done with an example of one's own: it is asked for from a set."""
+    return check([Example(**fields)], progress=False)
 
 
 # Call, and arguments that are right.
@@ -86,6 +92,16 @@ PLAIN = {
     "analysis.HeadRanking.load": (analysis.HeadRanking.load, {"path": None}),
     "analysis.Sweep.load": (analysis.Sweep.load, {"path": None}),
     "analysis.Sweep.from_json": (analysis.Sweep.from_json, {"data": None}),
+    "data.read": (read, {"folder": HELDOUT, "format": "roc", "region": "box", "located": False}),
+    "data.check": (check, {"dataset": read(HELDOUT)[:2], "progress": False}),
+    "data.Example": (
+        first_asked,
+        {"image": np.zeros((8, 8), np.uint8), "question": "what?", "region": BOX, "names": ("a",)},
+    ),
+    "data.Dataset.of": (Dataset.of, {"examples": [], "name": "mine"}),
+    "data.Dataset.shuffled": (read(HELDOUT).shuffled, {"seed": 0}),
+    "data.Dataset.shard": (read(HELDOUT).shard, {"number": 1, "of": 2}),
+    "data.Dataset.split": (read(HELDOUT).split, {"name": "test"}),
     "bench.read_roc": (read_roc, {"root": HELDOUT, "file": "question_roc.json"}),
     "bench.held_out": (held_out, {"questions": "question_roc.json"}),
     "bench.reference_match": (reference_match, {"answer": "a cat", "names": ["cat_(animal)"]}),

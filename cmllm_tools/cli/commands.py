@@ -10,5 +10,6 @@ COMMANDS = {
         "measure",
         "steer with every window of layers and context token, and recommend one; tested on the set's other half",
     ),
+    "data": ("data", "see what a data set has, and what is wrong with it"),
     "families": ("families", "list the supported families of models"),
 }
