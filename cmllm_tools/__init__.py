@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
     from . import data as data
+    from . import evaluation as evaluation
     from . import methods as methods
     from . import widgets as widgets
     from .attention.bias import AttentionBias
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         TraceError,
         UnsupportedModelError,
     )
+    from .evaluation.runner import evaluate
+    from .evaluation.summary import Evaluation
     from .inputs.images import read_image
     from .inputs.regions import Box, Mask, Point, Scribble
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
@@ -76,6 +79,7 @@ __all__ = [
     "ControlMLLMPlus",
     "DataError",
     "EarlyStopping",
+    "Evaluation",
     "ImageError",
     "Intervention",
     "LatentAdded",
@@ -109,6 +113,7 @@ __all__ = [
     "demo_scene",
     "energy",
     "estimate_memory",
+    "evaluate",
     "figures",
     "gaussian",
     "hard_energy",
@@ -134,6 +139,8 @@ _MODULES = {
         "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
         "PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
+    "evaluation.runner": "evaluate",
+    "evaluation.summary": "Evaluation",
     "inputs.images": "read_image",
     "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
@@ -161,6 +168,7 @@ _ROOMS = {
     "analysis": "analysis",
     "bench": "bench",
     "data": "data",
+    "evaluation": "evaluation",
     "figures": "show.figures",
     "methods": "methods",
     "widgets": "widgets",

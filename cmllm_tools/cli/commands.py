@@ -4,7 +4,8 @@
 COMMANDS = {
     "demo": ("steer", "steer the embedded model on one of its held-out scenes"),
     "steer": ("steer", "ask about a region of an image"),
-    "eval": ("measure", "measure accuracies on a held-out set"),
+    "eval": ("evaluate", "answer a data set by several methods, and score the answers"),
+    "records": ("evaluate", "put files of answers together, and sum them up"),
     "heads": ("measure", "rank heads by how well their attention finds what is referred to"),
     "sweep": (
         "measure",
