@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from .bench.heldout import demo_scene
     from .errors import (
         CaptureError,
+        ClusterError,
         CmllmError,
         DataError,
         ImageError,
@@ -72,6 +73,7 @@ __all__ = [
     "Callback",
     "CaptureError",
     "Checkpoint",
+    "ClusterError",
     "CmllmError",
     "ContextMap",
     "Contrast",
@@ -136,8 +138,8 @@ _MODULES = {
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
-        "PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
+        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
     "evaluation.runner": "evaluate",
     "evaluation.summary": "Evaluation",

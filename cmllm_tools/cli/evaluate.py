@@ -10,7 +10,7 @@ from typing import Any
 from ..bench.heldout import HELDOUT
 from ..data import Dataset
 from ..errors import SettingsError
-from ..evaluation import SCORERS, Evaluation, Scorer, Unsteered, evaluate, merge
+from ..evaluation import SCORERS, Evaluation, Scorer, Unsteered, evaluate, merge, spread
 from ..evaluation.runner import MAX_NEW_TOKENS
 from ..loading import load
 from ..referring.method import Method
@@ -53,6 +53,15 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         help=f"of an answer (default: {MAX_NEW_TOKENS}, as published; RefCOCOg 50)",
     )
     add_model(command)
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="spread over a Ray cluster: this machine's own without ADDRESS",
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
+    command.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
     command.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
     command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
     command.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
@@ -82,17 +91,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     check_outputs({"--out": options.out}, options.model, *([] if options.set == EMBEDDED else [options.set]))
     dataset = _dataset(options)
     methods = methods_of(options.methods or METHODS)
-    found = evaluate(
-        load(**loading_of(options)),
-        dataset,
-        methods,
-        path=options.out,
-        scorer=_scorer(options, dataset),
-        max_new_tokens=options.max_new_tokens,
-        strict=options.strict,
-        retry=options.retry,
-    )
-    return _print(found, options.json)
+    given: dict[str, Any] = {
+        "path": options.out,
+        "scorer": _scorer(options, dataset),
+        "max_new_tokens": options.max_new_tokens,
+        "strict": options.strict,
+        "retry": options.retry,
+    }
+    if options.ray is None:
+        return _print(evaluate(load(**loading_of(options)), dataset, methods, **given), options.json)
+    over = {"address": options.ray or None, "workers": options.workers, "gpus_per_worker": options.gpus_per_worker}
+    return _print(spread(dataset, methods, loading=loading_of(options), **over, **given), options.json)
 
 
 def _print(found: Evaluation, as_json: bool) -> int:

@@ -1,5 +1,6 @@
 """Examples by the thousand: the one runner, its records, scorers, and what they come to."""
 
+from .cluster import spread
 from .matching import published_match, strict_match
 from .records import Record, merge, read_records
 from .runner import Unsteered, evaluate
@@ -23,5 +24,6 @@ __all__ = [
     "published_match",
     "read_records",
     "scorer",
+    "spread",
     "strict_match",
 ]

@@ -1,24 +1,21 @@
 """Examples x methods: every answer by `refer`, kept when it is given, and gone on with after what ended a run."""
 
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass
-from os import PathLike, fspath
-from pathlib import Path
+from os import PathLike
 from typing import Any, ClassVar
 
 from ..data.dataset import Dataset, as_dataset
 from ..data.example import Example
-from ..errors import CmllmError, DataError, OutputError, SettingsError
-from ..files import appending
+from ..errors import CmllmError, OutputError, SettingsError
 from ..models.mllm import Mllm, require
-from ..progress import progress_bar
 from ..referring.method import Method, as_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.provenance import Provenance
 from ..referring.run import refer
 from ..strict import flag, several, shown
-from .records import Record, is_whole, latest, read_records
+from .kept import Plan, failed
+from .records import Record
 from .scorers import Scorer, as_scorer
 from .summary import Evaluation
 
@@ -70,36 +67,13 @@ def evaluate(
         OutputError: when the file cannot be written, or another process writes it.
         CmllmError: what an example failed with, where `strict`.
     """
-    dataset, named = as_dataset(dataset), as_methods(methods)
-    strict, retry = flag(strict, "strict"), flag(retry, "retry")
-    if not len(dataset):
-        raise DataError("An evaluation needs one example or more; got none.")
-    runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), {"max_new_tokens": max_new_tokens, **options})
-    with ExitStack() as stack:
-        add, known = None, []
-        if path is not None:
-            add = stack.enter_context(appending(path, is_whole))
-            known = runner.checked(latest(read_records(path)), path)
-        done = {each.key: each for each in known if each.error is None or not retry}
-        todo = [
-            (number, name)
-            for number, id_ in enumerate(dataset.ids)
-            for name in runner.methods
-            if (str(id_), name) not in done
-        ]
-        complete = True
-        total = len(dataset) * len(named)
-        bar = progress_bar(None, "answers", progress, total=total, initial=total - len(todo), unit="answer")
-        with bar:
-            try:
-                for each in runner.records(dataset, todo, strict):
-                    if add is not None:
-                        add(each.line())
-                    done[each.key] = each
-                    bar.update()
-            except KeyboardInterrupt:
-                complete = False
-    return Evaluation(_in_order(dataset, runner.methods, done), None if path is None else Path(path).expanduser(), complete)
+    dataset, named, strict = as_dataset(dataset), as_methods(methods), flag(strict, "strict")
+    options = {"max_new_tokens": max_new_tokens, **options}
+    with Plan.opened(dataset, named, path, retry, progress) as plan:
+        runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options)
+        plan.check(mllm.name, runner.settings)
+        todo = [(at, name) for at, names in plan.left.items() for name in names]
+        return plan.done(runner.records(dataset, todo, strict))
 
 
 def as_methods(methods: Any) -> dict[str, Method]:
@@ -148,20 +122,6 @@ class Runner:
         self.settings = {name: _plain(method.to_json()) for name, method in self.methods.items()}
         self.versions = Provenance.of(mllm).versions
 
-    def checked(self, records: list[Record], path: Any) -> list[Record]:
-        """Records of a file that is to be gone on with.
-
-        Raises:
-            DataError: for records of another model, or of other settings.
-        """
-        for each in records:
-            if each.model != self.mllm.name or self.settings.get(each.method, each.settings) != each.settings:
-                raise DataError(
-                    f"A file that is gone on with must be of this model and these settings; {shown(fspath(path))} has "
-                    f"{each.method} of {each.model} with {each.settings}. Give another file, or the method another name."
-                )
-        return [each for each in records if each.method in self.methods]
-
     def records(self, dataset: Dataset, todo: Iterable[tuple[int, str]], strict: bool) -> Iterable[Record]:
         """The records of examples, given by number, and methods, given by name.
 
@@ -206,7 +166,7 @@ class Runner:
         """What a record has of its example and method."""
         image = example.image
         return {
-            "id": 0 if example.id is None else example.id,
+            "id": example.id,
             "method": name,
             "settings": self.settings[name],
             "model": self.mllm.name,
@@ -224,20 +184,11 @@ class Runner:
         }
 
     def _failed(self, dataset: Dataset, number: int, example: Example | None, name: str, error: Exception) -> Record:
-        row = dataset.rows[number]
+        message = str(error) if isinstance(error, CmllmError) else repr(error)
+        kind, row = type(error).__name__, dataset.rows[number]
         if example is None:
-            known: dict[str, Any] = {"method": name, "settings": self.settings[name], "model": self.mllm.name}
-            known |= {"scorer": self.scorer.name, "where": row.where, "split": row.split, "versions": self.versions}
-        else:
-            known = self._asked(example, name)
-        message = str(error) if isinstance(error, CmllmError) else f"{error!r}"
-        return Record(**{**known, "id": row.id}, error={"kind": type(error).__name__, "message": message})
-
-
-def _in_order(dataset: Dataset, methods: Iterable[str], done: Mapping[tuple[str, str], Record]) -> tuple[Record, ...]:
-    """The records as they would have come without an interrupt; those of other examples than the set's are left out."""
-    keys = [(str(each), name) for each in dataset.ids for name in methods]
-    return tuple(done[key] for key in keys if key in done)
+            return failed(row, name, self.settings[name], self.mllm.name, self.scorer.name, kind, message)
+        return Record(**self._asked(example, name), error={"kind": kind, "message": message})
 
 
 def _plain(value: Any) -> Any:
