@@ -53,6 +53,7 @@ COMMANDS = [
     (["data", "formats"], {"": 1}),
     (["records", "merge", "bad.json"], {"--out": 1, "": 1}),
     (["records", "show"], {"": 1}),
+    (["report", "bad.json"], {"--against": 1, "--html": 1, "": 1}),
     (["families"], {"--json": 0, "--markdown": 0, "": 1}),
     ([], {"--version": 0, "--help": 0, "": 1}),
 ]

@@ -11,6 +11,7 @@ COMMANDS = {
         "measure",
         "steer with every window of layers and context token, and recommend one; tested on the set's other half",
     ),
+    "report": ("report", "a page of a run's answers: figures, differences, and a gallery to filter"),
     "data": ("data", "see what a data set has, and what is wrong with it"),
     "families": ("families", "list the supported families of models"),
 }

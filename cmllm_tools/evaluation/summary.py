@@ -110,9 +110,7 @@ class Evaluation(Shown):
         ]
         for method in self.methods:
             figures = self.figures(method)
-            facts += [
-                (method, ", ".join(f"{name} {_written(name, each)}" for name, each in figures.items()) or "no answer")
-            ]
+            facts += [(method, ", ".join(f"{name} {written(name, each)}" for name, each in figures.items()) or "no answer")]
         facts += [("failed", str(len(self.failed)))] if self.failed else []
         facts += [] if self.complete else [("", "interrupted")]
         return [*facts, *([] if self.path is None else [("in", str(self.path))])]
@@ -167,7 +165,7 @@ class Evaluation(Shown):
         for method, found in figures.items():
             answers, failed = self.of(method), sum(each.method == method for each in self.failed)
             seconds = f"{np.mean([each.seconds for each in answers]):.2f}" if answers else ""
-            cells = [_written(name, found[name]) if name in found else "" for name in names]
+            cells = [written(name, found[name]) if name in found else "" for name in names]
             rows.append([method, str(len(answers)), str(failed), seconds, *cells])
         lines = [text_table(rows, "<" + ">" * (len(rows[0]) - 1))]
         first, *rest = self.methods
@@ -201,7 +199,7 @@ def _by_id(each: Record) -> str:
     return str(each.id)
 
 
-def _written(name: str, each: Figure) -> str:
+def written(name: str, each: Figure) -> str:
     """`54.7 % (51.2 to 58.1)`, or as it is where the figure is no fraction."""
     fraction = name.split(maxsplit=1)[0] in (*FRACTIONS, "share")
     mean, low, high = (100 * value if fraction else value for value in (each.mean, each.low, each.high))
