@@ -2,8 +2,11 @@
 // The gallery of a page of records: filters and pages, all of what the page has with it. Texts are set as texts, so that no
 // answer of a model is read as markup.
 
-/** @typedef {[text: string | null, figure: number | null, share: number | null, error: string | null, sent: string | null]} Answer */
 /**
+ * @typedef {string | null} Words
+ * @typedef {number | null} Figure
+ * @typedef {[text: Words, figure: Figure, share: Figure, error: Words, sent: Words]} Answer
+ *
  * @typedef {object} Example
  * @property {string | number} id
  * @property {string} q the question
