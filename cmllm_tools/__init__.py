@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from . import evaluation as evaluation
     from . import methods as methods
     from . import widgets as widgets
+    from .analysis.controls import Controls, controls
     from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
     from .attention.context_map import ContextMap, context_map
@@ -50,7 +51,9 @@ if TYPE_CHECKING:
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
     from .models.scoring import AnswerScore
+    from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
     from .referring.method import Method
@@ -69,18 +72,22 @@ __all__ = [
     "Answers",
     "Attention",
     "AttentionBias",
+    "Baseline",
     "Box",
     "Callback",
     "CaptureError",
     "Checkpoint",
     "ClusterError",
     "CmllmError",
+    "Comparison",
     "ContextMap",
     "Contrast",
     "ControlMLLM",
     "ControlMLLMPlus",
+    "Controls",
     "DataError",
     "EarlyStopping",
+    "Effect",
     "Evaluation",
     "ImageError",
     "Intervention",
@@ -111,7 +118,9 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "compare",
     "context_map",
+    "controls",
     "demo_scene",
     "energy",
     "estimate_memory",
@@ -131,8 +140,11 @@ __all__ = [
 
 # Where each name is; a test compares this with what type checkers are told above.
 _MODULES = {
+    "analysis.controls": "Controls controls",
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
+    "referring.baseline": "Baseline Effect",
+    "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "gaussian hard_energy soft_energy",

@@ -21,7 +21,7 @@ EXEMPT = {
     "made by the package, of what it has computed or read": (
         "Attention ContextMap MemoryEstimate Outcome Prompt Step Trace analysis.Agreement analysis.Attribution "
         "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
-        "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset data.Findings data.Findings.table data.Row"
+        "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset Evaluation data.Findings data.Findings.table data.Row"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"

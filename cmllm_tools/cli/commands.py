@@ -4,6 +4,7 @@
 COMMANDS = {
     "demo": ("steer", "steer the embedded model on one of its held-out scenes"),
     "steer": ("steer", "ask about a region of an image"),
+    "compare": ("compare", "refer to a region in several ways, and measure what each does and costs"),
     "eval": ("evaluate", "answer a data set by several methods, and score the answers"),
     "records": ("evaluate", "put files of answers together, and sum them up"),
     "heads": ("measure", "rank heads by how well their attention finds what is referred to"),

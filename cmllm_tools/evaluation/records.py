@@ -39,7 +39,7 @@ class Record:
         others: wrong ones that the example has.
         image: the image's file, where it is one.
         regions: what was referred to, as `Region.to_json`.
-        size: (width, height) of the image that was sent.
+        size: (width, height) of the image.
         task: what kind of question it is.
         split: of the set.
         tags: groups that figures are given for.

@@ -13,7 +13,7 @@ from ..referring.method import Method, as_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.provenance import Provenance
 from ..referring.run import refer
-from ..strict import flag, several, shown
+from ..strict import flag, several, shown, whole_number
 from .kept import Plan, failed
 from .records import Record
 from .scorers import Scorer, as_scorer
@@ -68,7 +68,7 @@ def evaluate(
         CmllmError: what an example failed with, where `strict`.
     """
     dataset, named, strict = as_dataset(dataset), as_methods(methods), flag(strict, "strict")
-    options = {"max_new_tokens": max_new_tokens, **options}
+    options = {"max_new_tokens": whole_number(max_new_tokens, "max_new_tokens", 1), **options}
     with Plan.opened(dataset, named, path, retry, progress) as plan:
         runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options)
         plan.check(mllm.name, runner.settings)
@@ -155,7 +155,7 @@ class Runner:
             ids=outcome.answer.ids,
             scores=self.scorer.score(str(outcome.answer), example),
             sent=None if outcome.sent.question == example.question else outcome.sent.question,
-            size=outcome.sent.size,
+            size=outcome.size,
             share=() if trace is None else (trace.steps[0].share, trace.steps[-1].share),
             stopped=None if trace is None else trace.stopped,
             seconds=outcome.seconds,

@@ -68,7 +68,7 @@ def generate(
         if options.get("streamer") is not None:
             options["streamer"] = FirstRow(options["streamer"])
     options["logits_processor"] = LogitsProcessorList(processors)
-    inputs = prompt.inputs if copies == 1 else prompt.repeated(copies)
+    inputs = prompt.inputs if intervention is None else intervention.inputs(mllm, prompt, copies)
     opened = nullcontext() if intervention is None else intervention.opened(mllm, prompt, copies)
     with undisturbed(model), opened, unread_named(options):
         output = model.generate(**inputs, **options)

@@ -44,6 +44,7 @@ class Prompt(Shown):
             text does.
         offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
         origin: the model that prepared it, and its state then; None is not checked.
+        answered: how many of the last tokens are an answer's; see `batch.followed_by`.
     """
 
     image: Image.Image
@@ -59,6 +60,7 @@ class Prompt(Shown):
     learned: int = 0
     offsets: tuple[tuple[int, int], ...] = ()
     origin: Origin | None = None
+    answered: int = 0
 
     def check(self, mllm: "Mllm", replayed: bool = False) -> None:
         """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.

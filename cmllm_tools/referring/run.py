@@ -12,7 +12,7 @@ from ..models.prompt import Prompt
 from .callbacks import Callback
 from .cost import measured
 from .latent_method import LatentMethod
-from .method import Method, given_method
+from .method import Method, Request, given_method
 from .methods.controlmllm import ControlMLLM
 from .outcome import Outcome, Sent
 from .provenance import Provenance
@@ -39,7 +39,8 @@ def refer(
     Args:
         mllm: the model.
         image: all that `read_image` takes.
-        question: the user's words.
+        question: the user's words; a method that names the region in words puts them in place of `{place}`, others leave
+            it out.
         regions: one or several, in pixels of the image.
         method: how to refer; `ControlMLLM()` when None.
         callbacks: told of every step, where the method takes steps.
@@ -60,15 +61,17 @@ def refer(
         region.check(*source.size)
     with measured(mllm.device) as cost:
         resolved = given.resolve(mllm)
-        prompt = mllm.prepare(*resolved.sent(source, question, several))
-        intervention, trace = found(mllm, prompt, several, resolved, callbacks)
+        asked = resolved.sent(Request(source, question, several), mllm).named("")
+        prompt = mllm.prepare(asked.image, asked.question)
+        intervention, trace = found(mllm, prompt, asked.regions, resolved, callbacks)
         answer = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options)
     return Outcome(
         answer=answer,
         method=resolved,
         regions=several,
         question=question,
-        sent=Sent.of(prompt.image, prompt.question, prompt.text),
+        size=source.size,
+        sent=Sent.of(prompt.image, prompt.question, prompt.text, asked.regions),
         intervention=intervention,
         trace=trace,
         seconds=cost.seconds,
