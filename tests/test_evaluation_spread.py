@@ -104,7 +104,7 @@ def test_a_death_gives_what_a_worker_had_to_others_and_an_example_that_kills_is_
 @pytest.fixture(scope="module")
 def ray():
     ray = pytest.importorskip("ray", reason="spreading is tested where Ray is installed: pip install ray")
-    with module._connected(ray, None):
+    with module.connected(ray, None):
         yield ray
 
 

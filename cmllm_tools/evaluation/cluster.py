@@ -101,7 +101,7 @@ def spread(
     whole_number(max_new_tokens, "max_new_tokens", 1)
     answering = {"max_new_tokens": max_new_tokens, **options}
     job = _Job(dict(loading or {}), dataset, named, as_scorer(scorer, dataset.scorer), answering, strict)
-    with _connected(ray, address):
+    with connected(ray, address):
         there = ray.cluster_resources()
         gpus = gpus if gpus is not None else float("GPU" in there)
         room = int(there.get("GPU", 0) / gpus) if gpus else int(there.get("CPU", 1))
@@ -188,7 +188,7 @@ class _Team:
 
 
 @contextmanager
-def _connected(ray: Any, address: str | None) -> Iterator[None]:
+def connected(ray: Any, address: str | None) -> Iterator[None]:
     """A cluster, which is left as it was found: one that is started here ends here."""
     mine = not ray.is_initialized()
     if mine:
