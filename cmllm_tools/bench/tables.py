@@ -45,6 +45,29 @@ def evaluation_table(result: dict[str, Any]) -> str:
     )
 
 
+def smol_table(result: dict[str, Any]) -> str:
+    """The result of `evaluate_smol` as plain text: per cent of the scenes with 95 % intervals, damage in nats per token."""
+    count, parts = result["n"], [f"weights  {result['weights']}"]
+    for style, found in (("styles trained on", result), ("held-out style", result.get("held_out_style", {}))):
+        if "unsteered" not in found:
+            continue
+        plain = found["unsteered"]
+        rows = [[f"{style}, % of scenes", '"A or B"', "name", "damage"]]
+        rows.append(["unsteered", _percent(plain["a_or_b"], count), f"{_percent(plain['names'], count)} *", ""])
+        for method, kinds in found.items():
+            if not isinstance(kinds, dict) or method in ("unsteered", "tower", "held_out_style"):
+                continue
+            for kind, figures in kinds.items():
+                low, high = figures["damage_ci"]
+                damage = f"{figures['damage']:+.2f} ({low:+.2f} to {high:+.2f})"
+                row = [_percent(figures[name], count) for name in ("a_or_b", "describe")]
+                rows.append([f"{TITLES.get(method, method)}, {kind}", *row, damage])
+        parts += ["", text_table(rows, "<" * len(rows[0]))]
+    eyes = ", ".join(f"{style.replace('_', ' ')} {share:.0%}" for style, share in result["tower"].items())
+    parts += ["", "* names a thing of the scene, and nothing else", f"visual tokens read right: {eyes}"]
+    return "\n".join([*parts, f"{count} scenes a style, {result['seconds']:.0f} s"])
+
+
 def _percent(fraction: float, count: int) -> str:
     """`97 (95 to 98)`."""
     low, high = 100 * wilson(np.array(fraction), count)

@@ -13,6 +13,7 @@ from ..errors import SettingsError
 from ..evaluation import SCORERS, Evaluation, Scorer, Unsteered, evaluate, merge, spread
 from ..evaluation.runner import MAX_NEW_TOKENS
 from ..loading import load
+from ..models.smol import NAME
 from ..referring.method import Method
 from . import measure
 from .data import add_reading, dataset_of
@@ -29,7 +30,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         "set",
         metavar="SET",
         help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; without --methods "
-        "and --out all regions and overlays are measured)",
+        "and --out all regions and overlays are measured), or smol (its held-out scenes, in two styles)",
     )
     add_reading(command)
     command.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
@@ -88,6 +89,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.set == EMBEDDED and options.methods is None and options.out is None:
         return measure._evaluate(options)
     check_count(options)
+    if options.set == NAME and options.out is None:
+        return _evaluate_smol(options)
     check_outputs({"--out": options.out}, options.model, *([] if options.set == EMBEDDED else [options.set]))
     dataset = _dataset(options)
     methods = methods_of(options.methods or METHODS)
@@ -102,6 +105,16 @@ def _evaluate(options: argparse.Namespace) -> int:
         return _print(evaluate(load(**loading_of(options)), dataset, methods, **given), options.json)
     over = {"address": options.ray or None, "workers": options.workers, "gpus_per_worker": options.gpus_per_worker}
     return _print(spread(dataset, methods, loading=loading_of(options), **over, **given), options.json)
+
+
+def _evaluate_smol(options: argparse.Namespace) -> int:
+    from ..bench.smol import evaluate_smol
+    from ..bench.tables import smol_table
+
+    given = {name: method for name, method in methods_of(options.methods or ()).items() if name != UNSTEERED}
+    result = evaluate_smol(options.n, methods=given or None, skip=options.skip)
+    print(json.dumps(result) if options.json else smol_table(result))
+    return 130 if result.get("interrupted") else 0
 
 
 def _print(found: Evaluation, as_json: bool) -> int:

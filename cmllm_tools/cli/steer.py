@@ -9,21 +9,28 @@ from ..files import make_folder, write_whole
 from ..inputs.images import read_image
 from ..inputs.regions import Region
 from ..loading import load
+from ..models.smol import NAME
 from ..referring.callbacks import Answers, Callback, Checkpoint, ProgressBar
 from ..referring.latent_method import LatentMethod
 from ..referring.method import Method
 from ..referring.methods.controlmllm import ControlMLLMPlus
+from ..referring.methods.key_steering import KeySteering
 from ..referring.run import refer
 from ..referring.steering import optimize
 from ..referring.trace import Trace
 from ..show.report import write_page, write_report
 from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of
 
+EMBEDDED = "embedded"
+
 
 def add_demo(demo: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     demo.add_argument(
         "--out", type=Path, default=Path("out"), metavar="DIR", help="folder of trace and page (default: out)"
+    )
+    demo.add_argument(
+        "--model", choices=[EMBEDDED, NAME], default=EMBEDDED, help="embedded (default), or smol, a real language model"
     )
     demo.set_defaults(run=_demo)
 
@@ -46,15 +53,18 @@ def add_steer(steer: argparse.ArgumentParser) -> None:
 
 def _demo(options: argparse.Namespace) -> int:
     from ..bench.heldout import demo_scene
+    from ..bench.smol_sets import smol_scene
 
-    example = demo_scene()
+    real = options.model == NAME
+    example = smol_scene() if real else demo_scene()
+    method: LatentMethod = KeySteering() if real else ControlMLLMPlus()
     folder = make_folder(options.out)
     out, html = folder / "demo.safetensors", folder / "demo.html"
     check_outputs({"the trace": out, "the page": html})
     image = write_whole(folder / "scene.png", lambda file: example.image.save(file, "PNG"))
     region = example.region("box")
     print(f"image     {image}, region {region}")
-    return _run(image, example.question, region, ControlMLLMPlus(), {}, out, html)
+    return _run(image, example.question, region, method, {"model": NAME} if real else {}, out, html)
 
 
 def _steer(options: argparse.Namespace) -> int:

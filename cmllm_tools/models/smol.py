@@ -124,13 +124,18 @@ def build_processor(tokenizer: Any) -> LlavaProcessor:
     )
 
 
+def smol_folder() -> Path:
+    """Where `load` looks for the assembled model: other eyes are another folder."""
+    return cache_folder() / f"{NAME}-{_digest(PARTS / 'eyes.safetensors')[:12]}"
+
+
 def find_smol() -> tuple[Path, str]:
     """The folder of the assembled model, made now where there is none yet, and the revision of what is in it.
 
     Raises:
         UnsupportedModelError: when there is none, and neither the hub nor the wheel to make it from.
     """
-    folder = cache_folder() / f"{NAME}-{_digest(PARTS / 'eyes.safetensors')[:12]}"
+    folder = smol_folder()
     return folder, _revision(folder) or assemble_smol(folder)
 
 

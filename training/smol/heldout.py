@@ -48,12 +48,9 @@ def generate(pictures: Path, out: Path, count: int = COUNT, seed: int = SEED) ->
             image, masks = _scene(painter)
             target, other = rng.permutation(list(masks))[:2]
             name = f"{number:04d}"
-            files = {
-                f"image/heldout/{name}.webp": (image, {"format": "WEBP", "quality": 88}),
-                f"mask/{name}.png": (Image.fromarray(masks[target]), {"format": "PNG", "optimize": True}),
-            }
-            for file, (picture, options) in files.items():
-                write_whole(out / folder / file, partial(picture.save, **options))
+            write_whole(out / folder / f"image/heldout/{name}.webp", partial(image.save, format="WEBP", quality=88))
+            mask = Image.fromarray(masks[target])
+            write_whole(out / folder / f"mask/{name}.png", partial(mask.save, format="PNG", optimize=True))
             pair = [names[target], names[other]]
             rng.shuffle(pair)
             line = {
