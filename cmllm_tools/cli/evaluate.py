@@ -63,6 +63,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
     command.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
     command.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
+    command.add_argument("--effects", action="store_true", help="measure log-odds gained, and damage to the language, too")
     command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
     command.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
     command.add_argument("--json", action="store_true", help="print one JSON object")
@@ -95,6 +96,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         "path": options.out,
         "scorer": _scorer(options, dataset),
         "max_new_tokens": options.max_new_tokens,
+        "effects": options.effects,
         "strict": options.strict,
         "retry": options.retry,
     }
