@@ -200,7 +200,8 @@ class Painter:
             gone = (across < (span[0] / scale)[:, None])[:, None, :] & (down < (span[1] / scale)[:, None])[:, :, None]
             gone &= (self._uniform(count) < varied.erased)[:, None, None]
             layers = layers * ~gone[:, None]
-        return layers.unflatten(0, things.shape).clamp(0, 1)
+        found: Tensor = layers.unflatten(0, things.shape).clamp(0, 1)
+        return found
 
     def _recoloured(self, picture: Tensor, varied: Variation) -> Tensor:
         count = len(picture)
@@ -242,8 +243,7 @@ class Painter:
         cos, sin = angle.cos(), angle.sin() / math.sqrt(3)
         one, third = torch.eye(3, device=self.device), torch.full((3, 3), 1 / 3, device=self.device)
         cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=self.device)
-        turned: Tensor = cos[:, None, None] * (one - third) + third + sin[:, None, None] * cross
-        return turned
+        return cos[:, None, None] * (one - third) + third + sin[:, None, None] * cross
 
     def _backgrounds(self, count: int, side: int) -> Tensor:
         """Gradients, clouds, stripes and photographs out of focus, (scene, 3, side, side)."""
