@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -28,8 +29,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "set",
         metavar="SET",
-        help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; without --methods "
-        "and --out all regions and overlays are measured)",
+        help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; with --n, --skip "
+        "and --json alone, all regions and overlays are measured)",
     )
     add_reading(command)
     command.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
@@ -67,7 +68,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
     command.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=_evaluate)
+    command.set_defaults(run=partial(_evaluate, command))
 
 
 def add_records(records: argparse.ArgumentParser) -> None:
@@ -85,8 +86,9 @@ def add_records(records: argparse.ArgumentParser) -> None:
     shown.set_defaults(run=_show)
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    if options.set == EMBEDDED and options.methods is None and options.out is None:
+def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    asked = {name for name, value in vars(options).items() if value != command.get_default(name)}
+    if options.set == EMBEDDED and asked <= {"set", "n", "skip", "json"}:
         return measure._evaluate(options)
     check_count(options)
     check_outputs({"--out": options.out}, options.model, *([] if options.set == EMBEDDED else [options.set]))
