@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from tqdm.auto import tqdm
 
-from cmllm_tools.bench.heldout import DESCRIPTIONS, QUESTIONS
+from cmllm_tools.bench.heldout import DESCRIPTIONS, QUESTIONS, VOCABULARY
 from cmllm_tools.bench.smol_sets import SETS, SMOL_HELDOUT
 from cmllm_tools.files import make_folder, write_text, write_whole
 
@@ -35,6 +35,8 @@ def generate(pictures: Path, out: Path, count: int = COUNT, seed: int = SEED) ->
     """Write both sets below `out`: pictures, masks, and two files of JSON lines each."""
     owners = torch.tensor([at for at, codes in enumerate(things().values()) for _ in codes])
     found, synonyms, names = read_pictures(pictures), json.loads(SYNONYMS.read_text(encoding="utf-8")), list(things())
+    make_folder(out)
+    write_text(out / VOCABULARY, json.dumps({"names": names}) + "\n")
     for folder, styles in zip(SETS, (TRAINED, (HELD_OUT,)), strict=True):
         generator = torch.Generator().manual_seed(seed)
         painter = Painter(torch.from_numpy(np.stack([found[s] for s in styles])), owners, photographs(), generator)
