@@ -3,11 +3,11 @@
 import os
 import secrets
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
+from io import FileIO
 from os import PathLike
 from pathlib import Path
 from types import ModuleType
@@ -148,11 +148,12 @@ def held(path: str | PathLike[str]) -> Iterator[Path]:
 def appending(path: str | PathLike[str], whole: Callable[[bytes], bool]) -> Iterator[Callable[[bytes], None]]:
     """Add lines to a file, each forced to the disk before the next, which nobody else adds to meanwhile.
 
-    A last line without its end, which a killed process or a full disk left, is cut off, or ended where it is `whole`.
+    A last line without its end, which a killed process or a full disk left, is cut off, or ended where it is `whole`, when
+    the first line is added: until then nothing of the file is changed, so that one of another kind can be refused.
 
     Args:
         path: of the file; made where there is none. The folder must exist.
-        whole: whether a last line without its end is all there.
+        whole: whether a last line without its end is all there; raises for one that is none of the caller's.
 
     Returns:
         A context; within, a function that adds a line, which is given without its end.
@@ -162,48 +163,45 @@ def appending(path: str | PathLike[str], whole: Callable[[bytes], bool]) -> Iter
             written.
     """
     path, target = _target(path)
-    descriptor = None
     try:
-        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
-        if not _claimed(descriptor):
-            raise OutputError(f"{said(path)} cannot be written: another process adds to it. Give each a file of its own.")
-        _end_last_line(descriptor, whole)
-        _sync_folder(target.parent)
+        file = target.open("ab", buffering=0)
     except OSError as error:
         raise OutputError(f"{said(path)} cannot be written: {reason(error)}.") from error
-    finally:
-        if descriptor is not None and sys.exc_info()[0] is not None:
-            os.close(descriptor)
+    with file:
+        if not _claimed(file.fileno()):
+            raise OutputError(f"{said(path)} cannot be written: another process adds to it. Give each a file of its own.")
+        _sync_folder(target.parent)
+        ended = False
 
-    def add(line: bytes) -> None:
-        left = memoryview(line + b"\n")
-        try:
-            while left:
-                left = left[os.write(descriptor, left) :]
-            os.fsync(descriptor)
-        except OSError as error:
-            raise OutputError(f"{said(path)} cannot be written: {reason(error)}. What was there is whole.") from error
+        def add(line: bytes) -> None:
+            nonlocal ended
+            left = memoryview(line + b"\n")
+            try:
+                ended = ended or _end_last_line(target, file, whole)
+                while left:
+                    left = left[file.write(left) :]
+                os.fsync(file.fileno())
+            except OSError as error:
+                raise OutputError(f"{said(path)} cannot be written: {reason(error)}. What was there is whole.") from error
 
-    try:
         yield add
-    finally:
-        os.close(descriptor)
 
 
-def _end_last_line(descriptor: int, whole: Callable[[bytes], bool]) -> None:
-    size = os.fstat(descriptor).st_size
-    with os.fdopen(os.dup(descriptor), "rb") as file:
+def _end_last_line(path: Path, added_to: FileIO, whole: Callable[[bytes], bool]) -> bool:
+    with path.open("rb") as file:
         # Back to the last end of a line, some of the file at a time.
-        start, tail = size, b""
+        size = start = file.seek(0, os.SEEK_END)
+        tail = b""
         while start and b"\n" not in tail:
             end, start = start, max(0, start - _BLOCK)
             file.seek(start)
             tail = file.read(end - start) + tail
     last = tail.rpartition(b"\n")[2]
     if last and whole(last):
-        os.write(descriptor, b"\n")
+        added_to.write(b"\n")
     elif last:
-        os.ftruncate(descriptor, size - len(last))
+        added_to.truncate(size - len(last))
+    return True
 
 
 def existing(path: object) -> Path | None:

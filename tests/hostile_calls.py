@@ -190,7 +190,7 @@ def of_a_model(mllm, prompt, box, example):
         "evaluate": (
             cm.evaluate,
             {"mllm": mllm, "dataset": read(HELDOUT)[:1], "methods": [Unsteered()], "path": None, "scorer": "strict"}
-            | {"max_new_tokens": 2, "strict": False, "retry": False, "progress": False},
+            | {"max_new_tokens": 2, "effects": False, "strict": False, "retry": False, "progress": False},
         ),
         "optimize": (cm.optimize, both | {"regions": box, "method": one, "callbacks": ()}),
         "Steering": (cm.Steering, both | {"regions": box, "method": one}),

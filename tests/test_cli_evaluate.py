@@ -44,6 +44,9 @@ def test_the_held_out_set_is_measured_as_before_and_answered_like_any_set(tmp_pa
     monkeypatch.setattr(embedded, "evaluate", lambda count, skip: {"n": count, "skip": skip})
     assert main(["eval", "embedded", "--n", "1", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"n": 1, "skip": 0}
+    # Anything else that is asked for is done, and not passed over.
+    assert main(["eval", "embedded", "--n", "1", "--skip", "499", "--scorer", "strict", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["methods"]["unsteered"]["n"] == 1
     out = tmp_path / "records.jsonl"
     run = ["eval", "embedded", "--n", "3", "--shuffle", "4", "--methods", "unsteered", "--out", str(out)]
     assert main(run) == 0

@@ -9,7 +9,9 @@ from small_sets import SETS, coco, folder, refcocog, roc, rtc, scenes, screenspo
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.data import format as formats
+from cmllm_tools.data.prompts import PLACE as DATA_PLACE
 from cmllm_tools.data.prompts import choices_of, others_of
+from cmllm_tools.referring.method import PLACE
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -52,6 +54,11 @@ def test_roc_has_its_regions_names_prompts_and_splits(tmp_path):
     located = cm.data.read(root, located=True)[0].question
     assert f"object box @ [{x}, {y}, {x + width}, {y + height}] a " in located
     assert located.endswith(" Answer the question using a single word or phrase.")
+    assert PLACE == DATA_PLACE
+    placed = cm.data.read(root, place=True)[0].question
+    assert placed.replace(" {place}", "") == example.question
+    with pytest.raises(cm.SettingsError, match="either the place in words or"):
+        cm.data.read(root, place=True, located=True)
     row = json.loads((root / "question_roc.json").read_text().splitlines()[0])
     (root / "question_roc.json").write_text("".join(json.dumps(row | {"id": at}) + "\n" for at in range(1748)))
     dataset = cm.data.read(root)
@@ -194,7 +201,7 @@ def test_what_is_no_set_says_what_is_one(tmp_path):
         cm.data.read(tmp_path)
     with pytest.raises(cm.SettingsError, match="The format must be 'coco', "):
         cm.data.read(tmp_path, "voc")
-    with pytest.raises(cm.SettingsError, match="A roc set is read with region, located; got seed too"):
+    with pytest.raises(cm.SettingsError, match="A roc set is read with region, located, place; got seed too"):
         cm.data.read(HELDOUT, seed=3)
     with pytest.raises(cm.SettingsError, match=r"kind of region of a roc set must be 'box'.* got 'star'"):
         cm.data.read(HELDOUT, region="star")

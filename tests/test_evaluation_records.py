@@ -7,6 +7,7 @@ import pytest
 
 import cmllm_tools as cm
 from cmllm_tools import evaluation
+from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.evaluation import records as module
 from cmllm_tools.evaluation.records import Record, is_whole, latest
 from cmllm_tools.files import appending
@@ -90,10 +91,20 @@ def test_a_last_line_that_is_whole_is_kept(tmp_path):
         add(replace(ONE, id=8).line())
     assert [each.id for each in evaluation.read_records(path)] == [7, 8]
     empty = tmp_path / "empty.jsonl"
-    empty.write_bytes(b"{" * 200_000)
-    with appending(empty, is_whole):
-        pass
-    assert empty.read_bytes() == b""
+    empty.write_bytes(ONE.line()[:-40] + b"x" * 200_000)
+    with appending(empty, is_whole) as add:
+        assert evaluation.read_records(empty) == []
+        add(ONE.line())
+    assert evaluation.read_records(empty) == [ONE]
+
+
+@pytest.mark.parametrize("foreign", [b"hello", b"\xff\xd8\n\xff\x00", b'{"a": 1', b"hello\n", b"[]", b"{" * 9])
+def test_a_file_of_another_kind_is_left_as_it_is(mllm, tmp_path, foreign):
+    path = tmp_path / "precious"
+    path.write_bytes(foreign)
+    with pytest.raises(cm.DataError, match="must be a record; line 1 "):
+        cm.evaluate(mllm, cm.data.read(HELDOUT)[:1], [evaluation.Unsteered()], path=path, progress=False)
+    assert path.read_bytes() == foreign
 
 
 def test_one_file_is_added_to_by_one(tmp_path):

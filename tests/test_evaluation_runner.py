@@ -280,3 +280,26 @@ def test_examples_of_ones_own_are_a_set(mllm):
     assert [each.where for each in found.records] == ["example 0", "example 1"]
     assert found.records[0].image is None
     assert found._repr_html_()
+
+
+def test_effects_are_the_baselines(mllm, dataset):
+    found = cm.evaluate(mllm, dataset[:1], METHODS, effects=True, progress=False)
+    example = dataset[0]
+    baseline = cm.Baseline(mllm, example.image, example.question, candidates=(example.answer, *example.alternatives))
+    outcome = cm.refer(mllm, example.image, example.question, example.region, PLUS, max_new_tokens=30)
+    effect, plain = baseline.effect(outcome), baseline.unsteered(example.region)
+    nothing, steered = (each.scores for each in found.records)
+    assert nothing["gain"] == nothing["damage"] == nothing["own damage"] == 0
+    assert steered["gain"] == pytest.approx(effect.log_odds[0] - plain.log_odds[0], abs=1e-5)
+    assert steered["damage"] == pytest.approx(effect.damage, abs=1e-6)
+    assert set(found.figures("plus")) == {"right", "gain", "damage", "own damage", "share before", "share"}
+
+
+def test_words_fill_in_the_place(mllm, tmp_path):
+    dataset = cm.data.read(roc(tmp_path, 2), place=True)
+    words = cm.methods.Words()
+    found = cm.evaluate(mllm, dataset, {"unsteered": evaluation.Unsteered(), "words": words}, progress=False)
+    plain, placed = found.records[:2]
+    assert plain.sent == cm.data.read(tmp_path / "ROC")[0].question
+    assert placed.sent == placed.question.replace("{place}", placed.sent.partition("object ")[2].partition(" a ")[0])
+    assert "{place}" not in placed.sent

@@ -48,7 +48,7 @@ COMMANDS = [
         {"--shuffle": 1, "--shard": 1, "--scorer": 1, "--judge": 1, "--max-new-tokens": 1, "--methods": 2},
     ),
     (["eval", "folder"], {"--ray": 1, "--workers": 1, "--gpus-per-worker": 1}),
-    (["eval", "folder"], {"--out": 1, "--strict": 0, "--retry": 0, "": 1}),
+    (["eval", "folder"], {"--out": 1, "--strict": 0, "--retry": 0, "--effects": 0, "": 1}),
     (["data", "check", "folder"], {"--format": 1, "--read": 1, "--json": 0, "": 1}),
     (["data", "formats"], {"": 1}),
     (["records", "merge", "bad.json"], {"--out": 1, "": 1}),

@@ -3,11 +3,13 @@
 import argparse
 import json
 import re
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from ..bench.heldout import HELDOUT
+from ..bench.smol_sets import SEEN, SMOL_HELDOUT
 from ..data import Dataset
 from ..errors import SettingsError
 from ..evaluation import SCORERS, Evaluation, Scorer, Unsteered, evaluate, merge, spread
@@ -21,6 +23,8 @@ from .measure import EMBEDDED
 from .options import add_count, add_model, check_count, check_outputs, loading_of, makers
 
 UNSTEERED = "unsteered"
+# Sets that come with the package, by name.
+SHIPPED = {EMBEDDED: HELDOUT, NAME: SMOL_HELDOUT / SEEN}
 METHODS = (UNSTEERED, "controlmllm++")
 
 
@@ -29,8 +33,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "set",
         metavar="SET",
-        help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; without --methods "
-        "and --out all regions and overlays are measured), or smol (its held-out scenes, in two styles)",
+        help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; with --n, --skip "
+        "and --json alone, all regions and overlays are measured), or smol (its scenes of everyday things; likewise)",
     )
     add_reading(command)
     command.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
@@ -64,10 +68,11 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
     command.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
     command.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
+    command.add_argument("--effects", action="store_true", help="measure log-odds gained, and damage to the language, too")
     command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
     command.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
     command.add_argument("--json", action="store_true", help="print one JSON object")
-    command.set_defaults(run=_evaluate)
+    command.set_defaults(run=partial(_evaluate, command))
 
 
 def add_records(records: argparse.ArgumentParser) -> None:
@@ -85,19 +90,21 @@ def add_records(records: argparse.ArgumentParser) -> None:
     shown.set_defaults(run=_show)
 
 
-def _evaluate(options: argparse.Namespace) -> int:
-    if options.set == EMBEDDED and options.methods is None and options.out is None:
+def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> int:
+    asked = {name for name, value in vars(options).items() if value != command.get_default(name)}
+    if options.set == EMBEDDED and asked <= {"set", "n", "skip", "json"}:
         return measure._evaluate(options)
     check_count(options)
-    if options.set == NAME and options.out is None:
+    if options.set == NAME and asked <= {"set", "n", "skip", "json", "methods"}:
         return _evaluate_smol(options)
-    check_outputs({"--out": options.out}, options.model, *([] if options.set == EMBEDDED else [options.set]))
+    check_outputs({"--out": options.out}, options.model, *([] if options.set in SHIPPED else [options.set]))
     dataset = _dataset(options)
     methods = methods_of(options.methods or METHODS)
     given: dict[str, Any] = {
         "path": options.out,
         "scorer": _scorer(options, dataset),
         "max_new_tokens": options.max_new_tokens,
+        "effects": options.effects,
         "strict": options.strict,
         "retry": options.retry,
     }
@@ -123,7 +130,7 @@ def _print(found: Evaluation, as_json: bool) -> int:
 
 
 def _dataset(options: argparse.Namespace) -> Dataset:
-    found = dataset_of(HELDOUT if options.set == EMBEDDED else options.set, options)
+    found = dataset_of(SHIPPED.get(options.set, options.set), options)
     found = found if options.split is None else found.split(options.split)
     found = found if options.shuffle is None else found.shuffled(options.shuffle)
     found = found[options.skip :][: options.n]

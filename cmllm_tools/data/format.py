@@ -28,6 +28,8 @@ class Format:
     Args:
         region: which of an object's regions is referred to, where a set has several.
         located: whether the question says in words where, as it was published for models that read coordinates.
+        place: whether `{place}` stands in the question where the set has `<location>`: methods that say where in words fill
+            it in, others leave it out.
 
     Attributes:
         name: of the format, by which it is asked for.
@@ -43,10 +45,12 @@ class Format:
 
     region: str = "box"
     located: bool = False
+    place: bool = False
 
     def __post_init__(self) -> None:
         one_of(self.region, f"The kind of region of a {self.name} set", (*self.regions, self.regions[0]), SettingsError)
-        flag(self.located, "located")
+        if flag(self.located, "located") and flag(self.place, "place"):
+            raise SettingsError("A question has either the place in words or {place} for them; got located and place.")
 
     def rows(self, file: Path) -> list[Row]:
         """The examples' rows; nothing is looked into that is not needed for their ids and splits.

@@ -15,7 +15,7 @@ from ..data.example import Example
 from ..errors import ClusterError
 from ..loading import load
 from ..referring.method import Method
-from ..strict import number, whole_number, whole_number_or_none
+from ..strict import flag, number, whole_number, whole_number_or_none
 from .kept import Plan, failed
 from .records import Record
 from .runner import MAX_NEW_TOKENS, Runner, as_methods
@@ -40,6 +40,7 @@ class _Job:
     scorer: Scorer
     options: Mapping[str, Any]
     strict: bool
+    effects: bool = False
 
 
 class Worker:
@@ -47,7 +48,7 @@ class Worker:
 
     def __init__(self, job: _Job):
         self.job = job
-        self.runner = Runner(load(**job.loading), job.methods, job.scorer, job.options)
+        self.runner = Runner(load(**job.loading), job.methods, job.scorer, job.options, job.effects)
 
     def plan(self) -> tuple[str, dict[str, Any]]:
         """The model's name, and the methods' settings as they are filled in for it."""
@@ -70,6 +71,7 @@ def spread(
     path: str | PathLike[str] | None = None,
     scorer: Scorer | str | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    effects: bool = False,
     strict: bool = False,
     retry: bool = False,
     progress: bool = True,
@@ -100,7 +102,9 @@ def spread(
     gpus = None if gpus_per_worker is None else number(gpus_per_worker, "gpus_per_worker", 0)
     whole_number(max_new_tokens, "max_new_tokens", 1)
     answering = {"max_new_tokens": max_new_tokens, **options}
-    job = _Job(dict(loading or {}), dataset, named, as_scorer(scorer, dataset.scorer), answering, strict)
+    job = _Job(
+        dict(loading or {}), dataset, named, as_scorer(scorer, dataset.scorer), answering, strict, flag(effects, "effects")
+    )
     with connected(ray, address):
         there = ray.cluster_resources()
         gpus = gpus if gpus is not None else float("GPU" in there)

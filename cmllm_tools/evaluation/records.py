@@ -16,6 +16,8 @@ from ..stored import Reader, finite, items, open_plain, or_none, parse_json, rec
 from ..strict import shown
 
 FORMAT = "1"
+# How the line of a record begins.
+_START = json.dumps({"record": FORMAT})[:-1].encode()
 # Bytes of a line; longer ones are no records.
 MOST_LINE = 1 << 26
 
@@ -109,10 +111,16 @@ class Record:
 
 
 def is_whole(line: bytes) -> bool:
-    """Whether a line is all there, or was cut by what ended its process."""
+    """Whether a file's last line is all there, or was cut by what ended its process.
+
+    Raises:
+        DataError: for one that was never a record: the file is another one, and nothing of it may be cut.
+    """
     try:
         json.loads(line)
     except (ValueError, RecursionError):
+        if line[: len(_START)] != _START[: len(line)]:
+            raise DataError(f"is no record; got {shown(line[:60])}.") from None
         return False
     return True
 
@@ -129,9 +137,9 @@ def read_records(path: str | PathLike[str]) -> list[Record]:
             number = 0
             while line := file.readline(MOST_LINE):
                 number += 1
-                if not line.strip() or (not line.endswith(b"\n") and not is_whole(line)):
-                    continue
                 try:
+                    if not line.strip() or (not line.endswith(b"\n") and not is_whole(line)):
+                        continue
                     found.append(Record.of_line(line))
                 except DataError as error:
                     raise DataError(f"Every line of {said(path)} must be a record; line {number} {error}") from error

@@ -7,10 +7,13 @@ from typing import Any, ClassVar
 
 from ..data.dataset import Dataset, as_dataset
 from ..data.example import Example
+from ..data.prompts import others_of
 from ..errors import CmllmError, OutputError, SettingsError
 from ..models.mllm import Mllm, require
+from ..referring.baseline import Baseline
 from ..referring.method import Method, as_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
+from ..referring.outcome import Outcome
 from ..referring.provenance import Provenance
 from ..referring.run import refer
 from ..strict import flag, several, shown, whole_number
@@ -38,6 +41,7 @@ def evaluate(
     path: str | PathLike[str] | None = None,
     scorer: Scorer | str | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
+    effects: bool = False,
     strict: bool = False,
     retry: bool = False,
     progress: bool = True,
@@ -56,6 +60,8 @@ def evaluate(
         path: file of the records, JSON lines; kept nowhere when None.
         scorer: or its name; the one that the set is published with when None.
         max_new_tokens: upper bound on an answer's length.
+        effects: whether it is measured too how far each method moves the right answer's log-odds against the wrong ones,
+            and what it costs the language (`Baseline`); each example takes some forwards more.
         strict: whether an example that fails ends the run.
         retry: whether examples that are recorded as failed are tried again.
         progress: whether a bar is shown, with the time that is left.
@@ -70,7 +76,7 @@ def evaluate(
     dataset, named, strict = as_dataset(dataset), as_methods(methods), flag(strict, "strict")
     options = {"max_new_tokens": whole_number(max_new_tokens, "max_new_tokens", 1), **options}
     with Plan.opened(dataset, named, path, retry, progress) as plan:
-        runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options)
+        runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options, flag(effects, "effects"))
         plan.check(mllm.name, runner.settings)
         todo = [(at, name) for at, names in plan.left.items() for name in names]
         return plan.done(runner.records(dataset, todo, strict))
@@ -109,14 +115,22 @@ class Runner:
         methods: by their names; each is filled in for the model, so that a setting that does not fit ends no run of hours.
         scorer: of the answers.
         options: for `refer`.
+        effects: whether the effect of each outcome is measured.
 
     Raises:
         SettingsError: for a setting that does not fit the model.
     """
 
-    def __init__(self, mllm: Mllm, methods: Mapping[str, Method], scorer: Scorer, options: Mapping[str, Any]):
+    def __init__(
+        self,
+        mllm: Mllm,
+        methods: Mapping[str, Method],
+        scorer: Scorer,
+        options: Mapping[str, Any],
+        effects: bool = False,
+    ):
         require(mllm)
-        self.mllm, self.scorer, self.options = mllm, scorer, dict(options)
+        self.mllm, self.scorer, self.options, self.effects = mllm, scorer, dict(options), effects
         self.methods = {name: method.resolve(mllm) for name, method in methods.items()}
         # As a file gives them back.
         self.settings = {name: _plain(method.to_json()) for name, method in self.methods.items()}
@@ -129,13 +143,15 @@ class Runner:
             KeyboardInterrupt: also where a method's steps were interrupted, as half of them are no result.
             CmllmError: what an example failed with, where `strict`.
         """
-        at, example = None, None
+        at, example, baseline = None, None, None
         for number, name in todo:
             try:
                 # Methods of one example come one after another.
                 if at != number or example is None:
-                    at, example = number, dataset[number]
-                yield self._answered(example, name)
+                    at, example, baseline = number, dataset[number], None
+                if self.effects and baseline is None:
+                    baseline = self._baseline(example)
+                yield self._answered(example, name, baseline)
             except OutputError:
                 raise
             except Exception as error:
@@ -144,7 +160,15 @@ class Runner:
                     raise
                 yield self._failed(dataset, number, example if at == number else None, name, error)
 
-    def _answered(self, example: Example, name: str) -> Record:
+    def _baseline(self, example: Example) -> Baseline:
+        """What the model says of an example by itself; the right answer's odds are those against the wrong ones."""
+        names = () if example.answer is None else (example.answer,)
+        wrong = tuple(example.alternatives) or others_of(example.question, example.names)
+        candidates = (*names, *wrong) if names and wrong else ()
+        limit = self.options["max_new_tokens"]
+        return Baseline(self.mllm, example.image, example.question, candidates=candidates, max_new_tokens=limit)
+
+    def _answered(self, example: Example, name: str, baseline: Baseline | None) -> Record:
         outcome = refer(self.mllm, example.image, example.question, example.region, self.methods[name], **self.options)
         trace = outcome.trace
         if trace is not None and trace.stopped == "interrupted":
@@ -153,7 +177,7 @@ class Runner:
             **self._asked(example, name),
             answer=str(outcome.answer),
             ids=outcome.answer.ids,
-            scores=self.scorer.score(str(outcome.answer), example),
+            scores=self.scorer.score(str(outcome.answer), example) | _effect(baseline, outcome),
             sent=None if outcome.sent.question == example.question else outcome.sent.question,
             size=outcome.size,
             share=() if trace is None else (trace.steps[0].share, trace.steps[-1].share),
@@ -189,6 +213,16 @@ class Runner:
         if example is None:
             return failed(row, name, self.settings[name], self.mllm.name, self.scorer.name, kind, message)
         return Record(**self._asked(example, name), error={"kind": kind, "message": message})
+
+
+def _effect(baseline: Baseline | None, outcome: Outcome) -> dict[str, float]:
+    """Gain of the right answer's log-odds, and damage in nats per token, to an unrelated text and the own answer."""
+    if baseline is None:
+        return {}
+    effect = baseline.effect(outcome)
+    before = baseline.unsteered(outcome.regions).log_odds
+    gain = {"gain": effect.log_odds[0] - before[0]} if before else {}
+    return gain | {"damage": effect.damage, "own damage": effect.own_damage}
 
 
 def _plain(value: Any) -> Any:

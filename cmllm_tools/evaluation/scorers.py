@@ -156,7 +156,7 @@ class Captions(Scorer):
     def figures(self, scored: Sequence[Scored]) -> dict[str, Figure]:
         described, count = _described(scored), len(scored)
         cider = 100 * described.cider
-        found = {"CIDEr": mean_of(cider.tolist())}
+        found = super().figures(scored) | {"CIDEr": mean_of(cider.tolist())}
         # Weights of a resample are how often it holds each answer, as in `bootstrap`.
         weights = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
         means, spread = 100 * described.bleu(), 100 * described.bleu(weights)
@@ -167,7 +167,7 @@ class Captions(Scorer):
         return found
 
     def each(self, scored: Sequence[Scored]) -> dict[str, np.ndarray]:
-        return {"CIDEr": 100 * _described(scored).cider}
+        return {"CIDEr": 100 * _described(scored).cider} | super().each(scored)
 
 
 @scorer

@@ -168,7 +168,7 @@ def _example(
 
 def _answer(record: Record) -> list[Any]:
     """Text, figure in 0..1 where there is one, share in the regions, error."""
-    figure = next(iter(record.scores.values()), None)
+    figure = record.scores.get("right", record.scores.get("score"))
     share = record.share[-1] if record.share else None
     error = None if record.error is None else f"{record.error.get('kind')}: {record.error.get('message')}"
     return [record.answer, figure, None if share is None else round(share, 3), error, record.sent]

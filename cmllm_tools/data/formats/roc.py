@@ -1,6 +1,6 @@
 """Referring object classification (ROC, LVIS) in its public format: JSON lines beside folders `image` and `mask`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
 from pathlib import Path
@@ -30,7 +30,7 @@ from ..lines import (
     texts_of,
     words_of,
 )
-from ..prompts import SHORT, at_box, part_of, without_location
+from ..prompts import LOCATION, PLACE, SHORT, at_box, part_of, without_location
 
 # The first so many lines are the test split, the others are for choosing settings.
 TEST = 1548
@@ -134,16 +134,9 @@ class Roc(Format):
         asked = ReferringExample(folder_of(file, "LVIS"), _check(row.data))
         asked.image_file  # noqa: B018 (one that leads out of the folder is no example)
         example = asked.example(self.region)
-        if not self.located:
-            return example
-        return Example(
-            example.image,
-            at_box(asked.data["text"], asked.data["bbox"]) + SHORT,
-            example.region,
-            example.answer,
-            example.alternatives,
-            names=example.names,
-        )
+        if self.located:
+            return replace(example, question=at_box(asked.data["text"], asked.data["bbox"]) + SHORT)
+        return replace(example, question=asked.data["text"].replace(LOCATION, PLACE)) if self.place else example
 
 
 def folder_of(file: Path, inner: str) -> Path:

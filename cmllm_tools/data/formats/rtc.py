@@ -8,7 +8,7 @@ from ...stored import Reader
 from ..example import Example
 from ..format import Format, register
 from ..lines import Row, below, box_of, checked, corners, id_of, json_rows, mask_of, words_of
-from ..prompts import SHORT, at_box, others_of, part_of, without_location
+from ..prompts import LOCATION, PLACE, SHORT, at_box, others_of, part_of, without_location
 from .roc import folder_of
 
 TEST = 1172
@@ -31,6 +31,7 @@ class Rtc(Format):
         data = checked(row.data, _FIELDS | ({"mask": words_of} if self.region == "mask" else {}))
         root = folder_of(file, "COCO-Text")
         question = at_box(data["text"], data["box"]) + SHORT if self.located else without_location(data["text"])
+        question = data["text"].replace(LOCATION, PLACE) if self.place else question
         label = data["label"]
         return Example(
             below(root / "image", data["image"]),
