@@ -64,13 +64,16 @@ PLAIN = {
     "VisualTokenLayout.raster": (LAYOUT.raster, {"values": np.ones(16)}),
     "VisualTokenLayout.from_json": (cm.VisualTokenLayout.from_json, {"data": LAYOUT.to_json()}),
     "ControlMLLM": (cm.ControlMLLM, {**METHOD, "ema": 0.5, "accumulate": False, "scale_gradient": False}),
-    "ControlMLLM.reference": (cm.ControlMLLM.reference, {"task": "roc", "steps": 2}),
+    "ControlMLLM.published": (cm.ControlMLLM.published, {"model": "llava-1.5", "task": "roc", "steps": 2}),
     "ControlMLLM.target": (cm.ControlMLLM().target, {"layout": LAYOUT, "regions": BOX}),
     "ControlMLLMPlus": (
         cm.ControlMLLMPlus,
         {**METHOD, "contrast": 0.5, "contrast_cut": 0.1, "loss_scale": 4.0, "betas": (0.9, 0.99), "eps": 0.1},
     ),
-    "ControlMLLMPlus.reference": (cm.ControlMLLMPlus.reference, {"steps": 2, "queries": "last"}),
+    "ControlMLLMPlus.published": (
+        cm.ControlMLLMPlus.published,
+        {"model": None, "task": "roc", "steps": 2, "queries": "last"},
+    ),
     "ControlMLLMPlus.target": (cm.ControlMLLMPlus().target, {"layout": LAYOUT, "regions": BOX}),
     "Contrast": (cm.Contrast, {"alpha": 0.5, "beta": 0.1}),
     "EarlyStopping": (cm.EarlyStopping, {"threshold": 0.2, "on_rise": False}),

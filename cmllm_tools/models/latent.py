@@ -44,6 +44,30 @@ class LatentAdded(Intervention):
         return latent_added(prompt.call, torch.cat([values, *[torch.zeros_like(values)] * (copies - 1)]))
 
 
+@dataclass(frozen=True, eq=False)
+class AllStatesMoved(Intervention):
+    """A latent added to all states that a Q-Former reads, CLS included, as the published code for InstructBLIP does.
+
+    Args:
+        latent: (state, width).
+        contrast: how the answer is decoded against the unsteered one; None decodes plainly.
+
+    Raises:
+        CaptureError: for what is no array of numbers.
+    """
+
+    latent: torch.Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "latent", as_numbers(self.latent))
+
+    def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
+        call = prompt.call.with_all()
+        values = read_latent(self.latent, call).detach()[None]
+        return latent_added(call, torch.cat([values, *[torch.zeros_like(values)] * (copies - 1)]))
+
+
 @runtime_checkable
 class Steered(Protocol):
     """What a run leaves behind: a `Trace` or a `Steering`, or anything with these two."""
