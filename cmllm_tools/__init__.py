@@ -11,6 +11,8 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
+    from . import data as data
+    from . import evaluation as evaluation
     from . import methods as methods
     from . import widgets as widgets
     from .analysis.controls import Controls, controls
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from .bench.heldout import demo_scene
     from .errors import (
         CaptureError,
+        ClusterError,
         CmllmError,
         DataError,
         ImageError,
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
         TraceError,
         UnsupportedModelError,
     )
+    from .evaluation.runner import evaluate
+    from .evaluation.summary import Evaluation
     from .inputs.images import read_image
     from .inputs.regions import Box, Mask, Point, Scribble
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
@@ -72,6 +77,7 @@ __all__ = [
     "Callback",
     "CaptureError",
     "Checkpoint",
+    "ClusterError",
     "CmllmError",
     "Comparison",
     "ContextMap",
@@ -82,6 +88,7 @@ __all__ = [
     "DataError",
     "EarlyStopping",
     "Effect",
+    "Evaluation",
     "ImageError",
     "Intervention",
     "LatentAdded",
@@ -117,6 +124,7 @@ __all__ = [
     "demo_scene",
     "energy",
     "estimate_memory",
+    "evaluate",
     "figures",
     "gaussian",
     "hard_energy",
@@ -142,9 +150,11 @@ _MODULES = {
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
-        "PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
+        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
+    "evaluation.runner": "evaluate",
+    "evaluation.summary": "Evaluation",
     "inputs.images": "read_image",
     "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
@@ -168,7 +178,15 @@ _MODULES = {
     "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = {"analysis": "analysis", "bench": "bench", "figures": "show.figures", "methods": "methods", "widgets": "widgets"}
+_ROOMS = {
+    "analysis": "analysis",
+    "bench": "bench",
+    "data": "data",
+    "evaluation": "evaluation",
+    "figures": "show.figures",
+    "methods": "methods",
+    "widgets": "widgets",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 import pytest
 
 import cmllm_tools as cm
-from benchmarks import attribution, capture, sweep
+from benchmarks import attribution, capture, evaluate, sweep
 
 pytestmark = pytest.mark.slow
 
@@ -43,3 +43,11 @@ def test_attribution_benchmark_measures_what_it_says():
     assert set(summary) == {"n", "chance", "completeness_error", *attribution.METHODS}
     assert summary["completeness_error"] <= 0.01
     assert all(0 <= summary[method] <= 1 for method in attribution.METHODS)
+
+
+def test_evaluate_benchmark_measures_what_it_says():
+    summary = evaluate.measure(4, 20, 0)
+    assert set(summary) == {"overhead", "memory_growth", "prefix_ratio", "ray_speedup", "examples_per_second"}
+    assert summary["ray_speedup"] is None
+    assert summary["examples_per_second"] > 0
+    assert abs(summary["memory_growth"]) < 1
