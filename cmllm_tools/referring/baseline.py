@@ -116,6 +116,7 @@ class Baseline:
         """
         if outcome is None:
             return self.odds_of(self.prompt, None)
+        kind_of(outcome, Outcome, "Log-odds are with an Outcome, as refer(...) gives it, or unsteered")
         return self.odds_of(outcome.prompt(self.mllm), outcome.intervention)
 
     def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:
