@@ -300,6 +300,11 @@ def test_every_published_run_has_the_settings_of_its_script():
         published_answer("gpt", "roc")
 
 
+def test_all_states_are_moved_where_they_are_no_part_of_the_sequence(mllm, prompt, box):
+    with pytest.raises(cm.CaptureError, match="All states can be moved where they are no part of the text's sequence"):
+        cm.optimize(mllm, prompt, box, cm.ControlMLLM(all_states=True))
+
+
 def test_the_box_stands_in_the_question_as_published_for_qwen(mllm):
     request = cm.methods.Request(noise((90, 60)), "Is the object {place} a A or a B?", (cm.Box(10.7, 5, 40.2, 30),))
     asked = cm.ControlMLLMPlus.published("qwen2.5-vl", "roc").sent(request, mllm)

@@ -94,19 +94,6 @@ class LanguageCall:
         """The same call with the visual tokens at other positions of its states."""
         return replace(self, visual=visual.to(self.states.device))
 
-    def with_all(self) -> "LanguageCall":
-        """The same call with every state as a visual token, those that have no place in the image (CLS) too.
-
-        Raises:
-            CaptureError: where the states are the text's own sequence.
-        """
-        if self.site.in_sequence:
-            raise CaptureError(
-                "All states can be moved where they are no part of the text's sequence; here they are. Move the visual "
-                "tokens alone."
-            )
-        return self.with_visual(torch.arange(self.states[: self.rows].flatten(0, -2).shape[0]))
-
     @property
     def visual_states(self) -> torch.Tensor:
         """(visual token, width): the states at the visual positions."""

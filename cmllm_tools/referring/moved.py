@@ -8,6 +8,7 @@ import torch
 
 from ..attention.capture import Recorder, capture
 from ..models.batch import copies
+from ..models.latent import with_all_states
 from ..models.mllm import Mllm
 from ..models.prefix import prefix_of
 from ..models.prompt import Prompt
@@ -62,7 +63,7 @@ class AllStates(VisualStates):
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, runs: int = 1):
-        super().__init__(mllm, replace(prompt, call=prompt.call.with_all()), runs)
+        super().__init__(mllm, replace(prompt, call=with_all_states(prompt.call)), runs)
         states = self.prompt.call.states
         self.zero = torch.zeros(len(self.prompt.call.visual), states.shape[-1], dtype=torch.float32, device=states.device)
 
