@@ -4,13 +4,25 @@ from typing import Any
 
 from .models.interventions import Intervention
 from .referring import kinds
+from .referring.defaults import published_answer
 from .referring.latent_method import LatentMethod
-from .referring.method import Method
+from .referring.method import Method, Request
 from .referring.registry import all_methods, register
 from .referring.settings import MODEL_DEFAULT, setting
 from .referring.updates import Updates
 
-__all__ = ["MODEL_DEFAULT", "Intervention", "LatentMethod", "Method", "Updates", "kinds", "register", "setting"]
+__all__ = [
+    "MODEL_DEFAULT",
+    "Intervention",
+    "LatentMethod",
+    "Method",
+    "Request",
+    "Updates",
+    "kinds",
+    "published_answer",
+    "register",
+    "setting",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -76,13 +76,16 @@ PLAIN = {
     "VisualTokenLayout.raster": (LAYOUT.raster, {"values": np.ones(16)}),
     "VisualTokenLayout.from_json": (cm.VisualTokenLayout.from_json, {"data": LAYOUT.to_json()}),
     "ControlMLLM": (cm.ControlMLLM, {**METHOD, "ema": 0.5, "accumulate": False, "scale_gradient": False}),
-    "ControlMLLM.reference": (cm.ControlMLLM.reference, {"task": "roc", "steps": 2}),
+    "ControlMLLM.published": (cm.ControlMLLM.published, {"model": "llava-1.5", "task": "roc", "steps": 2}),
     "ControlMLLM.target": (cm.ControlMLLM().target, {"layout": LAYOUT, "regions": BOX}),
     "ControlMLLMPlus": (
         cm.ControlMLLMPlus,
         {**METHOD, "contrast": 0.5, "contrast_cut": 0.1, "loss_scale": 4.0, "betas": (0.9, 0.99), "eps": 0.1},
     ),
-    "ControlMLLMPlus.reference": (cm.ControlMLLMPlus.reference, {"steps": 2, "queries": "last"}),
+    "ControlMLLMPlus.published": (
+        cm.ControlMLLMPlus.published,
+        {"model": None, "task": "roc", "steps": 2, "queries": "last"},
+    ),
     "ControlMLLMPlus.target": (cm.ControlMLLMPlus().target, {"layout": LAYOUT, "regions": BOX}),
     "Contrast": (cm.Contrast, {"alpha": 0.5, "beta": 0.1}),
     "EarlyStopping": (cm.EarlyStopping, {"threshold": 0.2, "on_rise": False}),
@@ -135,6 +138,12 @@ def of_a_model(mllm, prompt, box, example):
     both = {"mllm": mllm, "prompt": prompt}
     values = np.ones(len(prompt.visual), np.float32)
     outcome = cm.refer(mllm, example.image, "describe the object.", box, cm.methods.AttentionEdit())
+    two = ("red circle", "blue square")
+    seen = {"mllm": mllm, "image": example.image, "question": "describe the object."}
+    measured = {"candidates": two, "text": "a red circle", "max_new_tokens": 1}
+    baseline, edit = cm.Baseline(**seen, **measured), cm.methods.AttentionEdit()
+    compared = cm.compare(**seen, **measured, regions=box, methods=[edit], progress=False)
+    controls = cm.controls(mllm, outcome, candidates=two, count=1, progress=False)
     answered = both | {"answer": "red circle", "token": None, "against": None, "baseline": "mean", "batch": None, "seed": 0}
     ablation = {"method": "feature_ablation", "features": (1, 1), "steps": 1, "samples": 1, "window": 1}
     wanted = [analysis.Example(example.image, example.question, box, "red circle", ("blue square",))]
@@ -180,11 +189,25 @@ def of_a_model(mllm, prompt, box, example):
             {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": box, "method": one}
             | {"callbacks": (), "max_new_tokens": 1},
         ),
+        "Baseline": (cm.Baseline, seen | measured),
+        "Baseline.unsteered": (baseline.unsteered, {"regions": box}),
+        "Baseline.effect": (baseline.effect, {"outcome": outcome}),
+        "Baseline.odds": (baseline.odds, {"outcome": outcome}),
+        "compare": (cm.compare, seen | measured | {"regions": box, "methods": [edit], "progress": False}),
+        "Comparison.save": (compared.save, {"path": "ways.json"}),
+        "Comparison.load": (cm.Comparison.load, {"path": compared.save("kept.json")}),
+        "controls": (
+            cm.controls,
+            {"mllm": mllm, "outcome": outcome, "image": example.image, "candidates": two, "wrong": (), "count": 1}
+            | {"seed": 0, "progress": False},
+        ),
+        "Controls.pooled": (cm.Controls.pooled, {"several_controls": [controls]}),
+        "Outcome.prompt": (outcome.prompt, {"mllm": mllm}),
         "Outcome.save": (outcome.save, {"path": "outcome.safetensors"}),
         "Outcome.load": (cm.Outcome.load, {"path": outcome.save("kept.safetensors")}),
         "AttentionBias": (
             answered_with(mllm, prompt, cm.AttentionBias),
-            {"bias": values, "layers": (0,), "heads": (1,), "contrast": None},
+            {"bias": values, "layers": (0,), "heads": (1,), "since": (0,), "contrast": None},
         ),
         "LatentAdded": (answered_with(mllm, prompt, cm.LatentAdded), {"latent": latent, "contrast": None}),
         "evaluate": (

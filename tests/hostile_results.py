@@ -12,6 +12,7 @@ from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.window_test import sweep_and_test
+from cmllm_tools.referring.compare import Row
 from cmllm_tools.show.report import write_report
 
 
@@ -43,7 +44,10 @@ def of_results(mllm, prompt, box, example):
     )
     sweep, ranking, sinks = made_sweep(), made_ranking(), analysis.sinks_in([cmap, cmap], 1.5)
     image, layout, one = example.image, prompt.layout, cm.ControlMLLMPlus(steps=1)
+    row = Row("crop", "red", (1.0, -1.0), 0.5, 0.1, 0.1, 1.0, 0)
+    compared = cm.Comparison("m", "what?", (box,), image.size, ("red", "blue"), "text", (-1.0, -4.0), (row,))
     return {
+        "figures.comparison": (figures.comparison, {"compared": compared}),
         "Trace.save": (trace.save, {"path": "run.safetensors"}),
         "analysis.HeadRanking.top": (ranking.top, {"amount": 1}),
         "analysis.HeadRanking.rows": (ranking.rows, {"pairs": [(0, 1)]}),

@@ -56,7 +56,7 @@ def assert_as_alone(mllm, prompt, region, several):
     [
         cm.ControlMLLMPlus(steps=3),
         cm.ControlMLLM(steps=3, early_stop=0.0),
-        cm.ControlMLLM.reference(steps=3, rule="area", early_stop=0.0),
+        cm.ControlMLLM.published(steps=3, rule="area", early_stop=0.0),
         cm.ControlMLLMPlus(steps=2, heads=(1, 3), without=(5, 20)),
     ],
     ids=["++", "gradient", "accumulating", "heads and tokens left out"],

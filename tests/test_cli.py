@@ -51,7 +51,7 @@ def test_demo_steers_to_the_object(tmp_path, capsys):
     [["--box", "10", "10", "60", "60"], ["--scribble", "20,20", "40,50"], ["--point", "30", "40"]],
     ids=lambda region: region[0],
 )
-@pytest.mark.parametrize("method", ["controlmllm", "reference", "controlmllm++"])
+@pytest.mark.parametrize("method", ["controlmllm", "published", "controlmllm++"])
 def test_steer(picture, region, method, capsys, tmp_path):
     out = tmp_path / "run.safetensors"
     arguments = ["--method", method, "--steps", "2", "--layers", "1:4", "--dtype", "float32", "--out", str(out)]

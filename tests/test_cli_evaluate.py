@@ -74,9 +74,9 @@ def test_a_judge_is_found_by_its_name(tmp_path, capsys, monkeypatch):
 
 
 def test_methods_are_named_with_their_settings():
-    found = methods_of(["unsteered", "controlmllm", "controlmllm++:steps=3,layers=1:4,heads=0,2", "reference:steps=2"])
+    found = methods_of(["unsteered", "controlmllm", "controlmllm++:steps=3,layers=1:4,heads=0,2", "published:steps=2"])
     assert found["controlmllm++:steps=3,layers=1:4,heads=0,2"] == cm.ControlMLLMPlus(steps=3, layers=(1, 4), heads=(0, 2))
-    assert found["reference:steps=2"] == cm.ControlMLLM.reference(steps=2)
+    assert found["published:steps=2"] == cm.ControlMLLM.published(steps=2)
     with pytest.raises(cm.SettingsError, match=r"must be one of unsteered, controlmllm, .*; got 'plus'"):
         methods_of(["plus"])
     with pytest.raises(cm.SettingsError, match=r"Settings of controlmllm are NAME=VALUE of steps, .*; got 'tempo=3'"):

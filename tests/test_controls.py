@@ -7,7 +7,6 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import controls as controls_of
 from cmllm_tools.analysis.controls import ELSEWHERE, INSIDE, OUTSIDE, RANDOM, REGION, REMOVED, WRONG, Control, _Trials
 from cmllm_tools.inputs.pixels import hidden
 
@@ -139,7 +138,7 @@ def test_what_cannot_be_controlled_is_refused(mllm, choice, outcome, tmp_path):
     with pytest.raises(
         cm.SettingsError, match="Candidates must be given where the answer is what the model says by itself"
     ):
-        controls_of(mllm, outcome, progress=False)
+        cm.controls(mllm, outcome, progress=False)
     cropped = cm.refer(mllm, choice.image, choice.question, box, cm.methods.OutsideHidden(), max_new_tokens=1)
     with pytest.raises(cm.SettingsError, match="The image must be given for these controls: outside hidden sends another"):
         cm.controls(mllm, cropped, candidates=CANDIDATES)

@@ -51,6 +51,27 @@ def test_a_gradient_in_float16_is_that_of_float32(pair):
     assert off(scaled, expected) < 0.01
 
 
+@pytest.mark.slow
+def test_a_gradient_in_float16_at_width_512_in_8_layers_is_that_of_float32():
+    """Initialised as language models are, where the energy alone loses parts of its gradient to underflow."""
+    model, processor = tiny_llava(layers=8, heads=8, width=512)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.dim() > 1:
+                weight.mul_(0.1)
+        # Visual tokens of the size that they have in LLaVA, many times that of words.
+        model.model.multi_modal_projector.linear_2.weight.mul_(100)
+    half = model.half()
+    wide = cm.load((copy.deepcopy(half).float(), processor))
+    half = cm.load((half, processor))
+    expected = torch.autograd.grad(*energy_at(wide))[0]
+    value, latent = energy_at(half)
+    alone = torch.autograd.grad(value, latent, retain_graph=True)[0]
+    scaled = gradients(value, [latent], computes_in_half(half.model))[0]
+    assert off(alone, expected) > 0.01
+    assert off(scaled, expected) < 0.01
+
+
 def test_everything_that_differentiates_does_so_alike(pair):
     """Steps alone and together, layers' gradients, relevancy and attribution."""
     method = cm.ControlMLLM(steps=1, step_size=1.0, ema=1.0, early_stop=0.0, queries="after_image")

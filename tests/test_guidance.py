@@ -49,6 +49,7 @@ def test_guidance_is_saved_and_answers_again(mllm, scene, tmp_path):
         found = cm.Outcome.load(outcome.save(tmp_path / "outcome.safetensors"))
         assert type(found.intervention) is type(outcome.intervention)
         assert found.intervention.contrast == outcome.intervention.contrast
+        assert ("decoded against" in found._repr_html_()) is isinstance(way, cm.methods.RegionGuidance)
         assert mllm.generate(mllm.prepare(found.sent.image, scene.question), found) == outcome.answer
 
 

@@ -22,6 +22,7 @@ FILES = ("/dev/null", "/dev/full", "missing", "folder", "folder/config.json", "b
 VALUES = NUMBERS + TEXTS + FILES
 
 STEER = ["steer", "picture.png", "describe the object.", "--point", "50", "50", "--steps", "1"]
+COMPARE = ["compare", "picture.png", "describe the object.", "--point", "50", "50", "--methods", "crop"]
 SWEEP = ["sweep", "picture.png", "what is this ?", "--point", "50", "50", "--steps", "1", "--contexts", "last"]
 SETTINGS = {setting.name for method in all_methods().values() for setting in method.settings()}
 METHOD = {"--method": 1} | {f"--{name.replace('_', '-')}": 1 for name in sorted(SETTINGS)}
@@ -34,6 +35,8 @@ COMMANDS = [
     (STEER, {"--out": 1, "--html": 1, "": 1} | METHOD | MODEL | REGION),
     (["steer"], {"": 2}),
     (STEER[:3], REGION),
+    (COMPARE, {"--methods": 1, "--candidates": 2, "--text": 1, "--out": 1, "--html": 1, "": 1} | MODEL | REGION),
+    (["compare"], {"": 2}),
     (["eval", "embedded", "--n", "1", "--skip", "499"], {"--skip": 1, "--json": 0, "": 1}),
     (["eval"], {"": 1}),
     (["heads", "embedded", "--n", "1"], {"--n": 1, "--skip": 1, "--region": 1, "--queries": 1, "--out": 1} | MODEL),

@@ -19,7 +19,8 @@ from cmllm_tools import analysis, bench, data, figures, widgets
 # Public calls that are not tried, by why.
 EXEMPT = {
     "made by the package, of what it has computed or read": (
-        "Attention ContextMap MemoryEstimate Outcome Prompt Step Trace analysis.Agreement analysis.Attribution "
+        "Attention Comparison ContextMap Controls Effect MemoryEstimate Outcome Prompt Step Trace "
+        "analysis.Agreement analysis.Attribution "
         "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
         "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset Evaluation data.Findings data.Findings.table data.Row"
     ),
@@ -35,7 +36,7 @@ EXEMPT = {
         + [f"LatentMethod.{name}" for name in ("done", "moves", "stops", "token")]
     ),
     "asked by refer or generate, with what these have read": " ".join(
-        [f"{kind}.opened" for kind in ("Intervention", "LatentAdded", "AttentionBias")]
+        [f"{kind}.{name}" for kind in ("Intervention", "LatentAdded", "AttentionBias") for name in ("inputs", "opened")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("done", "moves", "stops", "token")]
     ),
@@ -46,7 +47,7 @@ EXEMPT = {
         "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"
     ),
     "a step of a call that is tried, given what the package made": (
-        "Trace.restored Contrast.combine ControlMLLM.start ControlMLLMPlus.start "
+        "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
         "bench.as_json bench.marked"

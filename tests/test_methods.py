@@ -50,7 +50,7 @@ def test_accumulation_is_what_the_published_code_does():
         prompt = (prompt - gradient).detach().requires_grad_()
     final = embeds.detach() + (beta * prompt + (1 - beta) * history).detach()
 
-    updates = cm.ControlMLLM.reference(step_size=alpha, ema=beta).start(torch.zeros(2, 3))
+    updates = cm.ControlMLLM.published(step_size=alpha, ema=beta).start(torch.zeros(2, 3))
     ours = []
     for _ in range(steps):
         latent = updates.latent
@@ -117,7 +117,7 @@ def test_window_past_the_model_is_refused(mllm):
         cm.ControlMLLMPlus(layers=(4, 9)).resolve(mllm)
 
 
-@pytest.mark.parametrize("method", [cm.ControlMLLM.reference(steps=3), cm.ControlMLLMPlus(layers=(1, 3))])
+@pytest.mark.parametrize("method", [cm.ControlMLLM.published(steps=3), cm.ControlMLLMPlus(layers=(1, 3))])
 def test_json_round_trip(method):
     assert method_from_json(method.to_json()) == method
 

@@ -79,7 +79,7 @@ def test_steps_are_yielded_one_by_one_and_the_model_is_free_between_them(tiny):
 
 
 def test_accumulating_reference_variant_runs(mllm, prompt, box):
-    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM.reference(steps=2))
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM.published(steps=2))
     assert trace.queries == prompt.positions("after_image")
     assert trace.steps[-1].energy < trace.steps[0].energy
 

@@ -65,9 +65,9 @@ def test_reference_is_the_published_loop(tiny, eager, threshold, in_place):
     used, losses = published(eager, prompt, inside, alpha, beta, steps, threshold, in_place)
     stopped = len(losses) < steps or abs(losses[-1] - losses[0]) / losses[0] > threshold
     assert stopped is (threshold < 1)
-    method = cm.ControlMLLM.reference(step_size=alpha, ema=beta, steps=steps, early_stop=threshold)
+    method = cm.ControlMLLM.published(step_size=alpha, ema=beta, steps=steps, early_stop=threshold)
     if not in_place:
-        method = cm.ControlMLLM.reference(step_size=alpha, ema=beta, steps=steps, early_stop=threshold, accumulate=False)
+        method = cm.ControlMLLM.published(step_size=alpha, ema=beta, steps=steps, early_stop=threshold, accumulate=False)
     run = cm.Steering(mllm, prompt, REGION, method)
     latents = [(step.energy, run.latent.clone()) for step in run]
     for (energy, latent), loss, theirs in zip(latents, losses, used, strict=False):
@@ -82,22 +82,22 @@ def test_reference_is_the_published_loop(tiny, eager, threshold, in_place):
 
 def test_an_early_stop_after_one_update_doubles_the_latent(tiny):
     mllm, prompt = tiny
-    trace = cm.optimize(mllm, prompt, REGION, cm.ControlMLLM.reference(steps=5, step_size=40.0, early_stop=1e-6))
+    trace = cm.optimize(mllm, prompt, REGION, cm.ControlMLLM.published(steps=5, step_size=40.0, early_stop=1e-6))
     assert [step.number for step in trace.steps] == [0, 1, 2]
     assert trace.steps[2].latent_norm == pytest.approx(2 * trace.steps[1].latent_norm, rel=1e-6)
     assert trace.steps[2].gradient_norm is None
 
 
 def test_reference_leaves_to_each_family_what_its_own_script_does(mllm):
-    method = cm.ControlMLLM.reference()
+    method = cm.ControlMLLM.published()
     assert method_from_json(method.to_json()) == method
     resolved = method.resolve(mllm)
     assert (resolved.accumulate, resolved.scale_gradient, resolved.rule) == (True, True, "reference")
     assert (resolved.average, resolved.floor, resolved.queries) == (False, 0.0, "after_image")
     assert not cm.ControlMLLM().resolve(mllm).accumulate
-    assert cm.ControlMLLM.reference("rtc").steps == 4
+    assert cm.ControlMLLM.published(task="rtc").steps == 4
     with pytest.raises(cm.SettingsError, match="task must be 'roc' or 'rtc'; got 'vqa'"):
-        cm.ControlMLLM.reference("vqa")
+        cm.ControlMLLM.published(task="vqa")
     assert published_settings("instructblip")["accumulate"] is False
     assert published_settings("llava") == {"accumulate": True, "average": False, "floor": 0.0}
     assert METHOD_DEFAULTS["llava", 32, 4096]["ControlMLLM"]["steps"] == 5

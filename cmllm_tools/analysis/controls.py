@@ -16,7 +16,7 @@ from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
 from ..notation import text_table
 from ..progress import progress_bar
-from ..referring.baseline import Baseline
+from ..referring.baseline import Baseline, read_candidates
 from ..referring.method import Request
 from ..referring.outcome import Outcome
 from ..referring.run import refer
@@ -118,7 +118,8 @@ class Controls(Shown):
         Raises:
             SettingsError: for none, or those of several methods.
         """
-        found = several(several_controls, "Controls to be pooled must be several, from controls(...)")
+        what = "Controls to be pooled must be several, from controls(...)"
+        found = [kind_of(each, cls, what) for each in several(several_controls, what)]
         if not found or len({each.method for each in found}) > 1:
             raise SettingsError("Controls to be pooled must be one or more, all of one method.")
         names = dict.fromkeys(control.name for each in found for control in each.controls)
@@ -204,7 +205,7 @@ class _Trials:
 
     def __init__(self, mllm: Mllm, outcome: Outcome, image: Image.Image, candidates: Sequence[str]):
         self.mllm, self.outcome, self.image = mllm, outcome, image
-        answers = tuple(candidates)
+        answers = read_candidates(candidates)
         if not answers:
             plain = str(Baseline(mllm, image, outcome.question).answer)
             answers = (str(outcome.answer), plain)

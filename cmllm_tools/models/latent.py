@@ -44,6 +44,43 @@ class LatentAdded(Intervention):
         return latent_added(prompt.call, torch.cat([values, *[torch.zeros_like(values)] * (copies - 1)]))
 
 
+@dataclass(frozen=True, eq=False)
+class AllStatesMoved(Intervention):
+    """A latent added to all states that a Q-Former reads, CLS included, as the published code for InstructBLIP does.
+
+    Args:
+        latent: (state, width).
+        contrast: how the answer is decoded against the unsteered one; None decodes plainly.
+
+    Raises:
+        CaptureError: for what is no array of numbers.
+    """
+
+    latent: torch.Tensor = field(repr=False)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "latent", as_numbers(self.latent))
+
+    def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
+        call = with_all_states(prompt.call)
+        values = read_latent(self.latent, call).detach()[None]
+        return latent_added(call, torch.cat([values, *[torch.zeros_like(values)] * (copies - 1)]))
+
+
+def with_all_states(call: LanguageCall) -> LanguageCall:
+    """The same call with every state as a visual token, those that have no place in the image (CLS) too.
+
+    Raises:
+        CaptureError: where the states are the text's own sequence.
+    """
+    if call.site.in_sequence:
+        raise CaptureError(
+            "All states can be moved where they are no part of the text's sequence; move the visual tokens alone."
+        )
+    return call.with_visual(torch.arange(call.states[: call.rows].flatten(0, -2).shape[0]))
+
+
 @runtime_checkable
 class Steered(Protocol):
     """What a run leaves behind: a `Trace` or a `Steering`, or anything with these two."""

@@ -85,8 +85,7 @@ class Baseline:
             known_text(mllm) if text is None else kind_of(text, str, "The text that damage is measured on must be one")
         )
         with measured(mllm.device) as self.cost:
-            question = named(kind_of(question, str, "A question must be a text"), "")
-            self.prompt: Prompt = mllm.prepare(read_image(image), question)
+            self.prompt: Prompt = mllm.prepare(read_image(image), named(question, ""))
             self.answer: Answer = mllm.generate(self.prompt, max_new_tokens=max_new_tokens)
         self._unsteered = self._likelihoods(self.prompt, None)
 
@@ -117,6 +116,7 @@ class Baseline:
         """
         if outcome is None:
             return self.odds_of(self.prompt, None)
+        kind_of(outcome, Outcome, "Log-odds are with an Outcome, as refer(...) gives it, or unsteered")
         return self.odds_of(outcome.prompt(self.mllm), outcome.intervention)
 
     def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:

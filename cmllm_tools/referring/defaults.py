@@ -2,6 +2,9 @@
 
 from typing import Any
 
+from ..errors import SettingsError
+from ..strict import shown
+
 # Published settings (ControlMLLM section 4.1; ControlMLLM++ code), and those fitted to the embedded model, by
 # (model_type, decoder layers, hidden size). The first row serves models without one, its window scaled to their depth.
 METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
@@ -66,5 +69,71 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 
 def published_settings(model_type: str) -> dict[str, Any]:
-    """The settings that `reference` methods leave open: those of a family's own script, or of LLaVA's."""
+    """The settings that `published` methods leave open: those of a family's own script, or of LLaVA's."""
     return PUBLISHED["llava"] | PUBLISHED.get(model_type, {})
+
+
+# Every published run, by method, model and task (docs/published.md): what all of a model's tasks share is at "". The T of
+# ControlMLLM++ counts the final generation; steps are one fewer. Its contrast for Qwen2.5-VL is parsed, and never used.
+RUNS: dict[str, dict[str, dict[str, dict[str, Any]]]] = {
+    "ControlMLLM": {
+        "llava-1.5": {
+            "": {"step_size": 400.0, "ema": 0.5, "early_stop": 0.25, "layers": (), "sigma": 0.1, **PUBLISHED["llava"]},
+            "roc": {"steps": 5},
+            "rtc": {"steps": 4},
+        },
+        "instructblip": {
+            "": {"step_size": 400.0, "ema": 0.5, "early_stop": 0.25, "layers": (), "sigma": 0.1, "average": False}
+            | {"floor": 0.0, "all_states": True, **PUBLISHED["instructblip"]},
+            "demo": {"steps": 5},
+        },
+    },
+    "ControlMLLMPlus": {
+        "llava-1.5": {
+            "": {"step_size": 0.03, "layers": (14, 26), "average": False, "floor": 0.0},
+            "roc": {"steps": 3, "contrast": 0.7},
+            "rtc": {"steps": 1, "contrast": 0.7},
+            "refcocog": {"steps": 3, "contrast": 0.1},
+            "screenspot": {"steps": 2, "contrast": 0.1},
+        },
+        "qwen2.5-vl": {
+            "": {"step_size": 0.03, "layers": (12, 28), "contrast": 0.0, "says": "box", **PUBLISHED["qwen2_5_vl"]},
+            "roc": {"steps": 1, "step_size": 0.02},
+            "rtc": {"steps": 2},
+            "refcocog": {"steps": 3},
+            "screenspot": {"steps": 4},
+        },
+    },
+}
+
+
+def published_run(method: str, model: str, task: str) -> dict[str, Any]:
+    """The settings of a published run.
+
+    Raises:
+        SettingsError: for a model or task that was not published for the method.
+    """
+    runs = RUNS[method]
+    tasks = runs.get(model, {}) if isinstance(model, str) else {}
+    if not isinstance(task, str) or not task or task not in tasks:
+        known = "; ".join(f"{name}: {', '.join(filter(None, each))}" for name, each in runs.items())
+        raise SettingsError(f"{method} was published for {known}; got {shown(model)}, {shown(task)}.")
+    return tasks[""] | tasks[task]
+
+
+def published_answer(model: str, task: str) -> dict[str, Any]:
+    """How a published run generates its answer: options for `refer` and `Mllm.generate`.
+
+    Args:
+        model: as `ControlMLLM.published` and `ControlMLLMPlus.published` take it.
+        task: likewise.
+
+    Raises:
+        SettingsError: for a model or task that was not published.
+    """
+    if not task or not any(task in runs.get(model, {}) for runs in RUNS.values()):
+        known = ", ".join(dict.fromkeys(name for runs in RUNS.values() for name in runs))
+        raise SettingsError(f"Answers were published for tasks of {known}; got {shown(model)}, {shown(task)}.")
+    if model == "instructblip":
+        return {"num_beams": 5, "repetition_penalty": 1.5, "length_penalty": 1.0, "max_new_tokens": 50}
+    return {"max_new_tokens": 50 if task == "refcocog" else 30}

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
+from ..errors import PromptError
 from ..inputs.regions import Region
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
@@ -26,11 +27,17 @@ class Request:
         image: upright RGB image.
         question: the words; PLACE in them stands for the region's.
         regions: in pixels of this image; one or more.
+
+    Raises:
+        PromptError: for a question that is no text.
     """
 
     image: Image.Image = field(repr=False)
     question: str
     regions: tuple[Region, ...]
+
+    def __post_init__(self) -> None:
+        named(self.question, "")
 
     def named(self, place: str) -> "Request":
         """The same with these words in the question for PLACE; "" leaves it out."""
@@ -38,7 +45,12 @@ class Request:
 
 
 def named(question: str, place: str) -> str:
-    """A question with words for PLACE; "" leaves it out."""
+    """A question with words for PLACE; "" leaves it out.
+
+    Raises:
+        PromptError: for what is no text.
+    """
+    kind_of(question, str, "A question must be a text", PromptError)
     words = question.replace(PLACE, place)
     return words if place or words == question else re.sub(r"\s+([,.;:?!])", r"\1", " ".join(words.split()))
 

@@ -2,11 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 
 from ..attention.capture import Recorder, capture
 from ..models.batch import copies
+from ..models.latent import with_all_states
 from ..models.mllm import Mllm
 from ..models.prefix import prefix_of
 from ..models.prompt import Prompt
@@ -51,6 +53,19 @@ class VisualStates(Moved):
 
     def forward(self, latent: torch.Tensor) -> None:
         return None
+
+
+class AllStates(VisualStates):
+    """Latents on all states beside the text's sequence, those without a place in the image (CLS) too.
+
+    Raises:
+        CaptureError: where the visual tokens are part of the text's sequence.
+    """
+
+    def __init__(self, mllm: Mllm, prompt: Prompt, runs: int = 1):
+        super().__init__(mllm, replace(prompt, call=with_all_states(prompt.call)), runs)
+        states = self.prompt.call.states
+        self.zero = torch.zeros(len(self.prompt.call.visual), states.shape[-1], dtype=torch.float32, device=states.device)
 
 
 class CachedKeys(Moved):

@@ -14,7 +14,7 @@ from ..errors import PromptError
 from ..inputs.regions import Region
 from ..models.answer import Answer
 from ..models.interventions import Intervention
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..shown import Fact, Shown
 from .method import Method
@@ -86,6 +86,7 @@ class Outcome(Shown):
         Raises:
             PromptError: for an outcome that was reopened, whose file has a smaller copy of the image.
         """
+        require(mllm)
         if self.sent.image.size != self.sent.size:
             raise PromptError(
                 f"An outcome's image must be whole to be sent again, {self.sent.size}; its file kept a copy of "

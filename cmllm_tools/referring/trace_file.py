@@ -94,7 +94,8 @@ def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
     tokens = len(layout)
     if shapes["maps"] != (expected := (len(found["steps"]), len(found["layers"]), tokens)):
         raise TraceError(f"its maps must have shape (step, layer, visual token) = {expected}; they have {shapes['maps']}")
-    if shapes["latent"][0] != tokens:
+    # With states that have no place in the image there are more.
+    if shapes["latent"][0] < tokens:
         raise TraceError(f"its latent must have {tokens} visual tokens; it has {shapes['latent'][0]}")
     return found | {"regions": regions_of(data["regions"], layout.image_size)}
 

@@ -73,13 +73,14 @@ class NormalisedSteps(Updates):
 
 
 class AdamSteps(Updates):
-    """Adam (Kingma and Ba, arXiv 1412.6980) on the latent; its state has the latent's dtype.
+    """Adam (Kingma and Ba, arXiv 1412.6980) on the latent.
 
     Args:
         latent: (..., visual token, width), to start with.
         step_size: learning rate.
         betas, eps: Adam's.
         loss_scale: factor on the gradient.
+        state: dtype of what is kept between steps, the latent included, where it is narrower than float32.
     """
 
     def __init__(
@@ -89,11 +90,16 @@ class AdamSteps(Updates):
         betas: tuple[float, float],
         eps: float,
         loss_scale: float,
+        state: torch.dtype = torch.float32,
     ):
-        self.latent = latent.detach().clone().requires_grad_()
-        self.loss_scale = loss_scale
-        self.adam = torch.optim.Adam([self.latent], lr=step_size, betas=betas, eps=eps)
+        narrow = torch.finfo(state).bits < torch.finfo(torch.float32).bits
+        self._kept = latent.detach().to(state if narrow else latent.dtype, copy=True).requires_grad_()
+        self._dtype, self.loss_scale = latent.dtype, loss_scale
+        self.latent = self._kept.to(latent.dtype)
+        self.adam = torch.optim.Adam([self._kept], lr=step_size, betas=betas, eps=eps)
 
     def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
-        self.latent.grad = self.loss_scale * gradient
+        self._kept.grad = (self.loss_scale * gradient).to(self._kept.dtype)
         self.adam.step()
+        # The same tensor, where its dtype is.
+        self.latent = self._kept.to(self._dtype)

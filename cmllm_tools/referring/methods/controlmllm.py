@@ -3,16 +3,26 @@
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from ...models.contrast import Contrast
-from ...models.prompt import Queries
+from ...models.interventions import Intervention
+from ...models.latent import AllStatesMoved
+from ...models.mllm import Mllm
+from ...models.prompt import Prompt, Queries
 from ...strict import one_of
-from ..kinds import BETAS, FLAG, SHARE, real
+from ..defaults import published_run
+from ..kinds import BETAS, FLAG, SHARE, choice, real
 from ..latent_method import LatentMethod
+from ..method import Request
+from ..moved import AllStates, Moved
 from ..registry import register
 from ..settings import MODEL_DEFAULT, setting
 from ..updates import AdamSteps, GradientSteps, Updates
+
+# Dtypes of Adam's state.
+STATES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 @register
@@ -23,7 +33,7 @@ class ControlMLLM(LatentMethod):
     `p <- p - alpha dE/dp`; the latent in use is `beta p + (1 - beta) (latent in use before)`.
     """
 
-    variants: ClassVar[dict[str, str]] = {"reference": "reference"}
+    variants: ClassVar[dict[str, str]] = {"published": "published"}
     defaults: ClassVar[str] = "ControlMLLM"
 
     ema: float = setting(
@@ -41,17 +51,34 @@ class ControlMLLM(LatentMethod):
         False, "every gradient after the first is scaled by beta, as the published code differentiates by p", FLAG
     )
 
+    all_states: bool = setting(
+        False,
+        "the latent is on all states that the text looks at, CLS too, where these are no part of its sequence; as in the "
+        "published code for InstructBLIP",
+        FLAG,
+    )
+
+    def moves(self, mllm: Mllm, prompt: Prompt, runs: int = 1) -> Moved:
+        return AllStates(mllm, prompt, runs) if self.all_states else super().moves(mllm, prompt, runs)
+
+    def done(self, latent: Tensor) -> Intervention:
+        return AllStatesMoved(latent) if self.all_states else super().done(latent)
+
     @classmethod
-    def reference(cls, task: str = "roc", **settings: Any) -> "ControlMLLM":
-        """The published code's variant, which docs/published.md describes setting by setting.
+    def published(cls, model: str | None = None, task: str = "roc", **settings: Any) -> "ControlMLLM":
+        """The published code's run, which docs/published.md describes setting by setting.
 
         Accumulation (not for InstructBLIP) with early stopping's extra latent, gradients scaled by beta, its masks, and
-        every token after the image as context. How far and how often it steps are the model's defaults: for LLaVA-1.5-7B
-        those published.
+        every token after the image as context. `published_answer` has how it generates answers.
 
         Args:
-            task: "roc", or "rtc", for which the published code takes T = 4.
+            model: "llava-1.5", with the tasks "roc" and "rtc", or "instructblip" with "demo"; None for the published
+                variant of the model in hand, which steps as far and as often as that model's defaults say.
+            task: what was evaluated; it decides T.
             settings: others, or other values of these.
+
+        Raises:
+            SettingsError: for a model or task that was not published.
         """
         variant: dict[str, Any] = {
             "accumulate": MODEL_DEFAULT,
@@ -61,8 +88,11 @@ class ControlMLLM(LatentMethod):
             "rule": "reference",
             "queries": "after_image",
         }
-        steps = {"steps": 4} if one_of(task, "task", ("roc", "rtc")) == "rtc" else {}
-        return cls(**variant | steps | settings)
+        if model is not None:
+            variant |= published_run(cls.defaults, model, task)
+        elif one_of(task, "task", ("roc", "rtc")) == "rtc":
+            variant["steps"] = 4
+        return cls(**variant | settings)
 
     def start(self, latent: Tensor) -> Updates:
         # Left open, it is as published for most models: where the visual tokens stand in the text's sequence.
@@ -75,7 +105,6 @@ class ControlMLLMPlus(LatentMethod):
     """Adam on the latent, attention of the last token, a window of layers (ControlMLLM++, arXiv 2602.19505).
 
     The published T counts the final generation; `steps` counts updates, one fewer.
-    Adam's state is float32, as in the paper; the published code's has the model's dtype.
     """
 
     label: ClassVar[str] = "ControlMLLM++"
@@ -92,6 +121,17 @@ class ControlMLLMPlus(LatentMethod):
     )
     betas: tuple[float, float] = setting((0.9, 0.999), "Adam's", BETAS)
     eps: float = setting(1e-3, "Adam's", real(above=0))
+    state: str = setting(
+        "float32",
+        "dtype of latent and Adam's state; the published code has that of the embeddings, float16 under 4-bit weights: "
+        "there the second moment of small gradients underflows, and a step becomes up to 6 times longer",
+        choice(*STATES),
+    )
+    says: str = setting(
+        "nothing",
+        "what stands for {place} in the question; in the published code for Qwen2.5-VL it is the box",
+        choice("nothing", "box"),
+    )
     early_stop: float = 0.0
 
     @property
@@ -99,13 +139,31 @@ class ControlMLLMPlus(LatentMethod):
         return Contrast(self.contrast, self.contrast_cut) if self.contrast else None
 
     @classmethod
-    def reference(cls, **settings: Any) -> "ControlMLLMPlus":
-        """The published code's masks and energy, whose form depends on the model; docs/published.md has its settings.
+    def published(cls, model: str | None = None, task: str = "roc", **settings: Any) -> "ControlMLLMPlus":
+        """The published code's run, its masks and energy included; docs/published.md has the settings.
+
+        `published_answer` has how it generates answers. Its figures rest on `state="float16"`, probably: 4-bit weights give
+        embeddings that dtype.
 
         Args:
+            model: "llava-1.5" or "qwen2.5-vl"; None for the published variant of the model in hand, which steps as far and
+                as often as that model's defaults say.
+            task: "roc", "rtc", "refcocog" or "screenspot".
             settings: others, or other values of these.
+
+        Raises:
+            SettingsError: for a model or task that was not published.
         """
-        return cls(**{"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT} | settings)
+        variant: dict[str, Any] = {"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT}
+        if model is not None:
+            variant |= published_run(cls.defaults, model, task)
+        return cls(**variant | settings)
+
+    def sent(self, request: Request, mllm: Mllm) -> Request:
+        if self.says == "nothing":
+            return request
+        places = [", ".join(str(int(value)) for value in region.bounds) for region in request.regions]
+        return request.named(" and ".join(f"box @ [{place}]" for place in places))
 
     def start(self, latent: Tensor) -> Updates:
-        return AdamSteps(latent, self.step_size, self.betas, self.eps, self.loss_scale)
+        return AdamSteps(latent, self.step_size, self.betas, self.eps, self.loss_scale, STATES[self.state])

@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ...inputs.regions import where_text
+from ...models.other_image import AgainstImage
 from ...referring.compare import Comparison
 from ...referring.outcome import Outcome
 from ...referring.trace import STEP_COLUMNS, Step, Trace
@@ -51,9 +52,12 @@ def trace_card(trace: Trace) -> Markup:
 
 @view(Outcome)
 def outcome_card(outcome: Outcome) -> Markup:
-    """The image that was sent, with the regions."""
-    shown = picture(outcome.sent.size, outcome.sent.image, regions=outcome.sent.regions, caption="sent")
-    return card(type(outcome).__name__, outcome.facts(), shown)
+    """The image that was sent, with the regions; and the one that the answer was decoded against, where there is one."""
+    sent, pictures = outcome.sent, []
+    if isinstance(outcome.intervention, AgainstImage):
+        pictures.append(picture(sent.size, outcome.intervention.pixels.numpy(), caption="decoded against"))
+    shown = picture(sent.size, sent.image, regions=sent.regions, caption="sent")
+    return card(type(outcome).__name__, outcome.facts(), shown, *pictures)
 
 
 @view(Comparison)
