@@ -11,6 +11,7 @@ from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
+from .cost import settle
 from .latent_method import LatentMethod
 from .target import Target
 
@@ -148,6 +149,7 @@ class Runs:
         stopped = torch.zeros_like(going)
         if first is not None:
             stopped = going & torch.isfinite(now) & self.method.stops(first, now)
+        settle(states.device)
         return Measured(
             number=number,
             latent=latent.detach(),
