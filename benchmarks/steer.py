@@ -5,7 +5,7 @@ On a random model with 576 visual tokens and 30 of text, interleaved in one proc
 - step_seconds: one step, forward and backward; what is done once for a prompt is done;
 - answer_ratio, peak_memory_ratio: from image and question to a steered answer of 10 tokens, with each method's own number
   of steps, over a plain answer, in time and in the peak of what torch allocates above the model;
-- second_question_ratio: another question on the same image, over the first;
+- second_question_ratio: another question to one look at the image, over the look and the first question;
 - growth: seconds of a step by number of visual tokens; null where a step does not fit into the memory.
 
 The reference is the published way: eager attention of all layers kept whole. The models (`benchmarks.steer_models`) are
@@ -20,7 +20,7 @@ import platform
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
@@ -77,9 +77,9 @@ class Setting:
             return time.perf_counter() - started
         return next(iter(cm.Steering(self.mllm, self.prompt, self.region, METHODS[name]))).seconds
 
-    def answer(self, name: str, question: str) -> object:
-        """From image and question to an answer: "plain", or steered by a method."""
-        prompt = self.mllm.prepare(self.image, question)
+    def answer(self, name: str, question: str, image: Image.Image | cm.Look | None = None) -> object:
+        """From image and question to an answer: "plain", or steered by a method; of the image itself, or a look at it."""
+        prompt = self.mllm.prepare(self.image if image is None else image, question)
         if name == "plain":
             return self.mllm.generate(prompt, **ANSWER)
         if name == REFERENCE:
@@ -115,13 +115,20 @@ class Setting:
         maps = self.mllm.layers * self.mllm.heads * tokens**2 * element
         return name != REFERENCE or maps < free_bytes(self.device) / 2
 
-    def seconds(self, name: str, question: str) -> float:
-        """From image and question to an answer."""
-        settle(self.device)
-        started = time.perf_counter()
-        self.answer(name, question)
-        settle(self.device)
-        return time.perf_counter() - started
+    def seconds(self, name: str) -> tuple[float, float, float]:
+        """From image and question to an answer; the same in a look at the image; another question to the same look."""
+
+        def timed(question: str, image: Callable[[], Image.Image | cm.Look]) -> float:
+            settle(self.device)
+            started = time.perf_counter()
+            self.answer(name, question, image())
+            settle(self.device)
+            return time.perf_counter() - started
+
+        looks = []
+        alone = timed(FIRST, lambda: self.image)
+        first = timed(FIRST, lambda: looks.append(self.mllm.look(self.image)) or looks[0])
+        return alone, first, timed(SECOND, lambda: looks[0])
 
     def least(self, name: str, repeats: int) -> float | None:
         """Seconds of the quickest step; None where the memory is too small for one."""
@@ -159,22 +166,22 @@ def interleaved(setting: Setting, name: str, repeats: int, until: float) -> dict
     for way in NAMES:
         setting.step(way)
     for way in ways:
-        setting.answer(way, FIRST)
+        setting.seconds(way)
     peak = {way: peak_bytes(partial(setting.answer, way, FIRST), setting.device) for way in ways}
     steps: dict[str, list[float]] = {way: [] for way in NAMES}
-    spans: dict[tuple[str, str], list[float]] = {(way, asked): [] for way in ways for asked in (FIRST, SECOND)}
+    spans: dict[str, list[tuple[float, float, float]]] = {way: [] for way in ways}
     for done in tqdm(range(repeats), f"{name}: repeats", file=sys.stderr):
         if done and time.perf_counter() > until:
             break
         for way in NAMES:
             steps[way].append(setting.step(way))
-        for (way, asked), values in spans.items():
-            values.append(setting.seconds(way, asked))
-    span = {each: statistics.median(values) for each, values in spans.items()}
+        for way, values in spans.items():
+            values.append(setting.seconds(way))
+    span = {way: [statistics.median(each) for each in zip(*values, strict=True)] for way, values in spans.items()}
     return {
         "step_seconds": {way: statistics.median(values) for way, values in steps.items()},
-        "answer_ratio": {way: span[way, FIRST] / span["plain", FIRST] for way in NAMES},
-        "second_question_ratio": {way: span[way, SECOND] / span[way, FIRST] for way in ways},
+        "answer_ratio": {way: span[way][0] / span["plain"][0] for way in NAMES},
+        "second_question_ratio": {way: span[way][2] / span[way][1] for way in ways},
         "peak_memory_ratio": {way: peak[way] / peak["plain"] for way in NAMES},
     }
 

@@ -17,6 +17,7 @@ from .spelling import find_word
 from .undisturbed import locked, unaffected
 
 if TYPE_CHECKING:
+    from .look import Look
     from .mllm import Mllm
 
 # Copies of a prompt in one batch: more is a mistyped number, and gigabytes.
@@ -44,6 +45,7 @@ class Prompt(Shown):
             text does.
         offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
         origin: the model that prepared it, and its state then; None is not checked.
+        look: the look that it shares image and prefix with; None where it has its own.
     """
 
     image: Image.Image
@@ -59,6 +61,7 @@ class Prompt(Shown):
     learned: int = 0
     offsets: tuple[tuple[int, int], ...] = ()
     origin: Origin | None = None
+    look: "Look | None" = None
 
     def check(self, mllm: "Mllm", replayed: bool = False) -> None:
         """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.
