@@ -11,8 +11,11 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
+    from . import data as data
+    from . import evaluation as evaluation
     from . import methods as methods
     from . import widgets as widgets
+    from .analysis.controls import Controls, controls
     from .attention.bias import AttentionBias
     from .attention.capture import Attention, capture_attention
     from .attention.context_map import ContextMap, context_map
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from .bench.heldout import demo_scene
     from .errors import (
         CaptureError,
+        ClusterError,
         CmllmError,
         DataError,
         ImageError,
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
         TraceError,
         UnsupportedModelError,
     )
+    from .evaluation.runner import evaluate
+    from .evaluation.summary import Evaluation
     from .inputs.images import read_image
     from .inputs.regions import Box, Mask, Point, Scribble
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
@@ -46,7 +52,9 @@ if TYPE_CHECKING:
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
     from .models.scoring import AnswerScore
+    from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
     from .referring.method import Method
@@ -65,17 +73,23 @@ __all__ = [
     "Answers",
     "Attention",
     "AttentionBias",
+    "Baseline",
     "Box",
     "Callback",
     "CaptureError",
     "Checkpoint",
+    "ClusterError",
     "CmllmError",
+    "Comparison",
     "ContextMap",
     "Contrast",
     "ControlMLLM",
     "ControlMLLMPlus",
+    "Controls",
     "DataError",
     "EarlyStopping",
+    "Effect",
+    "Evaluation",
     "ImageError",
     "Intervention",
     "LatentAdded",
@@ -106,10 +120,13 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "compare",
     "context_map",
+    "controls",
     "demo_scene",
     "energy",
     "estimate_memory",
+    "evaluate",
     "figures",
     "gaussian",
     "hard_energy",
@@ -125,16 +142,21 @@ __all__ = [
 
 # Where each name is; a test compares this with what type checkers are told above.
 _MODULES = {
+    "analysis.controls": "Controls controls",
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
+    "referring.baseline": "Baseline Effect",
+    "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError OutputWarning "
-        "PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
+        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
+    "evaluation.runner": "evaluate",
+    "evaluation.summary": "Evaluation",
     "inputs.images": "read_image",
     "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
@@ -159,7 +181,15 @@ _MODULES = {
     "referring.trace": "Step Trace",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}
-_ROOMS = {"analysis": "analysis", "bench": "bench", "figures": "show.figures", "methods": "methods", "widgets": "widgets"}
+_ROOMS = {
+    "analysis": "analysis",
+    "bench": "bench",
+    "data": "data",
+    "evaluation": "evaluation",
+    "figures": "show.figures",
+    "methods": "methods",
+    "widgets": "widgets",
+}
 
 
 def __getattr__(name: str) -> Any:

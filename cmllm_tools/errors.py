@@ -59,6 +59,10 @@ class OutputError(CmllmError, ValueError):
     """A file that cannot be written, whatever was to be saved."""
 
 
+class ClusterError(CmllmError, RuntimeError):
+    """Machines that a run was to be spread over, and cannot be."""
+
+
 class OutputWarning(UserWarning):
     """A file that could not be written during a run, which goes on; what was to be saved is still in memory."""
 

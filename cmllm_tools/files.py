@@ -3,6 +3,7 @@
 import os
 import secrets
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +26,8 @@ except ImportError:  # Windows has none: there leftovers stay, and nothing is lo
 PARTIAL = (".cmllm-", ".partial")
 # Seconds to wait for another process that holds a file: reading, merging and writing take far less.
 PATIENCE = 60.0
+# Bytes of a file that are looked at together, for its last line.
+_BLOCK = 1 << 16
 UNTOUCHED = "A file that was there is as it was."
 
 
@@ -139,6 +142,68 @@ def held(path: str | PathLike[str]) -> Iterator[Path]:
         with suppress(OSError):
             lock.unlink()
         os.close(descriptor)
+
+
+@contextmanager
+def appending(path: str | PathLike[str], whole: Callable[[bytes], bool]) -> Iterator[Callable[[bytes], None]]:
+    """Add lines to a file, each forced to the disk before the next, which nobody else adds to meanwhile.
+
+    A last line without its end, which a killed process or a full disk left, is cut off, or ended where it is `whole`.
+
+    Args:
+        path: of the file; made where there is none. The folder must exist.
+        whole: whether a last line without its end is all there.
+
+    Returns:
+        A context; within, a function that adds a line, which is given without its end.
+
+    Raises:
+        OutputError: for a path that names no regular file, one that another process adds to, or a line that cannot be
+            written.
+    """
+    path, target = _target(path)
+    descriptor = None
+    try:
+        descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+        if not _claimed(descriptor):
+            raise OutputError(f"{said(path)} cannot be written: another process adds to it. Give each a file of its own.")
+        _end_last_line(descriptor, whole)
+        _sync_folder(target.parent)
+    except OSError as error:
+        raise OutputError(f"{said(path)} cannot be written: {reason(error)}.") from error
+    finally:
+        if descriptor is not None and sys.exc_info()[0] is not None:
+            os.close(descriptor)
+
+    def add(line: bytes) -> None:
+        left = memoryview(line + b"\n")
+        try:
+            while left:
+                left = left[os.write(descriptor, left) :]
+            os.fsync(descriptor)
+        except OSError as error:
+            raise OutputError(f"{said(path)} cannot be written: {reason(error)}. What was there is whole.") from error
+
+    try:
+        yield add
+    finally:
+        os.close(descriptor)
+
+
+def _end_last_line(descriptor: int, whole: Callable[[bytes], bool]) -> None:
+    size = os.fstat(descriptor).st_size
+    with os.fdopen(os.dup(descriptor), "rb") as file:
+        # Back to the last end of a line, some of the file at a time.
+        start, tail = size, b""
+        while start and b"\n" not in tail:
+            end, start = start, max(0, start - _BLOCK)
+            file.seek(start)
+            tail = file.read(end - start) + tail
+    last = tail.rpartition(b"\n")[2]
+    if last and whole(last):
+        os.write(descriptor, b"\n")
+    elif last:
+        os.ftruncate(descriptor, size - len(last))
 
 
 def existing(path: object) -> Path | None:

@@ -1,4 +1,4 @@
-"""Loading a model: the embedded one, a checkpoint, or one already in hand."""
+"""Loading a model: the embedded one, `smol`, a checkpoint, or one already in hand."""
 
 import warnings
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from transformers.utils import logging
 from .attention.self_check import self_check
 from .errors import UnsupportedModelError
 from .files import existing, said
+from .models import smol
 from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
@@ -54,11 +55,13 @@ def load(
     check: bool | None = None,
     **options: Any,
 ) -> Mllm:
-    """Load a model: the embedded one, a checkpoint, or one you already hold.
+    """Load a model: the embedded one, `smol`, a checkpoint, or one you already hold.
 
     Args:
-        model: None for the embedded model; a hub id or a local folder (`~` is your home); a pair (model, processor); or a
-            pipeline of transformers, which holds both.
+        model: None for the embedded model; "smol" for SmolLM2-135M-Instruct with eyes of this package, assembled at the
+            first use (some minutes, then kept in `$CMLLM_CACHE`, else the platform's cache folder); a hub id or a local
+            folder (`~` is your home; "./smol" for one of that name); a pair (model, processor); or a pipeline of
+            transformers, which holds both.
         revision: of a hub checkpoint.
         trust_remote_code: run code that comes with a checkpoint; off unless you turn it on.
         layout: how visual tokens are laid out; see `Mllm`.
@@ -121,11 +124,17 @@ def _loaded(
     options: dict[str, Any],
 ) -> Mllm:
     source: str | Path = EMBEDDED_MODEL
-    if model is None:
+    if model is None or model == smol.NAME:
+        # On a CPU the faster one, but on those few that multiply in bfloat16.
         options = {"dtype": torch.float32} | options
-    else:
+    if model == smol.NAME:
+        if revision is not None:
+            raise UnsupportedModelError(f"The model 'smol' has one revision, that of its parts; got {shown(revision)}.")
+        source, revision = smol.find_smol()
+    elif model is not None:
         source = _source(model)
-    common = {"revision": revision, "trust_remote_code": trust_remote_code}
+    # A commit of the hub's; what is assembled has none.
+    common = {"revision": None if model == smol.NAME else revision, "trust_remote_code": trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(source, **common)
         if layout == "table":
@@ -133,7 +142,7 @@ def _loaded(
             family_for(config)
         # A weight of another shape is refused below, by name.
         wanted = {**common, "ignore_mismatched_sizes": True, **options, "output_loading_info": True}
-        with _without_bar(model is None):
+        with _without_bar(model is None or model == smol.NAME):
             loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
         processor = load_processor(source, config.model_type, **common)
     except _NOT_LOADED as error:

@@ -8,6 +8,8 @@ from cmllm_tools import analysis
 from cmllm_tools.bench.heldout import HELDOUT, held_out
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data import Dataset, Example, check, read
+from cmllm_tools.evaluation import Evaluation, Record, Unsteered
 from cmllm_tools.inputs.regions import region_from_json
 from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.show.report import write_page
@@ -31,6 +33,16 @@ METHOD = {
 
 def from_json(kind, **data):
     return region_from_json({"kind": kind, **data})
+
+
+def first_asked(**fields):
+    """What is done with an example of one's own: it is asked for from a set."""
+    return check([Example(**fields)], progress=False)
+
+
+ANSWERED = Evaluation(
+    (Record(id=0, method="plus", settings={}, model="m", answer="a", names=("a",), scores={"right": 1.0}),)
+)
 
 
 # Call, and arguments that are right.
@@ -86,6 +98,20 @@ PLAIN = {
     "analysis.HeadRanking.load": (analysis.HeadRanking.load, {"path": None}),
     "analysis.Sweep.load": (analysis.Sweep.load, {"path": None}),
     "analysis.Sweep.from_json": (analysis.Sweep.from_json, {"data": None}),
+    "data.read": (read, {"folder": HELDOUT, "format": "roc", "region": "box", "located": False}),
+    "data.check": (check, {"dataset": read(HELDOUT)[:2], "progress": False}),
+    "data.Example": (
+        first_asked,
+        {"image": np.zeros((8, 8), np.uint8), "question": "what?", "region": BOX, "names": ("a",)},
+    ),
+    "data.Dataset.of": (Dataset.of, {"examples": [], "name": "mine"}),
+    "data.Dataset.shuffled": (read(HELDOUT).shuffled, {"seed": 0}),
+    "data.Dataset.shard": (read(HELDOUT).shard, {"number": 1, "of": 2}),
+    "data.Dataset.split": (read(HELDOUT).split, {"name": "test"}),
+    "Evaluation.load": (Evaluation.load, {"path": None}),
+    "Evaluation.of": (ANSWERED.of, {"method": "plus"}),
+    "Evaluation.figures": (ANSWERED.figures, {"method": "plus"}),
+    "Evaluation.difference": (ANSWERED.difference, {"method": "plus", "against": "plus"}),
     "bench.read_roc": (read_roc, {"root": HELDOUT, "file": "question_roc.json"}),
     "bench.held_out": (held_out, {"questions": "question_roc.json"}),
     "bench.reference_match": (reference_match, {"answer": "a cat", "names": ["cat_(animal)"]}),
@@ -161,6 +187,11 @@ def of_a_model(mllm, prompt, box, example):
             {"bias": values, "layers": (0,), "heads": (1,), "contrast": None},
         ),
         "LatentAdded": (answered_with(mllm, prompt, cm.LatentAdded), {"latent": latent, "contrast": None}),
+        "evaluate": (
+            cm.evaluate,
+            {"mllm": mllm, "dataset": read(HELDOUT)[:1], "methods": [Unsteered()], "path": None, "scorer": "strict"}
+            | {"max_new_tokens": 2, "strict": False, "retry": False, "progress": False},
+        ),
         "optimize": (cm.optimize, both | {"regions": box, "method": one, "callbacks": ()}),
         "Steering": (cm.Steering, both | {"regions": box, "method": one}),
         "Steering.stop": (stopped, both | {"regions": box, "reason": "enough"}),

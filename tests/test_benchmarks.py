@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from benchmarks import attribution, capture, steer, sweep
+from benchmarks import attribution, capture, evaluate, steer, sweep
 from cmllm_tools.referring.target import Target
 
 pytestmark = pytest.mark.slow
@@ -76,3 +76,11 @@ def test_the_reference_step_is_that_of_capture(monkeypatch):
     energy = Target.of(setting.prompt.layout, setting.region).energy(cm.context_map(attention).values)
     expected = torch.autograd.grad(energy, latent)[0]
     torch.testing.assert_close(setting.reference_gradient(setting.prompt, latent), expected, rtol=1e-3, atol=1e-9)
+
+
+def test_evaluate_benchmark_measures_what_it_says():
+    summary = evaluate.measure(4, 20, 0)
+    assert set(summary) == {"overhead", "memory_growth", "prefix_ratio", "ray_speedup", "examples_per_second"}
+    assert summary["ray_speedup"] is None
+    assert summary["examples_per_second"] > 0
+    assert abs(summary["memory_growth"]) < 1

@@ -26,9 +26,10 @@ from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.lookup import family_for
+from cmllm_tools.models.other_image import AgainstImage
 from cmllm_tools.models.processors import VIDEO, processor_class
 from cmllm_tools.models.replay import latent_added
-from cmllm_tools.models.scoring import AnswerScore
+from cmllm_tools.models.scoring import AnswerScore, continuation
 from cmllm_tools.models.template import prompt_text
 
 pytestmark = pytest.mark.slow
@@ -242,6 +243,59 @@ def test_an_attention_bias_is_the_softmax_written_out(family):
     else:
         with pytest.raises(cm.SettingsError, match="must be one that the model's generate heeds"):
             mllm.generate(prompt, edit, logits_processor=[keep])
+
+
+WAYS = (
+    cm.methods.AttentionEdit(best=2),
+    cm.methods.AttentionEdit(3.0, edit="weights"),
+    cm.methods.OutsideHidden("blur"),
+    cm.methods.Crop(margin=0.0),
+    cm.methods.ZoomAndKeep(),
+    cm.methods.RedCircle(),
+    cm.methods.Words("share"),
+    cm.methods.Words("own"),
+    cm.methods.RegionGuidance(),
+    cm.methods.PromptHighlighter(),
+    cm.methods.ViCrop(window=0.4),
+    cm.methods.ViCrop("gradient", window=0.4),
+)
+
+
+@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.called())
+def test_every_way_of_pointing_answers_or_is_refused_by_name(family, way):
+    """And its effect is measured: an answer under it has a probability."""
+    mllm, prompt = family
+    decoding = {"max_new_tokens": 2, "min_new_tokens": 2, "suppress_tokens": mllm.processor.tokenizer.all_special_ids}
+    try:
+        outcome = cm.refer(mllm, prompt.image, QUESTION, box_of(prompt), way, **decoding)
+    except (cm.SettingsError, cm.UnsupportedModelError) as error:
+        assert mllm.family.name in str(error)
+        assert "own" in str(error) or not mllm.family.contrast
+        return
+    sent = mllm.prepare(outcome.sent.image, outcome.sent.question)
+    assert mllm.generate(sent, outcome, **decoding) == outcome.answer
+    found = continuation(mllm, sent, outcome.answer.ids or "object", outcome)
+    assert torch.isfinite(found).all()
+
+
+def test_guidance_decodes_against_the_other_image(family, monkeypatch):
+    """The batch's first row gives the logits of the image, the second those of the other one."""
+    mllm, prompt = family
+    if not mllm.family.contrast:
+        return
+    other = mllm.prepare(picture(prompt.image.size).rotate(180), QUESTION)
+    seen = []
+
+    def combine(self, steered, plain):
+        seen.append((steered, plain))
+        return steered
+
+    monkeypatch.setattr(cm.Contrast, "combine", combine)
+    pixels = torch.from_numpy(np.array(other.image))
+    mllm.generate(prompt, AgainstImage(pixels, contrast=cm.Contrast(1.0)), max_new_tokens=1)
+    for found, each in zip(seen[0], (prompt, other), strict=True):
+        torch.testing.assert_close(found, own_logits(mllm, each)[-1].float(), atol=1e-4, rtol=1e-4)
+    assert (seen[0][0] - seen[0][1]).abs().max() > 1e-4
 
 
 def test_each_copy_of_a_batch_attends_as_it_does_alone(family):

@@ -14,14 +14,14 @@ from hostile_calls import PLAIN, of_a_model
 from hostile_results import of_results, of_widgets
 
 import cmllm_tools as cm
-from cmllm_tools import analysis, bench, figures, widgets
+from cmllm_tools import analysis, bench, data, figures, widgets
 
 # Public calls that are not tried, by why.
 EXEMPT = {
     "made by the package, of what it has computed or read": (
         "Attention ContextMap MemoryEstimate Outcome Prompt Step Trace analysis.Agreement analysis.Attribution "
         "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
-        "analysis.Sinks analysis.Sweep bench.HeldOut bench.ReferringExample"
+        "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset Evaluation data.Findings data.Findings.table data.Row"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"
@@ -38,6 +38,9 @@ EXEMPT = {
         [f"{kind}.opened" for kind in ("Intervention", "LatentAdded", "AttentionBias")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("done", "moves", "stops", "token")]
+    ),
+    "written by a subclass of data.Format, or registers one": (
+        "data.Format data.Format.example data.Format.found data.Format.rows data.register"
     ),
     "asked by a layout, with positions of its own": (
         "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"
@@ -89,7 +92,7 @@ def test_hostile_values_set_on_widgets_are_refused_or_right(mllm, prompt, box, e
 
 def public_calls():
     """Names of all public functions and classes, and of their methods, that take arguments."""
-    rooms = {"": cm, "analysis.": analysis, "figures.": figures, "widgets.": widgets}
+    rooms = {"": cm, "analysis.": analysis, "data.": data, "figures.": figures, "widgets.": widgets}
     named = [(f"{room}{name}", getattr(module, name)) for room, module in rooms.items() for name in module.__all__]
     for info in iter_modules(bench.__path__):
         module = import_module(f"{bench.__name__}.{info.name}")

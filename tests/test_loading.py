@@ -198,7 +198,7 @@ def test_contrast_is_applied_to_the_steered_row(mllm, prompt):
 def test_contrast_refuses_what_it_cannot_do(mllm, prompt):
     with pytest.raises(cm.SettingsError, match="greedy"):
         mllm.generate(prompt, prompt.zero_latent(), cm.Contrast(0.5), num_beams=2)
-    with pytest.raises(cm.SettingsError, match="alpha >= 0 and 0 < beta <= 1; got alpha=-1"):
+    with pytest.raises(cm.SettingsError, match="alpha >= 0 and 0 <= beta <= 1; got alpha=-1"):
         cm.Contrast(-1)
     with pytest.raises(cm.SettingsError, match="beta=0"):
         cm.Contrast(1, 0)

@@ -14,6 +14,7 @@ from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.cli import main
 from cmllm_tools.inputs.overlays import draw_overlay
+from cmllm_tools.referring.method import Request
 from cmllm_tools.referring.registry import METHODS
 from cmllm_tools.referring.target import Target
 from cmllm_tools.widgets import Workbench
@@ -103,26 +104,11 @@ def test_a_drawn_overlay_is_what_is_sent(mllm, scene, outcomes):
     assert outcome.answer == mllm.generate(mllm.prepare(drawn, scene.question))
     assert outcome.intervention is None
     for region in (cm.Point(100, 100), cm.Scribble([(20, 30), (60, 90)]), cm.Mask(mask)):
-        sent, question = cm.methods.Drawn("mask", color="blue").sent(scene.image, "what ?", (region,))
-        changed = (np.asarray(sent) != np.asarray(scene.image)).any(-1)
+        request = Request(scene.image, "what {place} ?", (region,))
+        drawn = cm.methods.Drawn("mask", color="blue").sent(request, mllm)
+        changed = (np.asarray(drawn.image) != np.asarray(scene.image)).any(-1)
         assert changed.any() and changed.mean() < 0.2
-        assert question == "what ?"
-
-
-def test_coordinates_in_the_question(scene):
-    box = cm.Box(48, 0, 144, 96)
-    for unit, expected in (
-        ("share", "[0.25, 0.00, 0.75, 0.50]"),
-        ("thousandth", "[250, 0, 750, 500]"),
-        ("pixel", "[48, 0, 144, 96]"),
-    ):
-        image, question = cm.methods.Words(unit, "{question} At {place}.").sent(scene.image, "what ?", (box,))
-        assert image is scene.image
-        assert question == f"what ? At {expected}."
-    _, question = cm.methods.Words().sent(scene.image, "what ?", (cm.Point(96, 48), box))
-    assert question == "what ? Answer for the region [0.50, 0.25] and [0.25, 0.00, 0.75, 0.50]."
-    with pytest.raises(cm.SettingsError, match=r"template must have .question. and .place. in it"):
-        cm.methods.Words(template="{question}")
+        assert drawn.question == "what with the blue mask ?"
 
 
 def test_an_attention_edit_is_the_softmax_written_out(mllm, prompt, box):

@@ -13,6 +13,7 @@ from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 import cmllm_tools as cm
 from cmllm_tools import analysis
+from cmllm_tools.data import format as formats
 from cmllm_tools.layout.grid_rules import clip_grid
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.family import PROJECTOR, Family
@@ -55,23 +56,31 @@ def test_a_family_is_a_row(monkeypatch):
 
 
 READER = '''
-from pathlib import Path
+from dataclasses import dataclass
 
 import cmllm_tools as cm
-from cmllm_tools.stored import parse_json
+from cmllm_tools.data.lines import below, checked, json_rows, words_of
 
 
-def read_stripes(root):
+@cm.data.register
+@dataclass(frozen=True)
+class Stripes(cm.data.Format):
     """JSON lines {"file", "ask", "answer", "xyxy"}."""
-    lines = (Path(root) / "stripes.jsonl").read_bytes().splitlines()
-    return [
-        cm.analysis.Example(Path(root) / each["file"], each["ask"], cm.Box(*each["xyxy"]), each["answer"])
-        for each in map(parse_json, lines)
-    ]
+
+    name = "stripes"
+    files = ("stripes.jsonl",)
+
+    def rows(self, file):
+        return json_rows(file, "id")
+
+    def example(self, file, row):
+        data = checked(row.data, {"file": words_of, "ask": words_of})
+        return cm.data.Example(below(file.parent, data["file"]), data["ask"], cm.Box(*data["xyxy"]), data["answer"])
 '''
 
 
-def test_a_data_set_is_a_reader_of_examples(mllm, tmp_path, monkeypatch):
+def test_a_data_set_is_a_file(mllm, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "FORMATS", dict(cm.data.all_formats()))
     (tmp_path / "stripes.py").write_text(textwrap.dedent(READER), encoding="utf-8")
     lines = []
     for number, scene in enumerate(cm.bench.held_out()[:2]):
@@ -81,7 +90,9 @@ def test_a_data_set_is_a_reader_of_examples(mllm, tmp_path, monkeypatch):
         lines.append({"file": f"{number}.png", "ask": scene.question, "answer": scene.names[0], "xyxy": corners})
     (tmp_path / "stripes.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    examples = import_module("stripes").read_stripes(tmp_path)
+    import_module("stripes")
+    examples = cm.data.read(tmp_path)
+    assert examples.ids == ("line 1", "line 2")
     ranking = analysis.rank_heads(mllm, examples, analysis.answer_words, progress=False)
     same = [each.example() for each in cm.bench.held_out()[:2]]
     assert (ranking.hits == analysis.rank_heads(mllm, same, analysis.answer_words, progress=False).hits).all()

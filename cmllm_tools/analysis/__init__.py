@@ -4,6 +4,7 @@ from .attribution.agreement import Agreement, agreement, rank_correlations
 from .attribution.attribute import Attribution, attribute
 from .attribution.faithfulness import Curves, infidelity, insertion_deletion, sensitivity
 from .choices import Choice
+from .controls import Control, Controls, controls
 from .examples import Example
 from .gradients import GradientProfile, gradient_profile
 from .head_ranking import HeadRanking, answer_words, rank_heads
@@ -18,6 +19,8 @@ __all__ = [
     "Agreement",
     "Attribution",
     "Choice",
+    "Control",
+    "Controls",
     "Curves",
     "Example",
     "GradientProfile",
@@ -30,6 +33,7 @@ __all__ = [
     "answer_words",
     "attribute",
     "bootstrap",
+    "controls",
     "gradient_profile",
     "infidelity",
     "insertion_deletion",

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 
@@ -14,7 +15,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..strict import shown, whole_numbers
 from .context_token import ContextToken
-from .heads import as_heads
+from .heads import Heads, as_heads
 from .observe import AttentionCall, Observer, observed
 from .rows import check_mask
 
@@ -27,46 +28,90 @@ class AttentionBias(Intervention):
     ever. A bias of ln(k) on some tokens makes their weights k times what they were, before all are divided by their sum.
 
     Args:
-        bias: (visual token,).
+        bias: (visual token,); or (moment, visual token), to be another one while the answer goes on.
         layers: numbers of the layers; () for all that look at visual states.
         heads: head numbers, all when None; or (layer, head) pairs, of which those in `layers` count.
+        since: of several moments, the number of the answer's token (the first is 0) that each begins with; the first of
+            them is there from the beginning.
         contrast: how the answer is decoded against the one without; None decodes plainly.
 
     Raises:
-        CaptureError: for a bias that is no numbers, or layers or heads that are none.
+        CaptureError: for a bias that is no numbers, layers or heads that are none, or other moments than biases.
     """
+
+    by_token: ClassVar[tuple[str, int] | None] = ("bias", -1)
 
     bias: torch.Tensor = field(repr=False)
     layers: tuple[int, ...] = ()
     heads: tuple[int, ...] | tuple[tuple[int, int], ...] | None = None
+    since: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         bias = as_numbers(self.bias)
-        if bias.dim() != 1 or not bool(torch.isfinite(bias).all()):
+        if bias.dim() not in (1, 2) or not bool(torch.isfinite(bias).all()):
             raise CaptureError(f"A bias must be one finite number for each visual token; got {shown(self.bias)}.")
+        since = whole_numbers(self.since, "the moments", 0, error=CaptureError)
+        moments = len(bias) if bias.dim() == 2 else 1
+        if len(since) != moments or since[:1] != (0,) or list(since) != sorted(set(since)):
+            raise CaptureError(f"A bias of {moments} moments needs as many rising token numbers from 0 on; got {since}.")
         object.__setattr__(self, "bias", bias)
+        object.__setattr__(self, "since", since)
         object.__setattr__(self, "layers", whole_numbers(self.layers, "the layers", error=CaptureError))
         object.__setattr__(self, "heads", as_heads(self.heads))
 
     def opened(self, mllm: Mllm, prompt: Prompt, copies: int = 1) -> AbstractContextManager[None]:
-        if len(self.bias) != len(prompt.visual):
-            raise CaptureError(
-                f"A bias must be one finite number for each of the prompt's {len(prompt.visual)} visual tokens; got "
-                f"{len(self.bias)}. It belongs to one prompt: make it again for another image or model."
-            )
-        # Whatever does not exist is refused, and not left out.
-        rows = ContextToken(layers=self.layers or None, heads=self.heads).resolve(mllm, prompt)
-        pairs = rows.pairs or [(layer, head) for layer in rows.layers for head in rows.heads]
-        heads = {layer: [head for at, head in pairs if at == layer] for layer in rows.layers}
-        return _biased(mllm, prompt, self.bias, heads, copies)
+        bias = self.bias.reshape(len(self.since), -1)
+        biases = torch.stack([bias, *[torch.zeros_like(bias)] * (copies - 1)])
+        return biased(mllm, prompt, biases, (self.layers, self.heads), self.since)
+
+
+def biased(
+    mllm: Mllm,
+    prompt: Prompt,
+    biases: torch.Tensor,
+    where: tuple[tuple[int, ...], Heads | None],
+    since: tuple[int, ...] = (0,),
+    everywhere: bool = False,
+) -> AbstractContextManager[None]:
+    """While open, attention to the visual tokens has a bias, one for each copy of the prompt in a batch.
+
+    Args:
+        biases: (copy, moment, visual token).
+        where: layers, () for all, and heads.
+        since: see `AttentionBias`.
+        everywhere: whether the image's own tokens look so too.
+
+    Raises:
+        CaptureError: for another number of visual tokens, layers or heads that do not exist, or moments where the visual
+            tokens are no part of the text's sequence.
+    """
+    if biases.shape[-1] != len(prompt.visual):
+        raise CaptureError(
+            f"A bias must be one finite number for each of the prompt's {len(prompt.visual)} visual tokens; got "
+            f"{biases.shape[-1]}. It belongs to one prompt: make it again for another image or model."
+        )
+    within = mllm.family.site.in_sequence and not prompt.learned
+    if len(since) > 1 and not within:
+        raise CaptureError(
+            f"A bias can change while the answer goes on where visual tokens are part of the text's sequence; in "
+            f"{mllm.family.name} they are not. Give one bias."
+        )
+    # Whatever does not exist is refused, and not left out.
+    layers, heads = where
+    rows = ContextToken(layers=layers or None, heads=heads).resolve(mllm, prompt)
+    pairs = rows.pairs or [(layer, head) for layer in rows.layers for head in rows.heads]
+    chosen = {layer: [head for at, head in pairs if at == layer] for layer in rows.layers}
+    first = (0 if everywhere else prompt.image_end) if within else None
+    # The token that is said after the prompt's last one is the answer's first.
+    begins = torch.tensor(since) + len(prompt.tokens) - prompt.answered - 1
+    return _biased(mllm, _Biasing(biases, begins, chosen, prompt.visual, first, len(prompt.tokens)))
 
 
 @restoring
-def _biased(mllm: Mllm, prompt: Prompt, bias: torch.Tensor, heads: dict[int, list[int]], copies: int) -> Iterator[None]:
-    modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in heads}
-    first = prompt.image_end if mllm.family.site.in_sequence and not prompt.learned else None
-    with observed(mllm, _Biasing(bias, heads, prompt.visual, first, len(prompt.tokens), copies), modules):
+def _biased(mllm: Mllm, observer: "_Biasing") -> Iterator[None]:
+    modules = {module: layer for module, layer in mllm.attention_modules.items() if layer in observer.heads}
+    with observed(mllm, observer, modules):
         yield
 
 
@@ -75,44 +120,57 @@ class _Biasing(Observer):
 
     def __init__(
         self,
-        bias: torch.Tensor,
+        biases: torch.Tensor,
+        begins: torch.Tensor,
         heads: dict[int, list[int]],
         columns: Sequence[int],
         first: int | None,
         length: int,
-        copies: int,
     ):
-        self.bias, self.heads, self.columns = bias, heads, torch.tensor(list(columns))
+        self.biases, self.begins, self.heads, self.columns = biases, begins, heads, torch.tensor(list(columns))
         # Position of the first token that looks otherwise; None for all, which look at states beside their own sequence.
-        self.first, self.copies = first, copies
+        self.first = first
         # How many tokens there are, the prompt's at first; and the layer of the call before.
         self._total, self._layer = length, -1
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)
         device, dtype = call.query.device, call.query.dtype
-        mask = _additive(call).expand(call.query.shape[0], call.heads, -1, -1).clone()
-        rows, dropped = self._places(call)
+        mask = _additive(call)
+        position, dropped = self._places(call)
         columns = self.columns.to(device) - dropped
         held = (columns >= 0) & (columns < mask.shape[-1])
-        added = torch.zeros(mask.shape[-1], device=device, dtype=dtype)
-        added[columns[held]] = self.bias.to(device, dtype)[held]
-        # Of several copies the first is changed; beams and returned sequences are rows of that one.
-        chosen = torch.zeros(mask.shape[:3], device=device, dtype=dtype)
-        chosen[: len(mask) // self.copies, self.heads[call.layer], rows:] = 1
-        return replace(call, mask=mask + chosen[..., None] * added)
+        added = torch.zeros(*self.biases.shape[:2], mask.shape[-1], device=device, dtype=dtype)
+        added[..., columns[held]] = self.biases.to(device, dtype)[..., held]
+        if position is None:
+            changed = added[:, :1]
+        else:
+            at = position + torch.arange(call.query.shape[2])
+            moments = (torch.searchsorted(self.begins, at, right=True) - 1).clamp_min(0)
+            looking = (at >= (self.first or 0)).to(device, dtype)
+            changed = added[:, moments.to(device)] * looking[:, None]
+        # Beams and returned sequences are rows of a copy.
+        changed = changed.repeat_interleave(call.query.shape[0] // len(self.biases), 0)[:, None]
+        if len(self.heads[call.layer]) < call.heads:
+            chosen = torch.zeros(call.heads, 1, 1, device=device, dtype=dtype)
+            chosen[self.heads[call.layer]] = 1
+            changed = changed * chosen
+        return replace(call, mask=mask + changed)
 
-    def _places(self, call: AttentionCall) -> tuple[int, int]:
-        """The first of the call's rows that looks otherwise, and how many of the oldest keys a cache has dropped."""
+    def _places(self, call: AttentionCall) -> tuple[int | None, int]:
+        """Position of the call's first row, None beside the sequence; how many of the oldest keys a cache has dropped."""
         if self.first is None:
-            return 0, 0
+            return None, 0
         queries, keys = call.query.shape[2], call.key.shape[2]
-        if call.layer <= self._layer:
-            # Another forward: the whole sequence once more, where there is no cache, or what was added to it.
-            self._total = queries if queries == keys else self._total + queries
+        if queries == keys:
+            # The whole sequence, once more where there is no cache.
+            self._total = queries
+        elif call.layer <= self._layer:
+            # Another forward: what was added to it.
+            self._total += queries
         self._layer = call.layer
         # Some models' last layers are given the last token alone.
-        return max(self.first - (self._total - queries), 0), max(self._total - keys, 0)
+        return self._total - queries, max(self._total - keys, 0)
 
 
 def _additive(call: AttentionCall) -> torch.Tensor:

@@ -4,11 +4,15 @@
 COMMANDS = {
     "demo": ("steer", "steer the embedded model on one of its held-out scenes"),
     "steer": ("steer", "ask about a region of an image"),
-    "eval": ("measure", "measure accuracies on a held-out set"),
+    "compare": ("compare", "refer to a region in several ways, and measure what each does and costs"),
+    "eval": ("evaluate", "answer a data set by several methods, and score the answers"),
+    "records": ("evaluate", "put files of answers together, and sum them up"),
     "heads": ("measure", "rank heads by how well their attention finds what is referred to"),
     "sweep": (
         "measure",
         "steer with every window of layers and context token, and recommend one; tested on the set's other half",
     ),
+    "report": ("report", "a page of a run's answers: figures, differences, and a gallery to filter"),
+    "data": ("data", "see what a data set has, and what is wrong with it"),
     "families": ("families", "list the supported families of models"),
 }

@@ -21,6 +21,17 @@ COLORS = {
     "gold": (255, 215, 0),
 }
 
+# How text refers to what each overlay marks, of a colour.
+PHRASES = {
+    "rectangle": "within the {color} rectangle",
+    "ellipse": "within the {color} ellipse",
+    "point": "at the {color} point",
+    "scribble": "with the {color} scribble",
+    "triangle": "with the {color} triangle",
+    "mask": "with the {color} mask",
+    "mask contour": "with the {color} mask contour",
+    "arrow": "pointed to by the {color} arrow",
+}
 # Line widths in pixels of an image whose longer side is 336.
 LINE_WIDTHS = {
     "rectangle": (2, 8),

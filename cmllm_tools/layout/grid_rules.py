@@ -318,7 +318,10 @@ def vision_config(model: Any) -> Any:
 
 def _patch_size(seen: LayoutInputs) -> int:
     """Side of a token in pixels; a convolutional encoder has no patches, and leaves it to the processor."""
-    return int(getattr(vision_config(seen.model), "patch_size", None) or seen.processor.patch_size)
+    config = vision_config(seen.model)
+    # Encoders in stages, as Swin's, merge two by two patches between them.
+    merged: int = 2 ** (len(getattr(config, "depths", None) or "-") - 1)
+    return int((getattr(config, "patch_size", None) or 0) * merged or seen.processor.patch_size)
 
 
 def merge_size(seen: LayoutInputs) -> int:

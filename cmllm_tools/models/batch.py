@@ -155,17 +155,18 @@ def answer_tokens(mllm: Mllm, answer: str | Sequence[int]) -> list[int]:
 def followed_by(mllm: Mllm, prompt: Prompt, ids: Sequence[int]) -> Prompt:
     """The prompt with an answer's tokens after it; an encoder-decoder's decoder is given them."""
     prompt.check(mllm)
-    tokens = prompt.inputs["input_ids"]
-    answer = torch.tensor([list(ids)], device=tokens.device)
+    before = prompt.inputs["input_ids"]
+    answer = torch.tensor([list(ids)], device=before.device)
     if mllm.model.config.is_encoder_decoder:
         start = torch.full_like(answer[:, :1], mllm.model.generation_config.decoder_start_token_id)
         inputs = prompt.inputs | {"decoder_input_ids": torch.cat([start, answer[:, :-1]], 1)}
         return replace(prompt, inputs=inputs)
     given = {name: value for name, value in prompt.inputs.items() if name != "labels"}
     added = {"input_ids": answer, "token_type_ids": torch.full_like(answer, mllm.family.answer_type)}
-    inputs = {name: _longer(name, value, added, tokens.shape) for name, value in given.items()}
+    inputs = {name: _longer(name, value, added, before.shape) for name, value in given.items()}
     call = record(mllm.model, prompt.call.site, inputs, prompt.call.visual)
-    return replace(prompt, inputs=inputs, tokens=prompt.tokens + mllm.words(list(ids)), call=call)
+    tokens, answered = prompt.tokens + mllm.words(list(ids)), prompt.answered + len(ids)
+    return replace(prompt, inputs=inputs, tokens=tokens, call=call, answered=answered)
 
 
 def _longer(name: str, value: torch.Tensor, added: dict[str, torch.Tensor], shape: torch.Size) -> torch.Tensor:

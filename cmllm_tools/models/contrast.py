@@ -22,7 +22,7 @@ class Contrast:
 
     Args:
         alpha: strength; 0 decodes plainly.
-        beta: in (0, 1]; 1 keeps the most likely token only.
+        beta: 0..1; 1 keeps the most likely token only, 0 keeps all.
 
     Raises:
         SettingsError: outside these ranges.
@@ -33,8 +33,8 @@ class Contrast:
 
     def __post_init__(self) -> None:
         alpha, beta = (number(getattr(self, name), f"A contrast's {name}") for name in ("alpha", "beta"))
-        if not alpha >= 0 or not 0 < beta <= 1:
-            raise SettingsError(f"Contrast needs alpha >= 0 and 0 < beta <= 1; got alpha={self.alpha}, beta={self.beta}.")
+        if not alpha >= 0 or not 0 <= beta <= 1:
+            raise SettingsError(f"Contrast needs alpha >= 0 and 0 <= beta <= 1; got alpha={self.alpha}, beta={self.beta}.")
         object.__setattr__(self, "alpha", alpha)
         object.__setattr__(self, "beta", beta)
 
@@ -43,8 +43,9 @@ class Contrast:
     ) -> Float[torch.Tensor, " vocabulary"]:
         """Scores (vocabulary,) from the two branches' logits (vocabulary,)."""
         combined = (1 + self.alpha) * steered - self.alpha * plain
-        implausible = steered < steered.max() + math.log(self.beta)
-        return combined.masked_fill(implausible, float("-inf"))
+        # What is ruled out in both branches has no difference.
+        least = steered.max() + math.log(self.beta) if self.beta else torch.finfo(steered.dtype).min
+        return combined.masked_fill(steered < least, float("-inf"))
 
 
 class ContrastRows(LogitsProcessor):

@@ -71,9 +71,10 @@ def generate(
         if options.get("streamer") is not None:
             options["streamer"] = FirstRow(options["streamer"])
     options["logits_processor"] = LogitsProcessorList(processors)
-    inputs = prompt.inputs if copies == 1 else prompt.repeated(copies)
+    inputs = prompt.inputs if intervention is None else intervention.inputs(mllm, prompt, copies)
     opened = _answering(mllm, prompt, options) if intervention is None else intervention.opened(mllm, prompt, copies)
-    with undisturbed(model), given_again(_seen(mllm, prompt, copies * options["num_beams"])), opened, unread_named(options):
+    seen = _seen(mllm, prompt, options["num_beams"]) if inputs is prompt.inputs else {}
+    with undisturbed(model), given_again(seen), opened, unread_named(options):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
     rows = output if torch.is_tensor(output) else output.sequences

@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from ..strict import kind_of
 from .contrast import Contrast
 
 if TYPE_CHECKING:
+    import torch
+
     from .mllm import Mllm
     from .prompt import Prompt
 
@@ -26,9 +28,14 @@ class Intervention(ABC):
     Args:
         contrast: how the answer is decoded against the one without the intervention; None decodes plainly.
 
+    Attributes:
+        by_token: the field that has a number or a vector for each visual token, and the axis of the tokens; None for none.
+
     Raises:
         SettingsError: for a contrast that is none.
     """
+
+    by_token: ClassVar[tuple[str, int] | None] = None
 
     contrast: Contrast | None = field(default=None, kw_only=True)
 
@@ -47,6 +54,14 @@ class Intervention(ABC):
         Raises:
             CaptureError: for a prompt that it does not fit.
         """
+
+    def inputs(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> "dict[str, torch.Tensor]":
+        """What the model is given: the prompt, `copies` times as one batch, unless the others are of something else.
+
+        Raises:
+            CaptureError: for a prompt that it does not fit.
+        """
+        return prompt.inputs if copies == 1 else prompt.repeated(copies)
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 
@@ -31,6 +31,8 @@ class KeyOffsets(Intervention):
     Raises:
         CaptureError: for what is no array of finite numbers.
     """
+
+    by_token: ClassVar[tuple[str, int] | None] = ("offsets", 0)
 
     offsets: torch.Tensor = field(repr=False)
 

@@ -2,7 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -29,6 +29,8 @@ class LatentAdded(Intervention):
     Raises:
         CaptureError: for what is no array of numbers.
     """
+
+    by_token: ClassVar[tuple[str, int] | None] = ("latent", 0)
 
     latent: torch.Tensor = field(repr=False)
 

@@ -46,6 +46,7 @@ class Prompt(Shown):
         offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
         origin: the model that prepared it, and its state then; None is not checked.
         look: the look that it shares image and prefix with; None where it has its own.
+        answered: how many of the last tokens are an answer's; see `batch.followed_by`.
     """
 
     image: Image.Image
@@ -62,6 +63,7 @@ class Prompt(Shown):
     offsets: tuple[tuple[int, int], ...] = ()
     origin: Origin | None = None
     look: "Look | None" = None
+    answered: int = 0
 
     def check(self, mllm: "Mllm", replayed: bool = False) -> None:
         """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.

@@ -1,16 +1,19 @@
-"""How likely a model finds an answer, as a function of the latent on the visual tokens."""
+"""How likely a model finds an answer: as a function of the latent on the visual tokens, or under an intervention."""
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import torch
 from jaxtyping import Float
 
-from ..errors import CaptureError
+from ..errors import CaptureError, SettingsError
 from ..strict import flag
 from .batch import Copies, answer_of, answer_tokens, followed_by
+from .decoding import read_contrast
 from .finite import check_logits
-from .latent import as_numbers
+from .interventions import Intervention
+from .latent import Latent, as_numbers, read_intervention
 from .mllm import Mllm, require
 from .prompt import Prompt
 from .undisturbed import unaffected, undisturbed
@@ -66,20 +69,71 @@ class AnswerScore:
                 "Give latent[None] for one."
             )
         self._prompt.check(self.mllm, replayed=True)
-        model, answered, length = self.mllm.model, self._copies.of(len(latent)), len(self.ids)
-        encoder_decoder = model.config.is_encoder_decoder
-        # The logits of a whole prompt of a large vocabulary would be most of the memory.
-        fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters
-        options = {"logits_to_keep": length + 1} if fewer else {}
+        answered = self._copies.of(len(latent))
         gradient = latent.requires_grad and torch.is_grad_enabled()
-        with undisturbed(model, gradient), answered.call.resumed(latent):
-            logits = model(**answered.inputs, use_cache=False, **options).logits
+        with undisturbed(self.mllm.model, gradient), answered.call.resumed(latent):
+            logits = _logits(self.mllm, answered.inputs, len(self.ids))
         with unaffected(gradient):
-            logits = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
             if finite:
-                check_logits(logits, model.dtype)
-            ids = torch.tensor(self.ids, device=logits.device).expand(len(latent), -1)
-            wide = torch.promote_types(logits.dtype, torch.float32)
-            logits = logits.to(wide)
-            result: torch.Tensor = logits.gather(-1, ids[..., None])[..., 0] - logits.logsumexp(-1)
-            return result
+                check_logits(logits, self.mllm.model.dtype)
+            return _picked(logits, self.ids)
+
+
+@unaffected(gradient=False)
+def continuation(
+    mllm: Mllm, prompt: Prompt, answer: str | Sequence[int], intervention: Intervention | Latent | None = None
+) -> Float[torch.Tensor, " token"]:
+    """Log-probability of each token of a continuation of the prompt, with what an intervention does to the model: (token,).
+
+    Where the intervention is decoded against something else, these are the probabilities that tokens are picked by, without
+    the cut that leaves out implausible ones, as those would have none.
+
+    Args:
+        mllm: the model that prepared the prompt.
+        prompt: image and question.
+        answer: as for `AnswerScore`.
+        intervention: as for `Mllm.generate`.
+
+    Raises:
+        PromptError: for an empty answer, or a prompt of another model.
+        CaptureError: for an intervention that does not fit the prompt.
+        NotFiniteError: for logits that are not finite.
+        SettingsError: for a contrast with a family that cannot decode with one.
+    """
+    require(mllm, prompt)
+    ids = answer_tokens(mllm, answer_of(mllm, answer))
+    found = read_intervention(intervention, prompt.call)
+    contrast = read_contrast(None, found)
+    if contrast is not None and not mllm.family.contrast:
+        raise SettingsError(f"{mllm.family.name} cannot decode with a contrast (see `cmllm families`); give contrast=0.")
+    answered, copies = followed_by(mllm, prompt, ids), 1 if contrast is None else 2
+    inputs = answered.inputs if found is None else found.inputs(mllm, answered, copies)
+    opened = nullcontext() if found is None else found.opened(mllm, answered, copies)
+    with undisturbed(mllm.model), opened:
+        logits = _logits(mllm, inputs, len(ids))
+    check_logits(logits, mllm.model.dtype)
+    if contrast is not None:
+        # What one branch rules out, as models rule out tokens that stand for an image, has no difference.
+        steered, plain = logits.float()
+        combined = (1 + contrast.alpha) * steered - contrast.alpha * plain
+        logits = combined.masked_fill(torch.isneginf(steered), float("-inf"))[None]
+    return _picked(logits, ids)[0]
+
+
+def _logits(mllm: Mllm, inputs: dict[str, torch.Tensor], length: int) -> Float[torch.Tensor, "copy token vocabulary"]:
+    """Logits that an answer of this length, which the inputs end with, is picked by."""
+    model = mllm.model
+    encoder_decoder = model.config.is_encoder_decoder
+    # The logits of a whole prompt of a large vocabulary would be most of the memory.
+    fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters
+    logits = model(**inputs, use_cache=False, **({"logits_to_keep": length + 1} if fewer else {})).logits
+    result: torch.Tensor = logits[:, :length] if encoder_decoder else logits[:, -length - 1 : -1]
+    return result
+
+
+def _picked(logits: Float[torch.Tensor, "copy token vocabulary"], ids: Sequence[int]) -> Float[torch.Tensor, "copy token"]:
+    """Log-probabilities of these tokens, float32 or wider."""
+    chosen = torch.tensor(list(ids), device=logits.device).expand(len(logits), -1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    result: torch.Tensor = logits.gather(-1, chosen[..., None])[..., 0] - logits.logsumexp(-1)
+    return result

@@ -22,6 +22,11 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     ("qwen2_5_vl", 28, 3584): {
         "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "contrast": 0.01},
     },
+    # SmolLM2-135M-Instruct with eyes of its own (`load("smol")`).
+    ("llava", 30, 576): {
+        "ControlMLLMPlus": {"steps": 5, "step_size": 0.006, "layers": (), "contrast": 0.0},
+        "KeySteering": {"steps": 1, "step_size": 0.005, "layers": (), "queries": "text"},
+    },
     ("llava", 6, 192): {
         "ControlMLLM": {
             "steps": 12,

@@ -1,6 +1,7 @@
 """What a way of referring is: settings that are declared once, and what it does with image, question and model."""
 
-from dataclasses import asdict, dataclass, fields
+import re
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
@@ -13,6 +14,33 @@ from ..strict import kind_of
 from .settings import Setting, settings_of
 
 Self_ = TypeVar("Self_", bound="Method")
+# Stands in a question for the words that name the region, as `<location>` does in the published questions.
+PLACE = "{place}"
+
+
+@dataclass(frozen=True, eq=False)
+class Request:
+    """What a model is asked.
+
+    Args:
+        image: upright RGB image.
+        question: the words; PLACE in them stands for the region's.
+        regions: in pixels of this image; one or more.
+    """
+
+    image: Image.Image = field(repr=False)
+    question: str
+    regions: tuple[Region, ...]
+
+    def named(self, place: str) -> "Request":
+        """The same with these words in the question for PLACE; "" leaves it out."""
+        return replace(self, question=named(self.question, place))
+
+
+def named(question: str, place: str) -> str:
+    """A question with words for PLACE; "" leaves it out."""
+    words = question.replace(PLACE, place)
+    return words if place or words == question else re.sub(r"\s+([,.;:?!])", r"\1", " ".join(words.split()))
 
 
 @dataclass(frozen=True)
@@ -54,13 +82,15 @@ class Method:
         """
         return self
 
-    def sent(self, image: Image.Image, question: str, regions: tuple[Region, ...]) -> tuple[Image.Image, str]:
-        """The image and question that the model is given in place of these.
+    def sent(self, request: Request, mllm: Mllm) -> Request:
+        """What the model is asked in place of the user's request, and where the regions are in what it is given.
+
+        A question that still has PLACE in it afterwards is asked without.
 
         Raises:
             RegionError: for a region that cannot be said so.
         """
-        return image, question
+        return request
 
     def intervention(self, mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...]) -> Intervention | None:
         """What is done to the model while it answers the prompt of what was sent; None where nothing is.
@@ -68,7 +98,7 @@ class Method:
         Args:
             mllm: the model that prepared the prompt.
             prompt: of the image and question that `sent` gave.
-            regions: in pixels of the image; one or more.
+            regions: where `sent` says that they are, in pixels of the image; one or more.
         """
         return None
 

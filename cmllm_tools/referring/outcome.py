@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..errors import PromptError
 from ..inputs.regions import Region
 from ..models.answer import Answer
 from ..models.interventions import Intervention
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
 from ..shown import Fact, Shown
 from .method import Method
 from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
@@ -30,6 +33,7 @@ class Sent:
         question: the user's words, or those that a method made of them.
         text: what the processor was given, template and placeholder included.
         size: (width, height) of the image that was sent.
+        regions: where the regions are in it, in its pixels.
         image_hash: SHA-256 of its RGB pixels.
     """
 
@@ -37,12 +41,13 @@ class Sent:
     question: str
     text: str
     size: tuple[int, int]
+    regions: tuple[Region, ...]
     image_hash: str
 
     @classmethod
-    def of(cls, image: Image.Image, question: str, text: str) -> "Sent":
+    def of(cls, image: Image.Image, question: str, text: str, regions: tuple[Region, ...]) -> "Sent":
         """Of an image that is at hand."""
-        return cls(image, question, text, image.size, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
+        return cls(image, question, text, image.size, regions, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -54,7 +59,8 @@ class Outcome(Shown):
         method: with every setting filled in.
         regions: in pixels of the user's image.
         question: the user's words.
-        sent: what the model was given; the prompt of an outcome is `mllm.prepare(sent.image, sent.question)`.
+        size: (width, height) of the user's image.
+        sent: what the model was given; see `prompt`.
         intervention: what was done to the model while it answered; None where nothing was.
         trace: of the steps that led there; None for a method that takes none.
         seconds: from image and question to the answer.
@@ -66,12 +72,26 @@ class Outcome(Shown):
     method: Method
     regions: tuple[Region, ...]
     question: str
+    size: tuple[int, int]
     sent: Sent
     intervention: Intervention | None
     trace: Trace | None
     seconds: float
     peak_memory: int
     provenance: Provenance
+
+    def prompt(self, mllm: Mllm) -> Prompt:
+        """What was sent, prepared again.
+
+        Raises:
+            PromptError: for an outcome that was reopened, whose file has a smaller copy of the image.
+        """
+        if self.sent.image.size != self.sent.size:
+            raise PromptError(
+                f"An outcome's image must be whole to be sent again, {self.sent.size}; its file kept a copy of "
+                f"{self.sent.image.size} px. Prepare the image itself."
+            )
+        return mllm.prepare(self.sent.image, self.sent.question)
 
     def facts(self) -> list[Fact]:
         facts: list[Fact] = [
@@ -108,7 +128,11 @@ class Outcome(Shown):
             "method": self.method.to_json(),
             "regions": [region.to_json() for region in self.regions],
             "question": self.question,
-            "sent": {name: getattr(self.sent, name) for name in ("question", "text", "size", "image_hash")},
+            "size": list(self.size),
+            "sent": {
+                "regions": [region.to_json() for region in self.sent.regions],
+                **{name: getattr(self.sent, name) for name in ("question", "text", "size", "image_hash")},
+            },
             "seconds": self.seconds,
             "peak_memory": self.peak_memory,
             "provenance": asdict(self.provenance),
@@ -142,6 +166,7 @@ class Outcome(Shown):
             method=data["method"],
             regions=data["regions"],
             question=data["question"],
+            size=data["size"],
             sent=Sent(image, **data["sent"]),
             intervention=intervention,
             trace=trace,

@@ -77,7 +77,7 @@ def within(tensors: Mapping[str, torch.Tensor], part: str) -> dict[str, torch.Te
 
 
 def _checked(data: Any, shapes: Shapes) -> dict[str, Any]:
-    found = record(data, "an outcome", _FIELDS)
+    found = record(_completed(data), "an outcome", _FIELDS)
     if "image" not in shapes or shapes["image"][0] != "U8":
         raise DataError("its image must be U8; there is none such")
     check_image(shapes["image"][1])
@@ -87,7 +87,17 @@ def _checked(data: Any, shapes: Shapes) -> dict[str, Any]:
         raise DataError(f"its tensors must be image and those of trace or intervention; there are {sorted(shapes)}")
     if found["trace"] is not None:
         found["trace"] = check_trace(found["trace"], of_trace)
-    return found | {"regions": regions_of(found["regions"], found["sent"]["size"])}
+    sent = found["sent"]
+    sent["regions"] = regions_of(sent["regions"], sent["size"])
+    return found | {"regions": regions_of(found["regions"], found["size"])}
+
+
+def _completed(data: Any) -> Any:
+    """An outcome saved before methods could send an image of another size: its regions are where the user drew them."""
+    if not isinstance(data, dict) or "size" in data or not isinstance(data.get("sent"), dict):
+        return data
+    sent = data["sent"]
+    return data | {"size": sent.get("size"), "sent": {"regions": data.get("regions"), **sent}}
 
 
 def _answer(value: Any, what: str) -> Answer:
@@ -97,6 +107,11 @@ def _answer(value: Any, what: str) -> Answer:
 
 def _ids(value: Any, what: str) -> tuple[int, ...]:
     return items(value, what, partial(whole_number, least=0, error=DataError))
+
+
+def _unread(value: Any, what: str) -> Any:
+    """What is read once the image's size is known."""
+    return value
 
 
 def _size(value: Any, what: str) -> tuple[int, int]:
@@ -120,7 +135,9 @@ def _texts(value: Any, what: str) -> dict[str, Any]:
 
 
 def _sent(value: Any, what: str) -> dict[str, Any]:
-    return record(value, what, {"question": text_of, "text": text_of, "size": _size, "image_hash": text_of})
+    return record(
+        value, what, {"question": text_of, "text": text_of, "size": _size, "regions": _unread, "image_hash": text_of}
+    )
 
 
 def _provenance(value: Any, what: str) -> dict[str, Any]:
@@ -133,8 +150,9 @@ def _provenance(value: Any, what: str) -> dict[str, Any]:
 _FIELDS: dict[str, Reader] = {
     "answer": _answer,
     "method": method_of,
-    "regions": lambda value, what: value,
+    "regions": _unread,
     "question": text_of,
+    "size": _size,
     "sent": _sent,
     "seconds": partial(number, least=0, error=DataError),
     "peak_memory": partial(whole_number, least=0, error=DataError),

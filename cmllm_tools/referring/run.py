@@ -13,7 +13,7 @@ from ..models.prompt import Prompt
 from .callbacks import Callback
 from .cost import measured
 from .latent_method import LatentMethod
-from .method import Method, given_method
+from .method import Method, Request, given_method
 from .methods.controlmllm import ControlMLLM
 from .outcome import Outcome, Sent
 from .provenance import Provenance
@@ -40,7 +40,8 @@ def refer(
     Args:
         mllm: the model.
         image: all that `read_image` takes, or a `Look` of this model: methods that send the image as it is share that.
-        question: the user's words.
+        question: the user's words; a method that names the region in words puts them in place of `{place}`, others leave
+            it out.
         regions: one or several, in pixels of the image.
         method: how to refer; `ControlMLLM()` when None.
         callbacks: told of every step, where the method takes steps.
@@ -62,16 +63,17 @@ def refer(
         region.check(*source.size)
     with measured(mllm.device) as cost:
         resolved = given.resolve(mllm)
-        sent, asked = resolved.sent(source, question, several)
-        prompt = mllm.prepare(look if look is not None and sent is source else sent, asked)
-        intervention, trace = found(mllm, prompt, several, resolved, callbacks)
+        asked = resolved.sent(Request(source, question, several), mllm).named("")
+        prompt = mllm.prepare(look if look is not None and asked.image is source else asked.image, asked.question)
+        intervention, trace = found(mllm, prompt, asked.regions, resolved, callbacks)
         answer = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options)
     return Outcome(
         answer=answer,
         method=resolved,
         regions=several,
         question=question,
-        sent=Sent.of(prompt.image, prompt.question, prompt.text),
+        size=source.size,
+        sent=Sent.of(prompt.image, prompt.question, prompt.text, asked.regions),
         intervention=intervention,
         trace=trace,
         seconds=cost.seconds,

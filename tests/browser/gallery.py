@@ -10,6 +10,7 @@ from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
 from cmllm_tools.analysis.region_shares import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.layout.visual_tokens import grid_boxes
+from cmllm_tools.referring.compare import Comparison, Row
 from cmllm_tools.referring.provenance import Provenance
 from cmllm_tools.referring.trace import Step, Trace
 
@@ -106,7 +107,15 @@ def of_numbers():
     many.values[:] = rng.random((1, len(many.choices), 2))
     ranking = HeadRanking(QUESTION, grid.layers, grid.heads, 50, hits, 0.05, hits / 9, np.stack([hits, hits]))
     scores = np.linspace([0, 1, 8], [1, 5, 2], 21).T
+    ways = [
+        Row(f"{n}: {ANSWER[: 60 * (n % 2 + 1)]}", ANSWER, (n - 5.0, 5.0 - n), 0.1, n / 40, n / 30, 1.0, 9)
+        for n in range(12)
+    ]
+    compared = Comparison(
+        QUESTION, QUESTION, (cm.Box(0, 0, 9, 9),), (99, 99), (ANSWER, "no"), QUESTION, (-2.0, -9.0), tuple(ways)
+    )
     return {
+        "comparison": figures.comparison(compared),
         "curves": figures.curves(lines, f"step {QUESTION}", f"energy {QUESTION}", QUESTION),
         "curves, few": figures.curves({name: ([0, 1], [1, 2]) for name in "abc"}, "step", "energy", "Energy"),
         "head_grid": figures.head_grid(grid),

@@ -53,6 +53,8 @@ def video_llava() -> Built:
 @tiny("paligemma")
 def paligemma() -> Built:
     words = tokenizer(image_token="<image>")
+    # It adds the tokens of places to the tokenizer's, which the model must have.
+    processor = transformers.PaliGemmaProcessor(squared("SiglipImageProcessorPil", image_seq_length=16), words)
     vision = SIGLIP | {"projection_dim": 32}
     # As PaliGemma 2: soft-capped logits, and a window in every other layer.
     capped = {"head_dim": 8, "query_pre_attn_scalar": 8, "attn_logit_softcapping": 2.0, "sliding_window": 8}
@@ -63,7 +65,7 @@ def paligemma() -> Built:
         projection_dim=32,
         image_token_id=words.image_token_id,
     )
-    return built, transformers.PaliGemmaProcessor(squared("SiglipImageProcessorPil", image_seq_length=16), words)
+    return built, processor
 
 
 @tiny("gemma3")

@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -18,9 +17,9 @@ from tqdm.auto import tqdm
 
 from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT, QUESTIONS, VOCABULARY
 from cmllm_tools.files import make_folder, write_text, write_whole
-from cmllm_tools.inputs.overlays import bezier
 
-from .scenes import COLORS, KINDS, SIZE, SceneObject, load_digits, make_scene
+from ..roc_lines import referred, xywh
+from .scenes import COLORS, KINDS, load_digits, make_scene
 
 SEED = 777
 COUNT = 500
@@ -45,34 +44,14 @@ def generate(out: Path, count: int = COUNT, seed: int = SEED) -> None:
             "id": number,
             "image_path": f"heldout/{name}",
             "text": f"Is the object <location> a {first.name} or a {second.name}?",
-            **_referred(target, name, rng),
-            "objects": [{"name": thing.name, "bbox": _xywh(thing)} for thing in scene.objects],
+            **referred(target.mask, name, [target.name], rng),
+            "objects": [{"name": thing.name, "bbox": xywh(thing.mask)} for thing in scene.objects],
         }
         questions.append(line)
         descriptions.append(line | {"text": "Describe the object <location>."})
     for file, lines in ((QUESTIONS, questions), (DESCRIPTIONS, descriptions)):
         write_text(out / file, "".join(json.dumps(line) + "\n" for line in lines))
     write_text(out / VOCABULARY, json.dumps({"colors": list(COLORS), "kinds": list(KINDS)}) + "\n")
-
-
-def _referred(thing: SceneObject, mask_name: str, rng: np.random.Generator) -> dict[str, Any]:
-    ys, xs = np.nonzero(thing.mask)
-    nearest = np.argmin((xs - xs.mean()) ** 2 + (ys - ys.mean()) ** 2)
-    picks = rng.integers(0, len(xs), 4)
-    curve = bezier(np.stack([xs[picks], ys[picks]], 1).astype(float)).round().astype(int).clip(0, SIZE - 1)
-    return {
-        "name": thing.name,
-        "synonyms": [thing.name],
-        "bbox": _xywh(thing),
-        "seg_mask": mask_name,
-        "center_point": [int(xs[nearest]), int(ys[nearest])],
-        "scribble": [[int(x), int(y)] for x, y in curve if thing.mask[y, x]],
-    }
-
-
-def _xywh(thing: SceneObject) -> list[int]:
-    x0, y0, x1, y1 = thing.box
-    return [x0, y0, x1 - x0, y1 - y0]
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save
 from torch import nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -29,8 +27,9 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 
-from cmllm_tools.files import write_text, write_whole
+from cmllm_tools.files import write_text
 
+from ..checkpoints import load_checkpoint, save_checkpoint
 from .architecture import GRID, build_model, build_processor
 from .corpus import Corpus, load_corpus
 from .language import BOS, EOS, Named, sample_turn, vocabulary
@@ -238,39 +237,29 @@ class Trainer:
         rest = [parameter for parameter in self._parameters() if id(parameter) not in known]
         return [{"params": vision, "peak": plan.vision_rate}, {"params": rest, "peak": plan.rate}]
 
+    @property
+    def _parts(self) -> dict[str, nn.Module]:
+        return {"model": self.model, "labels": self.labels}
+
     def _parameters(self) -> list[nn.Parameter]:
         return [*self.model.parameters(), *self.labels.parameters()]
 
     def save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items() if name != "lm_head.weight"}
-        tensors |= {f"labels.{name}": value for name, value in self.labels.state_dict().items()}
-        for number, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{number}.{name}": value for name, value in state.items()}
         metadata = {"stage": stage, "step": str(step), "history": json.dumps(self.history)}
-        path = self.out / "checkpoint.safetensors"
-        whole = save({name: value.contiguous() for name, value in tensors.items()}, metadata)
-        write_whole(path, lambda file: file.write(whole))
+        save_checkpoint(self.out / "checkpoint.safetensors", self._parts, optimizer, metadata)
 
     def resume(self, stage: str, optimizer: torch.optim.Optimizer) -> int:
         """Load the last checkpoint, if there is one; returns the step of `stage` to go on from."""
-        path = self.out / "checkpoint.safetensors"
-        if not path.exists():
+        found = load_checkpoint(self.out / "checkpoint.safetensors", self._parts, self.device)
+        if found is None:
             return 0
-        with safe_open(path, "pt", device=str(self.device)) as file:
-            metadata = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        metadata, state = found
         self.history = json.loads(metadata["history"])
-        self.model.load_state_dict(_under("model.", tensors), strict=False)
-        self.labels.load_state_dict(_under("labels.", tensors))
         order = list(STAGES)
         if order.index(metadata["stage"]) > order.index(stage):
             return STAGES[stage].steps
         if metadata["stage"] != stage:
             return 0
-        state: dict[int, dict[str, Any]] = {}
-        for name, value in _under("optimizer.", tensors).items():
-            number, key = name.split(".")
-            state.setdefault(int(number), {})[key] = value
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         return int(metadata["step"])
 
@@ -304,10 +293,6 @@ def float32_attention(
     with torch.autocast(query.device.type, enabled=False):
         query, key, value = query.float(), key.float(), value.float()
         return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-
-def _under(prefix: str, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

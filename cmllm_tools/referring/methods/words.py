@@ -1,18 +1,17 @@
 """Referring in words: the region's place, written into the question as coordinates."""
 
-from dataclasses import dataclass
-from typing import ClassVar
-
-from PIL import Image
+from dataclasses import dataclass, replace
+from typing import ClassVar, cast
 
 from ...errors import SettingsError
-from ...inputs.regions import Region
+from ...models.coordinates import Coordinates, Unit, own_coordinates, processed_size
+from ...models.mllm import Mllm
 from ..kinds import choice, text
-from ..method import Method
+from ..method import PLACE, Method, Request
 from ..registry import register
 from ..settings import setting
 
-PLACE, QUESTION = "{place}", "{question}"
+QUESTION = "{question}"
 
 
 @register
@@ -20,13 +19,15 @@ PLACE, QUESTION = "{place}", "{question}"
 class Words(Method):
     """Coordinates of the region in the question: corners x0, y0, x1, y1 of what encloses it, or a point's x, y.
 
-    Models were taught different units: shares of width and height with two or three digits (Shikra, LLaVA-1.5), thousandths
-    of them (InternVL, Qwen-VL), or pixels of the image as it is given (Qwen2.5-VL, where nothing is resized).
+    They take the place of `{place}` in the question; a question without it is put into the template. Models were taught
+    different units: shares of width and height with two or three digits (Shikra, LLaVA-1.5), thousandths of them (InternVL,
+    Qwen3-VL), pixels of the image as the processor scales it (Qwen2.5-VL), special tokens (PaliGemma). "own" writes as the
+    model's family was taught, and is refused for a family of which this is not known.
     """
 
     label: ClassVar[str] = "coordinates"
 
-    unit: str = setting("share", "of the coordinates", choice("share", "thousandth", "pixel"), asked=True)
+    unit: str = setting("share", "of the coordinates", choice("share", "thousandth", "pixel", "own"), asked=True)
     template: str = setting(
         "{question} Answer for the region {place}.", "the text that is sent; {question} and {place} are filled in", text()
     )
@@ -36,20 +37,14 @@ class Words(Method):
         if PLACE not in self.template or QUESTION not in self.template:
             raise SettingsError(f"template must have {QUESTION} and {PLACE} in it; got {self.template!r}.")
 
-    def sent(self, image: Image.Image, question: str, regions: tuple[Region, ...]) -> tuple[Image.Image, str]:
-        places = " and ".join(self._place(region, *image.size) for region in regions)
-        return image, self.template.replace(PLACE, places).replace(QUESTION, question)
-
-    def _place(self, region: Region, width: int, height: int) -> str:
-        region.check(width, height)
-        x0, y0, x1, y1 = region.bounds
-        corners = (
-            [(x0, width), (y0, height)] if (x0, y0) == (x1, y1) else [(x0, width), (y0, height), (x1, width), (y1, height)]
-        )
-        inside = [(min(max(value, 0), side), side) for value, side in corners]
-        return f"[{', '.join(self._written(value, side) for value, side in inside)}]"
-
-    def _written(self, value: float, side: int) -> str:
-        if self.unit == "share":
-            return f"{value / side:.2f}"
-        return str(round(1000 * value / side if self.unit == "thousandth" else value))
+    def sent(self, request: Request, mllm: Mllm) -> Request:
+        size = request.image.size
+        for region in request.regions:
+            region.check(*size)
+        own = self.unit == "own"
+        form = own_coordinates(mllm) if own else Coordinates(cast(Unit, self.unit))
+        processed = processed_size(mllm, request.image) if form.unit == "processed" else None
+        places = " and ".join(form.written(region.bounds, size, processed) for region in request.regions)
+        if PLACE not in request.question:
+            request = replace(request, question=self.template.replace(QUESTION, request.question))
+        return request.named(places)

@@ -11,6 +11,7 @@ from ...analysis.attribution.agreement import Agreement
 from ...analysis.attribution.attribute import Attribution
 from ...analysis.attribution.faithfulness import Curves
 from ...analysis.choices import FIGURES, Choice
+from ...analysis.controls import Controls
 from ...analysis.gradients import GradientProfile
 from ...analysis.head_ranking import HeadRanking, interval_words
 from ...analysis.region_shares import HeadGrid
@@ -48,6 +49,19 @@ def head_grid_card(grid: HeadGrid) -> Markup:
     listed = table(["layer", "head", "share", text(short(grid.where)), "over chance", "above other places"], rows)
     shown = head_picture(grid.values, grid.layers, grid.heads, grid.where)
     return card(type(grid).__name__, grid.facts(), shown, below=listed)
+
+
+@view(Controls)
+def controls_card(controls: Controls) -> Markup:
+    """The controls in a table, each with a bar of its effect as a share of the largest."""
+    top = max((abs(each.mean) for each in controls.controls if each.effects), default=0.0) or 1.0
+    rows: list[list[object]] = []
+    for each in controls.controls:
+        name, *cells, words = controls.cells(each)
+        rows.append([text(name), *cells, bar(abs(each.mean) / top if each.effects else 0.0), words])
+    *head, last = controls.head
+    facts = [fact for fact in controls.facts() if fact[0] in ("", "effect")]
+    return card(type(controls).__name__, facts, below=table([text(head[0]), *head[1:], text(""), last], rows))
 
 
 @view(HeadRanking)

@@ -6,6 +6,7 @@ import numpy as np
 from markupsafe import Markup
 
 from ...inputs.regions import where_text
+from ...referring.compare import Comparison
 from ...referring.outcome import Outcome
 from ...referring.trace import STEP_COLUMNS, Step, Trace
 from ...shown import view
@@ -51,8 +52,33 @@ def trace_card(trace: Trace) -> Markup:
 @view(Outcome)
 def outcome_card(outcome: Outcome) -> Markup:
     """The image that was sent, with the regions."""
-    shown = picture(outcome.sent.size, outcome.sent.image, regions=outcome.regions, caption="sent")
+    shown = picture(outcome.sent.size, outcome.sent.image, regions=outcome.sent.regions, caption="sent")
     return card(type(outcome).__name__, outcome.facts(), shown)
+
+
+@view(Comparison)
+def comparison_card(comparison: Comparison) -> Markup:
+    """What each way was sent, and a table of the ways with a bar for the share in the region."""
+    by_image: dict[str, list[str]] = {}
+    for name, outcome in comparison.outcomes.items():
+        by_image.setdefault(outcome.sent.image_hash, []).append(name)
+    pictures = []
+    for names in by_image.values():
+        sent = comparison.outcomes[names[0]].sent
+        pictures.append(picture(sent.size, sent.image, regions=sent.regions, caption=f"sent by {', '.join(names)}"))
+    listed = comparison_table(comparison)
+    return card(type(comparison).__name__, comparison.facts(), *pictures, below=listed)
+
+
+def comparison_table(comparison: Comparison) -> Markup:
+    """What `Comparison.table` says, as HTML."""
+    at = comparison.head.index("share in region") + 1
+    rows: list[list[object]] = []
+    for row in comparison.rows:
+        name, *cells = row.cells(len(comparison.candidates))
+        rows.append([text(name), *cells[: at - 1], bar(row.share or 0.0), *cells[at - 1 :]])
+    head = comparison.head
+    return table([text(head[0]), *head[1:at], text(""), *head[at:]], rows)
 
 
 def steps_table(steps: Sequence[Step]) -> Markup:

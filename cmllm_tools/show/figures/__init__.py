@@ -6,6 +6,7 @@ Text that comes from a model or a user is escaped: plotly renders a subset of HT
 """
 
 from .compare import curves, token_weights
+from .effects import comparison
 from .faithfulness import insertion_deletion
 from .grids import head_grid, head_ranking, layer_head_grid
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
@@ -14,6 +15,7 @@ from .window_grid import window_grid
 
 __all__ = [
     "before_after",
+    "comparison",
     "curves",
     "energy_curve",
     "head_grid",

@@ -1,0 +1,168 @@
+"""What a run over a set costs beside a bare loop: `python -m benchmarks.evaluate [--json]`.
+
+On the embedded model and its held-out scenes:
+
+- overhead: `evaluate` with a file of records, against prepare, steer and generate in a loop; example by example in turns,
+  so that both meet the same machine;
+- memory: resident memory after the last of many unsteered examples, against that after the first fifth;
+- prefix: four questions about one image, against the same questions about four images;
+- Ray (where it is installed): two workers of a thread each against one.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+import cmllm_tools as cm
+from cmllm_tools.bench.heldout import HELDOUT
+from cmllm_tools.evaluation import Unsteered
+
+METHOD = cm.ControlMLLMPlus()
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def bare(mllm: cm.Mllm, example: cm.data.Example) -> None:
+    """What a user's own loop would do."""
+    prompt = mllm.prepare(example.image, example.question)
+    mllm.generate(prompt, cm.optimize(mllm, prompt, example.region, METHOD), max_new_tokens=30)
+
+
+class Hooked(cm.data.Dataset):
+    """A set that does something before it gives each example."""
+
+    def __getitem__(self, number: Any) -> Any:
+        example = super().__getitem__(number)
+        self.before(example)
+        return example
+
+
+def hooked(rows: Sequence[cm.data.Row], before: Callable[[Any], None]) -> Hooked:
+    like = cm.data.read(HELDOUT)
+    found = Hooked(like.name, like.root, tuple(rows), like.make, like.scorer)
+    object.__setattr__(found, "before", before)
+    return found
+
+
+def overhead(mllm: cm.Mllm, count: int) -> float:
+    """Median over examples of how much longer the runner takes, as a share, all that it does counted."""
+    begun, alone = [], []
+
+    def before(example: cm.data.Example) -> None:
+        begun.append(time.perf_counter())
+        alone.append(seconds(lambda: bare(mllm, example)))
+
+    dataset = hooked(cm.data.read(HELDOUT)[: count + 2].rows, before)
+    with tempfile.TemporaryDirectory() as folder:
+        cm.evaluate(mllm, dataset, [METHOD], path=Path(folder) / "records.jsonl", progress=False)
+    # The first pays for what is set up once, and the last has no next.
+    ratios = [(end - start) / of - 1 for start, end, of in zip(begun[1:], begun[2:], alone[1:], strict=False)]
+    return statistics.median(ratios) - 1
+
+
+def growth(mllm: cm.Mllm, count: int) -> float:
+    """Growth of resident memory from the first fifth of a run to its end, as a share."""
+    whole = cm.data.read(HELDOUT)
+    rows = [replace(whole.rows[at % len(whole)], id=at) for at in range(count)]
+    process, seen = psutil.Process(), []
+
+    dataset = hooked(rows, lambda example: seen.append(process.memory_info().rss))
+    with tempfile.TemporaryDirectory() as folder:
+        cm.evaluate(mllm, dataset, [Unsteered()], path=Path(folder) / "records.jsonl", max_new_tokens=4, progress=False)
+    fifth = max(1, count // 5)
+    return statistics.mean(seen[-fifth:]) / statistics.mean(seen[fifth : 2 * fifth]) - 1
+
+
+def prefix(mllm: cm.Mllm, repeats: int) -> float:
+    """Seconds of four questions about one image, as a share of those about four."""
+    shown = list(cm.data.read(HELDOUT)[: 4 * repeats])
+    ratios = []
+    for at in range(0, len(shown), 4):
+        four = shown[at : at + 4]
+        one = [replace(each, image=four[0].image, region=four[0].region) for each in four]
+        apart = seconds(lambda some=four: cm.evaluate(mllm, some, [Unsteered()], progress=False))
+        ratios.append(seconds(lambda some=one: cm.evaluate(mllm, some, [Unsteered()], progress=False)) / apart)
+    return statistics.median(ratios)
+
+
+def speedup(count: int) -> float | None:
+    """How many times faster two workers answer than one, from the first record on; None without Ray."""
+    try:
+        import ray
+    except ImportError:
+        return None
+    from cmllm_tools.evaluation.cluster import connected, spread
+
+    dataset, rates = cm.data.read(HELDOUT)[:count], []
+    with connected(ray, None), tempfile.TemporaryDirectory() as folder:
+        for workers in (1, 2):
+            path = Path(folder) / f"{workers}.jsonl"
+            with _Watch(path) as watch:
+                spread(dataset, [METHOD], workers=workers, path=path, progress=False)
+            # Loading is no part of it: the records after the first tenth, when all workers are at it.
+            first = count // 10
+            rates.append((count - first) / (watch.times[-1] - watch.times[first - 1]))
+    return rates[1] / rates[0]
+
+
+class _Watch:
+    """Notes when a file's lines come."""
+
+    def __init__(self, path: Path):
+        self.path, self.times, self.over = path, [], threading.Event()
+
+    def __enter__(self) -> "_Watch":
+        self.thread = threading.Thread(target=self._look, daemon=True)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.over.set()
+        self.thread.join()
+
+    def _look(self) -> None:
+        while not self.over.wait(0.02):
+            lines = self.path.read_bytes().count(b"\n") if self.path.exists() else 0
+            self.times += [time.perf_counter()] * (lines - len(self.times))
+
+
+def measure(examples: int, many: int, spread_over: int) -> dict[str, Any]:
+    """`{"overhead", "memory_growth", "prefix_ratio", "ray_speedup", "examples_per_second"}`."""
+    mllm = cm.load()
+    dataset = cm.data.read(HELDOUT)[:examples]
+    took = seconds(lambda: cm.evaluate(mllm, dataset, [METHOD], progress=False))
+    return {
+        "overhead": overhead(mllm, examples),
+        "memory_growth": growth(mllm, many),
+        "prefix_ratio": prefix(mllm, max(1, examples // 4)),
+        "ray_speedup": speedup(spread_over) if spread_over else None,
+        "examples_per_second": examples / took,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--examples", type=int, default=30, metavar="N", help="steered examples")
+    parser.add_argument("--many", type=int, default=2000, metavar="N", help="unsteered examples, for the memory")
+    parser.add_argument("--spread", type=int, default=100, metavar="N", help="examples for Ray's workers; 0 leaves it out")
+    options = parser.parse_args()
+    summary = measure(options.examples, options.many, options.spread)
+    print(json.dumps(summary) if options.json else "\n".join(f"{name:20s} {value}" for name, value in summary.items()))
+
+
+if __name__ == "__main__":
+    main()

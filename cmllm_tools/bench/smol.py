@@ -1,0 +1,201 @@
+"""Evaluate `smol` on its held-out sets: its eyes, its answers by itself, and referring by each kind of region."""
+
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..analysis.intervals import bootstrap, wilson
+from ..errors import SettingsError
+from ..inputs.regions import Region
+from ..layout.region_weights import shares
+from ..loading import load
+from ..models.interventions import Intervention
+from ..models.mllm import Mllm, require
+from ..models.prompt import Prompt
+from ..models.scoring import continuation
+from ..models.smol import NAME
+from ..progress import progress_bar
+from ..referring.baseline import UNRELATED
+from ..referring.method import Method, as_method
+from ..referring.methods.controlmllm import ControlMLLMPlus
+from ..referring.methods.key_steering import KeySteering
+from ..referring.run import refer
+from ..strict import kind_of, several, whole_number
+from .embedded import REGIONS, SEED, background_box
+from .heldout import DESCRIPTIONS
+from .matching import names_it, strict_match
+from .roc import ReferringExample
+from .smol_sets import SEEN, SETS, UNSEEN, smol_held_out, smol_names
+
+BACKGROUND = "background"
+KINDS = (*REGIONS, BACKGROUND)
+# Visual tokens of which the object covers this share should carry its word.
+COVERED = 0.5
+
+# What was found on each scene, by style, method, kind of region and figure.
+Scores = dict[tuple[str, ...], list[float]]
+
+
+def evaluate_smol(
+    count: int | None = None,
+    mllm: Mllm | None = None,
+    *,
+    methods: Mapping[str, Method] | None = None,
+    kinds: Sequence[str] = KINDS,
+    styles: Sequence[str] = SETS,
+    skip: int = 0,
+) -> dict[str, Any]:
+    """Accuracies on `count` held-out scenes of each style after the first `skip` (all when None); a progress bar on stderr.
+
+    Args:
+        count: of scenes.
+        mllm: `load("smol")` when None.
+        methods: by name; KeySteering and ControlMLLMPlus when None.
+        kinds: of regions, of "box", "mask", "scribble", "point" and, as a control, "background": a box where nothing is.
+        styles: "seen_styles", "held_out_style", or both.
+        skip: scenes left out before.
+
+    Raises:
+        SettingsError: for no scenes, kinds or styles that do not exist, or what are no methods.
+
+    Returns:
+        `{"n", "weights", "tower": {STYLE: share}, "unsteered": {...}, METHOD: {KIND: {...}}, "held_out_style": {"unsteered",
+        METHOD: ...}, "seconds"}`. *tower*: of the visual tokens that the object covers, those whose nearest name is its
+        own. *names*: names a thing of the scene and none that is absent. *a_or_b*: names the thing referred to and not the
+        other, with its 95 % interval. *describe*: names it. *damage*: nats per token by which a text that has nothing to do
+        with the picture gets less likely. After an interrupt, of the scenes that were done, with an entry `interrupted`.
+    """
+    started = time.perf_counter()
+    count = None if count is None else whole_number(count, "count", least=0)
+    skip = whole_number(skip, "skip", least=0)
+    for given, known, what in ((kinds, KINDS, "kinds"), (styles, SETS, "styles")):
+        wrong = set(several(given, f"{what} must be several of {known}")) - set(known)
+        if wrong or not given:
+            raise SettingsError(f"{what} must be some of {', '.join(known)}; got {', '.join(map(str, given)) or 'none'}.")
+    needs = "methods must be given by name, as {'keys': KeySteering()}"
+    chosen = kind_of(methods or {"key_steering": KeySteering(), "controlmllm_plus": ControlMLLMPlus()}, dict, needs)
+    chosen = {name: as_method(method) for name, method in chosen.items()}
+    if mllm is None:
+        mllm = load(NAME)
+    require(mllm)
+    scenes = [
+        (style, number, *pair)
+        for style in styles
+        for number, pair in enumerate(zip(smol_held_out(style), smol_held_out(style, DESCRIPTIONS), strict=True))
+        if number >= skip and (count is None or number < skip + count)
+    ]
+    if not scenes:
+        raise SettingsError(f"An evaluation needs at least one scene; got count={count} after skipping {skip}.")
+    scores: Scores = defaultdict(list)
+    done, interrupted = 0, {}
+    try:
+        for style, number, choice, name in progress_bar(scenes, "scenes"):
+            for key, value in _of_scene(mllm, number, choice, name, chosen, kinds).items():
+                scores[(style, *key)] += value
+            done += 1
+    except KeyboardInterrupt:
+        if not done:
+            raise
+        interrupted = {"interrupted": True}
+    seconds = round(time.perf_counter() - started, 1)
+    found = {style: _summary(scores, style, tuple(chosen), kinds) for style in styles if (style, "tower") in scores}
+    return {
+        "n": len(scores[styles[0], "unsteered", "a_or_b"]),
+        "weights": mllm.revision,
+        "tower": {style: round(float(np.mean(scores[style, "tower"])), 4) for style in found},
+        **found.get(SEEN, {}),
+        **({UNSEEN: found[UNSEEN]} if UNSEEN in found else {}),
+        "seconds": seconds,
+        **interrupted,
+    }
+
+
+def _of_scene(
+    mllm: Mllm,
+    number: int,
+    choice: ReferringExample,
+    name: ReferringExample,
+    methods: Mapping[str, Method],
+    kinds: Sequence[str],
+) -> Scores:
+    scores: Scores = defaultdict(list)
+    prompts = [mllm.prepare(example.image, example.question) for example in (choice, name)]
+    scores["tower",] = words_right(mllm, prompts[0], choice)
+    answers = [str(mllm.generate(prompt)) for prompt in prompts]
+    scores["unsteered", "a_or_b"].append(_chooses(answers[0], choice))
+    absent = [each for each in smol_names() if each not in choice.objects and names_it(answers[1], each)]
+    there = any(names_it(answers[1], each) for each in (*choice.objects, *choice.names))
+    scores["unsteered", "names"].append(there and not set(absent) - set(choice.names))
+    plain = _language(mllm, prompts[1], None)
+    control = background_box(choice, np.random.default_rng([SEED, number]))
+    for kind in kinds:
+        region: Region = control if kind == BACKGROUND else choice.region(kind)
+        for method, how in methods.items():
+            first, second = (refer(mllm, each.image, each.question, region, how) for each in (choice, name))
+            if any(each.trace is not None and each.trace.stopped == "interrupted" for each in (first, second)):
+                # What it has is kept, but a run that was cut short is no result.
+                raise KeyboardInterrupt
+            key = (method, kind)
+            scores[*key, "a_or_b"].append(_chooses(str(first.answer), choice))
+            scores[*key, "describe"].append(any(names_it(str(second.answer), each) for each in choice.names))
+            scores[*key, "damage"].append(plain - _language(mllm, second.prompt(mllm), second.intervention))
+    return scores
+
+
+def words_right(mllm: Mllm, prompt: Prompt, example: ReferringExample) -> list[float]:
+    """For each visual token that the object covers, whether the name nearest to it among all names is the object's."""
+    weights = shares(example.region("mask"), prompt.layout.boxes, prompt.layout.image_size)
+    covered = np.nonzero(weights >= COVERED)[0]
+    if not len(covered):
+        return []
+    tokenizer, names = mllm.processor.tokenizer, smol_names()
+    ids = [tokenizer(f" {each}", add_special_tokens=False)["input_ids"][0] for each in (*names, ".")]
+    with torch.inference_mode():
+        known = mllm.model.get_input_embeddings().weight[ids].float()
+        pixels = prompt.inputs["pixel_values"].to(mllm.model.dtype)
+        seen = mllm.model.get_image_features(pixel_values=pixels, return_dict=True).pooler_output[0].float()
+        # Words have much in common, which says nothing.
+        middle = known.mean(0)
+        near = torch.nn.functional.cosine_similarity((seen[covered] - middle)[:, None], (known - middle)[None], dim=-1)
+    wanted = names.index(example.names[0])
+    return [float(each == wanted) for each in near.argmax(-1).tolist()]
+
+
+def _chooses(answer: str, example: ReferringExample) -> bool:
+    """Whether an answer to "a A or a B?" names the thing referred to and not the other."""
+    others = [each for each in example.objects if each not in example.names and names_it(example.question, each)]
+    return strict_match(answer, example.names, others)
+
+
+def _language(mllm: Mllm, prompt: Prompt, intervention: Intervention | None) -> float:
+    """Log-probability per token of a text that has nothing to do with any picture."""
+    return continuation(mllm, prompt, UNRELATED[0], intervention).mean().item()
+
+
+def _summary(scores: Scores, style: str, methods: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+    def mean(*key: str) -> float:
+        return round(float(np.mean(scores[style, *key])), 4)
+
+    def right(*key: str) -> dict[str, Any]:
+        low, high = wilson(np.array(np.mean(scores[style, *key])), len(scores[style, *key]))
+        return {key[-1]: mean(*key), f"{key[-1]}_ci": [round(float(low), 4), round(float(high), 4)]}
+
+    return {
+        "unsteered": {"names": mean("unsteered", "names"), **right("unsteered", "a_or_b")},
+        **{
+            method: {
+                kind: {
+                    **right(method, kind, "a_or_b"),
+                    **right(method, kind, "describe"),
+                    "damage": mean(method, kind, "damage"),
+                    "damage_ci": np.round(bootstrap(scores[style, method, kind, "damage"]), 4).tolist(),
+                }
+                for kind in kinds
+            }
+            for method in methods
+        },
+    }

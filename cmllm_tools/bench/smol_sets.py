@@ -1,0 +1,29 @@
+"""The held-out sets of `smol`: everyday things in the styles that its eyes were trained on, and in one they never saw."""
+
+import json
+from functools import cache
+from pathlib import Path
+
+from ..errors import SettingsError
+from ..strict import one_of
+from .heldout import QUESTIONS, VOCABULARY
+from .roc import ReferringExample, read_roc
+
+SMOL_HELDOUT = Path(__file__).parents[1] / "smol" / "heldout"
+SEEN, UNSEEN = SETS = ("seen_styles", "held_out_style")
+
+
+def smol_held_out(style: str = SEEN, questions: str = QUESTIONS) -> list[ReferringExample]:
+    """The held-out scenes of a style, with one of their two files of questions.
+
+    Raises:
+        SettingsError: for a style that is neither "seen_styles" nor "held_out_style".
+    """
+    return read_roc(SMOL_HELDOUT / one_of(style, "style", SETS, SettingsError), questions)
+
+
+@cache
+def smol_names() -> list[str]:
+    """Names of all things that scenes may have."""
+    found: list[str] = json.loads((SMOL_HELDOUT / VOCABULARY).read_text(encoding="utf-8"))["names"]
+    return found

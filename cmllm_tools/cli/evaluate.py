@@ -1,0 +1,187 @@
+"""`cmllm eval` and `cmllm records`: a set answered and scored, and the files of its answers."""
+
+import argparse
+import json
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ..bench.heldout import HELDOUT
+from ..data import Dataset
+from ..errors import SettingsError
+from ..evaluation import SCORERS, Evaluation, Scorer, Unsteered, evaluate, merge, spread
+from ..evaluation.runner import MAX_NEW_TOKENS
+from ..loading import load
+from ..referring.method import Method
+from . import measure
+from .data import add_reading, dataset_of
+from .measure import EMBEDDED
+from .options import add_count, add_model, check_count, check_outputs, loading_of, makers
+
+UNSTEERED = "unsteered"
+METHODS = (UNSTEERED, "controlmllm++")
+
+
+def add_evaluate(command: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
+    command.add_argument(
+        "set",
+        metavar="SET",
+        help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; without --methods "
+        "and --out all regions and overlays are measured)",
+    )
+    add_reading(command)
+    command.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
+    add_count(command)
+    command.add_argument("--shuffle", type=int, metavar="SEED", help="take the examples in another order, before --n")
+    command.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
+    command.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help=f"of {UNSTEERED}, {', '.join(makers())}; with settings as controlmllm++:steps=5,layers=0:3 "
+        f"(default: {' '.join(METHODS)})",
+    )
+    command.add_argument("--scorer", choices=list(SCORERS), help="of the answers (default: the set's own)")
+    command.add_argument("--judge", metavar="MODULE:FUNCTION", help="gives the scores of the scorer judged, text to text")
+    command.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=MAX_NEW_TOKENS,
+        metavar="N",
+        help=f"of an answer (default: {MAX_NEW_TOKENS}, as published; RefCOCOg 50)",
+    )
+    add_model(command)
+    command.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="spread over a Ray cluster: this machine's own without ADDRESS",
+    )
+    command.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
+    command.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
+    command.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
+    command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
+    command.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
+    command.add_argument("--json", action="store_true", help="print one JSON object")
+    command.set_defaults(run=_evaluate)
+
+
+def add_records(records: argparse.ArgumentParser) -> None:
+    """Add the command's options to its parser."""
+    commands = records.add_subparsers(required=True, metavar="COMMAND")
+    what = "put the records of several runs together, as of the shards of a set"
+    merged = commands.add_parser("merge", help=what, description=what, formatter_class=records.formatter_class)
+    merged.add_argument("records", nargs="+", type=Path, metavar="FILE")
+    merged.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file of all of them")
+    merged.set_defaults(run=_merge)
+    what = "sum up a file of records: figures with intervals, differences to the first method, what failed"
+    shown = commands.add_parser("show", help=what, description=what, formatter_class=records.formatter_class)
+    shown.add_argument("records", type=Path, metavar="FILE")
+    shown.add_argument("--json", action="store_true", help="print one JSON object")
+    shown.set_defaults(run=_show)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    if options.set == EMBEDDED and options.methods is None and options.out is None:
+        return measure._evaluate(options)
+    check_count(options)
+    check_outputs({"--out": options.out}, options.model, *([] if options.set == EMBEDDED else [options.set]))
+    dataset = _dataset(options)
+    methods = methods_of(options.methods or METHODS)
+    given: dict[str, Any] = {
+        "path": options.out,
+        "scorer": _scorer(options, dataset),
+        "max_new_tokens": options.max_new_tokens,
+        "strict": options.strict,
+        "retry": options.retry,
+    }
+    if options.ray is None:
+        return _print(evaluate(load(**loading_of(options)), dataset, methods, **given), options.json)
+    over = {"address": options.ray or None, "workers": options.workers, "gpus_per_worker": options.gpus_per_worker}
+    return _print(spread(dataset, methods, loading=loading_of(options), **over, **given), options.json)
+
+
+def _print(found: Evaluation, as_json: bool) -> int:
+    print(json.dumps(found.summary()) if as_json else found.table())
+    return 0 if found.complete else 130
+
+
+def _dataset(options: argparse.Namespace) -> Dataset:
+    found = dataset_of(HELDOUT if options.set == EMBEDDED else options.set, options)
+    found = found if options.split is None else found.split(options.split)
+    found = found if options.shuffle is None else found.shuffled(options.shuffle)
+    found = found[options.skip :][: options.n]
+    return found if options.shard is None else found.shard(*options.shard)
+
+
+def _scorer(options: argparse.Namespace, dataset: Dataset) -> Scorer | str:
+    name = options.scorer or dataset.scorer
+    if name != "judged":
+        return str(name)
+    if options.judge is None:
+        raise SettingsError("Answers that are judged need --judge MODULE:FUNCTION, or another --scorer.")
+    module, _, function = options.judge.partition(":")
+    try:
+        return SCORERS[name](judge=getattr(import_module(module), function))  # type: ignore[call-arg]
+    except (ImportError, AttributeError, ValueError) as error:
+        raise SettingsError(
+            f"--judge must be MODULE:FUNCTION that can be imported; got {options.judge!r}: {error}"
+        ) from error
+
+
+def methods_of(texts: Any) -> dict[str, Method]:
+    """Methods by their names on the command line, each with settings behind a colon: `controlmllm++:steps=5`.
+
+    Raises:
+        SettingsError: for a method or a setting that does not exist, a value out of range, or one method twice.
+    """
+    found: dict[str, Method] = {}
+    for text in texts:
+        name, _, settings = text.partition(":")
+        if text in found:
+            raise SettingsError(f"Each of --methods must be another one; got {text} twice.")
+        found[text] = Unsteered() if text == UNSTEERED else _method(name, settings)
+    return found
+
+
+def _method(name: str, settings: str) -> Method:
+    known = makers()
+    if name not in known:
+        raise SettingsError(f"A method must be one of {UNSTEERED}, {', '.join(known)}; got {name!r}.")
+    make = known[name]
+    kind: type[Method] = make if isinstance(make, type) else make.__self__  # type: ignore[attr-defined]
+    declared = {each.name: each for each in kind.settings()}
+    given = {}
+    # A comma may also stand within a value, as in heads=0:1,2:3.
+    for part in filter(None, re.split(r",(?=[a-z_-]+=)", settings)):
+        setting, equals, value = part.partition("=")
+        key = setting.strip().replace("-", "_")
+        if not equals or key not in declared:
+            raise SettingsError(f"Settings of {name} are NAME=VALUE of {', '.join(declared)}; got {part!r}.")
+        given[key] = declared[key].kind.parsed(value, key)
+    return make(**given)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    check_outputs({"--out": options.out}, *options.records)
+    path, count = merge(options.records, options.out)
+    print(f"records   {path}, {count} of {len(options.records)} files")
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    return _print(Evaluation.load(options.records), options.json)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        number, of = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be I/N, as 1/4; got {text!r}") from None
+    return number, of
+
+
+COMMANDS = {"eval": add_evaluate, "records": add_records}

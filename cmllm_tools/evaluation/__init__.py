@@ -1,0 +1,29 @@
+"""Examples by the thousand: the one runner, its records, scorers, and what they come to."""
+
+from .cluster import spread
+from .matching import published_match, strict_match
+from .records import Record, merge, read_records
+from .runner import Unsteered, evaluate
+from .scorers import SCORERS, Captions, Figure, Judged, Published, Scorer, Strict, scorer
+from .summary import Difference, Evaluation
+
+__all__ = [
+    "SCORERS",
+    "Captions",
+    "Difference",
+    "Evaluation",
+    "Figure",
+    "Judged",
+    "Published",
+    "Record",
+    "Scorer",
+    "Strict",
+    "Unsteered",
+    "evaluate",
+    "merge",
+    "published_match",
+    "read_records",
+    "scorer",
+    "spread",
+    "strict_match",
+]

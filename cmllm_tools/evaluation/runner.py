@@ -1,0 +1,198 @@
+"""Examples x methods: every answer by `refer`, kept when it is given, and gone on with after what ended a run."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from os import PathLike
+from typing import Any, ClassVar
+
+from ..data.dataset import Dataset, as_dataset
+from ..data.example import Example
+from ..errors import CmllmError, OutputError, SettingsError
+from ..models.mllm import Mllm, require
+from ..referring.method import Method, as_method
+from ..referring.methods.controlmllm import ControlMLLMPlus
+from ..referring.provenance import Provenance
+from ..referring.run import refer
+from ..strict import flag, several, shown, whole_number
+from .kept import Plan, failed
+from .records import Record
+from .scorers import Scorer, as_scorer
+from .summary import Evaluation
+
+# New tokens of an answer in the published runs.
+MAX_NEW_TOKENS = 30
+
+
+@dataclass(frozen=True)
+class Unsteered(Method):
+    """Nothing is done: the question as it is, to compare the other ways with."""
+
+    label: ClassVar[str] = "unsteered"
+
+
+def evaluate(
+    mllm: Mllm,
+    dataset: Dataset | Iterable[Example],
+    methods: Mapping[str, Method] | Iterable[Method] | None = None,
+    *,
+    path: str | PathLike[str] | None = None,
+    scorer: Scorer | str | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    strict: bool = False,
+    retry: bool = False,
+    progress: bool = True,
+    **options: Any,
+) -> Evaluation:
+    """Answer and score every example by every method.
+
+    With a `path`, each answer is a line of the file before the next is begun; the same call goes on after whatever ended
+    it, and answers nothing twice. An example that fails is recorded with its reason, and the run goes on. An interrupt ends
+    it with what there is.
+
+    Args:
+        mllm: the model.
+        dataset: from `data.read`, or examples.
+        methods: by names of one's own, or several, named as people call them; unsteered and `ControlMLLMPlus()` when None.
+        path: file of the records, JSON lines; kept nowhere when None.
+        scorer: or its name; the one that the set is published with when None.
+        max_new_tokens: upper bound on an answer's length.
+        strict: whether an example that fails ends the run.
+        retry: whether examples that are recorded as failed are tried again.
+        progress: whether a bar is shown, with the time that is left.
+        **options: for `Mllm.generate`.
+
+    Raises:
+        DataError: for no examples, or a file of another run.
+        SettingsError: for what are no methods, or a setting that does not fit the model.
+        OutputError: when the file cannot be written, or another process writes it.
+        CmllmError: what an example failed with, where `strict`.
+    """
+    dataset, named, strict = as_dataset(dataset), as_methods(methods), flag(strict, "strict")
+    options = {"max_new_tokens": whole_number(max_new_tokens, "max_new_tokens", 1), **options}
+    with Plan.opened(dataset, named, path, retry, progress) as plan:
+        runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options)
+        plan.check(mllm.name, runner.settings)
+        todo = [(at, name) for at, names in plan.left.items() for name in names]
+        return plan.done(runner.records(dataset, todo, strict))
+
+
+def as_methods(methods: Any) -> dict[str, Method]:
+    """Methods by their names.
+
+    Raises:
+        SettingsError: for none, or what are no methods.
+    """
+    if methods is None:
+        methods = (Unsteered(), ControlMLLMPlus())
+    needs = "Methods must be several, as [ControlMLLMPlus()], or given by name, as {'plus': ControlMLLMPlus()}"
+    found: dict[str, Method] = {}
+    if isinstance(methods, Mapping):
+        for name, method in methods.items():
+            if not isinstance(name, str) or not name.strip():
+                raise SettingsError(f"A method's name must be a text with words; got {shown(name)}.")
+            found[name] = as_method(method)
+    else:
+        for method in several(methods, needs):
+            name = as_method(method).called().lower().replace(" ", "-")
+            same = sum(known.partition("#")[0] == name for known in found)
+            found[f"{name}#{same + 1}" if same else name] = method
+    if not found:
+        raise SettingsError(f"{needs}; got none.")
+    return found
+
+
+class Runner:
+    """A model with its methods and scorer: gives the records of examples, one after another.
+
+    Args:
+        mllm: the model.
+        methods: by their names; each is filled in for the model, so that a setting that does not fit ends no run of hours.
+        scorer: of the answers.
+        options: for `refer`.
+
+    Raises:
+        SettingsError: for a setting that does not fit the model.
+    """
+
+    def __init__(self, mllm: Mllm, methods: Mapping[str, Method], scorer: Scorer, options: Mapping[str, Any]):
+        require(mllm)
+        self.mllm, self.scorer, self.options = mllm, scorer, dict(options)
+        self.methods = {name: method.resolve(mllm) for name, method in methods.items()}
+        # As a file gives them back.
+        self.settings = {name: _plain(method.to_json()) for name, method in self.methods.items()}
+        self.versions = Provenance.of(mllm).versions
+
+    def records(self, dataset: Dataset, todo: Iterable[tuple[int, str]], strict: bool) -> Iterable[Record]:
+        """The records of examples, given by number, and methods, given by name.
+
+        Raises:
+            KeyboardInterrupt: also where a method's steps were interrupted, as half of them are no result.
+            CmllmError: what an example failed with, where `strict`.
+        """
+        at, example = None, None
+        for number, name in todo:
+            try:
+                # Methods of one example come one after another.
+                if at != number or example is None:
+                    at, example = number, dataset[number]
+                yield self._answered(example, name)
+            except OutputError:
+                raise
+            except Exception as error:
+                # Recorded, and counted for all to see; the other examples are as good as they were.
+                if strict:
+                    raise
+                yield self._failed(dataset, number, example if at == number else None, name, error)
+
+    def _answered(self, example: Example, name: str) -> Record:
+        outcome = refer(self.mllm, example.image, example.question, example.region, self.methods[name], **self.options)
+        trace = outcome.trace
+        if trace is not None and trace.stopped == "interrupted":
+            raise KeyboardInterrupt
+        return Record(
+            **self._asked(example, name),
+            answer=str(outcome.answer),
+            ids=outcome.answer.ids,
+            scores=self.scorer.score(str(outcome.answer), example),
+            sent=None if outcome.sent.question == example.question else outcome.sent.question,
+            size=outcome.size,
+            share=() if trace is None else (trace.steps[0].share, trace.steps[-1].share),
+            stopped=None if trace is None else trace.stopped,
+            seconds=outcome.seconds,
+            peak_memory=outcome.peak_memory,
+        )
+
+    def _asked(self, example: Example, name: str) -> dict[str, Any]:
+        """What a record has of its example and method."""
+        image = example.image
+        return {
+            "id": example.id,
+            "method": name,
+            "settings": self.settings[name],
+            "model": self.mllm.name,
+            "scorer": self.scorer.name,
+            "question": example.question,
+            "names": tuple(example.names),
+            "others": tuple(example.alternatives),
+            "image": str(image) if isinstance(image, str | PathLike) else None,
+            "regions": tuple(region.to_json() for region in example.regions),
+            "task": example.task,
+            "split": example.split,
+            "tags": example.tags,
+            "where": example.where,
+            "versions": self.versions,
+        }
+
+    def _failed(self, dataset: Dataset, number: int, example: Example | None, name: str, error: Exception) -> Record:
+        message = str(error) if isinstance(error, CmllmError) else repr(error)
+        kind, row = type(error).__name__, dataset.rows[number]
+        if example is None:
+            return failed(row, name, self.settings[name], self.mllm.name, self.scorer.name, kind, message)
+        return Record(**self._asked(example, name), error={"kind": kind, "message": message})
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as the lists that a file has of them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value

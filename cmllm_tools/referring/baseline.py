@@ -1,0 +1,175 @@
+"""What a model says by itself, and how far an outcome moves it: towards an answer, and away from its language."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..attention.capture import capture_attention
+from ..attention.context_map import context_map
+from ..errors import SettingsError
+from ..inputs.images import ImageSource, read_image
+from ..inputs.regions import Regions
+from ..models.answer import Answer
+from ..models.interventions import Intervention
+from ..models.mllm import Mllm, require
+from ..models.prompt import Prompt
+from ..models.scoring import continuation
+from ..models.undisturbed import locked
+from ..strict import kind_of, several, shown
+from .cost import measured
+from .method import named
+from .outcome import Outcome
+from .target import region_share
+
+# Texts that have nothing to do with any picture; the first one is taken all of whose words the tokenizer knows.
+UNRELATED = (
+    "The committee met on Tuesday to discuss the budget, and nobody could agree on how much the new road would cost.",
+    "there is nothing in the picture. what is it? it is a kind of object.",
+)
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What an outcome, or nothing, does to a model's answer.
+
+    Args:
+        log_odds: for each candidate, ln p - ln (1 - p) of its probability p among the candidates.
+        share: of the question's attention on the image, over all layers and heads, what lies in the regions; 0..1.
+        damage: nats per token by which a text that has nothing to do with the picture is less likely than without.
+        own_damage: the same of the model's own unsteered answer; it is also what a changed answer costs.
+    """
+
+    log_odds: tuple[float, ...]
+    share: float
+    damage: float
+    own_damage: float
+
+
+class Baseline:
+    """What a model answers by itself, which outcomes for the same image and question are measured against.
+
+    Args:
+        mllm: the model.
+        image: all that `read_image` takes.
+        question: the user's words; `{place}` in them is left out.
+        candidates: answers whose log-odds are asked for: none, or two or more.
+        text: that damage is measured on; of `UNRELATED` the first that the tokenizer knows when None.
+        max_new_tokens: upper bound on the answer's length.
+
+    Attributes:
+        answer: the unsteered one.
+        prompt: of image and question.
+        cost: of prompt and answer.
+
+    Raises:
+        SettingsError: for one candidate alone, or what are no texts.
+        PromptError, ImageError: as `Mllm.prepare` does.
+    """
+
+    def __init__(
+        self,
+        mllm: Mllm,
+        image: ImageSource,
+        question: str,
+        *,
+        candidates: Sequence[str] = (),
+        text: str | None = None,
+        max_new_tokens: int = 64,
+    ):
+        require(mllm)
+        self.mllm = mllm
+        self.candidates = read_candidates(candidates)
+        self.text = (
+            known_text(mllm) if text is None else kind_of(text, str, "The text that damage is measured on must be one")
+        )
+        with measured(mllm.device) as self.cost:
+            question = named(kind_of(question, str, "A question must be a text"), "")
+            self.prompt: Prompt = mllm.prepare(read_image(image), question)
+            self.answer: Answer = mllm.generate(self.prompt, max_new_tokens=max_new_tokens)
+        self._unsteered = self._likelihoods(self.prompt, None)
+
+    @property
+    def plain(self) -> tuple[float, float]:
+        """Log-probability per token of the text unsteered, and that of one drawn by lot from the whole vocabulary."""
+        vocabulary = self.mllm.model.get_input_embeddings().num_embeddings
+        return self._unsteered[0].mean().item(), -math.log(vocabulary)
+
+    def unsteered(self, regions: Regions) -> Effect:
+        """The effect of doing nothing, with the share of attention in these regions."""
+        return self._effect(self.prompt, None, regions)
+
+    def effect(self, outcome: Outcome) -> Effect:
+        """What an outcome does, measured on what was sent.
+
+        Raises:
+            PromptError, CaptureError: for an outcome of another model.
+        """
+        kind_of(outcome, Outcome, "An effect is of an Outcome, as refer(...) gives it")
+        return self._effect(outcome.prompt(self.mllm), outcome.intervention, outcome.sent.regions)
+
+    def odds(self, outcome: Outcome | None = None) -> float:
+        """Log-odds of the first candidate against the others, with an outcome or unsteered.
+
+        Raises:
+            SettingsError: where there are no candidates.
+        """
+        if outcome is None:
+            return self.odds_of(self.prompt, None)
+        return self.odds_of(outcome.prompt(self.mllm), outcome.intervention)
+
+    def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:
+        """The same for any prompt and intervention."""
+        if not self.candidates:
+            raise SettingsError("Log-odds need candidates; this baseline has none. Give two answers or more.")
+        scores = [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
+        return log_odds(scores)[0]
+
+    def _effect(self, prompt: Prompt, intervention: Intervention | None, regions: Regions) -> Effect:
+        likelihoods = (
+            self._unsteered if intervention is None and prompt is self.prompt else self._likelihoods(prompt, intervention)
+        )
+        damage, own = (
+            (before - after).mean().item() if len(before) else 0.0
+            for before, after in zip(self._unsteered[:2], likelihoods[:2], strict=True)
+        )
+        attention = capture_attention(self.mllm, prompt, latent=intervention)
+        share = region_share(context_map(attention), regions)
+        return Effect(log_odds([each.sum().item() for each in likelihoods[2:]]), share, damage, own)
+
+    def _likelihoods(self, prompt: Prompt, intervention: Intervention | None) -> list[torch.Tensor]:
+        """Log-probabilities (token,) of the text, the unsteered answer and the candidates."""
+        # An answer of nothing has no tokens to become less likely.
+        texts = [self.text, self.answer, *self.candidates]
+        return [continuation(self.mllm, prompt, each, intervention) if each else torch.zeros(0) for each in texts]
+
+
+def log_odds(scores: Sequence[float]) -> tuple[float, ...]:
+    """For each log-probability, how much more likely it is than all the others together: ln p_i - ln sum of the others."""
+    values = torch.tensor(scores, dtype=torch.float64)
+    others = [torch.cat([values[:at], values[at + 1 :]]).logsumexp(0).item() for at in range(len(values))]
+    return tuple(score - other for score, other in zip(values.tolist(), others, strict=True))
+
+
+def read_candidates(candidates: object) -> tuple[str, ...]:
+    """None, or two or more different texts.
+
+    Raises:
+        SettingsError: for anything else.
+    """
+    found = several(candidates, "Candidates must be several answers, as ('a cat', 'a dog')")
+    if len(found) == 1 or len(set(found)) < len(found) or not all(isinstance(each, str) and each.strip() for each in found):
+        raise SettingsError(f"Candidates must be two or more different answers, or none; got {shown(list(found))}.")
+    return found
+
+
+def known_text(mllm: Mllm) -> str:
+    """The first of `UNRELATED` all of whose words the model's tokenizer knows; the last when there is none."""
+    tokenizer = mllm.processor.tokenizer
+    with locked(tokenizer):
+        unknown = getattr(tokenizer, "unk_token_id", None)
+        for text in UNRELATED:
+            if unknown is None or unknown not in tokenizer(text, add_special_tokens=False)["input_ids"]:
+                return text
+    return UNRELATED[-1]

@@ -1,0 +1,37 @@
+"""What ways of referring do to an answer, and what they cost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...errors import SettingsError
+from ...referring.compare import Comparison
+from .compare import curves
+from .parts import must_be
+
+if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
+
+def comparison(compared: Comparison) -> Figure:
+    """Each way as a point: how far it moves the answer, up, against the damage that it does, to the right.
+
+    Up are the log-odds of the first candidate, or the share of attention in the regions where there are no candidates. The
+    damage is that to the unrelated text; to the unsteered answer where the text is in no language of the model's.
+
+    Raises:
+        SettingsError: for what is no comparison, or one in which no way has figures.
+    """
+    must_be(compared, Comparison, "The comparison of a figure", "from compare(...) or Comparison.load(path)")
+    known = compared.plain[0] >= compared.plain[1]
+    points = {}
+    for row in compared.rows:
+        up = row.log_odds[0] if row.log_odds else row.share
+        damage = row.damage if known else row.own_damage
+        if up is not None and damage is not None:
+            points[row.name] = ([damage], [up])
+    if not points:
+        raise SettingsError("A comparison must have at least one way with figures to be drawn; this one has none.")
+    what = f"log-odds of {compared.candidates[0]!r}" if compared.candidates else "share of attention in the region"
+    to = "an unrelated text" if known else "the unsteered answer"
+    return curves(points, f"damage to {to}, nats per token", what, compared.question)

@@ -1,0 +1,282 @@
+import json
+import os
+import random
+import signal
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_sets import SETS, roc, scenes
+
+import cmllm_tools as cm
+from cmllm_tools import evaluation
+from cmllm_tools.bench.heldout import HELDOUT
+from cmllm_tools.evaluation.runner import as_methods
+
+PLUS = cm.ControlMLLMPlus(steps=2)
+METHODS = {"unsteered": evaluation.Unsteered(), "plus": PLUS}
+
+
+@pytest.fixture
+def dataset():
+    return cm.data.read(HELDOUT)[:3]
+
+
+def answers(records):
+    return {each.key: (each.answer, each.ids, each.scores, each.share) for each in records}
+
+
+def test_every_answer_is_refers(mllm, dataset):
+    found = cm.evaluate(mllm, dataset, METHODS, progress=False)
+    assert [each.key for each in found.records] == [(str(at), name) for at in range(3) for name in METHODS]
+    for each in found.records:
+        example = dataset[each.id]
+        outcome = cm.refer(mllm, example.image, example.question, example.region, METHODS[each.method])
+        assert (each.answer, each.ids) == (str(outcome.answer), outcome.answer.ids)
+        assert each.scores == {"right": float(evaluation.published_match(each.answer, example.names[0], example.names[1:]))}
+        assert each.region == [example.region]
+        assert each.settings["name"] == type(METHODS[each.method]).__name__
+    unsteered, steered = found.records[:2]
+    assert unsteered.answer == str(mllm.generate(mllm.prepare(dataset[0].image, dataset[0].question)))
+    assert unsteered.share == ()
+    assert steered.share[1] > steered.share[0]
+    assert steered.settings["steps"] == 2
+    assert steered.versions["transformers"]
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
+    dataset = cm.data.read(SETS[name](tmp_path))
+    scorer = evaluation.Judged(lambda text: "0.5") if name == "vip-bench" else None
+    found = cm.evaluate(mllm, dataset, [evaluation.Unsteered()], scorer=scorer, progress=False, strict=True)
+    assert len(found.records) == len(dataset)
+    figures = found.figures("unsteered")
+    wanted = {"published": "right", "strict": "right", "captions": "CIDEr", "judged": "score ocr"}[dataset.scorer]
+    assert wanted in figures
+    assert all(each.low <= each.mean <= each.high for each in figures.values())
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [0, 1, 4])
+def test_a_run_that_was_ended_goes_on_where_it_was(mllm, dataset, tmp_path, monkeypatch, after):
+    path = tmp_path / "records.jsonl"
+    whole = cm.evaluate(mllm, dataset, METHODS, progress=False)
+    calls = []
+    original = cm.evaluation.runner.refer
+
+    def counted(*arguments, **options):
+        calls.append(1)
+        return original(*arguments, **options)
+
+    def ended(*arguments, **options):
+        if len(calls) == after:
+            raise KeyboardInterrupt
+        return counted(*arguments, **options)
+
+    monkeypatch.setattr(cm.evaluation.runner, "refer", ended)
+    first = cm.evaluate(mllm, dataset, METHODS, path=path, progress=False)
+    assert not first.complete
+    assert len(first.records) == len(evaluation.read_records(path)) == after
+    assert "interrupted" in repr(first)
+    calls.clear()
+    monkeypatch.setattr(cm.evaluation.runner, "refer", counted)
+    second = cm.evaluate(mllm, dataset, METHODS, path=path, progress=False)
+    assert len(calls) == 6 - after
+    assert second.complete
+    assert answers(second.records) == answers(whole.records) == answers(evaluation.Evaluation.load(path).records)
+    calls.clear()
+    cm.evaluate(mllm, dataset, METHODS, path=path, progress=False)
+    assert not calls
+
+
+def killed_runs(mllm, dataset, methods, path, kills, seed):
+    """Run, kill at a random moment, and run again, until nothing is left to do; how often it was killed."""
+    draw = random.Random(seed)
+    wanted, killed = len(dataset) * len(methods), 0
+    longest = 0.4
+    while True:
+        child = os.fork()
+        if not child:
+            try:
+                cm.evaluate(mllm, dataset, methods, path=path, progress=False)
+            finally:
+                os._exit(0)
+        if killed < kills:
+            time.sleep(draw.uniform(0, longest))
+            os.kill(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
+        killed += os.WIFSIGNALED(status)
+        if path.exists() and len(evaluation.read_records(path)) == wanted:
+            return killed
+
+
+def survives(mllm, tmp_path, kills):
+    dataset = cm.data.read(HELDOUT)[:50]
+    methods = [evaluation.Unsteered()]
+    undisturbed = answers(cm.evaluate(mllm, dataset, methods, progress=False).records)
+    killed = run = 0
+    while killed < kills:
+        path = tmp_path / f"{run}.jsonl"
+        killed += killed_runs(mllm, dataset, methods, path, kills - killed, run)
+        found = evaluation.read_records(path)
+        assert len(found) == len({each.key for each in found}) == 50
+        assert answers(found) == undisturbed
+        run += 1
+    return killed, run
+
+
+def test_nothing_is_lost_or_doubled_by_kills(mllm, tmp_path):
+    assert survives(mllm, tmp_path, 5)[0] >= 5
+
+
+@pytest.mark.slow
+def test_nothing_is_lost_or_doubled_by_two_hundred_kills(mllm, tmp_path):
+    killed, runs = survives(mllm, tmp_path, 200)
+    print(f"{killed} kills in {runs} runs of 50 examples")
+    assert killed >= 200
+
+
+def spoiled(root, kind):
+    """The second line of a ROC set made wrong in one way."""
+    file = root / "question_roc.json"
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    image = root / "LVIS/image/val2017" / rows[1]["image_path"].rpartition("/")[2]
+    if kind == "missing file":
+        image.unlink()
+    elif kind == "broken image":
+        image.write_bytes(image.read_bytes()[:300])
+    elif kind == "region outside the crop":
+        Image.new("RGB", (600, 150)).save(image)
+        rows[1]["bbox"] = [5, 5, 40, 40]
+    elif kind == "empty question":
+        rows[1]["text"] = " "
+    else:
+        rows[1]["bbox"] = [180, 180, 90, 90]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+FAULTS = {
+    "missing file": ("ImageError", "There is no image at"),
+    "broken image": ("ImageError", "cannot be read as an image"),
+    "region outside the crop": ("RegionError", "lies outside what the model sees"),
+    "region off the image": ("RegionError", "must lie within the image of 192 x 192 px"),
+    "empty question": ("DataError", "has a bad text: it must have words"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_an_example_that_fails_is_recorded_and_the_run_goes_on(mllm, tmp_path, kind):
+    root, path = roc(tmp_path, 6), tmp_path / "records.jsonl"
+    spoiled(root, kind)
+    dataset = cm.data.read(root)
+    found = cm.evaluate(mllm, dataset, METHODS, path=path, progress=False)
+    assert len(found.records) == 12
+    # Who does not point at a region misses nothing of one that the model does not see.
+    failing = ["plus"] if kind == "region outside the crop" else ["unsteered", "plus"]
+    assert [each.key for each in found.failed] == [("7001", name) for name in failing]
+    for each in found.failed:
+        name, message = FAULTS[kind]
+        assert each.error["kind"] == name
+        assert message in each.error["message"]
+        assert each.where == "question_roc.json, line 2"
+        assert each.answer is None
+    assert len(found.of("plus")) == 5
+    assert "failed: question_roc.json, line 2, plus" in found.table()
+    assert found.summary()["methods"]["plus"]["failed"] == 1
+    with pytest.raises(cm.CmllmError, match=FAULTS[kind][1]):
+        cm.evaluate(mllm, dataset, METHODS, progress=False, strict=True)
+
+
+def test_what_failed_is_tried_again_when_asked(mllm, tmp_path):
+    root, path = roc(tmp_path, 2), tmp_path / "records.jsonl"
+    good = (root / "question_roc.json").read_text()
+    spoiled(root, "region off the image")
+    cm.evaluate(mllm, cm.data.read(root), METHODS, path=path, progress=False)
+    (root / "question_roc.json").write_text(good)
+    assert len(cm.evaluate(mllm, cm.data.read(root), METHODS, path=path, progress=False).failed) == 2
+    mended = cm.evaluate(mllm, cm.data.read(root), METHODS, path=path, progress=False, retry=True)
+    assert not mended.failed
+    assert len(evaluation.read_records(path)) == 6
+    assert len(evaluation.Evaluation.load(path).records) == 4
+
+
+@dataclass(frozen=True)
+class Faulty(cm.Method):
+    def intervention(self, mllm, prompt, regions):
+        raise ZeroDivisionError("of my own")
+
+
+def test_errors_of_other_code_are_recorded_as_what_they_are(mllm, dataset):
+    found = cm.evaluate(mllm, dataset[:1], [Faulty()], progress=False)
+    assert found.failed[0].error == {"kind": "ZeroDivisionError", "message": "ZeroDivisionError('of my own')"}
+    assert found.figures("faulty") == {}
+    assert "faulty  0       1" in found.table()
+
+
+def test_a_file_of_another_run_is_refused(mllm, dataset, tmp_path):
+    path = tmp_path / "records.jsonl"
+    cm.evaluate(mllm, dataset[:1], METHODS, path=path, progress=False)
+    with pytest.raises(cm.DataError, match=r"must be of this model and these settings; .* has plus of embedded"):
+        cm.evaluate(mllm, dataset[:1], {"plus": cm.ControlMLLMPlus(steps=3)}, path=path, progress=False)
+    # Other methods are added, and other examples stay in the file.
+    more = cm.evaluate(mllm, dataset[1:], {"three": cm.ControlMLLMPlus(steps=3)}, path=path, progress=False)
+    assert len(more.records) == 2
+    assert len(evaluation.read_records(path)) == 4
+    with pytest.raises(cm.SettingsError, match="layers"):
+        cm.evaluate(mllm, dataset, {"plus": cm.ControlMLLMPlus(layers=(0, 99))}, progress=False)
+    with pytest.raises(cm.DataError, match="needs one example or more"):
+        cm.evaluate(mllm, [], METHODS)
+
+
+def test_methods_have_names_of_their_own():
+    named = as_methods([evaluation.Unsteered(), PLUS, cm.ControlMLLMPlus(steps=3), cm.ControlMLLM()])
+    assert list(named) == ["unsteered", "controlmllm++", "controlmllm++#2", "controlmllm"]
+    assert list(as_methods(None)) == ["unsteered", "controlmllm++"]
+    for wrong in ([], {}, 3, ["plus"], {"": PLUS}, [cm.ControlMLLM]):
+        with pytest.raises(cm.SettingsError, match=r"[Mm]ethod"):
+            as_methods(wrong)
+
+
+def test_shards_together_are_the_whole(mllm, tmp_path):
+    dataset = cm.data.read(HELDOUT)[:5]
+    whole = cm.evaluate(mllm, dataset, METHODS, progress=False)
+    paths = [tmp_path / f"{number}.jsonl" for number in (1, 2)]
+    for number, path in enumerate(paths, 1):
+        cm.evaluate(mllm, dataset.shard(number, 2), METHODS, path=path, progress=False)
+    out, count = evaluation.merge(paths, tmp_path / "all.jsonl")
+    assert count == 10
+    assert answers(evaluation.read_records(out)) == answers(whole.records)
+
+
+def test_two_ways_are_compared_on_the_same_examples(mllm):
+    dataset = cm.data.read(HELDOUT)[:12]
+    found = cm.evaluate(mllm, dataset, METHODS, scorer="strict", progress=False)
+    (difference,) = found.difference("plus", "unsteered")
+    ours, theirs = (np.array([each.scores["right"] for each in found.of(name)]) for name in ("plus", "unsteered"))
+    better, worse = int((ours > theirs).sum()), int((ours < theirs).sum())
+    assert (difference.better, difference.worse) == (better, worse)
+    assert difference.mean == (ours - theirs).mean()
+    # McNemar's exact test: twice the smaller tail of fair coins.
+    from math import comb
+
+    thrown = better + worse
+    tail = sum(comb(thrown, heads) for heads in range(min(better, worse) + 1)) / 2**thrown
+    assert difference.p == pytest.approx(min(1.0, 2 * tail))
+    assert f"{better} better, {worse} worse" in str(difference)
+    half = replace(found, records=found.records[:10])
+    assert found.difference("plus", "plus", half)[0].count == 5
+    with pytest.raises(cm.DataError, match="The method must be 'unsteered' or 'plus'; got 'other'"):
+        found.difference("other", "plus")
+
+
+def test_examples_of_ones_own_are_a_set(mllm):
+    examples = [cm.data.Example(each.image, each.question, each.region("box"), each.names[0]) for each in scenes(2)]
+    found = cm.evaluate(mllm, examples, [evaluation.Unsteered()], progress=False)
+    assert [each.where for each in found.records] == ["example 0", "example 1"]
+    assert found.records[0].image is None
+    assert found._repr_html_()
