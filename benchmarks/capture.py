@@ -36,7 +36,7 @@ QUESTION = "is the object a red circle or a blue seven ?"
 GRIDS = (16, 24, 32, 45, 64)
 
 
-def random_llava(grid: int) -> cm.Mllm:
+def random_llava(grid: int, positions: int = 8192) -> cm.Mllm:
     """A random LLaVA whose image is `grid` x `grid` visual tokens; its vision tower is small, it runs once."""
     words = vocabulary()
     torch.manual_seed(0)
@@ -56,7 +56,7 @@ def random_llava(grid: int) -> cm.Mllm:
             num_hidden_layers=LAYERS,
             num_attention_heads=8,
             num_key_value_heads=8,
-            max_position_embeddings=8192,
+            max_position_embeddings=positions,
             bos_token_id=words[BOS],
             eos_token_id=words[EOS],
             pad_token_id=words[PAD],

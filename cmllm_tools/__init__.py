@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .models.contrast import Contrast
     from .models.interventions import Intervention
     from .models.latent import LatentAdded
+    from .models.look import Look
     from .models.mllm import Mllm
     from .models.origin import WeightsWarning
     from .models.prompt import Prompt
@@ -93,6 +94,7 @@ __all__ = [
     "Intervention",
     "LatentAdded",
     "LatentMethod",
+    "Look",
     "Mask",
     "MemoryEstimate",
     "Method",
@@ -161,6 +163,7 @@ _MODULES = {
     "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
     "models.contrast": "Contrast",
+    "models.look": "Look",
     "models.mllm": "Mllm",
     "models.origin": "WeightsWarning",
     "models.prompt": "Prompt",

@@ -1,7 +1,9 @@
 import pytest
+import torch
 
 import cmllm_tools as cm
-from benchmarks import attribution, capture, evaluate, sweep
+from benchmarks import attribution, capture, evaluate, steer, sweep
+from cmllm_tools.referring.target import Target
 
 pytestmark = pytest.mark.slow
 
@@ -43,6 +45,37 @@ def test_attribution_benchmark_measures_what_it_says():
     assert set(summary) == {"n", "chance", "completeness_error", *attribution.METHODS}
     assert summary["completeness_error"] <= 0.01
     assert all(0 <= summary[method] <= 1 for method in attribution.METHODS)
+
+
+def test_steer_benchmark_measures_what_it_says(monkeypatch):
+    """On a model small enough for a unit test; the larger ones are made in the same way, with fewer and narrower layers."""
+    for name, value in {"LAYERS": 2, "WIDTH": 64}.items():
+        monkeypatch.setattr(capture, name, value)
+    monkeypatch.setattr(steer, "GRID", 4)
+    found = steer.measure("small", (4, 16), torch.device("cpu"), repeats=1, seconds=600)
+    assert set(found) == {
+        "device",
+        "step_seconds",
+        "answer_ratio",
+        "second_question_ratio",
+        "peak_memory_ratio",
+        "growth",
+    }
+    methods = {"reference", "controlmllm", "controlmllm_plus", "key_steering"}
+    assert all(set(found[name]) - {"plain"} == methods for name in ("step_seconds", "answer_ratio", "peak_memory_ratio"))
+    assert set(found["growth"]) == {4, 16}
+    assert all(set(steps) == methods and min(steps.values()) > 0 for steps in found["growth"].values())
+
+
+def test_the_reference_step_is_that_of_capture(monkeypatch):
+    for name, value in {"LAYERS": 2, "WIDTH": 64}.items():
+        monkeypatch.setattr(capture, name, value)
+    setting = steer.Setting("small", 4, torch.device("cpu"))
+    latent = setting.prompt.zero_latent()
+    attention = cm.capture_attention(setting.mllm, setting.prompt, latent=latent)
+    energy = Target.of(setting.prompt.layout, setting.region).energy(cm.context_map(attention).values)
+    expected = torch.autograd.grad(energy, latent)[0]
+    torch.testing.assert_close(setting.reference_gradient(setting.prompt, latent), expected, rtol=1e-3, atol=1e-9)
 
 
 def test_evaluate_benchmark_measures_what_it_says():

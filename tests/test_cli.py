@@ -157,16 +157,16 @@ def test_eval_prints_one_json_object(capsys):
     captured = capsys.readouterr()
     result = json.loads(captured.out)
     assert result["n"] == 8
-    assert set(result) == {"n", "unsteered", "controlmllm", "controlmllm_plus", "seconds"}
+    assert set(result) == {"n", "unsteered", "controlmllm", "controlmllm_plus", "key_steering", "seconds"}
     assert set(result["unsteered"]) == {"describe_valid", "a_or_b", "marked", "marked_by_overlay"}
     assert len(result["unsteered"]["marked_by_overlay"]) == 8
-    for method in ("controlmllm", "controlmllm_plus"):
+    for method in ("controlmllm", "controlmllm_plus", "key_steering"):
         assert set(result[method]) == {"box", "mask", "scribble", "point", "random_background"}
         for figures in result[method].values():
             assert set(figures) == {"a_or_b", "describe", "hallucinated"}
             assert all(0 <= value <= 1 for value in figures.values())
     # Steering must work on these scenes, not only run.
-    assert result["controlmllm_plus"]["box"]["a_or_b"] >= 0.75
+    assert min(result[method]["box"]["a_or_b"] for method in ("controlmllm_plus", "key_steering")) >= 0.75
     assert "scenes" in captured.err
     assert main(["eval", "embedded", "--n", "0"]) == 2
     assert main(["eval", "embedded", "--skip", "-1"]) == 2

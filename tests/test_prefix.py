@@ -163,6 +163,29 @@ def test_offsets_of_another_prompt_are_refused(tiny):
             KeyOffsets(wrong)
 
 
+def test_a_saved_trace_answers_as_before(tiny, tmp_path):
+    mllm, prompt = tiny
+    trace = cm.optimize(
+        mllm, prompt, REGION, cm.methods.KeySteering(steps=2, step_size=0.05), callbacks=[cm.Answers("ends")]
+    )
+    again = cm.Trace.load(trace.save(tmp_path / "run.safetensors"))
+    assert isinstance(again.intervention, KeyOffsets)
+    assert mllm.generate(prompt, again).ids == mllm.generate(prompt, trace).ids
+    assert trace.steps[-1].answer == mllm.generate(prompt, trace)
+
+
+def test_what_is_known_for_latents_alone_refuses_offsets_by_name(tiny):
+    mllm, prompt = tiny
+    method = cm.methods.KeySteering(steps=1, step_size=0.05)
+    trace = cm.optimize(mllm, prompt, REGION, method)
+    refused = "known with latents on the visual tokens alone; got KeyOffsets"
+    with pytest.raises(cm.CaptureError, match=refused):
+        cm.analysis.relevancy(mllm, prompt, latent=trace)
+    example = cm.analysis.Example(prompt.image, "what is this ?", REGION, "a red cross")
+    with pytest.raises(cm.SettingsError, match="latents on the visual tokens, and KeySteering moves something else"):
+        cm.analysis.sweep_windows(mllm, [example], method=method)
+
+
 def test_a_model_whose_image_sees_the_question_is_refused_though_its_row_says_nothing(monkeypatch):
     """What the table does not know is found out by the first prompt."""
     from cmllm_tools.models.families import FAMILIES

@@ -255,6 +255,7 @@ def test_code_does_the_same(bench, scene, capsys):
     for regions, method in (
         (several, PLUS),
         (several[:1], cm.ControlMLLM(steps=2, ema=0.7, layers=(1, 3), queries="object")),
+        (several[:1], cm.methods.KeySteering(steps=2)),
     ):
         bench.picker.regions, bench.method = regions, method
         trace, names = bench.run(), {}

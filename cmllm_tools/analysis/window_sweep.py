@@ -18,6 +18,7 @@ from ..files import check_writable
 from ..inputs.images import read_image
 from ..inputs.regions import as_regions
 from ..models.batch import Copies
+from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import AnswerScore
@@ -75,7 +76,7 @@ def sweep_windows(
     Any error that ends a sweep has what is known in its attribute `sweep`.
 
     Raises:
-        SettingsError: for a window or a setting out of range.
+        SettingsError: for a window or a setting out of range, and a method that moves something else than visual tokens.
         CaptureError: for a window without any of the method's (layer, head) pairs.
         OutputError: when the file cannot be written, before anything is run.
         DataError: for no examples, or a file of another sweep.
@@ -84,6 +85,11 @@ def sweep_windows(
     require(mllm)
     several = as_examples(examples)
     method = given_latent_method(method, ControlMLLMPlus()).resolve(mllm)
+    if not isinstance(method.done(torch.zeros(1, 1)), LatentAdded):
+        raise SettingsError(
+            f"A sweep scores answers with latents on the visual tokens, and {type(method).__name__} moves something else. "
+            "Sweep with ControlMLLMPlus(), or compare optimize(...) with each window."
+        )
     max_copies = None if max_copies is None else _checked_copies(max_copies)
     path = None if path is None else check_writable(path)
     choices = _choices(mllm, method, windows, contexts)

@@ -17,6 +17,7 @@ from ..models.prompt import Prompt
 from ..progress import progress_bar
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
+from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import optimize
 from ..strict import kind_of, one_of, several, whole_number
 from .heldout import DESCRIPTIONS, held_out, marked, vocabulary
@@ -58,7 +59,11 @@ def evaluate(
         {} if methods is None else kind_of(methods, dict, "methods must be given by name, as {'plus': ControlMLLMPlus()}")
     )
     methods = {name: given_latent_method(method, ControlMLLM()) for name, method in methods.items()}
-    methods = methods or {"controlmllm": ControlMLLM(), "controlmllm_plus": ControlMLLMPlus()}
+    methods = methods or {
+        "controlmllm": ControlMLLM(),
+        "controlmllm_plus": ControlMLLMPlus(),
+        "key_steering": KeySteering(),
+    }
     mllm = mllm or load()
     pairs = list(zip(held_out(), held_out(DESCRIPTIONS), strict=True))[skip:][:count]
     if not pairs:
@@ -92,9 +97,11 @@ def _scene_scores(
 ) -> dict[tuple[str, ...], list[bool]]:
     scores: Scores = defaultdict(list)
     rng = np.random.default_rng([SEED, number])
+    # Both questions are about one image.
+    look = mllm.look(choice.image)
     prompts = {
-        "a_or_b": mllm.prepare(choice.image, choice.question),
-        "describe": mllm.prepare(description.image, description.question),
+        "a_or_b": mllm.prepare(look, choice.question),
+        "describe": mllm.prepare(look, description.question),
     }
     _score_unsteered(scores, mllm, prompts, choice)
     _score_marked(scores, mllm, description, OVERLAYS[number % len(OVERLAYS)], rng)

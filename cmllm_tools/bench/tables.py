@@ -13,7 +13,7 @@ COLUMNS = {
     "the same, free description": "describe",
     "names something absent": "hallucinated",
 }
-TITLES = {"controlmllm": "ControlMLLM", "controlmllm_plus": "ControlMLLM++"}
+TITLES = {"controlmllm": "ControlMLLM", "controlmllm_plus": "ControlMLLM++", "key_steering": "KeySteering"}
 KINDS = {"random_background": "control: a box in the background"}
 
 

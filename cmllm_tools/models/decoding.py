@@ -1,6 +1,7 @@
 """Answers: greedy, sampled or beam search, with an intervention, and contrastive decoding against doing without it."""
 
-from contextlib import nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,8 +13,10 @@ from .answer import Answer, said
 from .contrast import Contrast, ContrastRows, FirstRow
 from .family import Family
 from .finite import Finite, OfAllTokens
+from .hooks import given_again
 from .interventions import Intervention
 from .options import LAST_ID, read_options, unread_named
+from .prefix import continued_answer, prefix_or_none
 from .prompt import Prompt
 from .undisturbed import locked, undisturbed
 
@@ -69,8 +72,9 @@ def generate(
             options["streamer"] = FirstRow(options["streamer"])
     options["logits_processor"] = LogitsProcessorList(processors)
     inputs = prompt.inputs if intervention is None else intervention.inputs(mllm, prompt, copies)
-    opened = nullcontext() if intervention is None else intervention.opened(mllm, prompt, copies)
-    with undisturbed(model), opened, unread_named(options):
+    opened = _answering(mllm, prompt, options) if intervention is None else intervention.opened(mllm, prompt, copies)
+    seen = _seen(mllm, prompt, options["num_beams"]) if inputs is prompt.inputs else {}
+    with undisturbed(model), given_again(seen), opened, unread_named(options):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
     rows = output if torch.is_tensor(output) else output.sequences
@@ -78,6 +82,20 @@ def generate(
     begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
     with locked(tokenizer):
         return said(tokenizer, rows[0, begin:].tolist(), _stops(model, tokenizer, options))
+
+
+def _answering(mllm: "Mllm", prompt: Prompt, options: dict[str, Any]) -> AbstractContextManager[None]:
+    """What is open for a plain answer: of a prompt of a look, it goes on from the prefix where there can be one."""
+    if prompt.look is None or not options.get("use_cache", True) or options.get("cache_implementation") is not None:
+        return nullcontext()
+    prefix = prefix_or_none(mllm, prompt) if prompt.look.serves(mllm) else None
+    return nullcontext() if prefix is None else continued_answer(prefix, prefix.layers)
+
+
+def _seen(mllm: "Mllm", prompt: Prompt, rows: int) -> Mapping[Any, list[Any]]:
+    """What modules before the language model need not compute again: those of a prompt's look, for one row."""
+    look = prompt.look
+    return look.before if look is not None and rows == 1 and look.serves(mllm) else {}
 
 
 def _check_contrast(family: Family, options: dict[str, Any]) -> None:

@@ -136,11 +136,16 @@ def read_latent(latent: Latent, call: LanguageCall) -> torch.Tensor:
         call: whose visual states it is for.
 
     Raises:
-        CaptureError: for one of another shape, that is no array of numbers, or not finite in the states' dtype.
+        CaptureError: for one of another shape, that is no array of numbers, or not finite in the states' dtype; for another
+            intervention, or a run that has one.
     """
-    given: Any = latent.latent if isinstance(latent, Steered) else latent
-    given = given.intervention if isinstance(given, Referred) else given
-    given = given.latent if isinstance(given, LatentAdded) else given
+    given: Any = latent.intervention if isinstance(latent, Referred) else latent
+    if isinstance(given, Intervention) and not isinstance(given, LatentAdded):
+        raise CaptureError(
+            f"What is asked for here is known with latents on the visual tokens alone; got {type(given).__name__}. Give a "
+            "latent, or a run of a method that has one, as ControlMLLMPlus()."
+        )
+    given = given.latent if isinstance(given, LatentAdded | Steered) else given
     values, states = as_numbers(given), call.states
     check_latent(values, states, len(call.visual), call.copies)
     return values.to(states.device, None if values.is_floating_point() else torch.float32)

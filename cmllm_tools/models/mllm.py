@@ -9,13 +9,14 @@ import torch
 from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..inputs.images import ImageSource
 from ..layout.grid_rules import Placement
-from ..strict import kind_of, one_of, whole_numbers
+from ..strict import kind_of, one_of, shown, whole_numbers
 from . import decoding
 from .answer import Answer
 from .contrast import Contrast
 from .family import Family
 from .interventions import Intervention
 from .latent import Latent, read_intervention
+from .look import Look, look
 from .lookup import family_of, probed_family
 from .options import LAST_ID
 from .prepare import prepare
@@ -127,11 +128,29 @@ class Mllm:
         hook = getattr(embeddings, "_hf_hook", None) if embeddings.weight.is_meta else None
         return embeddings.weight.device if hook is None else torch.device(hook.execution_device)
 
-    def prepare(self, image: ImageSource, question: str, **processor_options: Any) -> Prompt:
-        """Image and question as the model reads them; runs the vision encoder once.
+    def look(self, image: ImageSource, **processor_options: Any) -> Look:
+        """See an image once, for several questions about it: `prepare(look, question)`, or `refer(mllm, look, ...)`.
+
+        The vision encoder runs here, and not for the questions and answers. Where the model's text can continue from a
+        cached image, system prompt and image run through the language model once too, when they are first needed: plain
+        answers, those of `KeySteering` and its steps go on from there, and are what they would be without, but for
+        rounding. After the model's weights, dtype or device have changed, prompts are prepared anew. A look holds the
+        encoder's outputs and the image's keys and values on the model's device.
 
         Args:
-            image: all that `read_image` takes, of at least 4 px a side.
+            image, **processor_options: as for `prepare`.
+
+        Raises:
+            ImageError, PromptError, UnsupportedModelError: as `prepare` does.
+        """
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+            return look(self, image, processor_options)
+
+    def prepare(self, image: ImageSource | Look, question: str, **processor_options: Any) -> Prompt:
+        """Image and question as the model reads them; runs the vision encoder once, or not for an image looked at before.
+
+        Args:
+            image: all that `read_image` takes, of at least 4 px a side; or a `Look` of this model.
             question: the user's words, without the image placeholder or the template around them.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
@@ -139,13 +158,21 @@ class Mllm:
         Raises:
             ImageError: for an image that cannot be read, is too small for the model, or that the processor cannot take.
             PromptError: for an empty question, one that contains the image placeholder or stands before the image, padding
-                on the right, options that the processor would ignore, settings of the image processor, and a prompt that
-                would be cut or is longer than the model's positions.
+                on the right, options that the processor would ignore, settings of the image processor, a prompt that would
+                be cut or is longer than the model's positions, a look of another model, and options beside a look.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
         with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
-            return prepare(self, image, question, processor_options)
+            if not isinstance(image, Look):
+                return prepare(self, image, question, processor_options)
+            if processor_options:
+                raise PromptError(
+                    f"Options of the processor must be given to look(image, ...), which keeps them; got "
+                    f"{shown(processor_options)} beside a look."
+                )
+            image.check(self)
+            return prepare(self, image.image, question, image.options, image)
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""

@@ -42,6 +42,11 @@ class Origin:
         """Of a prompt that `mllm` prepares now."""
         return cls(ref(mllm.model), _dtypes(mllm.model), mllm.device, weights_mark(mllm.model))
 
+    def unchanged(self, mllm: Any) -> bool:
+        """Whether it is this model, and as it was then."""
+        now = (_dtypes(mllm.model), mllm.device, weights_mark(mllm.model))
+        return self.model() is mllm.model and (self.dtype, self.device, self.weights) == now
+
     def check(self, mllm: Any) -> None:
         """Refuse another model, or one that was moved or cast since; warn once when its weights have changed.
 

@@ -6,7 +6,7 @@ believed: the first prompt's text is run over the cached prefix and beside a pla
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -18,6 +18,7 @@ from transformers import DynamicCache
 from ..errors import UnsupportedModelError
 from .hooks import in_this_use
 from .interrupts import restoring
+from .origin import weights_mark
 from .replay import LanguageCall, named_arguments
 from .undisturbed import undisturbed
 
@@ -42,11 +43,13 @@ class Prefix:
         call: the prompt's recorded call.
         length: number of tokens.
         layers: key and value (1, key head, token, width) of each layer, keys as cached: after rotary embedding.
+        weights: mark of the model's weights by which they were made.
     """
 
     call: LanguageCall
     length: int
     layers: Layers
+    weights: int
 
     @cached_property
     def visual_keys(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
@@ -61,11 +64,11 @@ class Prefix:
     @property
     def zero(self) -> Float[torch.Tensor, "visual offsets"]:
         """Offsets (visual token, layers x key heads x width) that change nothing, float32 where keys are narrower."""
-        heads, tokens, width = self.visual_keys[0].shape
         keys = self.visual_keys[0]
-        return keys.new_zeros(
-            (tokens, len(self.layers) * heads * width), dtype=torch.promote_types(keys.dtype, torch.float32)
-        )
+        heads, tokens, width = keys.shape
+        # One number, as those of thousands of visual tokens fill gigabytes.
+        one = keys.new_zeros((1, 1), dtype=torch.promote_types(keys.dtype, torch.float32))
+        return one.expand(tokens, len(self.layers) * heads * width)
 
     def moved(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Layers:
         """The layers for several copies of the prompt, with offsets on the keys of the visual tokens.
@@ -75,11 +78,12 @@ class Prefix:
                 `norm`.
         """
         heads, _, width = self.visual_keys[0].shape
-        split = (self.norm * offsets).unflatten(-1, (len(self.layers), heads, width))
+        # Taken apart at once: of one by one, autograd would fill the whole for each layer.
+        split = offsets.unflatten(-1, (len(self.layers), heads, width)).unbind(2)
         visual, found = self.call.visual, []
-        for number, (key, value) in enumerate(self.layers):
-            # (copy, key head, visual token, width)
-            change = split[:, :, number].transpose(1, 2).to(key)
+        for part, (key, value) in zip(split, self.layers, strict=True):
+            # (copy, key head, visual token, width); scaled first, as a share may be too small for half precision.
+            change = (self.norm * part).transpose(1, 2).to(key)
             wide = key.expand(len(offsets), -1, -1, -1)
             found.append((wide.index_add(2, visual.to(key.device), change), value.expand(len(offsets), -1, -1, -1)))
         return found
@@ -102,13 +106,53 @@ class Prefix:
 
 
 def prefix_of(mllm: "Mllm", prompt: "Prompt") -> Prefix:
-    """`prefilled`, once for a prompt."""
+    """`prefilled`, once for a prompt, or for all prompts of a look that begin alike; once more for other weights."""
     # Kept by the call itself: a table of calls would hold each of them for good, as a prefix knows its call.
     known = vars(prompt.call)
-    if "prefix" not in known:
-        known["prefix"] = prefilled(mllm, prompt)
-    found: Prefix = known["prefix"]
+    found: Prefix | None = known.get("prefix")
+    if found is None or found.weights != weights_mark(mllm.model):
+        found = known["prefix"] = _shared(mllm, prompt) or prefilled(mllm, prompt)
     return found
+
+
+def prefix_or_none(mllm: "Mllm", prompt: "Prompt") -> Prefix | None:
+    """The prefix; None for a model whose text cannot continue from it, which is asked once for a look."""
+    known = vars((prompt if prompt.look is None else prompt.look.prompt).call)
+    if known.get("refused") is mllm.model:
+        return None
+    try:
+        return prefix_of(mllm, prompt)
+    except UnsupportedModelError:
+        known["refused"] = mllm.model
+        return None
+
+
+def _shared(mllm: "Mllm", prompt: "Prompt") -> Prefix | None:
+    """The prefix of a prompt's look, where the prompt's own states and arguments begin as that does."""
+    if prompt.look is None or prompt.call.copies != 1:
+        return None
+    prompt.check(mllm, replayed=True)
+    found, call = prefix_of(mllm, prompt.look.prompt), prompt.call
+    begins = [
+        (
+            each.attention,
+            each.visual,
+            each.states[:, : found.length],
+            _first(each.arguments, found.length, each.states.shape[1]),
+        )
+        for each in (found.call, call)
+    ]
+    return replace(found, call=call) if _equal(*begins) else None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if torch.is_tensor(one) and torch.is_tensor(other):
+        return torch.equal(one, other)
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(_equal(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(_equal, one, other))
+    return type(one) is type(other) and (one is other or bool(one == other))
 
 
 def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
@@ -130,7 +174,7 @@ def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     layers = [(layer.keys, layer.values) for layer in cache.layers]
     if len(layers) != len(mllm.attention_layers) or len({key.shape[1:] for key, _ in layers}) > 1:
         raise _refused(mllm, "its layers do not all keep keys of the visual tokens, of one size")
-    prefix = Prefix(call, length, layers)
+    prefix = Prefix(call, length, layers, weights_mark(mllm.model))
     _check(mllm, prompt, prefix)
     return prefix
 

@@ -22,18 +22,33 @@ from .replay import LanguageCall, record
 from .template import prompt_text, text_span
 
 if TYPE_CHECKING:
+    from .look import Look
     from .mllm import Mllm
 
 
-def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, Any]) -> Prompt:
-    """See `Mllm.prepare`."""
+def prepare(
+    mllm: Mllm,
+    image: ImageSource,
+    question: str,
+    options: dict[str, Any],
+    look: Look | None = None,
+    keep_before: bool = False,
+) -> Prompt:
+    """See `Mllm.prepare`.
+
+    Args:
+        look: at the same image with the same options; what it has is not computed again where it still holds.
+        keep_before: keep what ran before the call; see `record`.
+    """
     image = read_image(image)
     text = prompt_text(mllm, question)
     inputs = tensors(mllm, image, text, options)
     ids = inputs["input_ids"][0].tolist()
     padding = _padding(inputs)
     _check_size(mllm, image, ids)
-    found, image_end, call = candidates(mllm, inputs)
+    look = look if look is not None and look.serves(mllm) and look.fits(inputs) else None
+    again: Any = {"keep_before": keep_before, "known": look.before if look is not None else None}
+    found, image_end, call = candidates(mllm, inputs, **again)
     placement = _placement(mllm, image, text, inputs, len(found), options)
     visual = found[torch.from_numpy(placement.placed(image.size))]
     span, offsets = text_span(mllm, text, question, ids[padding:])
@@ -42,7 +57,7 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
             f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
             f"made {shown(text)}. Set processor.chat_template to one that puts the image first."
         )
-    call = call.with_visual(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual)
+    call = call.with_visual(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual, **again)
     return Prompt(
         image=image,
         question=question,
@@ -57,6 +72,7 @@ def prepare(mllm: Mllm, image: ImageSource, question: str, options: dict[str, An
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
         offsets=offsets,
         origin=Origin.of(mllm),
+        look=look,
     )
 
 
@@ -136,8 +152,11 @@ def _check_size(mllm: Mllm, image: Image.Image, ids: list[int]) -> None:
         )
 
 
-def candidates(mllm: Mllm, inputs: dict[str, Any]) -> tuple[torch.Tensor, int, LanguageCall | None]:
+def candidates(mllm: Mllm, inputs: dict[str, Any], **recorded: Any) -> tuple[torch.Tensor, int, LanguageCall | None]:
     """Positions that may hold visual tokens, where the text goes on after the image, and the call if known by then.
+
+    Args:
+        **recorded: for `record`.
 
     Raises:
         UnsupportedModelError: for a prompt without any.
@@ -147,7 +166,7 @@ def candidates(mllm: Mllm, inputs: dict[str, Any]) -> tuple[torch.Tensor, int, L
     placeholders = (ids == image_id).nonzero()[:, 0].cpu()
     image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
     if not site.in_sequence:
-        call = record(mllm.model, site, inputs, placeholders)
+        call = record(mllm.model, site, inputs, placeholders, **recorded)
         return torch.arange(call.states.shape[:-1].numel()), image_end, call
     if not len(placeholders):
         raise UnsupportedModelError(

@@ -17,6 +17,7 @@ from .spelling import find_word
 from .undisturbed import locked, unaffected
 
 if TYPE_CHECKING:
+    from .look import Look
     from .mllm import Mllm
 
 # Copies of a prompt in one batch: more is a mistyped number, and gigabytes.
@@ -44,6 +45,7 @@ class Prompt(Shown):
             text does.
         offsets: for each of the question's tokens, the characters [from, to) of the question that it covers.
         origin: the model that prepared it, and its state then; None is not checked.
+        look: the look that it shares image and prefix with; None where it has its own.
         answered: how many of the last tokens are an answer's; see `batch.followed_by`.
     """
 
@@ -60,6 +62,7 @@ class Prompt(Shown):
     learned: int = 0
     offsets: tuple[tuple[int, int], ...] = ()
     origin: Origin | None = None
+    look: "Look | None" = None
     answered: int = 0
 
     def check(self, mllm: "Mllm", replayed: bool = False) -> None:

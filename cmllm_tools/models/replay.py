@@ -1,7 +1,7 @@
 """Record the call in which text meets the visual states once, and replay it with a latent on those states."""
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext, suppress
 from copy import copy, deepcopy
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError, UnsupportedModelError
-from .hooks import forwards_replaced, in_this_use
+from .hooks import given_again, in_this_use
 from .interrupts import restoring
 from .undisturbed import undisturbed
 
@@ -126,10 +126,6 @@ class LanguageCall:
     @restoring
     def resumed(self, latent: torch.Tensor | None) -> Iterator[None]:
         """While open, the model's own forward makes this call, with the latent, and skips what came before it."""
-        left = {module: list(outputs) for module, outputs in self.before.items()}
-
-        def again(module: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
-            return lambda *values, **named: copy(left[module].pop(0)) if left[module] else forward(*values, **named)
 
         @in_this_use
         def change_call(
@@ -140,7 +136,7 @@ class LanguageCall:
         handle = self.module.register_forward_pre_hook(change_call, with_kwargs=True)
         try:
             with (
-                forwards_replaced(left, again),
+                given_again(self.before),
                 latent_added(self, latent) if not self.site.states else nullcontext(),
             ):
                 yield
@@ -155,6 +151,7 @@ def record(
     visual: torch.Tensor,
     copies: int = 1,
     keep_before: bool = False,
+    known: Mapping[nn.Module, list[Any]] | None = None,
 ) -> LanguageCall:
     """Run the model's own forward up to the call at `site`, and keep that call.
 
@@ -162,6 +159,7 @@ def record(
         inputs: of one prompt, or of `copies` of it as one batch.
         visual: positions of the visual tokens in one prompt's part of the states.
         keep_before: keep what the modules before the call gave, for `LanguageCall.resumed`.
+        known: what modules before the call give, which are not run.
 
     Raises:
         UnsupportedModelError: when the forward makes no such call.
@@ -205,7 +203,7 @@ def record(
             for handle in handles:
                 handle.remove()
 
-    with undisturbed(model), watched(), suppress(_Recorded):
+    with undisturbed(model), given_again(known or {}), watched(), suppress(_Recorded):
         model(**inputs, use_cache=False)
     found = states[0] if states else seen.get(site.states)
     if found is None:

@@ -27,6 +27,12 @@ class Cost:
     peak_memory: int = 0
 
 
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was given, as it goes on by itself while the clock is read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 @contextmanager
 def measured(device: torch.device) -> Iterator[Cost]:
     """Measure what is done while open, also where it ends in an error."""

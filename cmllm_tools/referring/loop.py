@@ -11,6 +11,7 @@ from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
+from .cost import settle
 from .latent_method import LatentMethod
 from .target import Target
 
@@ -93,7 +94,8 @@ class Runs:
         self._ended[run] = True
 
     def _run(self) -> Iterator[Measured]:
-        latent, first = self._updates.latent, None
+        # Not the one of the updates, which Adam writes to.
+        latent, first = self.zero.expand_as(self._updates.latent), None
         going = torch.ones_like(self._ended)
         # Runs that an early stop moved once more, which are measured and end.
         ending = torch.zeros_like(going)
@@ -133,7 +135,7 @@ class Runs:
         started, states = time.perf_counter(), self.prompt.call.states
         sound = torch.isfinite(start.detach().to(states.dtype)).flatten(1).all(1)
         # A latent that is not finite ends its run, and would be refused for all.
-        latent = torch.where(sound[:, None, None], start.detach(), 0)
+        latent = start.detach() if sound.all() else torch.where(sound[:, None, None], start.detach(), 0)
         latent.requires_grad_(differentiate and bool(going.any()))
         finite = self.sound or number == 0
         heads = None if len(self._heads) == self.mllm.heads else self._heads
@@ -148,6 +150,7 @@ class Runs:
         stopped = torch.zeros_like(going)
         if first is not None:
             stopped = going & torch.isfinite(now) & self.method.stops(first, now)
+        settle(states.device)
         return Measured(
             number=number,
             latent=latent.detach(),

@@ -84,7 +84,7 @@ class CachedKeys(Moved):
         self.zero = self.prefix.zero
         count = len(self.prefix.layers)
         held = torch.tensor([layers is None or layer in layers for layer in mllm.attention_layers])
-        self._held = held.repeat_interleave(self.zero.shape[1] // count).to(self.zero)
+        self._held = None if held.all() else held.repeat_interleave(self.zero.shape[1] // count).to(self.zero)
 
     def forward(self, latent: torch.Tensor) -> Callable[[], object]:
-        return lambda: self.prefix.continued(self.prefix.moved(latent * self._held))
+        return lambda: self.prefix.continued(self.prefix.moved(latent if self._held is None else latent * self._held))

@@ -69,7 +69,7 @@ class NormalisedSteps(Updates):
 
     def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
         norms = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
-        self.latent = self.latent - self.step_size * gradient / norms[:, None, None]
+        self.latent = self.latent - gradient * (self.step_size / norms)[:, None, None]
 
 
 class AdamSteps(Updates):

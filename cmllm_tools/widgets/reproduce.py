@@ -2,6 +2,7 @@
 
 import json
 from base64 import b85encode
+from importlib import import_module
 from os import PathLike
 from pathlib import Path
 from textwrap import fill, indent
@@ -68,7 +69,7 @@ def _name(kind: type[Method]) -> tuple[list[str], str]:
     package = __name__.split(".", maxsplit=1)[0]
     if not kind.__module__.startswith(f"{package}."):
         return [f"from {kind.__module__} import {kind.__name__}"], kind.__name__
-    return [], f"cm.{kind.__name__}" if issubclass(kind, LatentMethod) else f"cm.methods.{kind.__name__}"
+    return [], f"cm.{kind.__name__}" if kind.__name__ in import_module(package).__all__ else f"cm.methods.{kind.__name__}"
 
 
 def _run(method: Method, picture: str, asked: str) -> list[str]:

@@ -1,0 +1,102 @@
+"""An image seen once: what the vision encoder made of it, and the prefix, for several questions about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ..errors import PromptError
+from ..inputs.images import ImageSource
+from ..shown import Fact, Shown
+from .origin import Origin
+from .prepare import prepare
+from .prompt import Prompt
+
+if TYPE_CHECKING:
+    from .mllm import Mllm
+
+# Stands for the question until there is one; no token of the prefix depends on it.
+STAND_IN = "What is this?"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Look(Shown):
+    """An image that a model has looked at, from which questions about it are prepared: `mllm.prepare(look, question)`.
+
+    The vision encoder has run. System prompt and image are run through the language model once, when the first answer or
+    step needs it and where the model's text can continue from them; prompts share this as long as the model stays as it is.
+
+    Args:
+        prompt: the image with a stand-in for the question.
+        before: what the modules before the language model gave, call by call.
+        origin: the model, and its state then.
+        options: for the processor.
+    """
+
+    prompt: Prompt
+    before: Mapping[nn.Module, list[Any]] = field(repr=False)
+    origin: Origin
+    options: dict[str, Any]
+
+    @property
+    def image(self) -> Image.Image:
+        """Upright RGB image as the user gave it."""
+        return self.prompt.image
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Look":
+        """Itself: it is not changed, and a copy of the modules would be another model's."""
+        return self
+
+    def facts(self) -> list[Fact]:
+        return [
+            ("image", f"{self.image.width} x {self.image.height} px"),
+            ("visual", f"{len(self.prompt.visual)} tokens"),
+            ("layout", repr(self.prompt.layout)),
+        ]
+
+    def check(self, mllm: "Mllm") -> None:
+        """Refuse another model than the one that looked.
+
+        Raises:
+            PromptError: for another model.
+        """
+        if self.origin.model() is not mllm.model:
+            raise PromptError(
+                f"A look must be used with the model that looked; {mllm.name} is another one. Look again with this model."
+            )
+
+    def serves(self, mllm: "Mllm") -> bool:
+        """Whether the model is as it was, so that what it gave then is what it would give now."""
+        # What comes before the call is known not to hang on the question where the conformance suite has tried it.
+        return mllm.family.tested and self.prompt.call.module is mllm.decoder and self.origin.unchanged(mllm)
+
+    def fits(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a prompt's tensors are those of this image, and begin with the same tokens."""
+        own, end = self.prompt.inputs, self.prompt.image_end
+        shapes = [each["input_ids"].shape for each in (own, inputs)]
+        if own.keys() != inputs.keys() or shapes[1][1] < end:
+            return False
+        for name, value in own.items():
+            other = inputs[name]
+            if not torch.is_tensor(value):
+                if value is not other and value != other:
+                    return False
+            elif name.startswith("qformer_"):
+                continue
+            elif value.shape[:2] == shapes[0] and other.shape[:2] == shapes[1]:
+                if not torch.equal(value[:, :end], other[:, :end]):
+                    return False
+            elif not torch.equal(value, other):
+                return False
+        return True
+
+
+def look(mllm: "Mllm", image: ImageSource, options: dict[str, Any]) -> Look:
+    """See `Mllm.look`."""
+    prompt = prepare(mllm, image, STAND_IN, options, keep_before=True)
+    embedding = mllm.model.get_input_embeddings()
+    before = {module: given for module, given in prompt.call.before.items() if module is not embedding}
+    return Look(prompt, before, Origin.of(mllm), options)
