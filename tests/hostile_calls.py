@@ -8,6 +8,7 @@ from cmllm_tools import analysis
 from cmllm_tools.bench.heldout import HELDOUT, held_out
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.bench.smol_sets import smol_held_out
 from cmllm_tools.data import Dataset, Example, check, read
 from cmllm_tools.evaluation import Evaluation, Record, Unsteered
 from cmllm_tools.inputs.regions import region_from_json
@@ -117,6 +118,7 @@ PLAIN = {
     "Evaluation.difference": (ANSWERED.difference, {"method": "plus", "against": "plus"}),
     "bench.read_roc": (read_roc, {"root": HELDOUT, "file": "question_roc.json"}),
     "bench.held_out": (held_out, {"questions": "question_roc.json"}),
+    "bench.smol_held_out": (smol_held_out, {"style": "seen_styles", "questions": "question_roc.json"}),
     "bench.reference_match": (reference_match, {"answer": "a cat", "names": ["cat_(animal)"]}),
     "bench.strict_match": (strict_match, {"answer": "a cat", "names": ["cat"], "others": ["dog"]}),
     "bench.names_it": (names_it, {"answer": "a cat", "name": "cat"}),
@@ -153,6 +155,7 @@ def of_a_model(mllm, prompt, box, example):
             mllm.prepare,
             {"image": example.image, "question": "describe the object.", "padding_side": "left"},
         ),
+        "Mllm.look": (mllm.look, {"image": example.image, "padding_side": "left"}),
         "Mllm.words": (mllm.words, {"ids": [1, 2]}),
         "Mllm.generate": (
             mllm.generate,

@@ -11,6 +11,7 @@ from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
 from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.bench.smol import evaluate_smol
 from cmllm_tools.bench.window_test import sweep_and_test
 from cmllm_tools.referring.compare import Row
 from cmllm_tools.show.report import write_report
@@ -108,6 +109,11 @@ def of_results(mllm, prompt, box, example):
         "bench.evaluate": (
             embedded.evaluate,
             {"count": 1, "mllm": mllm, "methods": {"plus": one}, "regions": ("box",), "skip": 499},
+        ),
+        "bench.evaluate_smol": (
+            evaluate_smol,
+            {"count": 1, "mllm": mllm, "methods": {"edit": cm.methods.AttentionEdit()}, "kinds": ("box",), "skip": 299}
+            | {"styles": ("seen_styles",)},
         ),
         "bench.sweep_and_test": (
             sweep_and_test,

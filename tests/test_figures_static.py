@@ -18,6 +18,7 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, head_shares, recommend, sinks_in
+from cmllm_tools.referring.compare import Comparison, Row
 
 HOSTILE = "<script>alert(1)</script>"
 CONTEXTS = ("text", "last", (HOSTILE,))
@@ -61,8 +62,19 @@ def drawn(mllm, prompt, box, trace, sweep):
         "other": (range(31), np.ones(31)),
         "third": ([0, 0.5], [None, 2]),
     }
+    compared = Comparison(
+        "m",
+        HOSTILE,
+        (box,),
+        (192, 192),
+        (HOSTILE, "other"),
+        "text",
+        (-1.0, -9.0),
+        (Row("way", "a", (1.0, -1.0), 0.5, 0.1, 0.2),),
+    )
     return {
         "before_after": figures.before_after(trace),
+        "comparison": figures.comparison(compared),
         "curves": figures.curves(lines, f"step {HOSTILE}", f"energy {HOSTILE}", f"The energy {HOSTILE}"),
         "energy_curve": figures.energy_curve(trace),
         "head_grid": figures.head_grid(grid, "over_chance"),

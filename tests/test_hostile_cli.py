@@ -31,7 +31,8 @@ MODEL = {"--model": 1, "--revision": 1, "--dtype": 1, "--device-map": 1, "--load
 REGION = {"--box": 4, "--mask": 1, "--scribble": 2, "--point": 2}
 # What is right, and how many values each option takes; "" stands for one more argument.
 COMMANDS = [
-    (["demo", "--out", "out"], {"--out": 1, "": 1}),
+    (["demo", "--out", "out"], {"--out": 1, "--model": 1, "": 1}),
+    (["assemble", "smol", "folder"], {"--weights": 1, "": 1}),
     (STEER, {"--out": 1, "--html": 1, "": 1} | METHOD | MODEL | REGION),
     (["steer"], {"": 2}),
     (STEER[:3], REGION),

@@ -19,7 +19,7 @@ from cmllm_tools import analysis, bench, data, figures, widgets
 # Public calls that are not tried, by why.
 EXEMPT = {
     "made by the package, of what it has computed or read": (
-        "Attention Comparison ContextMap Controls Effect MemoryEstimate Outcome Prompt Step Trace "
+        "Attention Comparison ContextMap Controls Effect Look MemoryEstimate Outcome Prompt Step Trace "
         "analysis.Agreement analysis.Attribution "
         "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
         "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset Evaluation data.Findings data.Findings.table data.Row"
@@ -50,7 +50,7 @@ EXEMPT = {
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
-        "bench.as_json bench.marked"
+        "bench.as_json bench.marked bench.smol_table bench.words_right Look.check Look.fits Look.serves"
     ),
 }
 

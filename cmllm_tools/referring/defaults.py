@@ -28,7 +28,7 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     # SmolLM2-135M-Instruct with eyes of its own (`load("smol")`).
     ("llava", 30, 576): {
         "ControlMLLMPlus": {"steps": 5, "step_size": 0.006, "layers": (), "contrast": 0.0},
-        "KeySteering": {"steps": 1, "step_size": 0.005, "layers": (), "queries": "text"},
+        "KeySteering": {"steps": 1, "step_size": 0.01, "layers": (), "queries": "text"},
     },
     ("llava", 6, 192): {
         "ControlMLLM": {
