@@ -1,7 +1,8 @@
 """Where attention helps: `python -m benchmarks.smol_layers [--n 40] [--json]`, on `smol`'s held-out scenes.
 
-For each scene, attention to the region is raised in a window of layers alone (`AttentionEdit`, a bias of 3), and in all; the
-figure is the change in log-odds of the region's thing against the other one that the question names. Beside it, KeySteering.
+For each scene, attention to the region is raised in a window of layers alone (`AttentionEdit`, a bias of 3), and in all;
+the figure is the change in log-odds of the region's thing against the other one that the question names. Beside it,
+KeySteering.
 """
 
 import argparse
