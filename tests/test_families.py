@@ -599,6 +599,6 @@ def test_a_processor_with_other_settings_than_the_rule_knows_is_refused(name, mo
     mllm = cm.load(TINY[name]())
     inputs = prepare_module.tensors(mllm, picture((80, 80)), prompt_text(mllm, QUESTION), {})
     candidates, end, call = prepare_module.candidates(mllm, inputs)
-    monkeypatch.setattr(prepare_module, "candidates", lambda *_: (candidates[:-1], end, call))
+    monkeypatch.setattr(prepare_module, "candidates", lambda *_, **__: (candidates[:-1], end, call))
     with pytest.raises(cm.UnsupportedModelError, match="must"):
         mllm.prepare(picture((80, 80)), QUESTION)

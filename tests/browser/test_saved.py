@@ -24,6 +24,7 @@ drawn = gallery.of_image("photograph", image, gallery.layout_of(image, (12, 16))
 drawn |= {"layer_head_grid": cm.figures.layer_head_grid(cm.capture_attention(mllm, prompt), scene.region("box"))}"""
 # One of each kind, by its name in the gallery.
 SHOWN = [
+    "comparison",
     "curves",
     "head_grid",
     "head_ranking",
