@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any
 
 from ..errors import CmllmError, ImageError, RegionError
@@ -151,7 +152,8 @@ def check(dataset: Any, progress: bool = True) -> Findings:
 def _size(example: Example, known: dict[str, tuple[int, int] | str]) -> tuple[int, int] | str:
     """An image's size, or why it cannot be read; each file is read once."""
     # Images that are no files are told apart by where they are in memory, where the set keeps them.
-    key = str(example.image) if not hasattr(example.image, "size") else f"at {id(example.image)}"
+    image = example.image
+    key = str(image) if isinstance(image, str | PathLike) else f"at {id(image)}"
     if key not in known:
         try:
             known[key] = read_image(example.image).size

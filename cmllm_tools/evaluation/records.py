@@ -10,7 +10,7 @@ from typing import Any
 
 from ..data.lines import id_of, whole
 from ..errors import DataError
-from ..files import said, write_whole
+from ..files import reason, said, write_whole
 from ..inputs.regions import Region, region_from_json
 from ..stored import Reader, finite, items, open_plain, or_none, parse_json, record, text_of
 from ..strict import shown
@@ -146,7 +146,7 @@ def read_records(path: str | PathLike[str]) -> list[Record]:
     except (OSError, ValueError) as error:
         if isinstance(error, DataError):
             raise
-        raise DataError(f"Records must be a file of JSON lines; {said(path)} is none: {error}") from error
+        raise DataError(f"Records must be a file of JSON lines; {said(path)} is none: {reason(error)}.") from error
     return found
 
 
