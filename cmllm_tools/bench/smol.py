@@ -24,7 +24,7 @@ from ..referring.method import Method, as_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
 from ..referring.run import refer
-from ..strict import kind_of, several, whole_number
+from ..strict import kind_of, one_of, several, whole_number
 from .embedded import REGIONS, SEED, background_box
 from .heldout import DESCRIPTIONS
 from .matching import names_it, strict_match
@@ -72,10 +72,7 @@ def evaluate_smol(
     started = time.perf_counter()
     count = None if count is None else whole_number(count, "count", least=0)
     skip = whole_number(skip, "skip", least=0)
-    for given, known, what in ((kinds, KINDS, "kinds"), (styles, SETS, "styles")):
-        wrong = set(several(given, f"{what} must be several of {known}")) - set(known)
-        if wrong or not given:
-            raise SettingsError(f"{what} must be some of {', '.join(known)}; got {', '.join(map(str, given)) or 'none'}.")
+    kinds, styles = _some(kinds, "kinds", KINDS), _some(styles, "styles", SETS)
     needs = "methods must be given by name, as {'keys': KeySteering()}"
     chosen = kind_of(methods or {"key_steering": KeySteering(), "controlmllm_plus": ControlMLLMPlus()}, dict, needs)
     chosen = {name: as_method(method) for name, method in chosen.items()}
@@ -112,6 +109,14 @@ def evaluate_smol(
         "seconds": seconds,
         **interrupted,
     }
+
+
+def _some(given: object, what: str, known: Sequence[str]) -> tuple[str, ...]:
+    """One or several of what there is."""
+    found = several(given, f"{what} must be several of {', '.join(known)}")
+    if not found:
+        raise SettingsError(f"{what} must be some of {', '.join(known)}; got none.")
+    return tuple(one_of(each, f"Each of the {what}", known) for each in found)
 
 
 def _of_scene(
