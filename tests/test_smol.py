@@ -106,5 +106,5 @@ def test_an_evaluation_counts_what_it_says(smol):
 
 def test_evaluations_of_nothing_are_refused(smol):
     for given in ({"kinds": ("line",)}, {"styles": ()}, {"count": 0}):
-        with pytest.raises(cm.SettingsError, match=r"must be (some|one) of|at least one scene|must be box"):
+        with pytest.raises(cm.SettingsError, match=r"must be|at least one scene"):
             evaluate_smol(**{"count": 1, "mllm": smol} | given)
