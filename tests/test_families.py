@@ -270,7 +270,7 @@ def test_every_way_of_pointing_answers_or_is_refused_by_name(family, way):
         outcome = cm.refer(mllm, prompt.image, QUESTION, box_of(prompt), way, **decoding)
     except (cm.SettingsError, cm.UnsupportedModelError) as error:
         assert mllm.family.name in str(error)
-        assert "own" in str(error) or not mllm.family.contrast
+        assert "own" in str(error) or not mllm.family.contrast or mllm.family.one_image
         return
     sent = mllm.prepare(outcome.sent.image, outcome.sent.question)
     assert mllm.generate(sent, outcome, **decoding) == outcome.answer
@@ -292,6 +292,10 @@ def test_guidance_decodes_against_the_other_image(family, monkeypatch):
 
     monkeypatch.setattr(cm.Contrast, "combine", combine)
     pixels = torch.from_numpy(np.array(other.image))
+    if mllm.family.one_image:
+        with pytest.raises(cm.SettingsError, match=f"A {mllm.family.name} model cannot decode against another image"):
+            mllm.generate(prompt, AgainstImage(pixels, contrast=cm.Contrast(1.0)), max_new_tokens=1)
+        return
     mllm.generate(prompt, AgainstImage(pixels, contrast=cm.Contrast(1.0)), max_new_tokens=1)
     for found, each in zip(seen[0], (prompt, other), strict=True):
         torch.testing.assert_close(found, own_logits(mllm, each)[-1].float(), atol=1e-4, rtol=1e-4)

@@ -148,5 +148,6 @@ TILED = (
         template="<|im_start|>user\n{image}{question}<|im_end|>\n<|im_start|>assistant\n",
         notes="visual states are added to the placeholders' embeddings; images only; needs torchvision",
         prefix="the image's tokens attend to marks that come after the last of them",
+        one_image="what is pooled is counted over the images of a batch",
     ),
 )

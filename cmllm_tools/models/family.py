@@ -45,6 +45,7 @@ class Family:
         least: how many visual tokens an image must fill, as transformers' model fails on fewer.
         batch: whether several copies of a prompt run as one batch.
         contrast: whether contrastive decoding, which needs such a batch, is possible.
+        one_image: why two images in one batch are not kept apart; "" where they are.
         processors: whether its `generate` heeds a `logits_processor`.
         beams: whether transformers can search with beams when there is an image.
         prefix: why an answer cannot continue from the cached keys of its image; "" where it can.
@@ -66,6 +67,7 @@ class Family:
     least: int = 1
     batch: bool = True
     contrast: bool = True
+    one_image: str = ""
     processors: bool = True
     beams: bool = True
     prefix: str = ""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from PIL import Image
 
-from ..errors import CaptureError
+from ..errors import CaptureError, SettingsError
 from .interventions import Intervention
 from .latent import as_numbers
 
@@ -48,6 +48,11 @@ class AgainstImage(Intervention):
             raise CaptureError(f"The other image must have the size of the prompt's, {prompt.image.size}; got {size}.")
         if copies == 1:
             return prompt.inputs
+        if mllm.family.one_image:
+            raise SettingsError(
+                f"A {mllm.family.name} model cannot decode against another image: {mllm.family.one_image}. Use a method "
+                "that changes attention, as AttentionEdit()."
+            )
         other = mllm.prepare(Image.fromarray(self.pixels.numpy()), prompt.question).inputs
         # What has a value for each token is the same of both, and longer where an answer follows.
         length = prompt.inputs["input_ids"].shape
