@@ -190,3 +190,22 @@ def _bounds(least: float | None, most: float | None) -> str:
     if least is not None and most is not None:
         return f" in {least:g}..{most:g}"
     return f" of at least {least:g}" if least is not None else f" of at most {most:g}" if most is not None else ""
+
+
+def register_class(known: dict[str, Any], name: str, kind: type, what: str) -> None:
+    """Put a class into a table of classes by its name.
+
+    Args:
+        known: the table.
+        name: what the class is asked for by.
+        kind: the class.
+        what: it is, as "A method".
+
+    Raises:
+        SettingsError: for a name that another class has.
+    """
+    there = known.get(name, kind)
+    # A notebook's cell that is run again defines its class anew.
+    if (there.__module__, there.__qualname__) != (kind.__module__, kind.__qualname__):
+        raise SettingsError(f"{what} must have a name of its own; there is a {name} in {there.__module__} already.")
+    known[name] = kind

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, TypeVar
 
 from ..errors import DataError, SettingsError
 from ..files import reason, said
-from ..strict import flag, one_of, shown
+from ..strict import flag, one_of, register_class, shown
 from .dataset import Dataset
 from .example import Example
 from .lines import Row
@@ -88,10 +88,7 @@ def register(kind: Kind) -> Kind:
     """
     if not (isinstance(kind, type) and issubclass(kind, Format) and kind.name and kind.files):
         raise SettingsError(f"A format must be a subclass of data.Format with a name and files; got {shown(kind)}.")
-    known = FORMATS.get(kind.name, kind)
-    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
-        raise SettingsError(f"A format must have a name of its own; there is a {kind.name} in {known.__module__} already.")
-    FORMATS[kind.name] = kind
+    register_class(FORMATS, kind.name, kind, "A format")
     return kind
 
 

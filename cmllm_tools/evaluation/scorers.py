@@ -10,7 +10,7 @@ from ..analysis.intervals import RESAMPLES, bootstrap, says_something, wilson
 from ..data.example import Example
 from ..data.prompts import others_of
 from ..errors import DataError, SettingsError
-from ..strict import kind_of, shown
+from ..strict import kind_of, register_class, shown
 from .captions import LONGEST, Described
 from .judging import PROMPT, judged
 from .matching import parts_of, published_match, strict_match
@@ -104,10 +104,7 @@ def scorer(kind: Kind) -> Kind:
     """
     if not (isinstance(kind, type) and issubclass(kind, Scorer) and kind.name):
         raise SettingsError(f"A scorer must be a subclass of evaluation.Scorer with a name; got {shown(kind)}.")
-    known = SCORERS.get(kind.name, kind)
-    if (known.__module__, known.__qualname__) != (kind.__module__, kind.__qualname__):
-        raise SettingsError(f"A scorer must have a name of its own; there is a {kind.name} in {known.__module__} already.")
-    SCORERS[kind.name] = kind
+    register_class(SCORERS, kind.name, kind, "A scorer")
     return kind
 
 

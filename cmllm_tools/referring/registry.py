@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from ..errors import SettingsError
 from ..stored import as_tuple
-from ..strict import shown
+from ..strict import register_class, shown
 from .method import Method
 
 # By the class's name.
@@ -25,13 +25,7 @@ def register(method: Kind) -> Kind:
     """
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise SettingsError(f"A method must be a subclass of Method; got {shown(method)}.")
-    known = METHODS.get(method.__name__, method)
-    # A notebook's cell that is run again defines its class anew.
-    if (known.__module__, known.__qualname__) != (method.__module__, method.__qualname__):
-        raise SettingsError(
-            f"A method must have a name of its own; there is a {method.__name__} in {known.__module__} already."
-        )
-    METHODS[method.__name__] = method
+    register_class(METHODS, method.__name__, method, "A method")
     return method
 
 
