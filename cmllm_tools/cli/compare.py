@@ -35,7 +35,7 @@ def _compare(options: argparse.Namespace) -> int:
     image, region = read_image(options.image), region_of(options)
     region.check(*image.size)
     check_outputs({"--out": options.out, "--html": options.html}, options.image, options.mask, options.model)
-    methods = None if options.methods is None else named_methods([makers()[name]() for name in options.methods])
+    methods = None if options.methods is None else named_methods([makers()[name].made({}) for name in options.methods])
     found = compare(
         load(**loading_of(options)),
         image,

@@ -12,7 +12,7 @@ from ..bench.heldout import HELDOUT
 from ..bench.smol_sets import SEEN, SMOL_HELDOUT
 from ..data import Dataset
 from ..errors import SettingsError
-from ..evaluation import SCORERS, Evaluation, Scorer, Unsteered, evaluate, merge, spread
+from ..evaluation import SCORERS, Evaluation, Judged, Scorer, Unsteered, evaluate, merge, spread
 from ..evaluation.runner import MAX_NEW_TOKENS
 from ..loading import load
 from ..models.smol import NAME
@@ -139,13 +139,13 @@ def _dataset(options: argparse.Namespace) -> Dataset:
 
 def _scorer(options: argparse.Namespace, dataset: Dataset) -> Scorer | str:
     name = options.scorer or dataset.scorer
-    if name != "judged":
+    if name != Judged.name:
         return str(name)
     if options.judge is None:
         raise SettingsError("Answers that are judged need --judge MODULE:FUNCTION, or another --scorer.")
     module, _, function = options.judge.partition(":")
     try:
-        return SCORERS[name](judge=getattr(import_module(module), function))  # type: ignore[call-arg]
+        return Judged(judge=getattr(import_module(module), function))
     except (ImportError, AttributeError, ValueError) as error:
         raise SettingsError(
             f"--judge must be MODULE:FUNCTION that can be imported; got {options.judge!r}: {error}"
@@ -171,18 +171,15 @@ def _method(name: str, settings: str) -> Method:
     known = makers()
     if name not in known:
         raise SettingsError(f"A method must be one of {UNSTEERED}, {', '.join(known)}; got {name!r}.")
-    make = known[name]
-    kind: type[Method] = make if isinstance(make, type) else make.__self__  # type: ignore[attr-defined]
-    declared = {each.name: each for each in kind.settings()}
-    given = {}
+    maker, given = known[name], {}
     # A comma may also stand within a value, as in heads=0:1,2:3.
     for part in filter(None, re.split(r",(?=[a-z_-]+=)", settings)):
         setting, equals, value = part.partition("=")
         key = setting.strip().replace("-", "_")
-        if not equals or key not in declared:
-            raise SettingsError(f"Settings of {name} are NAME=VALUE of {', '.join(declared)}; got {part!r}.")
-        given[key] = declared[key].kind.parsed(value, key)
-    return make(**given)
+        if not equals or key not in maker.settings:
+            raise SettingsError(f"Settings of {name} are NAME=VALUE of {', '.join(maker.settings)}; got {part!r}.")
+        given[key] = value
+    return maker.made(given)
 
 
 def _merge(options: argparse.Namespace) -> int:

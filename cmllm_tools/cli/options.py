@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,39 @@ def region_of(options: argparse.Namespace) -> Region:
     raise SettingsError("A region is needed: --box, --mask, --scribble or --point.")
 
 
-def makers() -> dict[str, Callable[..., Method]]:
+@dataclass(frozen=True)
+class Maker:
+    """How a method is made on the command line.
+
+    Args:
+        method: whose settings it takes.
+        make: the class itself, or one of its class methods.
+    """
+
+    method: type[Method]
+    make: Callable[..., Method]
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The method's settings by their names."""
+        return {each.name: each for each in self.method.settings()}
+
+    def made(self, given: Mapping[str, str]) -> Method:
+        """The method with settings given as texts.
+
+        Raises:
+            SettingsError: for a value out of range.
+        """
+        declared = self.settings
+        return self.make(**{name: declared[name].kind.parsed(text, name) for name, text in given.items()})
+
+
+def makers() -> dict[str, Maker]:
     """How to make each method, by its name on the command line: what people call it, in small letters."""
-    found: dict[str, Callable[..., Method]] = {}
+    found: dict[str, Maker] = {}
     for method in all_methods().values():
-        found[method.called().lower().replace(" ", "-")] = method
-        found |= {name: getattr(method, maker) for name, maker in method.variants.items()}
+        found[method.called().lower().replace(" ", "-")] = Maker(method, method)
+        found |= {name: Maker(method, getattr(method, maker)) for name, maker in method.variants.items()}
     return found
 
 
@@ -105,12 +133,10 @@ def method_of(options: argparse.Namespace) -> Method:
         for name, text in vars(options).items()
         if name.startswith(prefix) and text is not None
     }
-    make = makers()[options.method]
-    method: type[Method] = make if isinstance(make, type) else make.__self__  # type: ignore[attr-defined]
-    declared = {each.name: each for each in method.settings()}
-    if unknown := [f"--{name.replace('_', '-')}" for name in given if name not in declared]:
-        raise SettingsError(f"{options.method} has no {', '.join(unknown)}; its settings are {', '.join(declared)}.")
-    return make(**{name: declared[name].kind.parsed(text, name) for name, text in given.items()})
+    maker = makers()[options.method]
+    if unknown := [f"--{name.replace('_', '-')}" for name in given if name not in maker.settings]:
+        raise SettingsError(f"{options.method} has no {', '.join(unknown)}; its settings are {', '.join(maker.settings)}.")
+    return maker.made(given)
 
 
 def latent_method_of(options: argparse.Namespace) -> LatentMethod:
