@@ -170,9 +170,9 @@ class Runner:
 
     def _answered(self, example: Example, name: str, baseline: Baseline | None) -> Record:
         outcome = refer(self.mllm, example.image, example.question, example.region, self.methods[name], **self.options)
-        trace = outcome.trace
-        if trace is not None and trace.stopped == "interrupted":
+        if outcome.interrupted:
             raise KeyboardInterrupt
+        trace = outcome.trace
         return Record(
             **self._asked(example, name),
             answer=str(outcome.answer),
@@ -220,7 +220,7 @@ def _effect(baseline: Baseline | None, outcome: Outcome) -> dict[str, float]:
     if baseline is None:
         return {}
     effect = baseline.effect(outcome)
-    before = baseline.unsteered(outcome.regions).log_odds
+    before = baseline.log_odds
     gain = {"gain": effect.log_odds[0] - before[0]} if before else {}
     return gain | {"damage": effect.damage, "own damage": effect.own_damage}
 

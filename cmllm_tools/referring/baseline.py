@@ -95,6 +95,11 @@ class Baseline:
         vocabulary = self.mllm.model.get_input_embeddings().num_embeddings
         return self._unsteered[0].mean().item(), -math.log(vocabulary)
 
+    @property
+    def log_odds(self) -> tuple[float, ...]:
+        """Log-odds of each candidate, unsteered."""
+        return _odds_among(self._unsteered[2:])
+
     def unsteered(self, regions: Regions) -> Effect:
         """The effect of doing nothing, with the share of attention in these regions."""
         return self._effect(self.prompt, None, regions)
@@ -136,13 +141,18 @@ class Baseline:
         )
         attention = capture_attention(self.mllm, prompt, latent=intervention)
         share = region_share(context_map(attention), regions)
-        return Effect(log_odds([each.sum().item() for each in likelihoods[2:]]), share, damage, own)
+        return Effect(_odds_among(likelihoods[2:]), share, damage, own)
 
     def _likelihoods(self, prompt: Prompt, intervention: Intervention | None) -> list[torch.Tensor]:
         """Log-probabilities (token,) of the text, the unsteered answer and the candidates."""
         # An answer of nothing has no tokens to become less likely.
         texts = [self.text, self.answer, *self.candidates]
         return [continuation(self.mllm, prompt, each, intervention) if each else torch.zeros(0) for each in texts]
+
+
+def _odds_among(candidates: Sequence[torch.Tensor]) -> tuple[float, ...]:
+    """Log-odds of candidates, given the log-probability of each token of each."""
+    return log_odds([each.sum().item() for each in candidates])
 
 
 def log_odds(scores: Sequence[float]) -> tuple[float, ...]:

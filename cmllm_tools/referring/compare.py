@@ -258,8 +258,7 @@ def _tried(
 ) -> tuple[Row, Outcome | None]:
     try:
         outcome = refer(baseline.mllm, *asked, way, max_new_tokens=max_new_tokens)
-        if outcome.trace is not None and outcome.trace.stopped == "interrupted":
-            # `refer` answers with the steps that were taken, but a run that was cut short is no result.
+        if outcome.interrupted:
             raise KeyboardInterrupt
         row = _row(name, str(outcome.answer), baseline.effect(outcome), outcome.seconds, outcome.peak_memory)
         return row, outcome

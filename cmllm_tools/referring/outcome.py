@@ -80,6 +80,11 @@ class Outcome(Shown):
     peak_memory: int
     provenance: Provenance
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether the steps were cut short: the answer is there, but an evaluation may not count it."""
+        return self.trace is not None and self.trace.stopped == "interrupted"
+
     def prompt(self, mllm: Mllm) -> Prompt:
         """What was sent, prepared again.
 
