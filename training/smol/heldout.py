@@ -22,7 +22,7 @@ from cmllm_tools.files import make_folder, write_text, write_whole
 from ..roc_lines import referred, xywh
 from .language import NAME_QUESTION, choice_question
 from .scenes import PLAIN, Painter
-from .world import HELD_OUT, TRAINED, photographs, read_pictures, things
+from .world import HELD_OUT, TRAINED, owners, photographs, read_pictures, things
 
 SEED = 778
 COUNT = 300
@@ -33,13 +33,12 @@ SYNONYMS = Path(__file__).with_name("synonyms.json")
 
 def generate(pictures: Path, out: Path, count: int = COUNT, seed: int = SEED) -> None:
     """Write both sets below `out`: pictures, masks, and two files of JSON lines each."""
-    owners = torch.tensor([at for at, codes in enumerate(things().values()) for _ in codes])
     found, synonyms, names = read_pictures(pictures), json.loads(SYNONYMS.read_text(encoding="utf-8")), list(things())
     make_folder(out)
     write_text(out / VOCABULARY, json.dumps({"names": names}) + "\n")
     for folder, styles in zip(SETS, (TRAINED, (HELD_OUT,)), strict=True):
         generator = torch.Generator().manual_seed(seed)
-        painter = Painter(torch.from_numpy(np.stack([found[s] for s in styles])), owners, photographs(), generator)
+        painter = Painter(torch.from_numpy(np.stack([found[s] for s in styles])), owners(), photographs(), generator)
         rng = np.random.default_rng(seed)
         for part in ("image/heldout", "mask"):
             make_folder(out / folder / part)

@@ -31,7 +31,7 @@ from cmllm_tools.models.smol import SPARE_TOKEN, SYSTEM, build_config
 from ..checkpoints import load_checkpoint, save_checkpoint
 from .language import Seen, place, sample_turn
 from .scenes import BACKGROUND, PLAIN, STRONG, UNSURE, Painter, Scenes, Variation, gentler
-from .world import HELD_OUT, TRAINED, photographs, read_pictures, things
+from .world import HELD_OUT, TRAINED, owners, photographs, read_pictures, things
 
 SEED = 20261126
 CHECKPOINT_SECONDS = 60
@@ -122,7 +122,7 @@ class Trainer:
         self.words = Words(decoder.get_input_embeddings().weight[ids].float()).to(device)
         found = read_pictures(pictures)
         self._pictures = {name: torch.from_numpy(found[name]).to(device) for name in (*TRAINED, HELD_OUT)}
-        self._owners = torch.tensor([at for at, codes in enumerate(things().values()) for _ in codes], device=device)
+        self._owners = owners().to(device)
         self._photographs = photographs().to(device)
         self.history: list[dict[str, Any]] = []
 

@@ -22,6 +22,11 @@ def things() -> dict[str, tuple[str, ...]]:
     return {name: tuple(codes) for name, codes in json.loads(THINGS.read_text(encoding="utf-8")).items()}
 
 
+def owners() -> torch.Tensor:
+    """(picture,): number of the thing that each picture of a style shows."""
+    return torch.tensor([at for at, codes in enumerate(things().values()) for _ in codes])
+
+
 def read_pictures(file: Path) -> dict[str, np.ndarray]:
     """The pictures of each style, (picture, 4, height, width) uint8, in the order of `things()` and their code points."""
     return load_file(file)
