@@ -16,13 +16,14 @@ import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
 from cmllm_tools.bench.matching import names_it
 from cmllm_tools.bench.smol_sets import smol_held_out
+from cmllm_tools.notation import window_text
 
 WINDOWS = ((0, 10), (10, 20), (20, 30))
 
 
 def ways(strength: float = 3.0) -> dict[str, cm.Method]:
     """What is compared, by name."""
-    windows = {f"layers {a}..{b - 1}": cm.methods.AttentionEdit(strength, layers=(a, b)) for a, b in WINDOWS}
+    windows = {window_text(window): cm.methods.AttentionEdit(strength, layers=window) for window in WINDOWS}
     return {**windows, "all layers": cm.methods.AttentionEdit(strength), "key_steering": cm.methods.KeySteering()}
 
 
@@ -32,7 +33,7 @@ def effects(mllm: cm.Mllm, scene: cm.bench.ReferringExample, methods: dict[str, 
     other = next(name for name in scene.objects if name != wanted and names_it(scene.question, name))
     candidates = [f"The thing in the picture is a {name}." for name in (wanted, other)]
     baseline = cm.Baseline(mllm, scene.image, scene.question, candidates=candidates)
-    before = baseline.odds()
+    before = baseline.log_odds[0]
     outcomes = (cm.refer(mllm, scene.image, scene.question, scene.region("box"), method) for method in methods.values())
     return [baseline.odds(outcome) - before for outcome in outcomes]
 
@@ -58,7 +59,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
         return
     for name, each in result.items():
         low, high = each["interval"]
-        print(f"{name:<14} {each['effect']:+6.2f} ({low:+.2f} to {high:+.2f}), towards it in {each['towards']:.0%}")
+        print(f"{name:<19} {each['effect']:+6.2f} ({low:+.2f} to {high:+.2f}), towards it in {each['towards']:.0%}")
 
 
 if __name__ == "__main__":
