@@ -90,7 +90,9 @@ def test_questions_and_methods_share_what_was_seen_of_their_image(mllm, dataset,
         example = examples[each.id]
         outcome = cm.refer(mllm, example.image, example.question, example.region, methods[each.method], max_new_tokens=30)
         assert (each.answer, each.ids) == (str(outcome.answer), outcome.answer.ids), each.key
-        assert each.share == pytest.approx((outcome.trace.steps[0].share, outcome.trace.steps[-1].share) if outcome.trace else ())
+        assert each.share == pytest.approx(
+            (outcome.trace.steps[0].share, outcome.trace.steps[-1].share) if outcome.trace else ()
+        )
 
 
 def test_one_question_of_an_image_runs_its_encoder_once_and_no_prefix(mllm, dataset):

@@ -22,6 +22,7 @@ from .kept import Plan, failed
 from .records import Record
 from .scorers import Scorer, as_scorer
 from .summary import Evaluation
+from .thumbnails import thumbnails
 
 # New tokens of an answer in the published runs.
 MAX_NEW_TOKENS = 30
@@ -172,7 +173,9 @@ class Runner:
         return Baseline(self.mllm, example.image, example.question, candidates=candidates, max_new_tokens=limit)
 
     def _answered(self, example: Example, name: str, baseline: Baseline | None) -> Record:
-        outcome = refer(self.mllm, self._seen_of(example), example.question, example.region, self.methods[name], **self.options)
+        outcome = refer(
+            self.mllm, self._seen_of(example), example.question, example.region, self.methods[name], **self.options
+        )
         if outcome.interrupted:
             raise KeyboardInterrupt
         trace = outcome.trace
@@ -184,6 +187,8 @@ class Runner:
             sent=None if outcome.sent.question == example.question else outcome.sent.question,
             size=outcome.size,
             share=() if trace is None else (trace.steps[0].share, trace.steps[-1].share),
+            # On another image than the user's its places would be others.
+            attention=None if trace is None or outcome.sent.size != outcome.size else thumbnails(trace),
             stopped=None if trace is None else trace.stopped,
             seconds=outcome.seconds,
             peak_memory=outcome.peak_memory,
@@ -228,7 +233,9 @@ class Runner:
 
 def _same(one: Any, other: Any) -> bool:
     """Whether two examples have the same image: the same file, or the same object."""
-    return one is other or (isinstance(one, str | PathLike) and isinstance(other, str | PathLike) and str(one) == str(other))
+    return one is other or (
+        isinstance(one, str | PathLike) and isinstance(other, str | PathLike) and str(one) == str(other)
+    )
 
 
 def _effect(baseline: Baseline | None, outcome: Outcome) -> dict[str, float]:
