@@ -48,9 +48,13 @@ def test_all_tables_are_tried():
 
 
 def test_the_model_tells_its_preset():
-    config = SimpleNamespace(model_type="llava")
-    assert module.MODELS[config.model_type, 32] == "llava-1.5"
-    assert module.MODELS["qwen2_5_vl", 28] == "qwen2.5-vl"
+    for (kind, layers), preset in module.MODELS.items():
+        like = cm.load()
+        like.__dict__ |= {
+            "model": SimpleNamespace(config=SimpleNamespace(model_type=kind)),
+            "attention_modules": {0: layers - 1},
+        }
+        assert table("controlmllm++", "roc", None, like).preset == preset
     # One that the papers do not have takes the published code's settings for a model in hand.
     own = table("controlmllm", "roc")
     assert own.preset == ""
@@ -61,7 +65,7 @@ def test_the_model_tells_its_preset():
 def test_qwen_is_asked_with_coordinates_and_sees_no_more_pixels(tmp_path):
     mllm = cm.load(TINY["qwen2_5_vl"]())
     before = dict(mllm.processor.image_processor.size)
-    found = module._bounded(mllm)
+    found = module._bounded(mllm, module.MAX_PIXELS["qwen2.5-vl"])
     assert found.processor.image_processor.size["longest_edge"] == 512 * 28 * 28
     assert dict(mllm.processor.image_processor.size) == before
     dataset = table("controlmllm++", "roc", "qwen2.5-vl", mllm).dataset(roc(tmp_path).parent, "box")

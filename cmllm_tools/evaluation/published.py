@@ -11,7 +11,7 @@ from ..data.format import read
 from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm, require
 from ..notation import text_table
-from ..referring.defaults import published_answer
+from ..referring.defaults import FIGURES, LOCATED, MAX_PIXELS, MODELS, UNSTEERED, published_answer
 from ..referring.latent_method import LatentMethod
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
 from ..strict import one_of, several
@@ -23,35 +23,11 @@ METHODS: dict[str, type[ControlMLLM] | type[ControlMLLMPlus]] = {
     "controlmllm": ControlMLLM,
     "controlmllm++": ControlMLLMPlus,
 }
-UNSTEERED = "unsteered"
-# Per cent of right answers, or CIDEr: paper, model, table, and what was pointed with. Without steering the region makes no
-# difference; for RTC's masks ControlMLLM's paper has 55.47 nevertheless.
-FIGURES: dict[str, dict[str, dict[str, dict[str, float]]]] = {
-    "controlmllm": {
-        "llava-1.5": {
-            "roc": {UNSTEERED: 54.72, "box": 60.59, "mask": 60.79, "scribble": 58.33, "point": 58.85},
-            "rtc": {UNSTEERED: 53.57, "box": 61.22, "mask": 60.28},
-        }
-    },
-    "controlmllm++": {
-        "llava-1.5": {
-            "roc": {UNSTEERED: 54.72, "box": 71.19},
-            "rtc": {UNSTEERED: 57.42, "box": 74.66},
-            "refcocog": {UNSTEERED: 55.61, "box": 67.37},
-            "screenspot": {UNSTEERED: 9.80, "box": 40.01},
-        },
-        "qwen2.5-vl": {"roc": {UNSTEERED: 78.81, "box": 79.20}, "rtc": {UNSTEERED: 81.91, "box": 88.23}},
-    },
-}
 SOURCES = {"controlmllm": "ControlMLLM, arXiv 2407.21534", "controlmllm++": "ControlMLLM++, arXiv 2602.19505"}
 TABLES = ("roc", "rtc", "refcocog", "screenspot")
 # The split that is published, and the figure that the table has; ScreenSpot has no splits.
 SPLITS = {"roc": "test", "rtc": "test", "refcocog": "test"}
 FIGURE = {"roc": "right", "rtc": "right", "refcocog": "CIDEr", "screenspot": "CIDEr"}
-# The models of the papers, by model_type and number of layers.
-MODELS = {("llava", 32): "llava-1.5", ("qwen2_5_vl", 28): "qwen2.5-vl"}
-# What the scripts for Qwen2.5-VL set.
-MAX_PIXELS = 512 * 28 * 28
 
 
 @dataclass(frozen=True)
@@ -90,10 +66,10 @@ class Table:
         elif found not in FIGURES[method]:
             known = ", ".join(FIGURES[method])
             raise SettingsError(f"{SOURCES[method]} has figures for {known}; got the preset {found!r}.")
-        tables = FIGURES[method].get(found, FIGURES[method]["llava-1.5"])
+        tables = FIGURES[method].get(found, FIGURES[method][_first(method)])
         if name not in tables:
             known = ", ".join(tables)
-            raise SettingsError(f"{SOURCES[method]} has for {found or 'llava-1.5'} the tables {known}; got {name}.")
+            raise SettingsError(f"{SOURCES[method]} has for {found or _first(method)} the tables {known}; got {name}.")
         return cls(method, name, found, tables[name])
 
     @property
@@ -117,7 +93,7 @@ class Table:
 
     def options(self) -> dict[str, Any]:
         """How the answers were generated."""
-        return published_answer(self.preset or "llava-1.5", self.name)
+        return published_answer(self.preset or _first(self.method), self.name)
 
     def dataset(self, folder: str | PathLike[str], region: str) -> Dataset:
         """The published split; for Qwen2.5-VL with the place in words, as it reads coordinates.
@@ -125,7 +101,7 @@ class Table:
         Raises:
             DataError: for a folder that has no such set.
         """
-        given: dict[str, Any] = {"located": True} if self.preset == "qwen2.5-vl" else {}
+        given: dict[str, Any] = {"located": True} if self.preset in LOCATED else {}
         if self.name in ("roc", "rtc"):
             given |= {"region": region}
         found = read(folder, self.name, **given)
@@ -184,7 +160,7 @@ class Reproduction:
         if not table.preset:
             lines.append(
                 f"{self.run.records[0].model} is no model of the paper's: the settings are the published code's for a "
-                "model in hand, and the published figures those of llava-1.5."
+                f"model in hand, and the published figures those of {_first(table.method)}."
             )
         else:
             lines.append("The published figures rest on 4-bit weights computed in float16 (--load-in-4bit).")
@@ -226,7 +202,7 @@ def reproduce(
     kinds = found.regions if regions is None else several(regions, "Kinds of region must be several, as ('box', 'mask')")
     for kind in kinds:
         one_of(kind, "A kind of region of this table", (*found.regions, found.regions[0]), SettingsError)
-    mllm = _bounded(mllm) if found.preset == "qwen2.5-vl" else mllm
+    mllm = _bounded(mllm, MAX_PIXELS[found.preset]) if found.preset in MAX_PIXELS else mllm
     runs: list[Evaluation] = []
     sets = {kind: found.dataset(folder, kind) for kind in kinds}
     for kind, dataset in sets.items():
@@ -241,14 +217,19 @@ def reproduce(
     return Reproduction(found, together, len(next(iter(sets.values()))))
 
 
-def _bounded(mllm: Mllm) -> Mllm:
+def _first(method: str) -> str:
+    """The model that a paper begins with."""
+    return next(iter(FIGURES[method]))
+
+
+def _bounded(mllm: Mllm, pixels: int) -> Mllm:
     """The same model with a processor of its own, by which no image has more pixels than in the published runs."""
     found = copy(mllm)
     found.processor = copy(mllm.processor)
     images = found.processor.image_processor = copy(mllm.processor.image_processor)
     images.size = (
-        {**dict(images.size), "longest_edge": MAX_PIXELS}
+        {**dict(images.size), "longest_edge": pixels}
         if isinstance(images.size, dict)
-        else replace(images.size, longest_edge=MAX_PIXELS)
+        else replace(images.size, longest_edge=pixels)
     )
     return found

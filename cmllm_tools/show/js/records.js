@@ -5,7 +5,8 @@
 /**
  * @typedef {string | null} Words
  * @typedef {number | null} Figure
- * @typedef {[rows: number, columns: number, x0: number, y0: number, x1: number, y1: number, before: string, after: string]} Maps
+ * Rows, columns, corners x0, y0, x1, y1; the map before and after.
+ * @typedef {[number, number, number, number, number, number, ...string[]]} Maps
  * @typedef {[text: Words, figure: Figure, share: Figure, error: Words, sent: Words, maps: Maps | null]} Answer
  *
  * @typedef {object} Example
