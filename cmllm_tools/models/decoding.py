@@ -83,7 +83,7 @@ def generate(
     # A decoder-only model repeats the prompt; an encoder's is no part of what its decoder says, but for one token to begin.
     begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
     with locked(tokenizer):
-        return said(tokenizer, rows[0, begin:].tolist(), _stops(model, tokenizer, options))
+        return said(tokenizer, rows[0, begin:].tolist(), stops(model, tokenizer, options))
 
 
 def _answering(mllm: "Mllm", prompt: Prompt, options: dict[str, Any]) -> AbstractContextManager[None]:
@@ -113,7 +113,7 @@ def _check_contrast(family: Family, options: dict[str, Any]) -> None:
         raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or give contrast=0.")
 
 
-def _stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
+def stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
     """Tokens that may end an answer, or fill up what follows its end."""
     config = model.generation_config
     given = [options.get("eos_token_id"), options.get("pad_token_id"), config.eos_token_id, config.pad_token_id]
