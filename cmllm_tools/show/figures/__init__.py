@@ -6,7 +6,7 @@ Text that comes from a model or a user is escaped: plotly renders a subset of HT
 """
 
 from .compare import curves, token_weights
-from .effects import comparison
+from .effects import comparison, frontier
 from .faithfulness import insertion_deletion
 from .grids import head_grid, head_ranking, layer_head_grid
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
@@ -18,6 +18,7 @@ __all__ = [
     "comparison",
     "curves",
     "energy_curve",
+    "frontier",
     "head_grid",
     "head_ranking",
     "insertion_deletion",
