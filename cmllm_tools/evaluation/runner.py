@@ -31,6 +31,7 @@ class Unsteered(Method):
     """Nothing is done: the question as it is, to compare the other ways with."""
 
     label: ClassVar[str] = "unsteered"
+    told: ClassVar[bool] = False
 
 
 def evaluate(
