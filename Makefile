@@ -19,7 +19,7 @@ VISION := $(VENV)/vision
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision smol demo lab js check test bound notebooks train heldout picture families methods lock clean
+.PHONY: help venv vision smol demo lab js check test bound notebooks train heldout picture families methods ways lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -110,6 +110,11 @@ families: venv
 
 methods: venv
 	$(BIN)/python docs/methods.py
+
+# Every way on the held-out scenes, and the README's table of them (some ten minutes on an idle core).
+ways: venv
+	$(BIN)/cmllm eval embedded --methods all --n 20 --read kind=box --json > docs/ways.json
+	$(BIN)/python docs/ways.py
 
 lock: venv
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt

@@ -36,6 +36,7 @@ class Unsteered(Method):
     """
 
     label: ClassVar[str] = "unsteered"
+    told: ClassVar[bool] = False
 
 
 def evaluate(

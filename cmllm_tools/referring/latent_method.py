@@ -51,6 +51,7 @@ class LatentMethod(Method):
         "how far an update goes: the factor on the gradient (alpha) for gradient steps, the learning rate for Adam",
         real(above=0),
         asked=True,
+        strength=True,
     )
     layers: tuple[int, ...] = setting(
         MODEL_DEFAULT,

@@ -39,6 +39,7 @@ class KeySteering(LatentMethod):
         "how far a step moves the keys, as a share of the norm of all of the image's keys (r); Adam's learning rate",
         real(above=0),
         asked=True,
+        strength=True,
     )
     sigma: float = 0.4
     early_stop: float = 0.0

@@ -11,7 +11,7 @@ Examples:
 """
 
 from .compare import curves, token_weights
-from .effects import comparison
+from .effects import comparison, frontier
 from .faithfulness import insertion_deletion
 from .grids import head_grid, head_ranking, layer_head_grid
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
@@ -23,6 +23,7 @@ __all__ = [
     "comparison",
     "curves",
     "energy_curve",
+    "frontier",
     "head_grid",
     "head_ranking",
     "insertion_deletion",
