@@ -38,6 +38,12 @@ class AttentionBias(Intervention):
 
     Raises:
         CaptureError: for a bias that is no numbers, layers or heads that are none, or other moments than biases.
+
+    Examples:
+        >>> import math, torch
+        >>> inside = torch.from_numpy(prompt.layout.inside(box))
+        >>> print(mllm.generate(prompt, cm.AttentionBias(math.log(20) * inside)))
+        red cross at the right
     """
 
     by_token: ClassVar[tuple[str, int] | None] = ("bias", -1)

@@ -35,6 +35,13 @@ class Attention(Shown):
         queries: position of each query token in the prompt.
         prompt: what was captured.
         pairs: the (layer, head) pairs that were asked for, where they were pairs: what `context_map` averages.
+
+    Examples:
+        >>> attention
+        Attention(layer, head, query, visual token = (6, 6, 4, 64), layers 0..5 (6), heads 0..5, queries
+        'describe the object .', 75.6% of it on the image, cpu)
+        >>> attention.values.shape  # (layer, head, query, visual token)
+        torch.Size([6, 6, 4, 64])
     """
 
     values: torch.Tensor
@@ -88,6 +95,11 @@ def capture_attention(
         CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
         NotFiniteError: for attention that is not finite, as in a model whose float16 overflows.
         PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
+
+    Examples:
+        >>> attention = cm.capture_attention(mllm, prompt, layers=range(2, 6), queries="last")
+        >>> attention.values.shape
+        torch.Size([4, 6, 1, 64])
     """
     require(mllm, prompt)
     if prompt.call.copies != 1:

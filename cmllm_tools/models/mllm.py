@@ -59,6 +59,13 @@ class Mllm:
     Raises:
         UnsupportedModelError: for a family without a row, unless it is to be probed, a model compiled in place, and a name,
             revision or layout that is none.
+
+    Examples:
+        >>> mllm
+        Mllm(embedded: LlavaForConditionalGeneration, 3.5 M parameters, 6 layers x 6 heads, torch.float32, cpu,
+        projector in the sequence)
+        >>> mllm.layers, mllm.heads
+        (6, 6)
     """
 
     def __init__(

@@ -16,7 +16,12 @@ _PLACES = 8
 
 
 class WeightsWarning(UserWarning):
-    """A model's weights have changed since a prompt was prepared."""
+    """A model's weights have changed since a prompt was prepared.
+
+    Examples:
+        >>> issubclass(cm.WeightsWarning, UserWarning)
+        True
+    """
 
 
 @dataclass(eq=False)

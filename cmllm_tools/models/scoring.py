@@ -30,6 +30,12 @@ class AnswerScore:
 
     Raises:
         PromptError: for an empty answer, or a prompt of another model.
+
+    Examples:
+        >>> score = cm.AnswerScore(mllm, prompt, "red cross")
+        >>> with_latent = score(trace.latent[None]).item()  # a log-probability
+        >>> with_latent > score(0 * trace.latent[None]).item()
+        True
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, answer: str | Sequence[int]):

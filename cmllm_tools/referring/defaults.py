@@ -130,6 +130,10 @@ def published_answer(model: str, task: str) -> dict[str, Any]:
 
     Raises:
         SettingsError: for a model or task that was not published.
+
+    Examples:
+        >>> cm.methods.published_answer("llava-1.5", "roc")
+        {'max_new_tokens': 30}
     """
     if not task or not any(task in runs.get(model, {}) for runs in RUNS.values()):
         known = ", ".join(dict.fromkeys(name for runs in RUNS.values() for name in runs))

@@ -30,6 +30,10 @@ class Request:
 
     Raises:
         PromptError: for a question that is no text.
+
+    Examples:
+        >>> cm.methods.Request(scene.image, "What is {place}?", (box,)).regions
+        (Box(x0=146, y0=79, x1=192, y1=127),)
     """
 
     image: Image.Image = field(repr=False)
@@ -67,6 +71,13 @@ class Method:
     Attributes:
         label: what people call it; the class's name when empty.
         variants: other ways to make it, by their names on the command line: names of its class methods.
+
+    Examples:
+        >>> method = cm.methods.Drawn("ellipse")
+        >>> isinstance(method, cm.Method), method.overlay
+        (True, 'ellipse')
+        >>> method.to_json()["name"]
+        'Drawn'
     """
 
     label: ClassVar[str] = ""

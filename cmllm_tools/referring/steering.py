@@ -44,6 +44,14 @@ class Steering:
         SettingsError: for a setting out of range.
         PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
         CaptureError: for heads, or visual tokens to leave out, that do not exist.
+
+    Examples:
+        >>> run = cm.Steering(mllm, prompt, box, cm.ControlMLLM(steps=5))
+        >>> for step in run:
+        ...     if step.share > 0.3:
+        ...         run.stop("enough")
+        >>> run.trace.stopped
+        'enough'
     """
 
     @unaffected(gradient=False)
@@ -210,6 +218,13 @@ def optimize(
             what are no callbacks, too.
         NotFiniteError: when attention is not finite before any step.
         OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=3))
+        >>> len(trace.steps), trace.stopped
+        (4, 'finished')
+        >>> print(mllm.generate(prompt, trace))
+        red cross at the right
     """
     callbacks = _listeners(callbacks)
     run = Steering(mllm, prompt, regions, method)

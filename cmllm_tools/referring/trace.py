@@ -36,6 +36,11 @@ class Step(Shown):
         gradient_norm: of the energy's gradient at the latent; None for the last step, which needs none.
         seconds: for forward and backward.
         answer: the model's answer with this step's latent, where it was asked for.
+
+    Examples:
+        >>> step = trace.steps[0]
+        >>> step.number, f"{step.energy:.2f}", f"{step.share:.0%}"
+        (0, '0.84', '8%')
     """
 
     number: int
@@ -90,6 +95,12 @@ class Trace(Shown):
         image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side.
         image_hash: SHA-256 of the image's RGB pixels.
         provenance: model, versions and seed.
+
+    Examples:
+        >>> path = trace.save("run.safetensors")
+        >>> again = cm.Trace.load(path)
+        >>> len(again.steps), again.question
+        (4, 'describe the object.')
     """
 
     steps: list[Step]

@@ -31,6 +31,11 @@ class ControlMLLM(LatentMethod):
     """Gradient steps with a moving average (ControlMLLM, arXiv 2407.21534, section 3.3).
 
     `p <- p - alpha dE/dp`; the latent in use is `beta p + (1 - beta) (latent in use before)`.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=3))
+        >>> [f"{step.share:.0%}" for step in trace.steps]
+        ['8%', '11%', '21%', '33%']
     """
 
     variants: ClassVar[dict[str, str]] = {"published": "published"}
@@ -105,6 +110,10 @@ class ControlMLLMPlus(LatentMethod):
     """Adam on the latent, attention of the last token, a window of layers (ControlMLLM++, arXiv 2602.19505).
 
     The published T counts the final generation; `steps` counts updates, one fewer.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.ControlMLLMPlus(steps=3)).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "ControlMLLM++"

@@ -25,6 +25,10 @@ class KeySteering(LatentMethod):
     prefix (system prompt and image) is run once; a step runs the text over it, forward and backward, and the answer goes
     on from the same cache. `offsets <- offsets - r |K| g / |g|`, with the norms of keys and gradient taken over all layers
     together, so that one step size means the same for every model.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.KeySteering(steps=3)).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "key steering"

@@ -3,6 +3,11 @@
 A notebook stores each figure with static HTML, so that it reads well on GitHub, exported, and where plotly.js is missing.
 
 Text that comes from a model or a user is escaped: plotly renders a subset of HTML.
+
+Examples:
+    >>> figure = cm.figures.map_on_image(cmap, prompt.image, box)
+    >>> type(figure).__name__
+    'Figure'
 """
 
 from .compare import curves, token_weights

@@ -31,6 +31,11 @@ def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.
     Raises:
         SettingsError: for what is no attention.
         RegionError: for a region the model does not see.
+
+    Examples:
+        >>> figure = cm.figures.layer_head_grid(attention, box)
+        >>> figure.data[0].z.shape
+        (6, 6)
     """
     must_be(attention, Attention, "The attention of layer_head_grid", "from capture_attention(mllm, prompt)")
     return head_grid(head_shares(attention, regions, sigma=sigma))
@@ -47,6 +52,11 @@ def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "s
     Raises:
         SettingsError: for another kind of thing, or another figure.
         RegionError: for the rank where there are no other places.
+
+    Examples:
+        >>> figure = cm.figures.head_grid(cm.analysis.head_shares(attention, box), "over_chance")
+        >>> figure.data[0].z.shape
+        (6, 6)
     """
     must_be(grid, HeadGrid, "The grid of head_grid", "from analysis.head_shares")
     one_of(show, "show", ("share", "over_chance", "rank"))
@@ -67,6 +77,11 @@ def head_ranking(ranking: HeadRanking) -> Figure:
 
     Raises:
         SettingsError: for what is no ranking.
+
+    Examples:
+        >>> figure = cm.figures.head_ranking(cm.analysis.rank_heads(mllm, examples, progress=False))
+        >>> figure.data[0].z.shape
+        (6, 6)
     """
     must_be(ranking, HeadRanking, "The ranking of head_ranking", "from analysis.rank_heads")
     figures = [ranking.pointing, *ranking.pointing_interval, ranking.lift]
