@@ -11,6 +11,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
+    from . import causes as causes
     from . import data as data
     from . import evaluation as evaluation
     from . import methods as methods
@@ -120,6 +121,7 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "causes",
     "compare",
     "context_map",
     "controls",
@@ -184,6 +186,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names.sp
 _ROOMS = {
     "analysis": "analysis",
     "bench": "bench",
+    "causes": "causes",
     "data": "data",
     "evaluation": "evaluation",
     "figures": "show.figures",

@@ -20,6 +20,8 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention.capture import capture, kernel_errors
+from cmllm_tools.causes import ablate, knockout, knockout_grid
+from cmllm_tools.causes.tokens import keys_of, queries_of
 from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
 from cmllm_tools.layout.probe import probe
 from cmllm_tools.models import prepare as prepare_module
@@ -243,6 +245,39 @@ def test_an_attention_bias_is_the_softmax_written_out(family):
     else:
         with pytest.raises(cm.SettingsError, match="must be one that the model's generate heeds"):
             mllm.generate(prompt, edit, logits_processor=[keep])
+
+
+def test_attention_is_knocked_out(family):
+    """The softmax without those keys in the first layer that looks at them; a grid's cells are what whole forwards say."""
+    mllm, prompt = family
+    layer, head = mllm.attention_layers[0], mllm.heads - 1
+    some = {"layers": [layer], "heads": [0, head], "answer": "red cross", "progress": False}
+    grid = knockout_grid(mllm, prompt, "text", box_of(prompt), **some)
+    rows, keys = queries_of(mllm, prompt, "text"), keys_of(mllm, prompt, box_of(prompt))
+    cut = cm.causes.AttentionCut(rows.positions, keys, rows.onwards, (layer,), (head,))
+    assert grid.values[0, -1] == pytest.approx(continuation(mllm, prompt, "red cross", cut).sum().item(), abs=1e-4)
+    before = cm.capture_attention(mllm, prompt, layers=[layer]).values[0]
+    after = cm.capture_attention(mllm, prompt, layers=[layer], latent=cut).values[0]
+    kept = before.masked_fill(torch.tensor([position in keys for position in prompt.visual]), 0)
+    expected = kept / (1 - (before - kept).sum(-1, keepdim=True))
+    torch.testing.assert_close(after[head], expected[head], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(after[:head], before[:head], atol=1e-6, rtol=0)
+    # Those that are left with nothing to look at draw nothing, which is no error.
+    assert np.isfinite(knockout(mllm, prompt, "all", "image", answer="red cross").after)
+    if not mllm.family.site.in_sequence or prompt.learned:
+        with pytest.raises(cm.CaptureError, match=f"In {mllm.family.name} only the attention to visual states is known"):
+            knockout(mllm, prompt, "last", "text")
+        with pytest.raises(cm.CaptureError, match=f"The visual tokens of {mllm.family.name} are no part of"):
+            knockout(mllm, prompt, "image", "image")
+
+
+def test_heads_are_silenced(family):
+    mllm, prompt = family
+    pair = (mllm.attention_layers[0], mllm.heads - 1)
+    one = ablate(mllm, prompt, [pair], how="mean", answer="red cross")
+    found = continuation(mllm, prompt, "red cross", one.intervention).sum().item()
+    assert one.after == pytest.approx(found, abs=1e-4)
+    assert one.difference
 
 
 WAYS = (

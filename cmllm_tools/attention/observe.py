@@ -66,8 +66,9 @@ class Observer:
         """Told of a call that is about to be made; what is returned is made in its place."""
         return call
 
-    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
-        """Told of what the model's own kernel made of the call: (prompt, token, head, width)."""
+    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        """Told of what the kernel made of the call, (prompt, token, head, width); what is returned goes on in its place."""
+        return output
 
 
 # Observers that are open, with the use of the model that each is for and the modules it listens to: calls in other threads,
@@ -146,8 +147,9 @@ def _showing(original: str | None) -> Callable[..., Any]:
         result: tuple[torch.Tensor, torch.Tensor | None] = own(
             module, call.query, call.key, call.value, call.mask, **call.options
         )
+        output = result[0]
         for _, observer in listening:
-            observer.after(call, result[0])
-        return result
+            output = observer.after(call, output)
+        return output, result[1]
 
     return attend
