@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .inputs.regions import Box, Mask, Point, Scribble
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
+    from .models.answer import Answer
     from .models.contrast import Contrast
     from .models.interventions import Intervention
     from .models.latent import LatentAdded
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "Answer",
     "AnswerScore",
     "Answers",
     "Attention",
@@ -164,6 +166,7 @@ _MODULES = {
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
+    "models.answer": "Answer",
     "models.contrast": "Contrast",
     "models.look": "Look",
     "models.mllm": "Mllm",

@@ -212,7 +212,8 @@ class Mllm:
                 processors and streamers see one row, as without: processors the scores that the contrast has combined.
 
         Returns:
-            The answer's text, which knows its tokens (`Answer.ids`).
+            The answer's text, which knows its tokens (`Answer.ids`), what each says and how likely the model found it
+            (`Answer.pieces`), and why it ended. Beams take one more forward, for the likelihoods of the one that is kept.
 
         Raises:
             CaptureError: for a latent of another prompt's shape, or one that is not finite.
