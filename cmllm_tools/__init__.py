@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from .attention.memory import MemoryEstimate, estimate_memory
     from .attention.self_check import self_check
     from .bench.heldout import demo_scene
+    from .causes.answering import AnswerTrace, trace_answer
+    from .causes.reading import Lens, lens
     from .errors import (
         CaptureError,
         ClusterError,
@@ -73,6 +75,7 @@ __version__ = VERSION
 __all__ = [
     "Answer",
     "AnswerScore",
+    "AnswerTrace",
     "Answers",
     "Attention",
     "AttentionBias",
@@ -97,6 +100,7 @@ __all__ = [
     "Intervention",
     "LatentAdded",
     "LatentMethod",
+    "Lens",
     "Look",
     "Mask",
     "MemoryEstimate",
@@ -134,6 +138,7 @@ __all__ = [
     "figures",
     "gaussian",
     "hard_energy",
+    "lens",
     "load",
     "methods",
     "optimize",
@@ -142,6 +147,7 @@ __all__ = [
     "region_share",
     "self_check",
     "soft_energy",
+    "trace_answer",
 ]
 
 # Where each name is; a test compares this with what type checkers are told above.
@@ -149,6 +155,8 @@ _MODULES = {
     "analysis.controls": "Controls controls",
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
+    "causes.answering": "AnswerTrace trace_answer",
+    "causes.reading": "Lens lens",
     "referring.baseline": "Baseline Effect",
     "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",

@@ -134,6 +134,7 @@ def _showing(original: str | None) -> Callable[..., Any]:
             own = sys.modules[type(module).__module__].eager_attention_forward
         else:
             own = ALL_ATTENTION_FUNCTIONS[original]
+        attention_mask = _aligned(module, query, key, attention_mask, options)
         now = this_use()
         listening = [
             (modules[module], observer) for use, modules, observer in _OPEN.get() if use == now and module in modules
@@ -153,3 +154,17 @@ def _showing(original: str | None) -> Callable[..., Any]:
         return output, result[1]
 
     return attend
+
+
+def _aligned(module: Any, query: torch.Tensor, key: torch.Tensor, mask: Any, options: Mapping[str, Any]) -> Any:
+    """The mask; of causal attention of the last few tokens over all keys one written out, where there was none.
+
+    PyTorch's kernel sets the first query beside the first key. Models know that of it by its name, which is another here,
+    and give their last layers the last tokens alone.
+    """
+    queries, keys = query.shape[2], key.shape[2]
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if mask is not None or not causal or not 1 < queries < keys:
+        return mask
+    return torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)[None, None]

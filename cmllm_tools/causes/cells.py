@@ -62,10 +62,8 @@ class Cells:
         step: int,
     ):
         numbers = mllm.attention_layers if layers is None else existing(layers, mllm.attention_layers, "Layers")
-        window = whole_number(window, "window", 1, len(numbers))
-        step = whole_number(step, "step", 1)
         self.mllm = mllm
-        self.windows = [numbers[at : at + window] for at in range(0, len(numbers) - window + 1, step)]
+        self.windows = windows_of(numbers, window, step)
         chosen = range(mllm.heads) if heads is None else existing(heads, range(mllm.heads), "Heads")
         self.heads: list[tuple[int, ...] | None] = [(head,) for head in chosen]
         if flag(together, "together"):
@@ -96,6 +94,16 @@ class Cells:
 
         firsts = [each[0] for each in self.windows]
         return filled(grid, firsts, measure, copies=copies, path=path, run=told, progress=progress)
+
+
+def windows_of(numbers: Sequence[int], window: int, step: int) -> list[tuple[int, ...]]:
+    """So many of the numbers in a row, each time so many further.
+
+    Raises:
+        SettingsError: for a window that is longer than all of them, or no whole number.
+    """
+    window, step = whole_number(window, "window", 1, len(numbers)), whole_number(step, "step", 1)
+    return [tuple(numbers[at : at + window]) for at in range(0, len(numbers) - window + 1, step)]
 
 
 def first_of(rows: Places) -> int:

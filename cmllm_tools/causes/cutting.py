@@ -53,6 +53,12 @@ def knockout(
         PromptError: for a word that is not in the question, or a prompt of another model.
         RegionError: for a region the model does not see.
         SettingsError: for an answer beside candidates, or one candidate alone.
+
+    Examples:
+        >>> change = cm.causes.knockout(mllm, prompt, "last", box, candidates=two)
+        >>> print(f"{change.before:.1f} to {change.after:.1f} nats")
+        -0.0 to -6.5 nats
+        >>> unsteered, blind = mllm.generate(prompt), mllm.generate(prompt, change.intervention)
     """
     require(mllm, prompt)
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
@@ -113,6 +119,11 @@ def knockout_grid(
         CaptureError, PromptError, RegionError, SettingsError: as `knockout`.
         DataError: for a file of another run.
         OutputError: when the file cannot be written, or another process writes it.
+
+    Examples:
+        >>> grid = cm.causes.knockout_grid(mllm, prompt, to=box, candidates=two, path="knockouts.jsonl", progress=False)
+        >>> [(layer, head, round(change, 1)) for layer, head, change in grid.strongest(1)]
+        [('4', '0', -5.8)]
     """
     require(mllm, prompt)
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)

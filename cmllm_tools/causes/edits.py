@@ -98,7 +98,7 @@ class PutIn(Edit):
     """Puts values in the place of what heads draw at the edited rows.
 
     Args:
-        values: of each layer, (head, width) for every row, or (row, head, width), a row for each of `rows`.
+        values: of each layer, (head, width).
     """
 
     def __init__(
@@ -109,14 +109,8 @@ class PutIn(Edit):
 
     def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         rows, _ = self.places(call)
-        values = self._values[call.layer].to(output)
-        if values.dim() == 3:
-            whole = values.new_zeros(len(rows), *values.shape[1:])
-            # Where the call has but the last rows, those.
-            whole[rows] = values[len(values) - int(rows.sum()) :]
-            values = whole
         chosen = self.chosen(call)[:, None, :, None] & rows[:, None, None]
-        return torch.where(chosen, values, output)
+        return torch.where(chosen, self._values[call.layer].to(output), output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,6 +127,11 @@ class AttentionCut(Intervention):
 
     Raises:
         CaptureError: for what are no positions, layers or heads.
+
+    Examples:
+        >>> cut = cm.causes.AttentionCut(prompt.text_span, prompt.visual, layers=(0, 1))
+        >>> cm.capture_attention(mllm, prompt, layers=[1], latent=cut).values.sum().item()
+        0.0
     """
 
     queries: tuple[int, ...]
@@ -169,6 +168,10 @@ class HeadsPut(Intervention):
 
     Raises:
         CaptureError: for what are no pairs, or another number of values.
+
+    Examples:
+        >>> cm.causes.ablate(mllm, prompt, [(2, 3)], how="mean", answer="red cross").intervention.pairs
+        ((2, 3),)
     """
 
     values: torch.Tensor = field(repr=False)

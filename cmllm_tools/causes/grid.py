@@ -39,6 +39,11 @@ class CauseGrid(Shown):
         axes: what rows and columns are, as ("layer", "head").
         clean: of patching, the measure on the clean prompt; None otherwise.
         interrupted: whether an interrupt ended it with what there was.
+
+    Examples:
+        >>> grid = cm.causes.knockout_grid(mllm, prompt, "last", together=True, window=3, step=3, progress=False)
+        >>> grid.rows, grid.columns, grid.change.shape
+        (('0..2', '3..5'), ('all',), (2, 1))
     """
 
     what: str

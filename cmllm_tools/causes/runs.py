@@ -28,6 +28,9 @@ from ..models.undisturbed import undisturbed
 # model's dtype, is below this.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 
+# Makes what is open while copies are run, which changes each of them in its way.
+Edit = Callable[[], AbstractContextManager[Any]]
+
 
 class Runs:
     """One prompt followed by an answer.
@@ -60,19 +63,24 @@ class Runs:
         self._skips = kept
 
     def __call__(
-        self, copies: int, edit: Callable[[], AbstractContextManager[Any]], begin: int = 0
+        self,
+        copies: int,
+        edit: Edit | None = None,
+        begin: int = 0,
+        latent: Float[torch.Tensor, "copy visual width"] | None = None,
     ) -> Float[torch.Tensor, "copy token"]:
         """(copy, answer token): log-probability of each token of the answer in each edited copy.
 
         Args:
             copies: how many.
-            edit: makes what is open meanwhile, which changes each copy in its way.
+            edit: what is done to them.
             begin: number of the first layer that is edited.
+            latent: what is added to the visual tokens of each copy, where all of the sequence is run.
 
         Raises:
             NotFiniteError: for logits that are not finite.
         """
-        return self._forward(copies, edit, begin if self._skips and self._may_skip else 0)
+        return self._forward(copies, edit, begin if begin and self._skips and self._may_skip else 0, latent)
 
     @cached_property
     def outputs(self) -> dict[int, Any]:
@@ -95,18 +103,20 @@ class Runs:
         return off <= ROUNDING.get(self.mllm.model.dtype, 0.05)
 
     def _forward(
-        self, copies: int, edit: Callable[[], AbstractContextManager[Any]] | None = None, begin: int = 0
+        self, copies: int, edit: Edit | None = None, begin: int = 0, latent: torch.Tensor | None = None
     ) -> Float[torch.Tensor, "copy token"]:
-        logits = self.logits(copies, edit, {number: self.outputs[number] for number in range(begin)}, len(self.ids))
+        outputs = {number: self.outputs[number] for number in range(begin)}
+        logits = self.logits(copies, edit, outputs, len(self.ids), latent)
         check_logits(logits, self.mllm.model.dtype)
         return picked(logits, self.ids)
 
     def logits(
         self,
         copies: int,
-        edit: Callable[[], AbstractContextManager[Any]] | None,
+        edit: Edit | None,
         outputs: dict[int, Any],
         length: int | None,
+        latent: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Logits (copy, token, vocabulary) of the answer's last `length` tokens, or of all of the sequence when None.
 
@@ -118,7 +128,7 @@ class Runs:
         with ExitStack() as opened:
             opened.enter_context(undisturbed(self.mllm.model))
             if self._prefix is None:
-                opened.enter_context(answered.call.resumed(None))
+                opened.enter_context(answered.call.resumed(latent))
             else:
                 opened.enter_context(given_again(answered.call.before))
                 wide = [

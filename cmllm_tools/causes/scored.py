@@ -1,9 +1,7 @@
 """What is measured when something inside is changed: log-probability of an answer, or log-odds among candidates."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -15,7 +13,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..referring.baseline import log_odds, read_candidates
 from ..shown import Fact, Shown
-from .runs import Runs
+from .runs import Edit, Runs
 
 LOG_ODDS, LOG_PROBABILITY = "log-odds", "log-probability"
 # Tokens of the model's own answer that are scored.
@@ -32,6 +30,11 @@ class Change(Shown):
         answers: the answer, or the candidates.
         before, after: the measure without and with the change.
         intervention: the change, to answer with (`mllm.generate(prompt, ...)`), or capture attention under.
+
+    Examples:
+        >>> change = cm.causes.knockout(mllm, prompt, answer="red cross")
+        >>> change.measure, change.difference < 0
+        ('log-probability', True)
     """
 
     what: str
@@ -96,11 +99,12 @@ class Scored:
     def __call__(
         self,
         copies: int,
-        edit: Callable[[Runs], Callable[[], AbstractContextManager[Any]]],
+        edit: Callable[[Runs], Edit] | None = None,
         begin: int = 0,
+        latent: torch.Tensor | None = None,
     ) -> list[float]:
         """The measure in each copy, with what `edit` makes for a text's runs; see `Runs`."""
-        return self._measured([each(copies, edit(each), begin) for each in self.runs])
+        return self._measured([each(copies, None if edit is None else edit(each), begin, latent) for each in self.runs])
 
     def _measured(self, tokens: Sequence[torch.Tensor]) -> list[float]:
         """Of log-probabilities (copy, answer token) of each text."""

@@ -46,6 +46,11 @@ def ablate(
 
     Raises:
         CaptureError, PromptError, RegionError, SettingsError: as `knockout`.
+
+    Examples:
+        >>> change = cm.causes.ablate(mllm, prompt, [(5, 5)], candidates=two)
+        >>> print(f"{change.difference:+.1f} nats")
+        +1.7 nats
     """
     require(mllm, prompt)
     one_of(how, "how", ("zero", "mean"))
@@ -90,6 +95,11 @@ def ablate_grid(
 
     Raises:
         CaptureError, PromptError, RegionError, SettingsError, DataError, OutputError: as `knockout_grid`.
+
+    Examples:
+        >>> grid = cm.causes.ablate_grid(mllm, prompt, layers=[0, 5], candidates=two, progress=False)
+        >>> grid.values.shape
+        (2, 6)
     """
     require(mllm, prompt)
     one_of(how, "how", ("zero", "mean"))

@@ -59,7 +59,7 @@ def queries_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> Places:
         RegionError: for a region the model does not see.
         CaptureError: for tokens that do not look, as those of an image beside the text's sequence.
     """
-    regions = _regions(tokens)
+    regions = regions_of(tokens)
     if not in_sequence(mllm, prompt) and (regions or tokens in (IMAGE, BEFORE)):
         raise CaptureError(
             f"The visual tokens of {mllm.family.name} are no part of the text's sequence ({mllm.family.way_in}), and "
@@ -82,7 +82,7 @@ def keys_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> tuple[int, ...]:
         PromptError, RegionError: as `queries_of`.
         CaptureError: for words, where the layers that are known look at visual states beside the sequence alone.
     """
-    regions = _regions(tokens)
+    regions = regions_of(tokens)
     if not in_sequence(mllm, prompt) and not regions and tokens != IMAGE:
         raise CaptureError(
             f"In {mllm.family.name} only the attention to visual states is known ({mllm.family.way_in}); got "
@@ -111,13 +111,13 @@ def tokens_text(tokens: Any) -> str:
     names |= {"after_image": "what follows the image", BEFORE: "what stands before the image", ALL: "all tokens"}
     if isinstance(tokens, str):
         return names.get(tokens, repr(tokens))
-    regions = _regions(tokens)
+    regions = regions_of(tokens)
     if regions:
         return "the region" if len(regions) == 1 else f"{len(regions)} regions"
     return shown(tokens)
 
 
-def _regions(tokens: Any) -> tuple[Region, ...]:
+def regions_of(tokens: Any) -> tuple[Region, ...]:
     """The regions that are meant; none where tokens are given otherwise."""
     several = (tokens,) if isinstance(tokens, Region) else tuple(tokens) if isinstance(tokens, list | tuple) else ()
     regions = tuple(each for each in several if isinstance(each, Region))
