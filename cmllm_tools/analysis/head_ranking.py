@@ -1,6 +1,7 @@
 """Which heads find what a question refers to, measured over a set of examples."""
 
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -8,12 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from ..attention.capture import Attention, capture_attention
+from ..attention.capture import capture_attention
 from ..attention.heads import pairs_within
-from ..errors import CaptureError, DataError, SettingsError, carry
-from ..files import said, write_whole
+from ..errors import CaptureError, DataError, OutputError, OutputWarning, SettingsError, carry
+from ..files import check_writable, said, write_whole
 from ..models.mllm import Mllm, require
-from ..models.prompt import Queries
+from ..models.prompt import Queries, as_queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, text_table
 from ..progress import progress_bar
@@ -22,7 +23,8 @@ from ..referring.target import Target
 from ..shown import Fact, Shown
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
-from .examples import Example, as_examples
+from .example_lines import ExampleLines
+from .examples import Example, as_examples, digest
 from .intervals import FEWEST, bootstrap, says_something, wilson
 from .region_shares import on_image
 
@@ -213,6 +215,7 @@ def rank_heads(
     layers: Iterable[int] | None = None,
     sigma: float = 0.1,
     seed: int = 0,
+    path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> HeadRanking:
     """Order heads by how well their raw attention finds the referred object.
@@ -231,10 +234,13 @@ def rank_heads(
         layers: layer numbers; all that look at visual states when None.
         sigma: width of the Gaussian of scribbles and points.
         seed: of the bootstrap.
+        path: file to which what was found of each example is added, and from which it is known again; several rankings of
+            the same kind may have one file at once. One that cannot be added to goes on, with a warning.
         progress: show a progress bar.
 
     Raises:
-        DataError: for no examples.
+        DataError: for no examples, or a file of another model, layers or sigma.
+        OutputError: when the file cannot be written, before anything is run.
         PromptError: for queries that are not in a question, or stand before the image.
         RegionError: for a region the model does not see.
         SettingsError: for a sigma or a seed out of range.
@@ -245,44 +251,104 @@ def rank_heads(
         2
     """
     require(mllm)
-    layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    given = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    layers = tuple(sorted(set(given)))
     sigma, seed = checked_sigma(sigma), whole_seed(seed)
-    # Hits and lifts (layer, head), and the hits of chance, of each example.
-    found: list[tuple[np.ndarray, np.ndarray, float]] = []
+    file = None if path is None else _RankingFile(check_writable(path), mllm, layers, sigma)
+    found: list[_Found] = []
     try:
         for example in progress_bar(as_examples(examples), "heads", shown=progress, unit="example"):
-            prompt = mllm.prepare(example.image, example.question)
             chosen = queries(example) if callable(queries) else queries
-            attention = capture_attention(mllm, prompt, layers, None, chosen)
-            values = attention.values.mean(2)
-            weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
-            inside = weights >= weights.max() / 2
-            lift = values @ weights / on_image(values) / weights.mean()
-            hits = inside[values.argmax(-1)] & (values.amax(-1) > 0)
-            found.append((hits.cpu().numpy(), lift.cpu().numpy(), inside.to(values).mean().item()))
+            known = None if file is None else file.known(example, chosen)
+            found.append(known or _found(mllm, example, chosen, layers, sigma))
+            if file is not None and known is None:
+                file.add(example, chosen, found[-1])
     except KeyboardInterrupt:
         if not found:
             raise
     except BaseException as error:
         if found:
-            so_far = _ranking(mllm, attention, found, seed)
+            so_far = _ranking(mllm, layers, found, seed)
             carry(error, "ranking", so_far, f"The ranking over the {len(found)} examples so far")
         raise
-    return _ranking(mllm, attention, found, seed)
+    return _ranking(mllm, layers, found, seed)
 
 
-def _ranking(mllm: Mllm, attention: Attention, found: list[tuple[np.ndarray, np.ndarray, float]], seed: int) -> HeadRanking:
+# Hits and lifts (layer, head), and the hits of chance, of an example.
+_Found = tuple[np.ndarray, np.ndarray, float]
+
+
+def _found(mllm: Mllm, example: Example, queries: Queries, layers: Sequence[int], sigma: float) -> _Found:
+    prompt = mllm.prepare(example.image, example.question)
+    values = capture_attention(mllm, prompt, layers, None, queries).values.mean(2)
+    weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
+    inside = weights >= weights.max() / 2
+    lift = values @ weights / on_image(values) / weights.mean()
+    hits = inside[values.argmax(-1)] & (values.amax(-1) > 0)
+    return hits.cpu().numpy(), lift.double().cpu().numpy(), inside.to(values).mean().item()
+
+
+def _ranking(mllm: Mllm, layers: Sequence[int], found: Sequence[_Found], seed: int) -> HeadRanking:
     every_hit, lifts, chances = (np.stack(figures) for figures in zip(*found, strict=True))
     return HeadRanking(
         model=mllm.name,
-        layers=attention.layers,
-        heads=attention.heads,
+        layers=tuple(layers),
+        heads=tuple(range(every_hit.shape[2])),
         examples=len(found),
         hits=every_hit.sum(0),
         pointing_chance=float(chances.mean()),
         lift=lifts.mean(0),
         lift_interval=bootstrap(lifts, seed),
     )
+
+
+class _RankingFile:
+    """What was found of the examples of rankings of one model, by example and queries."""
+
+    def __init__(self, path: Path, mllm: Mllm, layers: Sequence[int], sigma: float):
+        self.head: dict[str, Any] = {"ranking of": mllm.name, "layers": list(layers), "heads": mllm.heads, "sigma": sigma}
+        self.shape = len(self.head["layers"]), mllm.heads
+        self.file = ExampleLines(path, "What a ranking goes on from must be a file that one has added to")
+        self.found: dict[str, _Found] = {}
+        # What could not be added yet.
+        self.left: dict[str, dict[str, Any]] = {}
+        if path.exists() and path.stat().st_size:
+            self._hear(self.file.news())
+            if self.file.head not in (None, self.head):
+                raise DataError(
+                    f"A ranking goes on from a file of the same model, layers and sigma; {said(path)} has "
+                    f"{shown(self.file.head)}. Give another path."
+                )
+
+    def known(self, example: Example, queries: Queries) -> _Found | None:
+        return self.found.get(self._key(example, queries))
+
+    def add(self, example: Example, queries: Queries, found: _Found) -> None:
+        hits, lift, chance = found
+        key, data = (
+            self._key(example, queries),
+            {"hits": hits.astype(int).tolist(), "lift": lift.tolist(), "chance": chance},
+        )
+        self.left[key], self.found[key] = data, found
+        try:
+            self._hear(self.file.add(self.head, self.left))
+            self.left = {}
+        except OutputError as error:
+            warnings.warn(f"{error} The ranking goes on.", OutputWarning, stacklevel=3)
+
+    @staticmethod
+    def _key(example: Example, queries: Queries) -> str:
+        return f"{digest(example)} {as_queries(queries)!r}"
+
+    def _hear(self, news: dict[str, dict[str, Any]]) -> None:
+        for key, data in news.items():
+            read = record(data, "an example", {name: lambda value, what: value for name in ("hits", "lift", "chance")})
+            hits = array_of(read["hits"], "its hits", self.shape).astype(bool)
+            self.found[key] = (
+                hits,
+                array_of(read["lift"], "its lift", self.shape),
+                number(read["chance"], "its chance", 0, 1),
+            )
 
 
 def interval_words(interval: list[float] | None, form: str) -> str:

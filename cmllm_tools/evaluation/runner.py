@@ -9,6 +9,7 @@ from ..data.dataset import Dataset, as_dataset
 from ..data.example import Example
 from ..data.prompts import others_of
 from ..errors import CmllmError, OutputError, SettingsError
+from ..models.look import Seen
 from ..models.mllm import Mllm, require
 from ..referring.baseline import Baseline
 from ..referring.method import Method, as_method
@@ -21,6 +22,7 @@ from .kept import Plan, failed
 from .records import Record
 from .scorers import Scorer, as_scorer
 from .summary import Evaluation
+from .thumbnails import thumbnails
 
 # New tokens of an answer in the published runs.
 MAX_NEW_TOKENS = 30
@@ -148,6 +150,8 @@ class Runner:
         # As a file gives them back.
         self.settings = {name: _plain(method.to_json()) for name, method in self.methods.items()}
         self.versions = Provenance.of(mllm).versions
+        # The image of the last example, which the next one may have too.
+        self._image: tuple[Any, Seen] | None = None
 
     def records(self, dataset: Dataset, todo: Iterable[tuple[int, str]], strict: bool) -> Iterable[Record]:
         """The records of examples, given by number, and methods, given by name.
@@ -182,7 +186,9 @@ class Runner:
         return Baseline(self.mllm, example.image, example.question, candidates=candidates, max_new_tokens=limit)
 
     def _answered(self, example: Example, name: str, baseline: Baseline | None) -> Record:
-        outcome = refer(self.mllm, example.image, example.question, example.region, self.methods[name], **self.options)
+        outcome = refer(
+            self.mllm, self._seen_of(example), example.question, example.region, self.methods[name], **self.options
+        )
         if outcome.interrupted:
             raise KeyboardInterrupt
         trace = outcome.trace
@@ -194,10 +200,20 @@ class Runner:
             sent=None if outcome.sent.question == example.question else outcome.sent.question,
             size=outcome.size,
             share=() if trace is None else (trace.steps[0].share, trace.steps[-1].share),
+            # On another image than the user's its places would be others.
+            attention=None if trace is None or outcome.sent.size != outcome.size else thumbnails(trace),
             stopped=None if trace is None else trace.stopped,
             seconds=outcome.seconds,
             peak_memory=outcome.peak_memory,
         )
+
+    def _seen_of(self, example: Example) -> Seen:
+        """The example's image, with what was seen of it for the methods and the examples before."""
+        image = example.image
+        if self._image is None or not _same(self._image[0], image):
+            self._image = None
+            self._image = image, Seen(self.mllm, image)
+        return self._image[1]
 
     def _asked(self, example: Example, name: str) -> dict[str, Any]:
         """What a record has of its example and method."""
@@ -226,6 +242,13 @@ class Runner:
         if example is None:
             return failed(row, name, self.settings[name], self.mllm.name, self.scorer.name, kind, message)
         return Record(**self._asked(example, name), error={"kind": kind, "message": message})
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two examples have the same image: the same file, or the same object."""
+    return one is other or (
+        isinstance(one, str | PathLike) and isinstance(other, str | PathLike) and str(one) == str(other)
+    )
 
 
 def _effect(baseline: Baseline | None, outcome: Outcome) -> dict[str, float]:

@@ -18,7 +18,8 @@ from .hooks import given_again
 from .interventions import Intervention
 from .likelihoods import Likelihoods
 from .options import LAST_ID, read_options, unread_named
-from .prefix import continued_answer, prefix_or_none
+from .origin import looked_once
+from .prefix import continued_answer, prefix_at_hand, prefix_or_none
 from .prompt import Prompt
 from .undisturbed import locked, undisturbed
 
@@ -74,10 +75,11 @@ def generate(
             options["streamer"] = FirstRow(options["streamer"])
     options["logits_processor"] = LogitsProcessorList(processors)
     inputs = prompt.inputs if intervention is None else intervention.inputs(mllm, prompt, copies)
-    opened = _answering(mllm, prompt, options) if intervention is None else intervention.opened(mllm, prompt, copies)
-    seen = _seen(mllm, prompt, options["num_beams"]) if inputs is prompt.inputs else {}
     likelihoods = Likelihoods(model, contrast if copies > 1 else None)
     options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), likelihoods])
+    with looked_once():
+        opened = _answering(mllm, prompt, options) if intervention is None else intervention.opened(mllm, prompt, copies)
+        seen = _seen(mllm, prompt, options["num_beams"]) if inputs is prompt.inputs else {}
     with undisturbed(model), given_again(seen), opened, likelihoods.heard(), unread_named(options):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
@@ -96,6 +98,9 @@ def generate(
 def _answering(mllm: "Mllm", prompt: Prompt, options: dict[str, Any]) -> AbstractContextManager[None]:
     """What is open for a plain answer: of a prompt of a look, it goes on from the prefix where there can be one."""
     if prompt.look is None or not options.get("use_cache", True) or options.get("cache_implementation") is not None:
+        return nullcontext()
+    if prompt.call is prompt.look.prompt.call and not prefix_at_hand(prompt):
+        # The first question of an image: to run what is before it by itself pays with the next one.
         return nullcontext()
     prefix = prefix_or_none(mllm, prompt) if prompt.look.serves(mllm) else None
     return nullcontext() if prefix is None else continued_answer(prefix, prefix.layers)

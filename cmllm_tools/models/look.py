@@ -1,7 +1,7 @@
 """An image seen once: what the vision encoder made of it, and the prefix, for several questions about it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,11 +9,12 @@ from PIL import Image
 from torch import nn
 
 from ..errors import PromptError
-from ..inputs.images import ImageSource
+from ..inputs.images import ImageSource, read_image
 from ..shown import Fact, Shown
-from .origin import Origin
+from .origin import Origin, looked_once
 from .prepare import prepare
 from .prompt import Prompt
+from .undisturbed import locked, undisturbed
 
 if TYPE_CHECKING:
     from .mllm import Mllm
@@ -99,9 +100,50 @@ class Look(Shown):
         return True
 
 
-def look(mllm: "Mllm", image: ImageSource, options: dict[str, Any]) -> Look:
-    """See `Mllm.look`."""
-    prompt = prepare(mllm, image, STAND_IN, options, keep_before=True)
+def look(mllm: "Mllm", image: ImageSource, options: dict[str, Any], question: str = STAND_IN) -> Look:
+    """See `Mllm.look`.
+
+    Args:
+        question: the first one, where it is known: its prompt stands for all, and nothing is run for a stand-in.
+    """
+    prompt = prepare(mllm, image, question, options, keep_before=True)
     embedding = mllm.model.get_input_embeddings()
     before = {module: given for module, given in prompt.call.before.items() if module is not embedding}
     return Look(prompt, before, Origin.of(mllm), options)
+
+
+class Seen:
+    """An image for several questions and methods in a row: looked at with the first question, and not again.
+
+    Nothing is run before a prompt is asked for. It is for uses between which processor and model stay as they are.
+
+    Args:
+        mllm: the model.
+        image: all that `read_image` takes.
+
+    Raises:
+        ImageError: for an image that cannot be read.
+    """
+
+    def __init__(self, mllm: "Mllm", image: ImageSource):
+        self.mllm, self.image = mllm, read_image(image)
+        self._look: Look | None = None
+        self._last: Prompt | None = None
+
+    def prompt(self, question: str) -> Prompt:
+        """The image with a question, as `Mllm.prepare` has it.
+
+        Raises:
+            ImageError, PromptError, UnsupportedModelError: as `Mllm.prepare`.
+        """
+        if self._last is None or self._last.question != question:
+            self._last = self._prepared(question)
+        return self._last
+
+    def _prepared(self, question: str) -> Prompt:
+        if self._look is not None:
+            return self.mllm.prepare(self._look, question)
+        with undisturbed(self.mllm.model), locked(self.mllm.processor.tokenizer), looked_once():
+            self._look = look(self.mllm, self.image, {}, question)
+            shared = self._look if self._look.serves(self.mllm) else None
+        return replace(self._look.prompt, look=shared)

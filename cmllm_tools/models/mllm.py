@@ -19,6 +19,7 @@ from .latent import Latent, read_intervention
 from .look import Look, look
 from .lookup import family_of, probed_family
 from .options import LAST_ID
+from .origin import looked_once
 from .prepare import prepare
 from .processors import fitted
 from .prompt import Prompt
@@ -150,7 +151,7 @@ class Mllm:
         Raises:
             ImageError, PromptError, UnsupportedModelError: as `prepare` does.
         """
-        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             return look(self, image, processor_options)
 
     def prepare(self, image: ImageSource | Look, question: str, **processor_options: Any) -> Prompt:
@@ -170,7 +171,7 @@ class Mllm:
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
-        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             if not isinstance(image, Look):
                 return prepare(self, image, question, processor_options)
             if processor_options:

@@ -115,6 +115,11 @@ def prefix_of(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     return found
 
 
+def prefix_at_hand(prompt: "Prompt") -> bool:
+    """Whether a prompt's prefix has been run already."""
+    return "prefix" in vars(prompt.call)
+
+
 def prefix_or_none(mllm: "Mllm", prompt: "Prompt") -> Prefix | None:
     """The prefix; None for a model whose text cannot continue from it, which is asked once for a look."""
     known = vars((prompt if prompt.look is None else prompt.look.prompt).call)
