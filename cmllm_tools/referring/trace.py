@@ -134,6 +134,21 @@ class Trace(Shown):
         """See `Provenance`."""
         return self.provenance.seed
 
+    def frame(self) -> Any:
+        """The steps as a pandas DataFrame, a row each: step, energy, share, norms, seconds, answer.
+
+        Raises:
+            ModuleNotFoundError: without pandas.
+        """
+        try:
+            from pandas import DataFrame
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "Trace.frame needs pandas, which is not installed here. Run: pip install 'cmllm_tools[paper]'"
+            ) from error
+        names = ("energy", "share", "latent_norm", "gradient_norm", "seconds", "answer")
+        return DataFrame([{"step": step.number} | {name: getattr(step, name) for name in names} for step in self.steps])
+
     @property
     def intervention(self) -> Intervention:
         """The last step's latent, with the method's way of decoding."""
