@@ -103,6 +103,37 @@ def test_one_question_of_an_image_runs_its_encoder_once_and_no_prefix(mllm, data
     assert prompt.image_end not in counted.tokens
 
 
+@pytest.mark.parametrize("batch", [2, 3, 9])
+def test_questions_of_an_image_in_one_batch_are_answered_as_one_by_one(mllm, dataset, batch):
+    questions = [*QUESTIONS, "Is the object a white star or a magenta diamond, or is it something else?", "Describe it."]
+    examples = [cm.data.Example(dataset[0].image, question, dataset[0].region, "a cat") for question in questions]
+    examples.insert(2, cm.data.Example(dataset[1].image, QUESTIONS[0], dataset[1].region, "a cat"))
+    methods = {"unsteered": evaluation.Unsteered(), "plus": PLUS, "words": cm.methods.Words()}
+    alone = cm.evaluate(mllm, examples, methods, progress=False, strict=True)
+    calls = []
+    generate = mllm.model.generate
+    mllm.model.generate = lambda **given: calls.append(len(given.get("inputs_embeds", ()))) or generate(**given)
+    try:
+        found = cm.evaluate(mllm, examples, methods, batch=batch, progress=False, strict=True)
+    finally:
+        del mllm.model.generate
+    assert answers(found.records).keys() == answers(alone.records).keys()
+    for one, other in zip(found.records, alone.records, strict=True):
+        assert (one.key, one.answer, one.ids, one.sent) == (other.key, other.answer, other.ids, other.sent)
+        assert one.seconds > 0
+    # The third question stands behind another image.
+    assert max(calls) == min(batch, 3)
+
+
+def test_a_question_that_fails_leaves_the_others_of_its_batch(mllm, dataset):
+    examples = [cm.data.Example(dataset[0].image, question, dataset[0].region, "a cat") for question in QUESTIONS]
+    rows = list(cm.data.Dataset.of(examples).rows)
+    examples[1] = cm.data.Example(dataset[0].image, " ", dataset[0].region, "a cat")
+    found = cm.evaluate(mllm, examples, [evaluation.Unsteered()], batch=3, progress=False)
+    assert [each.id for each in found.failed] == [1]
+    assert len(found.of("unsteered")) == len(rows) - 1
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     dataset = cm.data.read(SETS[name](tmp_path))

@@ -1,6 +1,5 @@
 """Which heads find what a question refers to, measured over a set of examples."""
 
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -11,10 +10,10 @@ import numpy as np
 
 from ..attention.capture import capture_attention
 from ..attention.heads import pairs_within
-from ..errors import CaptureError, DataError, OutputError, OutputWarning, SettingsError, carry
+from ..errors import CaptureError, DataError, SettingsError, carry
 from ..files import check_writable, said, write_whole
 from ..models.mllm import Mllm, require
-from ..models.prompt import Queries, as_queries
+from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, text_table
 from ..progress import progress_bar
@@ -23,9 +22,9 @@ from ..referring.target import Target
 from ..shown import Fact, Shown
 from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
-from .example_lines import ExampleLines
-from .examples import Example, as_examples, digest
+from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
+from .ranking_file import Found, RankingFile
 from .region_shares import on_image
 
 FORMAT = 1
@@ -254,8 +253,8 @@ def rank_heads(
     given = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
     layers = tuple(sorted(set(given)))
     sigma, seed = checked_sigma(sigma), whole_seed(seed)
-    file = None if path is None else _RankingFile(check_writable(path), mllm, layers, sigma)
-    found: list[_Found] = []
+    file = None if path is None else RankingFile(check_writable(path), mllm, layers, sigma)
+    found: list[Found] = []
     try:
         for example in progress_bar(as_examples(examples), "heads", shown=progress, unit="example"):
             chosen = queries(example) if callable(queries) else queries
@@ -274,11 +273,7 @@ def rank_heads(
     return _ranking(mllm, layers, found, seed)
 
 
-# Hits and lifts (layer, head), and the hits of chance, of an example.
-_Found = tuple[np.ndarray, np.ndarray, float]
-
-
-def _found(mllm: Mllm, example: Example, queries: Queries, layers: Sequence[int], sigma: float) -> _Found:
+def _found(mllm: Mllm, example: Example, queries: Queries, layers: Sequence[int], sigma: float) -> Found:
     prompt = mllm.prepare(example.image, example.question)
     values = capture_attention(mllm, prompt, layers, None, queries).values.mean(2)
     weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
@@ -288,7 +283,7 @@ def _found(mllm: Mllm, example: Example, queries: Queries, layers: Sequence[int]
     return hits.cpu().numpy(), lift.double().cpu().numpy(), inside.to(values).mean().item()
 
 
-def _ranking(mllm: Mllm, layers: Sequence[int], found: Sequence[_Found], seed: int) -> HeadRanking:
+def _ranking(mllm: Mllm, layers: Sequence[int], found: Sequence[Found], seed: int) -> HeadRanking:
     every_hit, lifts, chances = (np.stack(figures) for figures in zip(*found, strict=True))
     return HeadRanking(
         model=mllm.name,
@@ -300,55 +295,6 @@ def _ranking(mllm: Mllm, layers: Sequence[int], found: Sequence[_Found], seed: i
         lift=lifts.mean(0),
         lift_interval=bootstrap(lifts, seed),
     )
-
-
-class _RankingFile:
-    """What was found of the examples of rankings of one model, by example and queries."""
-
-    def __init__(self, path: Path, mllm: Mllm, layers: Sequence[int], sigma: float):
-        self.head: dict[str, Any] = {"ranking of": mllm.name, "layers": list(layers), "heads": mllm.heads, "sigma": sigma}
-        self.shape = len(self.head["layers"]), mllm.heads
-        self.file = ExampleLines(path, "What a ranking goes on from must be a file that one has added to")
-        self.found: dict[str, _Found] = {}
-        # What could not be added yet.
-        self.left: dict[str, dict[str, Any]] = {}
-        if path.exists() and path.stat().st_size:
-            self._hear(self.file.news())
-            if self.file.head not in (None, self.head):
-                raise DataError(
-                    f"A ranking goes on from a file of the same model, layers and sigma; {said(path)} has "
-                    f"{shown(self.file.head)}. Give another path."
-                )
-
-    def known(self, example: Example, queries: Queries) -> _Found | None:
-        return self.found.get(self._key(example, queries))
-
-    def add(self, example: Example, queries: Queries, found: _Found) -> None:
-        hits, lift, chance = found
-        key, data = (
-            self._key(example, queries),
-            {"hits": hits.astype(int).tolist(), "lift": lift.tolist(), "chance": chance},
-        )
-        self.left[key], self.found[key] = data, found
-        try:
-            self._hear(self.file.add(self.head, self.left))
-            self.left = {}
-        except OutputError as error:
-            warnings.warn(f"{error} The ranking goes on.", OutputWarning, stacklevel=3)
-
-    @staticmethod
-    def _key(example: Example, queries: Queries) -> str:
-        return f"{digest(example)} {as_queries(queries)!r}"
-
-    def _hear(self, news: dict[str, dict[str, Any]]) -> None:
-        for key, data in news.items():
-            read = record(data, "an example", {name: lambda value, what: value for name in ("hits", "lift", "chance")})
-            hits = array_of(read["hits"], "its hits", self.shape).astype(bool)
-            self.found[key] = (
-                hits,
-                array_of(read["lift"], "its lift", self.shape),
-                number(read["chance"], "its chance", 0, 1),
-            )
 
 
 def interval_words(interval: list[float] | None, form: str) -> str:

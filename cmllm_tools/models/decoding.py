@@ -88,7 +88,7 @@ def generate(
     begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
     ids = rows[0, begin:].tolist()
     with locked(tokenizer):
-        answer = said(tokenizer, ids, _stops(model, tokenizer, options), _ended(model, ids, options))
+        answer = said(tokenizer, ids, stops(model, tokenizer, options), _ended(model, ids, options))
     if answer.ids and (options["num_beams"] > 1 or not mllm.family.processors):
         # Of beams the one that is kept is known at the end, and a family's own way to generate tells of no steps.
         return answer.weighed(_continued(mllm, prompt, answer, intervention, contrast))
@@ -145,7 +145,7 @@ def _check_contrast(family: Family, options: dict[str, Any]) -> None:
         raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or give contrast=0.")
 
 
-def _stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
+def stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
     """Tokens that may end an answer, or fill up what follows its end."""
     config = model.generation_config
     given = [options.get("eos_token_id"), options.get("pad_token_id"), config.eos_token_id, config.pad_token_id]

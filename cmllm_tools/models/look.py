@@ -1,6 +1,7 @@
 """An image seen once: what the vision encoder made of it, and the prefix, for several questions about it."""
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +12,11 @@ from torch import nn
 from ..errors import PromptError
 from ..inputs.images import ImageSource, read_image
 from ..shown import Fact, Shown
+from .answer import Answer
 from .origin import Origin, looked_once
 from .prepare import prepare
 from .prompt import Prompt
+from .together import answers_together
 from .undisturbed import locked, undisturbed
 
 if TYPE_CHECKING:
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 # Stands for the question until there is one; no token of the prefix depends on it.
 STAND_IN = "What is this?"
+# Of an image's prompts so many are kept: each has the states of all its tokens.
+MOST_PROMPTS = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -128,7 +133,9 @@ class Seen:
     def __init__(self, mllm: "Mllm", image: ImageSource):
         self.mllm, self.image = mllm, read_image(image)
         self._look: Look | None = None
-        self._last: Prompt | None = None
+        # Of the last questions; answers with the seconds that each took.
+        self._prompts: dict[str, Prompt] = {}
+        self._answers: dict[tuple[str, int], tuple[Answer, float]] = {}
 
     def prompt(self, question: str) -> Prompt:
         """The image with a question, as `Mllm.prepare` has it.
@@ -136,9 +143,31 @@ class Seen:
         Raises:
             ImageError, PromptError, UnsupportedModelError: as `Mllm.prepare`.
         """
-        if self._last is None or self._last.question != question:
-            self._last = self._prepared(question)
-        return self._last
+        if question not in self._prompts:
+            self._prompts[question] = self._prepared(question)
+            if len(self._prompts) > MOST_PROMPTS:
+                del self._prompts[next(iter(self._prompts))]
+        return self._prompts[question]
+
+    def answer_together(self, questions: Sequence[str], max_new_tokens: int) -> None:
+        """Answer several questions at once, for `answer` to have them; one by one where they cannot be one batch.
+
+        Raises:
+            ImageError, PromptError, UnsupportedModelError, NotFiniteError: as `Mllm.prepare` and `Mllm.generate`.
+        """
+        several = tuple(dict.fromkeys(questions))
+        prompts = [self.prompt(question) for question in several]
+        started = time.perf_counter()
+        found = answers_together(self.mllm, prompts, max_new_tokens)
+        seconds = (time.perf_counter() - started) / len(several)
+        for question, answer in zip(several, found, strict=True):
+            self._answers[question, max_new_tokens] = answer, seconds
+
+    def answer(self, prompt: Prompt, max_new_tokens: int) -> tuple[Answer, float]:
+        """The plain answer to a prompt of this image, and the seconds that were spent on it before."""
+        if (known := self._answers.get((prompt.question, max_new_tokens))) is not None:
+            return known
+        return self.mllm.generate(prompt, max_new_tokens=max_new_tokens), 0.0
 
     def _prepared(self, question: str) -> Prompt:
         if self._look is not None:

@@ -71,7 +71,10 @@ def refer(
         asked = resolved.sent(Request(source, question, several), mllm).named("")
         prompt = _prompt(mllm, image if asked.image is source else asked.image, asked)
         intervention, trace = found(mllm, prompt, asked.regions, resolved, callbacks)
-        answer = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options)
+        if isinstance(image, Seen) and intervention is None and asked.image is source and not options:
+            answer, before = image.answer(prompt, max_new_tokens)
+        else:
+            answer, before = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options), 0.0
     return Outcome(
         answer=answer,
         method=resolved,
@@ -81,7 +84,7 @@ def refer(
         sent=Sent.of(prompt.image, prompt.question, prompt.text, asked.regions),
         intervention=intervention,
         trace=trace,
-        seconds=cost.seconds,
+        seconds=cost.seconds + before,
         peak_memory=cost.peak_memory,
         provenance=Provenance.of(mllm),
     )
