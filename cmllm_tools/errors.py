@@ -67,6 +67,10 @@ class OutputWarning(UserWarning):
     """A file that could not be written during a run, which goes on; what was to be saved is still in memory."""
 
 
+class EnergyWarning(UserWarning):
+    """A run whose energy is higher at its end than before any step: attention left the regions."""
+
+
 def carry(error: BaseException, name: str, value: Any, words: str) -> None:
     """Give an error that ends a long run what there is so far: as an attribute of this name, and a note that says so.
 
