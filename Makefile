@@ -129,7 +129,7 @@ methods: venv
 
 # Every way on the held-out scenes, and the README's table of them (some ten minutes on an idle core).
 ways: venv
-	$(BIN)/cmllm eval embedded --methods all --n 20 --read kind=box --json > docs/ways.json
+	$(BIN)/cmllm eval embedded --methods all --n 15 --read kind=box --json > docs/ways.json
 	$(BIN)/python docs/ways.py
 
 $(VENV)/.docs: $(READY)

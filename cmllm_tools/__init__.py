@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ClusterError,
         CmllmError,
         DataError,
+        EnergyWarning,
         ImageError,
         NotFiniteError,
         OptimizationError,
@@ -93,6 +94,7 @@ __all__ = [
     "ControlMLLMPlus",
     "Controls",
     "DataError",
+    "EnergyWarning",
     "EarlyStopping",
     "Effect",
     "Evaluation",
@@ -164,8 +166,8 @@ _MODULES = {
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
-        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError EnergyWarning ImageError NotFiniteError OptimizationError "
+        "OutputError OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
     "evaluation.runner": "evaluate",
     "evaluation.summary": "Evaluation",

@@ -184,7 +184,7 @@ class Trace(Shown):
         words = self._words()
         return [
             *facts,
-            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
+            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}{', it rose' if self.rose else ''}"),
             ("share", f"{first.share:.1%} -> {last.share:.1%} {where_text(self.regions)}"),
             ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
             ("answers", f"{first.answer!r} -> {last.answer!r}"),
@@ -200,6 +200,11 @@ class Trace(Shown):
         return (
             bool(self.steps) and self.stopped not in ("running", "interrupted") and not self.stopped.startswith("failed:")
         )
+
+    @property
+    def rose(self) -> bool:
+        """Whether the energy is higher at the last step than it was before any."""
+        return len(self.steps) > 1 and self.steps[-1].energy > self.steps[0].energy
 
     @property
     def maps(self) -> np.ndarray:

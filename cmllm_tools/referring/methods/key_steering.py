@@ -41,6 +41,7 @@ class KeySteering(LatentMethod):
         asked=True,
         strength=True,
     )
+    relative: bool = True
     sigma: float = 0.4
     early_stop: float = 0.0
     moved_layers: tuple[int, ...] = setting((), "window [a, b) of layers whose keys are moved, or () for all", WINDOW)
