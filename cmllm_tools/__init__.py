@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from .models.scoring import AnswerScore
     from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.citing import cite
     from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
@@ -120,6 +121,7 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "cite",
     "compare",
     "context_map",
     "controls",
@@ -146,6 +148,7 @@ _MODULES = {
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
     "referring.baseline": "Baseline Effect",
+    "referring.citing": "cite",
     "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",

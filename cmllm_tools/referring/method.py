@@ -71,6 +71,7 @@ class Method:
     Attributes:
         label: what people call it; the class's name when empty.
         variants: other ways to make it, by their names on the command line: names of its class methods.
+        source: what to cite for it: keys of `sources.bib`, or entries of BibTeX; see `cite`.
 
     Examples:
         >>> method = cm.methods.Drawn("ellipse")
@@ -82,6 +83,7 @@ class Method:
 
     label: ClassVar[str] = ""
     variants: ClassVar[dict[str, str]] = {}
+    source: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for each in settings_of(type(self)):
@@ -124,6 +126,10 @@ class Method:
             regions: where `sent` says that they are, in pixels of the image; one or more.
         """
         return None
+
+    def sources(self) -> tuple[str, ...]:
+        """What to cite for the method as it is set."""
+        return self.source
 
     def to_json(self) -> dict[str, Any]:
         """Its name and settings as plain values; see `registry.method_from_json`."""
