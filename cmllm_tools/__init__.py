@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .models.scoring import AnswerScore
     from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.citing import cite
     from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
@@ -130,6 +131,7 @@ __all__ = [
     "WeightsWarning",
     "capture_attention",
     "causes",
+    "cite",
     "compare",
     "context_map",
     "controls",
@@ -160,6 +162,7 @@ _MODULES = {
     "causes.answering": "AnswerTrace trace_answer",
     "causes.reading": "Lens lens",
     "referring.baseline": "Baseline Effect",
+    "referring.citing": "cite",
     "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",

@@ -24,7 +24,7 @@ PAGES = {
     "referring": (
         "Referring: one question, any method",
         "refer Outcome Method Intervention LatentAdded AttentionBias Contrast compare Comparison Baseline Effect controls "
-        "Controls AnswerScore",
+        "Controls AnswerScore cite",
     ),
     "errors": (
         "Errors",

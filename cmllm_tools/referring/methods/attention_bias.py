@@ -41,6 +41,7 @@ class AttentionEdit(Method):
     """
 
     label: ClassVar[str] = "attention edit"
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
 
     strength: float = setting(
         2.0, "how much more the region is looked at; negative looks away", real(), asked=True, strength=True

@@ -38,6 +38,7 @@ class ControlMLLM(LatentMethod):
         ['8%', '11%', '21%', '33%']
     """
 
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
     variants: ClassVar[dict[str, str]] = {"published": "published"}
     defaults: ClassVar[str] = "ControlMLLM"
 
@@ -118,6 +119,7 @@ class ControlMLLMPlus(LatentMethod):
     """
 
     label: ClassVar[str] = "ControlMLLM++"
+    source: ClassVar[tuple[str, ...]] = ("wu2026controlmllmplus", "wu2024controlmllm")
     defaults: ClassVar[str] = "ControlMLLMPlus"
 
     sigma: float = 0.4
@@ -146,6 +148,9 @@ class ControlMLLMPlus(LatentMethod):
     @property
     def contrast_decoding(self) -> Contrast | None:
         return Contrast(self.contrast, self.contrast_cut) if self.contrast else None
+
+    def sources(self) -> tuple[str, ...]:
+        return (*self.source, "leng2024vcd") if self.contrast else self.source
 
     @classmethod
     def published(cls, model: str | None = None, task: str = "roc", **settings: Any) -> "ControlMLLMPlus":

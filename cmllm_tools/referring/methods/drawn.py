@@ -31,6 +31,7 @@ class Drawn(Method):
     """
 
     label: ClassVar[str] = "drawn overlay"
+    source: ClassVar[tuple[str, ...]] = ("cai2024prompts",)
 
     overlay: str = setting("rectangle", "what is drawn", choice(*OVERLAYS), asked=True)
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
@@ -66,6 +67,7 @@ class RedCircle(Method):
     """
 
     label: ClassVar[str] = "red circle"
+    source: ClassVar[tuple[str, ...]] = ("shtedritski2023redcircle",)
 
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
     width: float = setting(

@@ -41,6 +41,7 @@ class RegionGuidance(Method):
     """
 
     label: ClassVar[str] = "region guidance"
+    source: ClassVar[tuple[str, ...]] = ("wan2024crg",)
 
     strength: float = setting(
         1.0, "how much the answer without the region is subtracted (alpha)", real(above=0), asked=True, strength=True
@@ -73,6 +74,7 @@ class PromptHighlighter(Method):
     """
 
     label: ClassVar[str] = "prompt highlighter"
+    source: ClassVar[tuple[str, ...]] = ("zhang2024prompthighlighter",)
 
     activation: float = setting(5.0, "factor on attention to the region, before the softmax", real(above=0), asked=True)
     strength: float = setting(

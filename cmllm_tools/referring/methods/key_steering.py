@@ -32,6 +32,7 @@ class KeySteering(LatentMethod):
     """
 
     label: ClassVar[str] = "key steering"
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
     defaults: ClassVar[str] = "KeySteering"
 
     step_size: float = setting(
