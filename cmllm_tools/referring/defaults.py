@@ -21,7 +21,7 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
         },
         "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "queries": "last", "contrast": 0.7},
         # Not published: what was found on SmolLM2-135M over pictures made of words.
-        "KeySteering": {"steps": 1, "step_size": 0.003, "layers": (), "queries": "text"},
+        "KeySteering": {"steps": 1, "step_size": 0.003, "layers": (), "queries": "text", "moved_layers": ()},
     },
     ("qwen2_5_vl", 28, 3584): {
         "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "queries": "last", "contrast": 0.01},
@@ -30,7 +30,8 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     ("llava", 30, 576): {
         # Its last token says how the answer begins: steered by that one alone, it no longer begins as a sentence does.
         "ControlMLLMPlus": {"steps": 5, "step_size": 0.006, "layers": (), "queries": "text", "contrast": 0.0},
-        "KeySteering": {"steps": 1, "step_size": 0.01, "layers": (), "queries": "text"},
+        # Attention moved in the lower layers drives its answers away (docs/findings.md).
+        "KeySteering": {"steps": 1, "step_size": 0.005, "layers": (), "queries": "text", "moved_layers": (20, 30)},
     },
     ("llava", 6, 192): {
         "ControlMLLM": {
@@ -43,7 +44,7 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
             "sigma": 0.4,
         },
         "ControlMLLMPlus": {"steps": 10, "step_size": 0.3, "layers": (0, 3), "queries": "last", "contrast": 0.0},
-        "KeySteering": {"steps": 3, "step_size": 0.1, "layers": (0, 3), "queries": "last"},
+        "KeySteering": {"steps": 3, "step_size": 0.1, "layers": (0, 3), "queries": "last", "moved_layers": ()},
     },
 }
 
