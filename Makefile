@@ -23,7 +23,7 @@ CLUSTER := $(VENV)/ray
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision ray smol demo lab js check test bound notebooks train heldout picture families methods lock clean
+.PHONY: help venv vision ray smol demo lab js check test bound notebooks train heldout picture families methods ways docs lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -31,6 +31,7 @@ help:
 	@echo "make check   lint, types, unit tests"
 	@echo "make js      the same of the widgets' JavaScript alone"
 	@echo "make test    everything, notebooks too"
+	@echo "make docs    the site in build/site, with the lessons' outputs; opened from disk"
 	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
 	@echo "make smol    put the model smol together, a real language model (some minutes, once)"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
@@ -126,7 +127,22 @@ families: venv
 methods: venv
 	$(BIN)/python docs/methods.py
 
-lock: venv
+# Every way on the held-out scenes, and the README's table of them (some ten minutes on an idle core).
+ways: venv
+	$(BIN)/cmllm eval embedded --methods all --n 15 --read kind=box --json > docs/ways.json
+	$(BIN)/python docs/ways.py
+
+$(VENV)/.docs: $(READY)
+	@$(PIP) install -c constraints.txt -e ".[docs]"
+	@touch $@
+
+# Lessons are run once, here or by `make test`, until they or the package change. Then nothing is asked of the network.
+docs: $(VENV)/.docs
+	@$(BIN)/python docs/pages.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f build/mkdocs.yml
+	@$(BIN)/python docs/check.py build/site
+
+lock: $(VENV)/.docs
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt
 
 clean:

@@ -44,6 +44,13 @@ class HeadRanking(Shown):
         lift: (layer, head), mean share of attention in the region, as a multiple of the share of area.
         lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples; of few it means nothing, and is
             not shown.
+
+    Examples:
+        >>> ranking = cm.analysis.rank_heads(mllm, examples, progress=False)
+        >>> ranking.hits.shape
+        (6, 6)
+        >>> ranking.top(3)  # (layer, head), as heads= takes them
+        ((0, 5), (1, 0), (4, 2))
     """
 
     model: str
@@ -236,6 +243,11 @@ def rank_heads(
         PromptError: for queries that are not in a question, or stand before the image.
         RegionError: for a region the model does not see.
         SettingsError: for a sigma or a seed out of range.
+
+    Examples:
+        >>> ranking = cm.analysis.rank_heads(mllm, examples, "last", progress=False)
+        >>> ranking.examples
+        2
     """
     require(mllm)
     given = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
@@ -295,6 +307,10 @@ def answer_words(example: Example) -> str:
 
     Raises:
         DataError: for what is no example, or one without an answer.
+
+    Examples:
+        >>> cm.analysis.answer_words(examples[0])
+        'red cross'
     """
     kind_of(example, Example, "What is named must be an analysis.Example(image, question, region, answer)", DataError)
     if not example.answer:

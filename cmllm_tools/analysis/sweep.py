@@ -37,6 +37,11 @@ class Recommendation:
             Of few examples it means nothing: see `count`.
         reason: in words.
         count: number of examples it is from.
+
+    Examples:
+        >>> advice = cm.analysis.recommend(sweep)
+        >>> advice.choice, advice.count
+        (Choice(layers=(0, 3), queries='last'), 2)
     """
 
     choice: Choice
@@ -70,6 +75,10 @@ class Sweep(Shown):
             of the right answer, steered less unsteered), `damage` (log-probability of any answer that makes sense: the
             right one, the alternatives, the model's own; unsteered less steered), `right` (1 where the right answer is
             likelier than every alternative) and `seconds`.
+
+    Examples:
+        >>> sweep.values.shape  # (figure, choice, example)
+        (8, 2, 2)
     """
 
     model: str
@@ -284,6 +293,10 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
 
     Raises:
         DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
+
+    Examples:
+        >>> cm.analysis.recommend(sweep).by
+        'moved'
     """
     kind_of(sweep, Sweep, "A recommendation is made from a Sweep, as sweep_windows gives it", DataError)
     by = sweep.decisive if by is None else by

@@ -80,6 +80,13 @@ def sweep_windows(
         OutputError: when the file cannot be written, before anything is run.
         DataError: for no examples, or a file of another sweep.
         RegionError: for a region that the model does not see.
+
+    Examples:
+        >>> sweep = cm.analysis.sweep_windows(
+        ...     mllm, examples, [(0, 3), (0, 6)], ["last"], method=cm.ControlMLLMPlus(steps=2), progress=False
+        ... )
+        >>> sweep.choices
+        (Choice(layers=(0, 3), queries='last'), Choice(layers=(0, 6), queries='last'))
     """
     require(mllm)
     several = as_examples(examples)

@@ -54,6 +54,12 @@ class Record:
         peak_memory: bytes above what was in use before.
         versions: of the libraries.
         error: kind and message of what went wrong.
+
+    Examples:
+        >>> evaluation = cm.evaluate(mllm, examples[:1], [cm.methods.AttentionEdit(3)], progress=False)
+        >>> record = evaluation.records[0]
+        >>> record.method, record.names[0], record.error
+        ('attention-edit', 'red cross', None)
     """
 
     id: int | str
@@ -134,6 +140,11 @@ def read_records(path: str | PathLike[str]) -> list[Record]:
 
     Raises:
         DataError: for a file that is missing, or a line that is no record.
+
+    Examples:
+        >>> run = cm.evaluate(mllm, examples, [cm.methods.RedCircle()], path="circle.jsonl", progress=False)
+        >>> [record.method for record in cm.evaluation.read_records("circle.jsonl")]
+        ['red-circle', 'red-circle']
     """
     found = []
     try:
@@ -168,6 +179,13 @@ def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tup
     Raises:
         DataError: for files that are no records, of different models or settings, or that answer one example differently.
         OutputError: when the file cannot be written.
+
+    Examples:
+        >>> for part, name in enumerate(["a.jsonl", "b.jsonl"]):
+        ...     run = cm.evaluate(mllm, examples[part : part + 1], [cm.methods.RedCircle()], path=name, progress=False)
+        >>> path, count = cm.evaluation.merge(["a.jsonl", "b.jsonl"], "all.jsonl")
+        >>> count
+        2
     """
     found: dict[tuple[str, str], Record] = {}
     known: dict[str, tuple[Record, Any]] = {}

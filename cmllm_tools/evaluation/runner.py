@@ -32,9 +32,15 @@ MAX_NEW_TOKENS = 30
 
 @dataclass(frozen=True)
 class Unsteered(Method):
-    """Nothing is done: the question as it is, to compare the other ways with."""
+    """Nothing is done: the question as it is, to compare the other ways with.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.evaluation.Unsteered()).answer)
+        blue zero at the center
+    """
 
     label: ClassVar[str] = "unsteered"
+    told: ClassVar[bool] = False
 
 
 def evaluate(
@@ -80,6 +86,13 @@ def evaluate(
         SettingsError: for what are no methods, or a setting that does not fit the model.
         OutputError: when the file cannot be written, or another process writes it.
         CmllmError: what an example failed with, where `strict`.
+
+    Examples:
+        >>> evaluation = cm.evaluate(mllm, examples, [cm.methods.AttentionEdit(3)], path="records.jsonl", progress=False)
+        >>> evaluation.figures("attention-edit")["right"].count
+        2
+        >>> len(cm.Evaluation.load("records.jsonl").records)
+        2
     """
     dataset, named, strict = as_dataset(dataset), as_methods(methods), flag(strict, "strict")
     options = {"max_new_tokens": whole_number(max_new_tokens, "max_new_tokens", 1), **options}

@@ -40,6 +40,11 @@ class Look(Shown):
         before: what the modules before the language model gave, call by call.
         origin: the model, and its state then.
         options: for the processor.
+
+    Examples:
+        >>> look = mllm.look(scene.image)
+        >>> [str(mllm.generate(mllm.prepare(look, question))) for question in ("describe the object.", scene.question)]
+        ['blue zero at the center', 'blue zero at the center']
     """
 
     prompt: Prompt

@@ -60,6 +60,13 @@ class Mllm:
     Raises:
         UnsupportedModelError: for a family without a row, unless it is to be probed, a model compiled in place, and a name,
             revision or layout that is none.
+
+    Examples:
+        >>> mllm
+        Mllm(embedded: LlavaForConditionalGeneration, 3.5 M parameters, 6 layers x 6 heads, torch.float32, cpu,
+        projector in the sequence)
+        >>> mllm.layers, mllm.heads
+        (6, 6)
     """
 
     def __init__(
@@ -206,7 +213,8 @@ class Mllm:
                 processors and streamers see one row, as without: processors the scores that the contrast has combined.
 
         Returns:
-            The answer's text, which knows its tokens (`Answer.ids`).
+            The answer's text, which knows its tokens (`Answer.ids`), what each says and how likely the model found it
+            (`Answer.pieces`), and why it ended. Beams take one more forward, for the likelihoods of the one that is kept.
 
         Raises:
             CaptureError: for a latent of another prompt's shape, or one that is not finite.

@@ -52,7 +52,12 @@ def _once(look: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 class WeightsWarning(UserWarning):
-    """A model's weights have changed since a prompt was prepared."""
+    """A model's weights have changed since a prompt was prepared.
+
+    Examples:
+        >>> issubclass(cm.WeightsWarning, UserWarning)
+        True
+    """
 
 
 @dataclass(eq=False)

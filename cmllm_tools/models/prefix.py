@@ -160,8 +160,11 @@ def _equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one is other or bool(one == other))
 
 
-def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
+def prefilled(mllm: "Mllm", prompt: "Prompt", length: int | None = None) -> Prefix:
     """Run a prompt's system prompt and image once.
+
+    Args:
+        length: how many of the first tokens, its image among them; up to the image's last one when None.
 
     Raises:
         UnsupportedModelError: for a model whose text cannot continue from them, naming the reason.
@@ -172,7 +175,7 @@ def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     reason = _unfit(mllm, prompt)
     if reason:
         raise _refused(mllm, reason)
-    length, cache = prompt.image_end, DynamicCache()
+    length, cache = prompt.image_end if length is None else length, DynamicCache()
     first = _first(call.arguments, length, call.states.shape[1])
     with undisturbed(mllm.model):
         call.module(**{call.site.states: call.states[:, :length], "past_key_values": cache, "use_cache": True} | first)

@@ -55,6 +55,11 @@ def refer(
         SettingsError: for a setting out of range, callbacks for a method without steps, and options that `Mllm.generate`
             refuses.
         OptimizationError: as `optimize` does.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.ControlMLLMPlus(steps=3))
+        >>> print(outcome.answer)
+        red cross at the right
     """
     require(mllm)
     given = given_method(method, ControlMLLM())
