@@ -86,7 +86,8 @@ def test_answers_given_together_are_those_given_alone(name):
     prompts = [mllm.prepare(look, question) for question in (*QUESTIONS, *MORE)]
     alone = [mllm.generate(prompt, max_new_tokens=4) for prompt in prompts]
     together = answers_together(mllm, prompts, 4)
-    assert [(str(each), each.ids) for each in together] == [(str(each), each.ids) for each in alone]
+    for one, other in zip(together, alone, strict=True):
+        assert (str(one), one.ids, one.ended) == (str(other), other.ids, other.ended)
 
 
 def test_questions_of_other_lengths_are_one_batch_and_looked_at_once(tiny, monkeypatch):

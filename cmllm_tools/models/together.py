@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from .answer import Answer, said
-from .decoding import stops
+from .decoding import stops, why_ended
 from .finite import Finite
 from .hooks import in_this_use
 from .options import LAST_ID, read_options
@@ -36,6 +36,8 @@ _CHECKED: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
 
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
     """Greedy answers to prompts of one look; one by one where they cannot be one batch.
+
+    Of answers in a batch the tokens' probabilities are not known.
 
     Args:
         prompts: of different questions.
@@ -113,7 +115,8 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
         return None
     tokens = output if torch.is_tensor(output) else output.sequences
     with locked(tokenizer):
-        return [said(tokenizer, row.tolist(), stops(model, tokenizer, options)) for row in tokens]
+        ends = stops(model, tokenizer, options)
+        return [said(tokenizer, row, ends, why_ended(model, row, options)) for row in tokens.tolist()]
 
 
 def _alike(model: Any, row: torch.Tensor, prompt: Prompt) -> bool:
