@@ -40,6 +40,10 @@ def bootstrap(values: Any, seed: int = 0) -> np.ndarray:
     Raises:
         DataError: for what are no numbers of one example or more.
         SettingsError: for a seed that is none.
+
+    Examples:
+        >>> cm.analysis.bootstrap([1.0, 2.0, 3.0, 4.0]).round(1).tolist()
+        [1.5, 3.5]
     """
     result: np.ndarray = np.percentile(resampled(values, seed), [2.5, 97.5], axis=0)
     return result

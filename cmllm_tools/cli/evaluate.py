@@ -59,6 +59,13 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"of an answer (default: {MAX_NEW_TOKENS}, as published; RefCOCOg 50)",
     )
+    command.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="answer N questions of one image at once, where nothing is done to the model (default: 1)",
+    )
     add_model(command)
     command.add_argument(
         "--ray",
@@ -113,7 +120,9 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
         "retry": options.retry,
     }
     if options.ray is None:
-        return _print(evaluate(load(**loading_of(options)), dataset, methods, **given), options.json)
+        return _print(evaluate(load(**loading_of(options)), dataset, methods, batch=options.batch, **given), options.json)
+    if options.batch != 1:
+        raise SettingsError("With --ray examples are handed out one by one; leave out --batch.")
     over = {"address": options.ray or None, "workers": options.workers, "gpus_per_worker": options.gpus_per_worker}
     return _print(spread(dataset, methods, loading=loading_of(options), **over, **given), options.json)
 

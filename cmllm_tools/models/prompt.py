@@ -47,6 +47,12 @@ class Prompt(Shown):
         origin: the model that prepared it, and its state then; None is not checked.
         look: the look that it shares image and prefix with; None where it has its own.
         answered: how many of the last tokens are an answer's; see `batch.followed_by`.
+
+    Examples:
+        >>> prompt.question, len(prompt.tokens), prompt.layout.grid
+        ('describe the object.', 73, (8, 8))
+        >>> len(prompt.visual), prompt.positions("object")
+        (64, (69,))
     """
 
     image: Image.Image

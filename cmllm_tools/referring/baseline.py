@@ -41,6 +41,11 @@ class Effect:
         share: of the question's attention on the image, over all layers and heads, what lies in the regions; 0..1.
         damage: nats per token by which a text that has nothing to do with the picture is less likely than without.
         own_damage: the same of the model's own unsteered answer; it is also what a changed answer costs.
+
+    Examples:
+        >>> effect = cm.Baseline(mllm, scene.image, "describe the object.", candidates=two).effect(outcome)
+        >>> 0 < effect.share < 1, len(effect.log_odds)
+        (True, 2)
     """
 
     log_odds: tuple[float, ...]
@@ -68,6 +73,13 @@ class Baseline:
     Raises:
         SettingsError: for one candidate alone, or what are no texts.
         PromptError, ImageError: as `Mllm.prepare` does.
+
+    Examples:
+        >>> baseline = cm.Baseline(mllm, scene.image, "describe the object.", candidates=two)
+        >>> print(baseline.answer)
+        blue zero at the center
+        >>> baseline.effect(outcome).log_odds[0] > 0  # "red cross" is now the likelier of the two
+        True
     """
 
     def __init__(

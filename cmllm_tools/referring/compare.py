@@ -89,6 +89,12 @@ class Comparison(Shown):
         rows: the first is unsteered.
         complete: False where an interrupt ended it.
         outcomes: by name, what there is to show and answer again; not saved.
+
+    Examples:
+        >>> compared.candidates, [row.name for row in compared.rows]
+        (('red cross', 'blue zero'), ['unsteered', 'attention edit', 'red circle'])
+        >>> len(compared.table().splitlines()) > 3
+        True
     """
 
     model: str
@@ -198,6 +204,12 @@ def compare(
     Raises:
         ImageError, PromptError, RegionError: as `refer` does.
         SettingsError: for what are no methods or candidates.
+
+    Examples:
+        >>> ways = [cm.methods.AttentionEdit(3), cm.methods.RedCircle()]
+        >>> compared = cm.compare(mllm, scene.image, scene.question, box, methods=ways, candidates=two, progress=False)
+        >>> [str(row.answer) for row in compared.rows]
+        ['blue zero at the center', 'red cross at the right', 'red cross at the right']
     """
     shown_bar = flag(progress, "progress")
     asked = mllm, image, question, regions

@@ -35,6 +35,11 @@ class LatentMethod(Method):
 
     Raises:
         SettingsError: for a setting that is not of its kind or out of its range.
+
+    Examples:
+        >>> method = cm.ControlMLLM(steps=3)
+        >>> isinstance(method, cm.LatentMethod), method.steps
+        (True, 3)
     """
 
     # The row of the table of defaults.

@@ -30,6 +30,10 @@ class Request:
 
     Raises:
         PromptError: for a question that is no text.
+
+    Examples:
+        >>> cm.methods.Request(scene.image, "What is {place}?", (box,)).regions
+        (Box(x0=146, y0=79, x1=192, y1=127),)
     """
 
     image: Image.Image = field(repr=False)
@@ -68,11 +72,20 @@ class Method:
         label: what people call it; the class's name when empty.
         variants: other ways to make it, by their names on the command line: names of its class methods.
         told: whether it goes by the region; one that does not answers the same whatever was drawn.
+        source: what to cite for it: keys of `sources.bib`, or entries of BibTeX; see `cite`.
+
+    Examples:
+        >>> method = cm.methods.Drawn("ellipse")
+        >>> isinstance(method, cm.Method), method.overlay
+        (True, 'ellipse')
+        >>> method.to_json()["name"]
+        'Drawn'
     """
 
     label: ClassVar[str] = ""
     told: ClassVar[bool] = True
     variants: ClassVar[dict[str, str]] = {}
+    source: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for each in settings_of(type(self)):
@@ -134,6 +147,10 @@ class Method:
             regions: where `sent` says that they are, in pixels of the image; one or more.
         """
         return None
+
+    def sources(self) -> tuple[str, ...]:
+        """What to cite for the method as it is set."""
+        return self.source
 
     def to_json(self) -> dict[str, Any]:
         """Its name and settings as plain values; see `registry.method_from_json`."""

@@ -17,6 +17,7 @@ from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..shown import Fact, Shown
+from .answer_file import answer_data
 from .method import Method
 from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
 from .provenance import Provenance
@@ -66,6 +67,14 @@ class Outcome(Shown):
         seconds: from image and question to the answer.
         peak_memory: the most that was in use meanwhile above what was before, in bytes; see `cost.Cost`.
         provenance: model, versions and seed.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.AttentionEdit(3))
+        >>> print(outcome.answer)
+        red cross at the right
+        >>> path = outcome.save("outcome.safetensors")
+        >>> print(mllm.generate(prompt, cm.Outcome.load(path)))
+        red cross at the right
     """
 
     answer: Answer
@@ -130,7 +139,7 @@ class Outcome(Shown):
         copy.thumbnail((COPY_SIZE, COPY_SIZE))
         tensors = {"image": torch.from_numpy(np.array(copy))}
         data: dict[str, Any] = {
-            "answer": {"text": str(self.answer), "ids": list(self.answer.ids)},
+            "answer": answer_data(self.answer),
             "method": self.method.to_json(),
             "regions": [region.to_json() for region in self.regions],
             "question": self.question,

@@ -57,6 +57,21 @@ def setting(
     Args:
         left_open: whether it may be None, to be filled in for the model; when None, where the default is MODEL_DEFAULT.
         strength: whether it is the number that says how far the method goes; of a method one at most.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Louder(cm.Method):
+        ...     "A method with one setting."
+        ...
+        ...     strength: float = cm.methods.setting(1.0, "how much", cm.methods.kinds.real(above=0))
+        >>> Louder(2).strength
+        2.0
+        >>> try:
+        ...     Louder(-1)
+        ... except cm.SettingsError as error:
+        ...     print(error)
+        strength must be a finite number above 0; got -1.
     """
     left_open = default is None if left_open is None else left_open
     known = {"meaning": meaning, "kind": kind, "asked": asked, "open": left_open, "strength": strength}

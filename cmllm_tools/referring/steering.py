@@ -46,6 +46,14 @@ class Steering:
         SettingsError: for a setting out of range.
         PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
         CaptureError: for heads, or visual tokens to leave out, that do not exist.
+
+    Examples:
+        >>> run = cm.Steering(mllm, prompt, box, cm.ControlMLLM(steps=5))
+        >>> for step in run:
+        ...     if step.share > 0.3:
+        ...         run.stop("enough")
+        >>> run.trace.stopped
+        'enough'
     """
 
     @unaffected(gradient=False)
@@ -223,6 +231,13 @@ def optimize(
 
     Warns:
         EnergyWarning: for a run whose energy is higher at its end than it was before any step.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=3))
+        >>> len(trace.steps), trace.stopped
+        (4, 'finished')
+        >>> print(mllm.generate(prompt, trace))
+        red cross at the right
     """
     callbacks = _listeners(callbacks)
     run = Steering(mllm, prompt, regions, method)

@@ -14,6 +14,7 @@ from ..layout.visual_tokens import VisualTokenLayout
 from ..models.interventions import Intervention
 from ..notation import layers_text, text_table, updates_text
 from ..shown import Fact, Shown, in_words
+from .answer_file import answer_data
 from .latent_method import LatentMethod
 from .provenance import Provenance
 from .target import Target
@@ -35,7 +36,12 @@ class Step(Shown):
         latent_norm: Euclidean norm of the latent.
         gradient_norm: of the energy's gradient at the latent; None for the last step, which needs none.
         seconds: for forward and backward.
-        answer: the model's answer with this step's latent, where it was asked for.
+        answer: the model's `Answer` with this step's latent, where it was asked for.
+
+    Examples:
+        >>> step = trace.steps[0]
+        >>> step.number, f"{step.energy:.2f}", f"{step.share:.0%}"
+        (0, '0.84', '8%')
     """
 
     number: int
@@ -90,6 +96,12 @@ class Trace(Shown):
         image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side.
         image_hash: SHA-256 of the image's RGB pixels.
         provenance: model, versions and seed.
+
+    Examples:
+        >>> path = trace.save("run.safetensors")
+        >>> again = cm.Trace.load(path)
+        >>> len(again.steps), again.question
+        (4, 'describe the object.')
     """
 
     steps: list[Step]
@@ -121,6 +133,21 @@ class Trace(Shown):
     def seed(self) -> int:
         """See `Provenance`."""
         return self.provenance.seed
+
+    def frame(self) -> Any:
+        """The steps as a pandas DataFrame, a row each: step, energy, share, norms, seconds, answer.
+
+        Raises:
+            ModuleNotFoundError: without pandas.
+        """
+        try:
+            from pandas import DataFrame
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "Trace.frame needs pandas, which is not installed here. Run: pip install 'cmllm_tools[paper]'"
+            ) from error
+        names = ("energy", "share", "latent_norm", "gradient_norm", "seconds", "answer")
+        return DataFrame([{"step": step.number} | {name: getattr(step, name) for name in names} for step in self.steps])
 
     @property
     def intervention(self) -> Intervention:
@@ -210,7 +237,7 @@ class Trace(Shown):
         """
         if not self.steps:
             raise TraceError("A trace needs at least one step to be saved; this one has none.")
-        plain = [{key: value for key, value in _fields(step).items() if key != "maps"} for step in self.steps]
+        plain = [_plain(step) for step in self.steps]
         data = {
             "steps": plain,
             "stopped": self.stopped,
@@ -245,5 +272,7 @@ class Trace(Shown):
 _PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "model", "versions", "seed")
 
 
-def _fields(step: Step) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in Step.__dataclass_fields__}
+def _plain(step: Step) -> dict[str, Any]:
+    """A step's fields but its maps."""
+    found = {name: getattr(step, name) for name in Step.__dataclass_fields__ if name != "maps"}
+    return found | {"answer": None if step.answer is None else answer_data(step.answer)}

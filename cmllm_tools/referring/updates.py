@@ -7,7 +7,23 @@ from jaxtyping import Float
 
 
 class Updates(ABC):
-    """State of a run: `latent` is what the next forward uses, `update` moves it along a gradient."""
+    """State of a run: `latent` is what the next forward uses, `update` moves it along a gradient.
+
+    Examples:
+        >>> class Halved(cm.methods.Updates):
+        ...     "Plain steps, each half as long as the one before."
+        ...
+        ...     def __init__(self, latent, step_size):
+        ...         self.latent, self.step_size = latent, step_size
+        ...
+        ...     def update(self, gradient):
+        ...         self.latent = self.latent - self.step_size * gradient
+        ...         self.step_size /= 2
+        >>> updates = Halved(trace.latent, 0.5)
+        >>> updates.update(trace.latent)
+        >>> bool((updates.latent == trace.latent / 2).all())
+        True
+    """
 
     latent: Float[torch.Tensor, "*run visual width"]
 

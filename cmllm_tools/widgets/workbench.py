@@ -53,6 +53,11 @@ class Workbench(RunningPanel):
         PromptError: for a question that cannot be asked.
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
+
+    Examples:
+        >>> bench = cm.widgets.Workbench(mllm, scene.image, regions=box, method=cm.ControlMLLMPlus(steps=3))
+        >>> bench.picker.region
+        Box(x0=146, y0=79, x1=192, y1=127)
     """
 
     def __init__(

@@ -31,8 +31,14 @@ class ControlMLLM(LatentMethod):
     """Gradient steps with a moving average (ControlMLLM, arXiv 2407.21534, section 3.3).
 
     `p <- p - alpha dE/dp`; the latent in use is `beta p + (1 - beta) (latent in use before)`.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=3))
+        >>> [f"{step.share:.0%}" for step in trace.steps]
+        ['8%', '11%', '21%', '33%']
     """
 
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
     variants: ClassVar[dict[str, str]] = {"published": "published"}
     defaults: ClassVar[str] = "ControlMLLM"
 
@@ -106,9 +112,14 @@ class ControlMLLMPlus(LatentMethod):
     """Adam on the latent, attention of the last token, a window of layers (ControlMLLM++, arXiv 2602.19505).
 
     The published T counts the final generation; `steps` counts updates, one fewer.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.ControlMLLMPlus(steps=3)).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "ControlMLLM++"
+    source: ClassVar[tuple[str, ...]] = ("wu2026controlmllmplus", "wu2024controlmllm")
     defaults: ClassVar[str] = "ControlMLLMPlus"
 
     sigma: float = 0.4
@@ -137,6 +148,9 @@ class ControlMLLMPlus(LatentMethod):
     @property
     def contrast_decoding(self) -> Contrast | None:
         return Contrast(self.contrast, self.contrast_cut) if self.contrast else None
+
+    def sources(self) -> tuple[str, ...]:
+        return (*self.source, "leng2024vcd") if self.contrast else self.source
 
     @classmethod
     def published(cls, model: str | None = None, task: str = "roc", **settings: Any) -> "ControlMLLMPlus":

@@ -23,9 +23,15 @@ class Drawn(Method):
     `{place}` in the question becomes the overlay's name, as ViP-LLaVA's questions have it ("within the red rectangle").
     What the published ranges leave open (where a scribble runs, how wide a line is) is drawn by lot, the same for one seed.
     A scribble or point is marked where it was drawn: its line, or a disc of a fiftieth of the image's longer side.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.Drawn("ellipse"))
+        >>> outcome.sent.image.size
+        (192, 192)
     """
 
     label: ClassVar[str] = "drawn overlay"
+    source: ClassVar[tuple[str, ...]] = ("cai2024prompts",)
 
     overlay: str = setting("rectangle", "what is drawn", choice(*OVERLAYS), asked=True)
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
@@ -54,9 +60,14 @@ class RedCircle(Method):
     """A thin ellipse around the region's bounding box (Shtedritski et al., ICCV 2023, arXiv 2304.06712), nothing by lot.
 
     `{place}` in the question becomes "within the red circle".
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.RedCircle()).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "red circle"
+    source: ClassVar[tuple[str, ...]] = ("shtedritski2023redcircle",)
 
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
     width: float = setting(

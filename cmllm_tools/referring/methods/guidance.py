@@ -34,9 +34,14 @@ class RegionGuidance(Method):
     Each token is picked by (1 + alpha) times its logit, less alpha times that of the same question about the image whose
     region is blacked out: what the region adds counts twice at the published alpha of 1. One forward in place of another,
     in a batch of two.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.RegionGuidance()).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "region guidance"
+    source: ClassVar[tuple[str, ...]] = ("wan2024crg",)
 
     strength: float = setting(
         1.0, "how much the answer without the region is subtracted (alpha)", real(above=0), asked=True, strength=True
@@ -62,9 +67,14 @@ class PromptHighlighter(Method):
 
     Attention to the region's tokens is raised in one branch; in the other it is lowered and their embeddings are all but
     erased; the answer is picked from the first, away from the second. The published guidance scale is `strength` + 1.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.PromptHighlighter()).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "prompt highlighter"
+    source: ClassVar[tuple[str, ...]] = ("zhang2024prompthighlighter",)
 
     activation: float = setting(5.0, "factor on attention to the region, before the softmax", real(above=0), asked=True)
     strength: float = setting(

@@ -25,6 +25,11 @@ def comparison(compared: Comparison) -> Figure:
 
     Raises:
         SettingsError: for what is no comparison, or one in which no way has figures.
+
+    Examples:
+        >>> figure = cm.figures.comparison(compared)
+        >>> figure.layout.xaxis.title.text
+        'damage to the unsteered answer, nats per token'
     """
     must_be(compared, Comparison, "The comparison of a figure", "from compare(...) or Comparison.load(path)")
     known = compared.plain[0] >= compared.plain[1]
