@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         ClusterError,
         CmllmError,
         DataError,
+        EnergyWarning,
         ImageError,
         NotFiniteError,
         OptimizationError,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from .inputs.regions import Box, Mask, Point, Scribble
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
+    from .models.answer import Answer
     from .models.contrast import Contrast
     from .models.interventions import Intervention
     from .models.latent import LatentAdded
@@ -57,6 +59,7 @@ if TYPE_CHECKING:
     from .models.scoring import AnswerScore
     from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.citing import cite
     from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
@@ -72,6 +75,7 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "Answer",
     "AnswerScore",
     "AnswerTrace",
     "Answers",
@@ -91,6 +95,7 @@ __all__ = [
     "ControlMLLMPlus",
     "Controls",
     "DataError",
+    "EnergyWarning",
     "EarlyStopping",
     "Effect",
     "Evaluation",
@@ -126,6 +131,7 @@ __all__ = [
     "WeightsWarning",
     "capture_attention",
     "causes",
+    "cite",
     "compare",
     "context_map",
     "controls",
@@ -156,14 +162,15 @@ _MODULES = {
     "causes.answering": "AnswerTrace trace_answer",
     "causes.reading": "Lens lens",
     "referring.baseline": "Baseline Effect",
+    "referring.citing": "cite",
     "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
-        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError EnergyWarning ImageError NotFiniteError OptimizationError "
+        "OutputError OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
     "evaluation.runner": "evaluate",
     "evaluation.summary": "Evaluation",
@@ -172,6 +179,7 @@ _MODULES = {
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
+    "models.answer": "Answer",
     "models.contrast": "Contrast",
     "models.look": "Look",
     "models.mllm": "Mllm",

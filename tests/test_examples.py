@@ -56,6 +56,7 @@ def test_every_public_name_has_an_example(name):
     assert ">>> " in said.split("Examples:")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "value"), EXAMPLES.values(), ids=[name for name, _ in EXAMPLES.values()])
 def test_examples_run_as_they_stand(name, value, given, capsys):
     said = doctest.DocTestParser().get_doctest(inspect.getdoc(value), dict(given), name, None, None)

@@ -423,6 +423,16 @@ def test_an_answers_score_is_what_generation_finds(family):
         torch.testing.assert_close(found[number].detach(), expected, atol=1e-3, rtol=1e-3)
 
 
+def test_each_token_that_is_said_is_as_likely_as_in_a_forward(family):
+    mllm, prompt = family
+    answer = mllm.generate(prompt, max_new_tokens=4)
+    said_by_words = answer.without(mllm.image_token_id).ids == answer.ids
+    assert len(answer.log_probabilities) == len(answer.ids) or not said_by_words
+    if answer.ids and said_by_words:
+        expected = continuation(mllm, prompt, answer)
+        torch.testing.assert_close(torch.tensor(answer.log_probabilities), expected, atol=1e-3, rtol=1e-3)
+
+
 def test_windows_are_swept(family):
     mllm, prompt = family
     example = Example(prompt.image, QUESTION, box_of(prompt), "red cross", ("blue seven",))

@@ -119,10 +119,7 @@ def continuation(
         logits = answer_logits(mllm, inputs, len(ids))
     check_logits(logits, mllm.model.dtype)
     if contrast is not None:
-        # What one branch rules out, as models rule out tokens that stand for an image, has no difference.
-        steered, plain = logits.float()
-        combined = (1 + contrast.alpha) * steered - contrast.alpha * plain
-        logits = combined.masked_fill(torch.isneginf(steered), float("-inf"))[None]
+        logits = contrast.mixed(*logits.float())[None]
     return picked(logits, ids)[0]
 
 

@@ -31,10 +31,11 @@ class Drawn(Method):
     """
 
     label: ClassVar[str] = "drawn overlay"
+    source: ClassVar[tuple[str, ...]] = ("cai2024prompts",)
 
     overlay: str = setting("rectangle", "what is drawn", choice(*OVERLAYS), asked=True)
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
-    alpha: int = setting(255, "its opacity", whole(0, 255), asked=True)
+    alpha: int = setting(255, "its opacity", whole(0, 255), asked=True, strength=True)
     min_line: float = setting(1.0, "least width of a line, in pixels of the image", real(above=0))
     seed: int = setting(0, "for what is drawn by lot", whole(0, 2**32 - 1))
 
@@ -66,10 +67,15 @@ class RedCircle(Method):
     """
 
     label: ClassVar[str] = "red circle"
+    source: ClassVar[tuple[str, ...]] = ("shtedritski2023redcircle",)
 
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
     width: float = setting(
-        0.01, "of its line, as a share of the image's longer side (at least a pixel)", real(above=0, most=1), asked=True
+        0.01,
+        "of its line, as a share of the image's longer side (at least a pixel)",
+        real(above=0, most=1),
+        asked=True,
+        strength=True,
     )
 
     def sent(self, request: Request, mllm: Mllm) -> Request:
