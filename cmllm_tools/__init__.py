@@ -11,6 +11,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
+    from . import causes as causes
     from . import data as data
     from . import evaluation as evaluation
     from . import methods as methods
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from .attention.memory import MemoryEstimate, estimate_memory
     from .attention.self_check import self_check
     from .bench.heldout import demo_scene
+    from .causes.answering import AnswerTrace, trace_answer
+    from .causes.reading import Lens, lens
     from .errors import (
         CaptureError,
         ClusterError,
         CmllmError,
         DataError,
+        EnergyWarning,
         ImageError,
         NotFiniteError,
         OptimizationError,
@@ -44,6 +48,7 @@ if TYPE_CHECKING:
     from .inputs.regions import Box, Mask, Point, Scribble
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
+    from .models.answer import Answer
     from .models.contrast import Contrast
     from .models.interventions import Intervention
     from .models.latent import LatentAdded
@@ -70,7 +75,9 @@ if TYPE_CHECKING:
 __version__ = VERSION
 
 __all__ = [
+    "Answer",
     "AnswerScore",
+    "AnswerTrace",
     "Answers",
     "Attention",
     "AttentionBias",
@@ -88,6 +95,7 @@ __all__ = [
     "ControlMLLMPlus",
     "Controls",
     "DataError",
+    "EnergyWarning",
     "EarlyStopping",
     "Effect",
     "Evaluation",
@@ -95,6 +103,7 @@ __all__ = [
     "Intervention",
     "LatentAdded",
     "LatentMethod",
+    "Lens",
     "Look",
     "Mask",
     "MemoryEstimate",
@@ -121,6 +130,7 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "causes",
     "cite",
     "compare",
     "context_map",
@@ -132,6 +142,7 @@ __all__ = [
     "figures",
     "gaussian",
     "hard_energy",
+    "lens",
     "load",
     "methods",
     "optimize",
@@ -140,6 +151,7 @@ __all__ = [
     "region_share",
     "self_check",
     "soft_energy",
+    "trace_answer",
 ]
 
 # Where each name is; a test compares this with what type checkers are told above.
@@ -147,6 +159,8 @@ _MODULES = {
     "analysis.controls": "Controls controls",
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
+    "causes.answering": "AnswerTrace trace_answer",
+    "causes.reading": "Lens lens",
     "referring.baseline": "Baseline Effect",
     "referring.citing": "cite",
     "referring.compare": "Comparison compare",
@@ -155,8 +169,8 @@ _MODULES = {
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
-        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError EnergyWarning ImageError NotFiniteError OptimizationError "
+        "OutputError OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
     "evaluation.runner": "evaluate",
     "evaluation.summary": "Evaluation",
@@ -165,6 +179,7 @@ _MODULES = {
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
+    "models.answer": "Answer",
     "models.contrast": "Contrast",
     "models.look": "Look",
     "models.mllm": "Mllm",
@@ -187,6 +202,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names.sp
 _ROOMS = {
     "analysis": "analysis",
     "bench": "bench",
+    "causes": "causes",
     "data": "data",
     "evaluation": "evaluation",
     "figures": "show.figures",

@@ -171,6 +171,10 @@ class OutputWarning(UserWarning):
     """
 
 
+class EnergyWarning(UserWarning):
+    """A run whose energy is higher at its end than before any step: attention left the regions."""
+
+
 def carry(error: BaseException, name: str, value: Any, words: str) -> None:
     """Give an error that ends a long run what there is so far: as an attribute of this name, and a note that says so.
 

@@ -20,9 +20,11 @@ from cmllm_tools.analysis.examples import Example
 from cmllm_tools.analysis.window_sweep import _candidates
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.bench.roc import read_roc
-from cmllm_tools.models.answer import Answer
+from cmllm_tools.models.answer import Answer, said
 from cmllm_tools.models.batch import answer_tokens, followed_by
-from cmllm_tools.models.scoring import AnswerScore
+from cmllm_tools.models.latent import LatentAdded
+from cmllm_tools.models.scoring import AnswerScore, continuation
+from cmllm_tools.referring.answer_file import saved_answer
 
 STRONG = cm.ControlMLLMPlus(steps=3, contrast=2, contrast_cut=0.01)
 
@@ -130,6 +132,108 @@ def test_a_placeholder_that_was_said_asks_for_no_image(mllm, prompt):
     image = mllm.image_token_id
     assert answer_tokens(mllm, [image, 50, image]) == [50]
     assert AnswerScore(mllm, prompt, Answer("cross", [image, 50])).ids == answer_tokens(mllm, "cross")
+
+
+# Tokens one by one.
+
+
+def test_each_piece_is_readable_and_knows_its_characters(talker):
+    mllm, prompt, ids = talker
+    answer = mllm.generate(prompt)
+    assert [piece.id for piece in answer.pieces] == ids == list(answer.ids)
+    assert tuple(piece.text for piece in answer.pieces) == mllm.words(ids)
+    assert all(piece.text for piece in answer.pieces)
+    # The line break before it is stripped; a character that is never whole is told as such.
+    spans = [(piece.begin, piece.end) for piece in answer.pieces]
+    assert spans[:2] == [(0, 0), (0, 1)]
+    assert answer[0:1] == "s"
+    assert all(low < high and not answer[low:high].strip("\ufffd") for low, high in spans[2:])
+    assert spans[-1][1] == len(answer)
+
+
+@pytest.mark.parametrize("name", BUILT)
+@pytest.mark.parametrize("text", ["the red cat 's dog .\nis it\u00e9 ?", "\u00e9 cat \u7ea2\u7ea2 x\U0001f600y", "  a  b "])
+def test_pieces_cover_the_text_in_order(name, text):
+    words = llava_of(BUILT[name]())[1].tokenizer
+    ids = [words.bos_token_id, *words(text, add_special_tokens=False)["input_ids"], words.eos_token_id]
+    answer = said(words, ids, [words.eos_token_id], "end token")
+    assert answer == text.strip() or name == "Unigram with bytes"
+    assert answer.pieces[0].begin == answer.pieces[0].end == 0, "a special token is no part of the text"
+    at = 0
+    for piece in answer.pieces:
+        assert piece.begin <= at or piece.begin == piece.end
+        at = max(at, piece.end)
+    assert at == len(answer)
+    # All tokens that spell a character have it, and no other.
+    for number, sign in enumerate(answer):
+        having = [piece.id for piece in answer.pieces if piece.begin <= number < piece.end]
+        # Sentencepiece leaves out a space that a text begins with.
+        assert sign == " " or sign in words.decode(having, skip_special_tokens=True)
+    assert answer.ended == "end token"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"num_beams": 3}, {"do_sample": True, "temperature": 2.0}, {"repetition_penalty": 1.8}, {"use_cache": False}],
+)
+@pytest.mark.parametrize("steered", [False, True])
+def test_the_log_probability_of_each_token_is_that_of_a_forward(mllm, prompt, latent, options, steered):
+    latent = latent if steered else None
+    answer = mllm.generate(prompt, latent, **options)
+    expected = continuation(mllm, prompt, answer.ids, latent)
+    assert answer.ids
+    torch.testing.assert_close(torch.tensor(answer.log_probabilities), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_log_probability_with_a_contrast_is_that_of_both_branches(mllm, prompt, latent):
+    found = LatentAdded(latent, contrast=cm.Contrast(0.7, 0.5))
+    answer = mllm.generate(prompt, found)
+    torch.testing.assert_close(
+        torch.tensor(answer.log_probabilities), continuation(mllm, prompt, answer, found), atol=1e-4, rtol=1e-4
+    )
+
+
+def test_an_answer_says_why_it_ended(mllm, prompt, talker):
+    assert mllm.generate(prompt).ended == mllm.generate(prompt, num_beams=2).ended == "end token"
+    assert mllm.generate(prompt, max_new_tokens=2).ended == "length"
+    assert mllm.generate(prompt, eos_token_id=mllm.generate(prompt).ids[0]).ended == "end token"
+    assert mllm.generate(prompt, stopping_criteria=[lambda ids, scores, **_: torch.tensor([True])]).ended == "stopped"
+    other, asked, _ = talker
+    assert other.generate(asked, stop_strings=["s"]).ended == "stopped"
+    assert Answer("red").ended == ""
+
+
+def test_an_outcomes_answer_keeps_its_pieces_on_the_disk(mllm, prompt, box, tmp_path):
+    outcome = cm.refer(mllm, prompt.image, "describe the object.", box, cm.methods.AttentionEdit())
+    again = cm.Outcome.load(outcome.save(tmp_path / "outcome.safetensors")).answer
+    assert outcome.answer.log_probabilities
+    assert (again, again.ids, again.pieces, again.ended) == (
+        outcome.answer,
+        outcome.answer.ids,
+        outcome.answer.pieces,
+        outcome.answer.ended,
+    )
+
+
+@pytest.mark.parametrize("data", ["red cross", {"text": "red cross", "ids": [5, 6]}])
+def test_answers_that_were_saved_without_pieces_still_open(data):
+    answer = saved_answer(data, "an answer")
+    assert (answer, answer.pieces, answer.ended, answer.log_probabilities) == ("red cross", (), "", ())
+    assert answer.ids == (() if isinstance(data, str) else (5, 6))
+
+
+@pytest.mark.parametrize(
+    ("pieces", "message"),
+    [
+        ([["red", 0, 3, -1.0]], "a piece to each of its 2 tokens; it has 1"),
+        ([["red", 0, 3, -1.0], ["cross", 4, 90, -1.0]], r"piece's place must be a whole number in 0\.\.9"),
+        ([["red", 0, 3, -1.0], ["cross", 4, 9, 7.0]], "must be"),
+        ([["red", 0, 3, -1.0], ["cross", 4]], "a text, two places and a log-probability"),
+    ],
+)
+def test_an_answers_saved_pieces_are_checked(pieces, message):
+    with pytest.raises(cm.DataError, match=message):
+        saved_answer({"text": "red cross", "ids": [5, 6], "pieces": pieces}, "an answer")
 
 
 # A run's own way of decoding.
@@ -286,9 +390,9 @@ def test_what_a_checkpoint_asks_for_changes_no_answer(mllm, prompt, latent, monk
 @pytest.mark.parametrize(
     ("name", "value", "why"),
     [
-        ("return_dict_in_generate", True, "text and ids are what is given back"),
-        ("output_scores", True, "AnswerScore has log-probabilities"),
-        ("output_attentions", True, "capture_attention attention"),
+        ("return_dict_in_generate", True, "text, ids and log-probabilities are what an Answer has"),
+        ("output_scores", True, "log-probabilities are what an Answer has"),
+        ("output_attentions", True, "capture_attention has attention"),
         ("num_return_sequences", 3, "call it several times with do_sample=True"),
         ("num_beam_groups", 2, "greedy, sampled, or searched for with plain beams"),
         ("penalty_alpha", 0.6, "greedy, sampled"),

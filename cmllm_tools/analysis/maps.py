@@ -171,8 +171,9 @@ class _Calls(Observer):
         seen = prompt.inputs.get("attention_mask")
         self.padding = torch.zeros(len(prompt.tokens), dtype=torch.bool) if seen is None else seen[0] == 0
 
-    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
+    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         self.calls[call.layer] = _Made(call, output, self.padding)
+        return output
 
     def last_to_first(self) -> Iterator[_Made]:
         missing = [layer for layer in self.layers if layer not in self.calls]

@@ -110,7 +110,7 @@ def head_shares(
     """
     kind_of(attention, Attention, "Shares are of what capture_attention gives", CaptureError)
     layout = attention.prompt.layout
-    values = attention.values.detach().mean(2)
+    values = attention.on_image().values.detach().mean(2)
     needs = "Others must be several regions to compare with"
     places = moved_over(layout, region) if others is None else several(others, needs, RegionError)
     weights = torch.stack([Target.of(layout, place, sigma, rule).weights() for place in [region, *places]]).to(values)

@@ -88,7 +88,7 @@ def context_map(
         '0.72'
     """
     kind_of(attention, Attention, "A map is made of what capture_attention gives", CaptureError)
-    prompt = attention.prompt
+    attention, prompt = attention.on_image(), attention.prompt
     values = layer_maps(attention, queries, layers, heads, without).mean(0)
     words = prompt.words(attention.queries if queries is None else prompt.positions(queries))
     return ContextMap(values, prompt.layout, words, prompt.image)

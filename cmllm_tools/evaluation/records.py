@@ -14,6 +14,7 @@ from ..files import reason, said, write_whole
 from ..inputs.regions import Region, region_from_json
 from ..stored import Reader, finite, items, open_plain, or_none, parse_json, record, text_of
 from ..strict import shown
+from .thumbnails import read_thumbnails
 
 FORMAT = "1"
 # How the line of a record begins.
@@ -47,8 +48,9 @@ class Record:
         tags: groups that figures are given for.
         where: file and line of the example.
         share: of the context-token map in the regions before and after, where the method took steps.
+        attention: small maps of the first and the last step, likewise; see `thumbnails`.
         stopped: why the steps ended, likewise.
-        seconds: from image and question to the answer.
+        seconds: from image and question to the answer; what several questions or methods share of an image is the first's.
         peak_memory: bytes above what was in use before.
         versions: of the libraries.
         error: kind and message of what went wrong.
@@ -80,6 +82,7 @@ class Record:
     tags: tuple[str, ...] = ()
     where: str = ""
     share: tuple[float, ...] = ()
+    attention: dict[str, Any] | None = None
     stopped: str | None = None
     seconds: float = 0.0
     peak_memory: int = 0
@@ -113,7 +116,8 @@ class Record:
             raise DataError(f"is not JSON: {error}") from error
         if not isinstance(data, dict) or data.pop("record", None) != FORMAT:
             raise DataError(f"is no record of format {FORMAT}; got {shown(data)}.")
-        return cls(**record(data, "is no record: it", _READERS))
+        # Those of before have none.
+        return cls(**record({"attention": None} | data, "is no record: it", _READERS))
 
 
 def is_whole(line: bytes) -> bool:
@@ -239,6 +243,7 @@ _READERS: dict[str, Reader] = {
     "tags": _texts,
     "where": text_of,
     "share": partial(items, read=finite),
+    "attention": or_none(read_thumbnails),
     "stopped": or_none(text_of),
     "seconds": finite,
     "peak_memory": _count,

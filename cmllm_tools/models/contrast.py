@@ -46,10 +46,17 @@ class Contrast:
         self, steered: Float[torch.Tensor, " vocabulary"], plain: Float[torch.Tensor, " vocabulary"]
     ) -> Float[torch.Tensor, " vocabulary"]:
         """Scores (vocabulary,) from the two branches' logits (vocabulary,)."""
-        combined = (1 + self.alpha) * steered - self.alpha * plain
-        # What is ruled out in both branches has no difference.
+        combined = self.mixed(steered, plain)
         least = steered.max() + math.log(self.beta) if self.beta else torch.finfo(steered.dtype).min
         return combined.masked_fill(steered < least, float("-inf"))
+
+    def mixed(
+        self, steered: Float[torch.Tensor, "*token vocabulary"], plain: Float[torch.Tensor, "*token vocabulary"]
+    ) -> Float[torch.Tensor, "*token vocabulary"]:
+        """The same without the cut that leaves out implausible tokens."""
+        combined = (1 + self.alpha) * steered - self.alpha * plain
+        # What one branch rules out, as models rule out tokens that stand for an image, has no difference.
+        return combined.masked_fill(torch.isneginf(steered), float("-inf"))
 
 
 class ContrastRows(LogitsProcessor):

@@ -99,7 +99,7 @@ _REASONS: dict[str, tuple[str, ...]] = {
         *("inputs", "inputs_embeds", "input_ids", "attention_mask", "position_ids", "past_key_values", "pixel_values"),
         *("encoder_outputs", "decoder_input_ids", "decoder_inputs_embeds", "labels", "token_healing"),
     ),
-    "an answer's text and ids are what is given back; AnswerScore has log-probabilities, capture_attention attention": (
+    "text, ids and log-probabilities are what an Answer has; capture_attention has attention": (
         *("return_dict_in_generate", "output_scores", "output_logits", "output_attentions", "output_hidden_states"),
     ),
     "one answer is given back; to sample several, call it several times with do_sample=True": ("num_return_sequences",),

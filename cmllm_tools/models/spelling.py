@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -34,9 +35,15 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     shown: list[str] = []
     group: list[int] = []
     told = 0
+
+    # An image's placeholder comes hundreds of times.
+    @cache
+    def decoded(*several: int) -> str:
+        return str(tokenizer.decode(several, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
     for token in ids:
         group.append(token)
-        text = tokenizer.decode(group, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = decoded(*group)
         whole = text.rstrip(_BROKEN)
         new = _visible(whole[told:].lstrip(_BROKEN))
         if whole != text:
@@ -47,6 +54,39 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
         if whole == text or len(group) == _LONGEST:
             group, told = [], 0
     return tuple(shown)
+
+
+def places(tokenizer: Any, ids: Sequence[int], text: str) -> list[tuple[int, int]]:
+    """For each token, the characters [from, to) that it has a part in, of the stripped `text` that all of them decode to.
+
+    Each of a character's several tokens has the whole of it. A special token, which is no part of the text, has none.
+    """
+    whole = tokenizer.decode(ids, skip_special_tokens=True)
+    before = len(whole) - len(whole.lstrip())
+    found: list[tuple[int, int]] = []
+    told = reached = 0
+    for count in range(1, len(ids) + 1):
+        part = tokenizer.decode(ids[:count], skip_special_tokens=True)
+        certain = part.rstrip(_BROKEN)
+        begin, told = told, max(told, _alike(certain, whole))
+        end = told
+        if certain != part:
+            # A character that is begun; or what stays one that is none.
+            end = min(max(told + 1, _alike(part, whole)), len(whole))
+        elif begin < reached <= told and not whole[begin:reached].strip(_BROKEN):
+            begin = reached
+        reached = max(reached, end)
+        found.append((_within(begin - before, text), _within(end - before, text)))
+    return found
+
+
+def _alike(one: str, other: str) -> int:
+    """How many characters two texts begin with alike."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def _within(at: int, text: str) -> int:
+    return min(max(at, 0), len(text))
 
 
 def _visible(text: str) -> str:

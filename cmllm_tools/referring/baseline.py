@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -13,6 +14,7 @@ from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Regions
 from ..models.answer import Answer
 from ..models.interventions import Intervention
+from ..models.look import Look
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.scoring import continuation
@@ -20,7 +22,7 @@ from ..models.undisturbed import locked
 from ..strict import kind_of, several, shown
 from .cost import measured
 from .method import named
-from .outcome import Outcome
+from .outcome import Outcome, Sent
 from .target import region_share
 
 # Texts that have nothing to do with any picture; the first one is taken all of whose words the tokenizer knows.
@@ -57,7 +59,7 @@ class Baseline:
 
     Args:
         mllm: the model.
-        image: all that `read_image` takes.
+        image: all that `read_image` takes, or a `Look` of this model.
         question: the user's words; `{place}` in them is left out.
         candidates: answers whose log-odds are asked for: none, or two or more.
         text: that damage is measured on; of `UNRELATED` the first that the tokenizer knows when None.
@@ -83,7 +85,7 @@ class Baseline:
     def __init__(
         self,
         mllm: Mllm,
-        image: ImageSource,
+        image: ImageSource | Look,
         question: str,
         *,
         candidates: Sequence[str] = (),
@@ -97,7 +99,7 @@ class Baseline:
             known_text(mllm) if text is None else kind_of(text, str, "The text that damage is measured on must be one")
         )
         with measured(mllm.device) as self.cost:
-            self.prompt: Prompt = mllm.prepare(read_image(image), named(question, ""))
+            self.prompt: Prompt = mllm.prepare(image if isinstance(image, Look) else read_image(image), named(question, ""))
             self.answer: Answer = mllm.generate(self.prompt, max_new_tokens=max_new_tokens)
         self._unsteered = self._likelihoods(self.prompt, None)
 
@@ -123,7 +125,40 @@ class Baseline:
             PromptError, CaptureError: for an outcome of another model.
         """
         kind_of(outcome, Outcome, "An effect is of an Outcome, as refer(...) gives it")
-        return self._effect(outcome.prompt(self.mllm), outcome.intervention, outcome.sent.regions)
+        return self._effect(self.prompt_of(outcome), outcome.intervention, outcome.sent.regions)
+
+    def prompt_of(self, outcome: Outcome) -> Prompt:
+        """What an outcome sent: this baseline's own prompt where that is the same."""
+        same = outcome.sent.question == self.prompt.question and outcome.sent.image_hash == self._hash
+        return self.prompt if same else outcome.prompt(self.mllm)
+
+    @cached_property
+    def _hash(self) -> str:
+        return Sent.of(self.prompt.image, "", "", ()).image_hash
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the text is in a language of the model's: likelier than one drawn by lot."""
+        return self.plain[0] >= self.plain[1]
+
+    def moved(self, outcome: Outcome) -> tuple[float, float]:
+        """Change of the first candidate's log-odds against the others, and damage in nats per token.
+
+        Damage is to the text. Of a model that does not speak its language it is to the candidates, all of which make sense:
+        by how much they, together, get less likely, for each token of the first.
+
+        Raises:
+            SettingsError: where there are no candidates.
+        """
+        prompt, before = self.prompt_of(outcome), [each.sum().item() for each in self._unsteered[2:]]
+        after = self._scores(prompt, outcome.intervention)
+        if self.speaks:
+            text = continuation(self.mllm, prompt, self.text, outcome.intervention)
+            damage = (self._unsteered[0] - text).mean().item()
+        else:
+            lost = torch.tensor(before).logsumexp(0) - torch.tensor(after).logsumexp(0)
+            damage = lost.item() / len(self._unsteered[2])
+        return log_odds(after)[0] - log_odds(before)[0], damage
 
     def odds(self, outcome: Outcome | None = None) -> float:
         """Log-odds of the first candidate against the others, with an outcome or unsteered.
@@ -134,14 +169,17 @@ class Baseline:
         if outcome is None:
             return self.odds_of(self.prompt, None)
         kind_of(outcome, Outcome, "Log-odds are with an Outcome, as refer(...) gives it, or unsteered")
-        return self.odds_of(outcome.prompt(self.mllm), outcome.intervention)
+        return self.odds_of(self.prompt_of(outcome), outcome.intervention)
 
     def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:
         """The same for any prompt and intervention."""
+        return log_odds(self._scores(prompt, intervention))[0]
+
+    def _scores(self, prompt: Prompt, intervention: Intervention | None) -> list[float]:
+        """Log-probability of each candidate."""
         if not self.candidates:
             raise SettingsError("Log-odds need candidates; this baseline has none. Give two answers or more.")
-        scores = [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
-        return log_odds(scores)[0]
+        return [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
 
     def _effect(self, prompt: Prompt, intervention: Intervention | None, regions: Regions) -> Effect:
         likelihoods = (

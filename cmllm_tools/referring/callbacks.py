@@ -81,6 +81,8 @@ class ProgressBar(Callback):
 
 
 EARLY_STOP = "early stop: energy changed enough"
+ROSE = "early stop: energy rose"
+LOOKED_AT = "early stop: the region is looked at enough"
 
 
 def changed_enough(steps: Sequence[Step], threshold: float) -> bool:
@@ -116,7 +118,7 @@ class EarlyStopping(Callback):
         if changed_enough(steps, self.threshold):
             run.stop(EARLY_STOP)
         elif self.on_rise and len(steps) > 1 and step.energy > steps[-2].energy:
-            run.stop("early stop: energy rose")
+            run.stop(ROSE)
 
 
 class Answers(Callback):

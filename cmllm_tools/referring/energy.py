@@ -157,3 +157,9 @@ def weighted_share(
 ) -> Float[torch.Tensor, "*map"]:
     """`sum_i w_i A_i / (sum_i A_i + floor)` of maps (..., visual token)."""
     return (values * weights).sum(-1) / (values.sum(-1) + floor)
+
+
+def odds_gain(first: Float[torch.Tensor, "*run"], now: Float[torch.Tensor, "*run"]) -> Float[torch.Tensor, "*run"]:
+    """How many times what they were the odds are of shares in 0..1: of attention in the regions against that elsewhere."""
+    before, after = (each.clamp(1e-12, 1 - 1e-6) for each in (first, now))
+    return after / (1 - after) * (1 - before) / before

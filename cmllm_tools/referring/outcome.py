@@ -17,6 +17,7 @@ from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..shown import Fact, Shown
+from .answer_file import answer_data
 from .method import Method
 from .outcome_file import contents_of, read_outcome, restored, within, write_outcome
 from .provenance import Provenance
@@ -138,7 +139,7 @@ class Outcome(Shown):
         copy.thumbnail((COPY_SIZE, COPY_SIZE))
         tensors = {"image": torch.from_numpy(np.array(copy))}
         data: dict[str, Any] = {
-            "answer": {"text": str(self.answer), "ids": list(self.answer.ids)},
+            "answer": answer_data(self.answer),
             "method": self.method.to_json(),
             "regions": [region.to_json() for region in self.regions],
             "question": self.question,

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from ..models.answer import Answer
 from ..models.contrast import Contrast
 from ..models.interventions import KINDS, Intervention
 from ..stored import Reader, as_tuple, items, or_none, record, text_of
 from ..strict import number, shown, whole_number
+from .answer_file import saved_answer
 from .tensor_file import Shapes, read_tensors, write_tensors
 from .trace_file import check_image, check_trace, method_of, regions_of
 
@@ -100,15 +100,6 @@ def _completed(data: Any) -> Any:
     return data | {"size": sent.get("size"), "sent": {"regions": data.get("regions"), **sent}}
 
 
-def _answer(value: Any, what: str) -> Answer:
-    found = record(value, what, {"text": text_of, "ids": _ids})
-    return Answer(found["text"], found["ids"])
-
-
-def _ids(value: Any, what: str) -> tuple[int, ...]:
-    return items(value, what, partial(whole_number, least=0, error=DataError))
-
-
 def _unread(value: Any, what: str) -> Any:
     """What is read once the image's size is known."""
     return value
@@ -148,7 +139,7 @@ def _provenance(value: Any, what: str) -> dict[str, Any]:
 
 
 _FIELDS: dict[str, Reader] = {
-    "answer": _answer,
+    "answer": saved_answer,
     "method": method_of,
     "regions": _unread,
     "question": text_of,

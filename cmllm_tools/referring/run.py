@@ -7,7 +7,7 @@ from ..errors import SettingsError
 from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Region, Regions, as_regions
 from ..models.interventions import Intervention
-from ..models.look import Look
+from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from .callbacks import Callback
@@ -23,7 +23,7 @@ from .trace import Trace
 
 def refer(
     mllm: Mllm,
-    image: ImageSource | Look,
+    image: ImageSource | Look | Seen,
     question: str,
     regions: Regions,
     method: Method | None = None,
@@ -39,7 +39,8 @@ def refer(
 
     Args:
         mllm: the model.
-        image: all that `read_image` takes, or a `Look` of this model: methods that send the image as it is share that.
+        image: all that `read_image` takes, or a `Look` or `Seen` of this model: methods that send the image as it is share
+            that.
         question: the user's words; a method that names the region in words puts them in place of `{place}`, others leave
             it out.
         regions: one or several, in pixels of the image.
@@ -62,16 +63,18 @@ def refer(
     """
     require(mllm)
     given = given_method(method, ControlMLLM())
-    look = image if isinstance(image, Look) else None
-    source, several = read_image(image) if look is None else look.image, as_regions(regions)
+    source, several = image.image if isinstance(image, Look | Seen) else read_image(image), as_regions(regions)
     for region in several:
         region.check(*source.size)
     with measured(mllm.device) as cost:
         resolved = given.resolve(mllm)
         asked = resolved.sent(Request(source, question, several), mllm).named("")
-        prompt = mllm.prepare(look if look is not None and asked.image is source else asked.image, asked.question)
+        prompt = _prompt(mllm, image if asked.image is source else asked.image, asked)
         intervention, trace = found(mllm, prompt, asked.regions, resolved, callbacks)
-        answer = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options)
+        if isinstance(image, Seen) and intervention is None and asked.image is source and not options:
+            answer, before = image.answer(prompt, max_new_tokens)
+        else:
+            answer, before = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options), 0.0
     return Outcome(
         answer=answer,
         method=resolved,
@@ -81,10 +84,16 @@ def refer(
         sent=Sent.of(prompt.image, prompt.question, prompt.text, asked.regions),
         intervention=intervention,
         trace=trace,
-        seconds=cost.seconds,
+        seconds=cost.seconds + before,
         peak_memory=cost.peak_memory,
         provenance=Provenance.of(mllm),
     )
+
+
+def _prompt(mllm: Mllm, image: ImageSource | Look | Seen, asked: Request) -> Prompt:
+    if isinstance(image, Seen):
+        return image.prompt(asked.question)
+    return mllm.prepare(image if isinstance(image, Look) else asked.image, asked.question)
 
 
 def found(

@@ -14,6 +14,7 @@ from ..layout.visual_tokens import VisualTokenLayout
 from ..models.interventions import Intervention
 from ..notation import layers_text, text_table, updates_text
 from ..shown import Fact, Shown, in_words
+from .answer_file import answer_data
 from .latent_method import LatentMethod
 from .provenance import Provenance
 from .target import Target
@@ -35,7 +36,7 @@ class Step(Shown):
         latent_norm: Euclidean norm of the latent.
         gradient_norm: of the energy's gradient at the latent; None for the last step, which needs none.
         seconds: for forward and backward.
-        answer: the model's answer with this step's latent, where it was asked for.
+        answer: the model's `Answer` with this step's latent, where it was asked for.
 
     Examples:
         >>> step = trace.steps[0]
@@ -183,7 +184,7 @@ class Trace(Shown):
         words = self._words()
         return [
             *facts,
-            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
+            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}{', it rose' if self.rose else ''}"),
             ("share", f"{first.share:.1%} -> {last.share:.1%} {where_text(self.regions)}"),
             ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
             ("answers", f"{first.answer!r} -> {last.answer!r}"),
@@ -199,6 +200,11 @@ class Trace(Shown):
         return (
             bool(self.steps) and self.stopped not in ("running", "interrupted") and not self.stopped.startswith("failed:")
         )
+
+    @property
+    def rose(self) -> bool:
+        """Whether the energy is higher at the last step than it was before any."""
+        return len(self.steps) > 1 and self.steps[-1].energy > self.steps[0].energy
 
     @property
     def maps(self) -> np.ndarray:
@@ -231,7 +237,7 @@ class Trace(Shown):
         """
         if not self.steps:
             raise TraceError("A trace needs at least one step to be saved; this one has none.")
-        plain = [{key: value for key, value in _fields(step).items() if key != "maps"} for step in self.steps]
+        plain = [_plain(step) for step in self.steps]
         data = {
             "steps": plain,
             "stopped": self.stopped,
@@ -266,5 +272,7 @@ class Trace(Shown):
 _PLAIN = ("layers", "queries", "tokens", "question", "text", "image_hash", "model", "versions", "seed")
 
 
-def _fields(step: Step) -> dict[str, Any]:
-    return {name: getattr(step, name) for name in Step.__dataclass_fields__}
+def _plain(step: Step) -> dict[str, Any]:
+    """A step's fields but its maps."""
+    found = {name: getattr(step, name) for name in Step.__dataclass_fields__ if name != "maps"}
+    return found | {"answer": None if step.answer is None else answer_data(step.answer)}

@@ -21,6 +21,7 @@ from ..stored import (
     text_of,
 )
 from ..strict import flag, number, shown, whole_number
+from .answer_file import saved_answer
 from .latent_method import LatentMethod
 from .method import Method
 from .registry import method_from_json
@@ -194,7 +195,7 @@ _STEP: dict[str, Reader] = {
     "latent_norm": _positive,
     "gradient_norm": or_none(_positive),
     "seconds": partial(number, error=TraceError),
-    "answer": or_none(_text),
+    "answer": or_none(partial(saved_answer, error=TraceError)),
 }
 
 

@@ -35,7 +35,7 @@ def rank_correlations(attention: Attention, values: Values) -> np.ndarray:
         (6, 6)
     """
     kind_of(attention, Attention, "Correlations are of what capture_attention gives", SettingsError)
-    maps = attention.values.detach().float().mean(2).cpu().numpy()
+    maps = attention.on_image().values.detach().float().mean(2).cpu().numpy()
     wanted = as_map(values, maps.shape[-1]).numpy()
     return np.array([[spearmanr(head, wanted).statistic for head in layer] for layer in maps])
 

@@ -43,7 +43,9 @@ class AttentionEdit(Method):
     label: ClassVar[str] = "attention edit"
     source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
 
-    strength: float = setting(2.0, "how much more the region is looked at; negative looks away", real(), asked=True)
+    strength: float = setting(
+        2.0, "how much more the region is looked at; negative looks away", real(), asked=True, strength=True
+    )
     edit: str = setting(
         "logits", "what is changed: logits by adding, or weights by multiplying", choice("logits", "weights")
     )

@@ -10,7 +10,7 @@ from ...models.contrast import Contrast
 from ...models.interventions import Intervention
 from ...models.latent import AllStatesMoved
 from ...models.mllm import Mllm
-from ...models.prompt import Prompt, Queries
+from ...models.prompt import Prompt
 from ...strict import one_of
 from ..defaults import published_run
 from ..kinds import BETAS, FLAG, SHARE, choice, real
@@ -102,7 +102,8 @@ class ControlMLLM(LatentMethod):
 
     def start(self, latent: Tensor) -> Updates:
         # Left open, it is as published for most models: where the visual tokens stand in the text's sequence.
-        return GradientSteps(latent, self.step_size, self.ema, self.accumulate is not False, self.scale_gradient)
+        accumulate = self.accumulate is not False
+        return GradientSteps(latent, self.step_size, self.ema, accumulate, self.scale_gradient, self.relative)
 
 
 @register
@@ -121,7 +122,6 @@ class ControlMLLMPlus(LatentMethod):
     source: ClassVar[tuple[str, ...]] = ("wu2026controlmllmplus", "wu2024controlmllm")
     defaults: ClassVar[str] = "ControlMLLMPlus"
 
-    queries: Queries = "last"
     sigma: float = 0.4
     contrast: float = setting(
         MODEL_DEFAULT, "strength of contrastive decoding in the answer (cd_alpha); 0 decodes plainly", real(least=0)
@@ -168,7 +168,7 @@ class ControlMLLMPlus(LatentMethod):
         Raises:
             SettingsError: for a model or task that was not published.
         """
-        variant: dict[str, Any] = {"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT}
+        variant: dict[str, Any] = {"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT, "queries": "last"}
         if model is not None:
             variant |= published_run(cls.defaults, model, task)
         return cls(**variant | settings)
@@ -180,4 +180,6 @@ class ControlMLLMPlus(LatentMethod):
         return request.named(" and ".join(f"box @ [{place}]" for place in places))
 
     def start(self, latent: Tensor) -> Updates:
-        return AdamSteps(latent, self.step_size, self.betas, self.eps, self.loss_scale, STATES[self.state])
+        # Adam's first step moves every number by its rate.
+        rate = self.step_size / latent[0].numel() ** 0.5 if self.relative else self.step_size
+        return AdamSteps(latent, rate, self.betas, self.eps, self.loss_scale, STATES[self.state])

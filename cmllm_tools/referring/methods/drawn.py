@@ -35,7 +35,7 @@ class Drawn(Method):
 
     overlay: str = setting("rectangle", "what is drawn", choice(*OVERLAYS), asked=True)
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
-    alpha: int = setting(255, "its opacity", whole(0, 255), asked=True)
+    alpha: int = setting(255, "its opacity", whole(0, 255), asked=True, strength=True)
     min_line: float = setting(1.0, "least width of a line, in pixels of the image", real(above=0))
     seed: int = setting(0, "for what is drawn by lot", whole(0, 2**32 - 1))
 
@@ -71,7 +71,11 @@ class RedCircle(Method):
 
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
     width: float = setting(
-        0.01, "of its line, as a share of the image's longer side (at least a pixel)", real(above=0, most=1), asked=True
+        0.01,
+        "of its line, as a share of the image's longer side (at least a pixel)",
+        real(above=0, most=1),
+        asked=True,
+        strength=True,
     )
 
     def sent(self, request: Request, mllm: Mllm) -> Request:

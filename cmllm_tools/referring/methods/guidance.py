@@ -44,7 +44,7 @@ class RegionGuidance(Method):
     source: ClassVar[tuple[str, ...]] = ("wan2024crg",)
 
     strength: float = setting(
-        1.0, "how much the answer without the region is subtracted (alpha)", real(above=0), asked=True
+        1.0, "how much the answer without the region is subtracted (alpha)", real(above=0), asked=True, strength=True
     )
     fill: str = setting("black", "what is put in the region's place", choice("black", "mean", "blur"))
     cut: float = CUT
@@ -78,7 +78,7 @@ class PromptHighlighter(Method):
 
     activation: float = setting(5.0, "factor on attention to the region, before the softmax", real(above=0), asked=True)
     strength: float = setting(
-        1.0, "how much the branch without it is subtracted; 0 decodes plainly", real(least=0), asked=True
+        1.0, "how much the branch without it is subtracted; 0 decodes plainly", real(least=0), asked=True, strength=True
     )
     scale: float = setting(0.01, "what is left of the region's tokens in the other branch", real(0, 1))
     cut: float = CUT

@@ -42,6 +42,7 @@ class ViCrop(Method):
     """
 
     label: ClassVar[str] = "vicrop"
+    told: ClassVar[bool] = False
     source: ClassVar[tuple[str, ...]] = ("zhang2025vicrop",)
 
     by: str = setting("attention", "what points to the part", choice("attention", "gradient"), asked=True)

@@ -13,9 +13,9 @@ Examples:
 """
 
 from .compare import curves, token_weights
-from .effects import comparison
+from .effects import comparison, frontier
 from .faithfulness import insertion_deletion
-from .grids import head_grid, head_ranking, layer_head_grid
+from .grids import cause_grid, head_grid, head_ranking, layer_head_grid
 from .many import head_maps, runs_side_by_side
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
 from .runs import before_after, energy_curve, step_player
@@ -23,9 +23,11 @@ from .window_grid import window_grid
 
 __all__ = [
     "before_after",
+    "cause_grid",
     "comparison",
     "curves",
     "energy_curve",
+    "frontier",
     "head_grid",
     "head_maps",
     "head_ranking",
