@@ -130,7 +130,6 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
-    "causes",
     "cite",
     "compare",
     "context_map",
