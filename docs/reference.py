@@ -13,7 +13,8 @@ PAGES = {
     "regions": ("Regions, and where visual tokens look", "Box Mask Scribble Point VisualTokenLayout RegionWarning"),
     "attention": (
         "Attention and memory",
-        "capture_attention Attention context_map ContextMap estimate_memory MemoryEstimate",
+        "capture_attention Attention context_map ContextMap trace_answer AnswerTrace lens Lens estimate_memory "
+        "MemoryEstimate",
     ),
     "energy": ("Energy", "energy region_share hard_energy soft_energy gaussian"),
     "steering": (
@@ -35,6 +36,7 @@ PAGES = {
 ROOMS = {
     "methods": "Methods, and what one of your own is made with",
     "analysis": "Analysis: layers, heads, attribution",
+    "causes": "Causes: attention forbidden, heads silenced, states put in",
     "figures": "Figures",
     "data": "Data sets",
     "evaluation": "Evaluation",

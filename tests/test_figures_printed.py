@@ -27,7 +27,7 @@ def attention(mllm, prompt):
 
 
 @pytest.fixture(scope="module")
-def figures(trace, attention, prompt, box):
+def figures(mllm, trace, attention, prompt, box):
     cmap = cm.context_map(attention)
     curve = ([0, 1, 2], [1.0, None, 3.0])
     return {
@@ -41,6 +41,8 @@ def figures(trace, attention, prompt, box):
         "grid": cm.figures.layer_head_grid(attention, box),
         "heads": cm.figures.head_maps(attention),
         "tokens": cm.figures.visual_tokens(prompt.layout, prompt.image),
+        "words": cm.figures.words_on_image(cm.lens(mllm, prompt, layers=[3, 5])),
+        "by token": cm.figures.words_by_token(cm.lens(mllm, prompt, "text")),
     }
 
 

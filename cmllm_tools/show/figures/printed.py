@@ -151,7 +151,16 @@ def _map(axes: Axes, trace: Any, over: bool) -> None:
         for (row, column), text in np.ndenumerate(np.asarray(trace.text, str)):
             light = values[row, column] is not np.ma.masked and values[row, column] > (trace.zmin + 2 * trace.zmax) / 3
             color = "black" if light else "white"
-            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=_SIZE - 2, parse_math=False)
+            axes.text(
+                column,
+                row,
+                _plain(str(text), " "),
+                ha="center",
+                va="center",
+                color=color,
+                fontsize=_SIZE - 2,
+                parse_math=False,
+            )
 
 
 def _colors(trace: Any) -> Any:
@@ -169,6 +178,11 @@ def _line(axes: Axes, trace: Any) -> None:
         axes.fill(xs, ys, color=_color(trace.fillcolor), linewidth=0, label=label)
         return
     mode, line, marker = trace.mode or "lines", trace.line, trace.marker
+    if mode == "text":
+        colors = np.broadcast_to(np.asarray(trace.textfont.color or "black"), len(xs))
+        for x, y, text, color in zip(xs, ys, trace.text, colors, strict=True):
+            axes.text(x, y, _plain(text, " "), ha="center", va="center", color=color, fontsize=_SIZE - 3, parse_math=False)
+        return
     color = _color(line.color or marker.color)
     # Pixels of the screen, on paper.
     scale = 0.5

@@ -209,7 +209,7 @@ def _heat(
             textfont={"size": max(size, _LEAST)},
             zmin=0,
             zmax=max(float(values.max()), 1e-6),
-            colorscale=color_scale(),
+            colorscale=color_scale(opaque=True),
             colorbar=scale_bar(what, ".2~g"),
             hovertemplate=f"{axes[0]} %{{y}}<br>%{{hovertext}}<extra></extra>",
             xgap=1,
