@@ -90,8 +90,7 @@ def read_answer(tokenizer: Any, answer: Any, size: int) -> Answer:
     """
     if isinstance(answer, str):
         # Ids of another model's tokenizer mean something else here.
-        own = isinstance(answer, Answer) and answer.ids and max(answer.ids) < size
-        if own and _text(tokenizer, list(answer.ids)) == answer:
+        if isinstance(answer, Answer) and _cut_so(tokenizer, answer, size):
             return answer
         if not encodable(answer):
             raise PromptError(f"An answer must be a text of whole characters; got {shown(answer)}.")
@@ -105,6 +104,11 @@ def read_answer(tokenizer: Any, answer: Any, size: int) -> Answer:
 def encodable(text: str) -> bool:
     """Whether it is without surrogates, halves of characters that no tokenizer takes."""
     return not any("\ud800" <= sign <= "\udfff" for sign in text)
+
+
+def _cut_so(tokenizer: Any, answer: Answer, size: int) -> bool:
+    """Whether an answer's tokens are the text's in this tokenizer."""
+    return bool(answer.ids) and max(answer.ids) < size and _text(tokenizer, list(answer.ids)) == answer
 
 
 def _text(tokenizer: Any, ids: list[int]) -> str:
