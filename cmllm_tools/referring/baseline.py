@@ -9,7 +9,8 @@ import torch
 from ..attention.capture import capture_attention
 from ..attention.context_map import context_map
 from ..errors import SettingsError
-from ..inputs.images import ImageSource, read_image
+from ..inputs.conversation import Conversation, Messages
+from ..inputs.images import ImageSource
 from ..inputs.regions import Regions
 from ..models.answer import Answer
 from ..models.interventions import Intervention
@@ -18,8 +19,8 @@ from ..models.prompt import Prompt
 from ..models.scoring import continuation
 from ..models.undisturbed import locked
 from ..strict import kind_of, several, shown
+from .asked import Asked
 from .cost import measured
-from .method import named
 from .outcome import Outcome
 from .target import region_share
 
@@ -52,8 +53,8 @@ class Baseline:
 
     Args:
         mllm: the model.
-        image: all that `read_image` takes.
-        question: the user's words; `{place}` in them is left out.
+        image: all that `read_image` takes, or a conversation, as for `Mllm.prepare`.
+        question: the user's words; `{place}` in them is left out. None of a conversation.
         candidates: answers whose log-odds are asked for: none, or two or more.
         text: that damage is measured on; of `UNRELATED` the first that the tokenizer knows when None.
         max_new_tokens: upper bound on the answer's length.
@@ -71,8 +72,8 @@ class Baseline:
     def __init__(
         self,
         mllm: Mllm,
-        image: ImageSource,
-        question: str,
+        image: ImageSource | Conversation | Messages,
+        question: str | None,
         *,
         candidates: Sequence[str] = (),
         text: str | None = None,
@@ -85,7 +86,7 @@ class Baseline:
             known_text(mllm) if text is None else kind_of(text, str, "The text that damage is measured on must be one")
         )
         with measured(mllm.device) as self.cost:
-            self.prompt: Prompt = mllm.prepare(read_image(image), named(question, ""))
+            self.prompt: Prompt = Asked.of(image, question).named("").prepared(mllm)
             self.answer: Answer = mllm.generate(self.prompt, max_new_tokens=max_new_tokens)
         self._unsteered = self._likelihoods(self.prompt, None)
 

@@ -8,14 +8,15 @@ from typing import Any
 
 from ..errors import DataError, SettingsError
 from ..files import said, write_whole
-from ..inputs.images import ImageSource, read_image
-from ..inputs.regions import Region, Regions, as_regions
+from ..inputs.images import ImageSource
+from ..inputs.regions import Region, Regions
 from ..models.mllm import Mllm
 from ..notation import text_table
 from ..progress import progress_bar
 from ..shown import Fact, Shown
 from ..stored import Reader, dump_json, finite, items, load_json, or_none, record, text_of
 from ..strict import flag, several, shown, whole_number
+from .asked import Asked
 from .baseline import Baseline, Effect
 from .method import Method, as_method
 from .methods.attention_bias import AttentionEdit
@@ -200,16 +201,16 @@ def compare(
         SettingsError: for what are no methods or candidates.
     """
     ways, shown_bar = named_methods(methods), flag(progress, "progress")
-    source, several_regions = read_image(image), as_regions(regions)
-    for region in several_regions:
-        region.check(*source.size)
-    baseline = Baseline(mllm, source, question, candidates=candidates, text=text, max_new_tokens=max_new_tokens)
+    asked = Asked.of(image, question)
+    several_regions = asked.regions(regions)
+    given = (asked.image, question) if asked.conversation is None else (asked.conversation, None)
+    baseline = Baseline(mllm, *given, candidates=candidates, text=text, max_new_tokens=max_new_tokens)
     unsteered = baseline.unsteered(several_regions)
     rows = [_row(UNSTEERED, str(baseline.answer), unsteered, baseline.cost.seconds, baseline.cost.peak_memory)]
     outcomes, complete = {}, True
     try:
         for name, way in progress_bar(ways.items(), "ways", shown=shown_bar, unit="way"):
-            row, outcome = _tried(name, way, baseline, (source, question, several_regions), max_new_tokens)
+            row, outcome = _tried(name, way, baseline, (*given, several_regions), max_new_tokens)
             rows.append(row)
             if outcome is not None:
                 outcomes[name] = outcome
@@ -217,9 +218,9 @@ def compare(
         complete = False
     return Comparison(
         model=mllm.name,
-        question=question,
+        question=asked.question,
         regions=several_regions,
-        size=source.size,
+        size=asked.image.size,
         candidates=baseline.candidates,
         text=baseline.text,
         plain=baseline.plain,
