@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import PromptError
 from ..shown import Fact, Shown
-from ..strict import shown
+from ..strict import several, shown
 from .images import ImageSource, read_image
 
 # In the chat format.
@@ -84,7 +84,9 @@ def is_messages(given: object) -> bool:
     return isinstance(given, list | tuple) and bool(given) and all(isinstance(each, Mapping) for each in given)
 
 
-def read_messages(messages: Any, images: Sequence[ImageSource] = (), chat_template: str | None = None) -> Conversation:
+def read_messages(
+    messages: Any, images: Sequence[ImageSource] | None = None, chat_template: str | None = None
+) -> Conversation:
     """A conversation in the chat format: `[{"role": "user", "content": [{"type": "image", "image": ...}, "what is it?"]}]`.
 
     Content is a text, or a list of texts, images, and parts as `{"type": "text", "text": ...}` and `{"type": "image", ...}`
@@ -100,12 +102,13 @@ def read_messages(messages: Any, images: Sequence[ImageSource] = (), chat_templa
         raise PromptError(f"A conversation must be a list of messages with role and content; got {shown(messages)}.")
     if chat_template is not None and not isinstance(chat_template, str):
         raise PromptError(f"A chat template must be a text; got {shown(chat_template)}.")
-    waiting, found = iter(images), list[Image.Image]()
+    given = several(() if images is None else images, "images must be several", PromptError)
+    waiting, found = iter(given), list[Image.Image]()
     turns = tuple(_turn(message, waiting, found) for message in messages)
     left = sum(1 for _ in waiting)
     if left or not found:
         raise PromptError(
-            f"A conversation must show every image that is given with it, and at least one; {left} of {len(images)} are "
+            f"A conversation must show every image that is given with it, and at least one; {left} of {len(given)} are "
             f"left, and it shows {len(found)}."
         )
     last = turns[-1]
@@ -118,8 +121,8 @@ def _turn(message: Mapping[str, Any], waiting: Iterator[ImageSource], found: lis
     role, content = message.get("role"), message.get("content")
     if not isinstance(role, str) or set(message) - {"role", "content"}:
         raise PromptError(f"A message must have a role and a content, and nothing else; got {shown(dict(message))}.")
-    several = content if isinstance(content, list | tuple) else [content]
-    parts = tuple(part for each in several if (part := _part(each, waiting, found)) != "")
+    contents = content if isinstance(content, list | tuple) else [content]
+    parts = tuple(part for each in contents if (part := _part(each, waiting, found)) != "")
     if not parts:
         raise PromptError(f"A message's content must be a text, or texts and images; got {shown(content)}.")
     return Turn(role, parts)

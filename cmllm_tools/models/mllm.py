@@ -152,7 +152,7 @@ class Mllm:
         image: ImageSource | Look | Conversation | Messages,
         question: str | None = None,
         *,
-        images: Sequence[ImageSource] = (),
+        images: Sequence[ImageSource] | None = None,
         chat_template: str | None = None,
         **processor_options: Any,
     ) -> Prompt:
@@ -179,26 +179,25 @@ class Mllm:
         talk = image if isinstance(image, Conversation) else None
         if is_messages(image):
             talk = read_messages(image, images, chat_template)
-        elif len(images) or chat_template is not None:
-            raise PromptError(
-                "images= and chat_template= are for a conversation in messages; this is none. Leave them out."
-            )
+        elif images is not None or chat_template is not None:
+            raise PromptError("images and chat_template must be left out but for a conversation in messages; this is none.")
         if (talk is None) == (question is None):
             raise PromptError(
                 "A prompt must have a question, as prepare(image, question), or be a conversation, whose last turn asks "
                 f"it; got {shown(question)}."
             )
+        asked = "" if question is None else question
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
         with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
             if not isinstance(image, Look):
-                return prepare(self, talk or image, question or "", processor_options)
+                return prepare(self, image if talk is None else talk, asked, processor_options)
             if processor_options:
                 raise PromptError(
                     f"Options of the processor must be given to look(image, ...), which keeps them; got "
                     f"{shown(processor_options)} beside a look."
                 )
             image.check(self)
-            return prepare(self, image.image, question or "", image.options, image)
+            return prepare(self, image.image, asked, image.options, image)
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""
