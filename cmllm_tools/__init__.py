@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
     from .models.answer import Answer
+    from .models.changing import Changing, ChosenBy
     from .models.contrast import Contrast
     from .models.interventions import Intervention
     from .models.latent import LatentAdded
@@ -79,7 +80,9 @@ __all__ = [
     "Box",
     "Callback",
     "CaptureError",
+    "Changing",
     "Checkpoint",
+    "ChosenBy",
     "ClusterError",
     "CmllmError",
     "Comparison",
@@ -165,6 +168,7 @@ _MODULES = {
     "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
     "models.answer": "Answer",
+    "models.changing": "Changing ChosenBy",
     "models.contrast": "Contrast",
     "models.look": "Look",
     "models.mllm": "Mllm",

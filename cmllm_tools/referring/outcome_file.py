@@ -12,6 +12,7 @@ import torch
 from ..errors import DataError
 from ..inputs.conversation import Conversation, Turn
 from ..layout.sheet import sheet_size
+from ..models.changing import Changing, ChosenBy
 from ..models.contrast import Contrast
 from ..models.interventions import KINDS, Intervention
 from ..stored import Reader, as_tuple, items, or_none, record, text_of
@@ -43,7 +44,21 @@ def read_outcome(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, t
 
 
 def contents_of(intervention: Intervention) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An intervention's tensors, and its kind and other fields as plain data."""
+    """An intervention's tensors, and its kind and other fields as plain data.
+
+    Raises:
+        DataError: for a function that chooses what is done.
+    """
+    if isinstance(intervention, ChosenBy):
+        raise DataError("A function that steers cannot be saved; save what it chose, ChosenBy.schedule(mllm, answer.ids).")
+    if isinstance(intervention, Changing):
+        several = [None if part is None else contents_of(part) for part in intervention.parts]
+        named = enumerate(part[0] if part is not None else {} for part in several)
+        plain_parts = [None if part is None else part[1] for part in several]
+        contrast = None if intervention.contrast is None else asdict(intervention.contrast)
+        rest = {"parts": plain_parts, "since": list(intervention.since), "contrast": contrast}
+        found = {f"{number}.{name}": tensor for number, each in named for name, tensor in each.items()}
+        return found, {"kind": Changing.__name__, **rest}
     values = {each.name: getattr(intervention, each.name) for each in fields(intervention)}
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in values.items() if torch.is_tensor(value)}
     plain = {name: value for name, value in values.items() if name not in tensors}
@@ -66,6 +81,12 @@ def restored(data: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> In
             "Import the module that defines it first."
         )
     contrast = plain.pop("contrast", None)
+    if kind is Changing and isinstance(parts := plain.get("parts"), list):
+        saved = [
+            None if part is None else restored(_object(part, "a part"), within(tensors, str(at)))
+            for at, part in enumerate(parts)
+        ]
+        plain["parts"], tensors = tuple(saved), {}
     try:
         found = None if contrast is None else Contrast(**contrast)
         return kind(**{name: as_tuple(value) for name, value in plain.items()}, **tensors, contrast=found)
