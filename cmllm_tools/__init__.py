@@ -11,6 +11,7 @@ from .version import VERSION
 if TYPE_CHECKING:
     from . import analysis as analysis
     from . import bench as bench
+    from . import causes as causes
     from . import data as data
     from . import evaluation as evaluation
     from . import methods as methods
@@ -22,11 +23,14 @@ if TYPE_CHECKING:
     from .attention.memory import MemoryEstimate, estimate_memory
     from .attention.self_check import self_check
     from .bench.heldout import demo_scene
+    from .causes.answering import AnswerTrace, trace_answer
+    from .causes.reading import Lens, lens
     from .errors import (
         CaptureError,
         ClusterError,
         CmllmError,
         DataError,
+        EnergyWarning,
         ImageError,
         NotFiniteError,
         OptimizationError,
@@ -56,6 +60,7 @@ if TYPE_CHECKING:
     from .models.scoring import AnswerScore
     from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
+    from .referring.citing import cite
     from .referring.compare import Comparison, compare
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
@@ -73,6 +78,7 @@ __version__ = VERSION
 __all__ = [
     "Answer",
     "AnswerScore",
+    "AnswerTrace",
     "Answers",
     "Attention",
     "AttentionBias",
@@ -92,6 +98,7 @@ __all__ = [
     "ControlMLLMPlus",
     "Controls",
     "DataError",
+    "EnergyWarning",
     "EarlyStopping",
     "Effect",
     "Evaluation",
@@ -99,6 +106,7 @@ __all__ = [
     "Intervention",
     "LatentAdded",
     "LatentMethod",
+    "Lens",
     "Look",
     "Mask",
     "MemoryEstimate",
@@ -125,6 +133,8 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "causes",
+    "cite",
     "compare",
     "context_map",
     "controls",
@@ -135,6 +145,7 @@ __all__ = [
     "figures",
     "gaussian",
     "hard_energy",
+    "lens",
     "load",
     "methods",
     "optimize",
@@ -143,6 +154,7 @@ __all__ = [
     "region_share",
     "self_check",
     "soft_energy",
+    "trace_answer",
 ]
 
 # Where each name is; a test compares this with what type checkers are told above.
@@ -150,15 +162,18 @@ _MODULES = {
     "analysis.controls": "Controls controls",
     "attention.capture": "Attention capture_attention",
     "bench.heldout": "demo_scene",
+    "causes.answering": "AnswerTrace trace_answer",
+    "causes.reading": "Lens lens",
     "referring.baseline": "Baseline Effect",
+    "referring.citing": "cite",
     "referring.compare": "Comparison compare",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "gaussian hard_energy soft_energy",
     "referring.target": "energy region_share",
     "errors": (
-        "CaptureError ClusterError CmllmError DataError ImageError NotFiniteError OptimizationError OutputError "
-        "OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
+        "CaptureError ClusterError CmllmError DataError EnergyWarning ImageError NotFiniteError OptimizationError "
+        "OutputError OutputWarning PromptError RegionError SettingsError TraceError UnsupportedModelError"
     ),
     "evaluation.runner": "evaluate",
     "evaluation.summary": "Evaluation",
@@ -191,6 +206,7 @@ _HOME = {name: module for module, names in _MODULES.items() for name in names.sp
 _ROOMS = {
     "analysis": "analysis",
     "bench": "bench",
+    "causes": "causes",
     "data": "data",
     "evaluation": "evaluation",
     "figures": "show.figures",

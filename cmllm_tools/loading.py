@@ -74,6 +74,12 @@ def load(
 
     Warns:
         UserWarning: for weights of a checkpoint that the model has no place for.
+
+    Examples:
+        >>> mllm = cm.load()
+        >>> mllm
+        Mllm(embedded: LlavaForConditionalGeneration, 3.5 M parameters, 6 layers x 6 heads, torch.float32, cpu,
+        projector in the sequence)
     """
     one_of(layout, "layout", ("table", "probe"), UnsupportedModelError)
     trust_remote_code = flag(trust_remote_code, "trust_remote_code", UnsupportedModelError)

@@ -1,4 +1,10 @@
-"""Ways of referring by their names, as `cm.methods.Drawn("ellipse")`, and what a method of your own is made with."""
+"""Ways of referring by their names, as `cm.methods.Drawn("ellipse")`, and what a method of your own is made with.
+
+Examples:
+    >>> method = cm.methods.AttentionEdit(strength=3)
+    >>> print(cm.refer(mllm, scene.image, "describe the object.", box, method).answer)
+    red cross at the right
+"""
 
 from typing import Any
 

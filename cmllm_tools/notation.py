@@ -45,3 +45,8 @@ def text_table(rows: Sequence[Sequence[str]], sides: str, least: Sequence[int] =
         "  ".join(f"{cell:{side}{width}}" for cell, side, width in zip(row, sides, widths, strict=True)).rstrip()
         for row in rows
     )
+
+
+def markdown_table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows, the first of headings, as a table for a Markdown page."""
+    return "\n".join(f"| {' | '.join(line)} |" for line in [rows[0], ["---"] * len(rows[0]), *rows[1:]])

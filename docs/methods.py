@@ -23,7 +23,7 @@ def section(method: type[Method]) -> str:
     ]
     table = "\n".join(["| setting | meaning | values | default |", "|---|---|---|---|", *rows])
     name = method.called().lower().replace(" ", "-")
-    prose = "\n\n".join(" ".join(part.split()) for part in said if not part.strip().startswith("Raises"))
+    prose = "\n\n".join(" ".join(part.split()) for part in said if not part.strip().startswith(("Raises", "Examples")))
     return f"\n## {method.__name__} ({name})\n\n{prose}\n\n{table}\n"
 
 

@@ -191,3 +191,49 @@ def test_an_error_in_a_ranking_carries_what_is_known(mllm, examples):
     with pytest.raises(RuntimeError, match="mine") as caught:
         rank_heads(mllm, examples[:4], queries, layers=[1])
     assert caught.value.ranking.examples == 2
+
+
+def test_a_ranking_goes_on_from_its_file(mllm, examples, monkeypatch, tmp_path):
+    """Each example is a line; what is there is not measured again, and the ranking is that of one go."""
+    path = tmp_path / "heads.jsonl"
+    whole = rank_heads(mllm, examples[:4], "last", layers=[2, 0], progress=False)
+    measured, calls = head_ranking._found, []
+
+    def interrupted(mllm, example, *given):
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        calls.append(example)
+        return measured(mllm, example, *given)
+
+    monkeypatch.setattr(head_ranking, "_found", interrupted)
+    assert rank_heads(mllm, examples[:4], "last", layers=[0, 2], path=path, progress=False).examples == 2
+    assert len(path.read_bytes().splitlines()) == 3
+    calls.clear()
+    again = rank_heads(mllm, examples[:4], "last", layers=[0, 2], path=path, progress=False)
+    assert len(calls) == 2
+    for name in ("hits", "lift", "lift_interval", "pointing_chance"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))
+    # Other queries are other lines, and another model, layers or sigma another file.
+    calls.clear()
+    rank_heads(mllm, examples[:1], lambda example: "text", layers=[0, 2], path=path, progress=False)
+    assert len(calls) == 1
+    with pytest.raises(cm.DataError, match="goes on from a file of the same model, layers and sigma"):
+        rank_heads(mllm, examples[:1], "last", layers=[0], path=path, progress=False)
+    with pytest.raises(cm.OutputError, match="cannot be written"):
+        rank_heads(mllm, examples[:1], "last", path=tmp_path / "nowhere" / "heads.jsonl", progress=False)
+
+
+def test_a_full_disk_does_not_end_a_ranking(mllm, examples, monkeypatch, tmp_path):
+    from cmllm_tools.analysis.example_lines import ExampleLines
+
+    path, add = tmp_path / "heads.jsonl", ExampleLines.add
+
+    def full(*given):
+        monkeypatch.setattr(ExampleLines, "add", add)
+        raise cm.OutputError("No space left.")
+
+    monkeypatch.setattr(ExampleLines, "add", full)
+    with pytest.warns(cm.OutputWarning, match="No space left. The ranking goes on"):
+        assert rank_heads(mllm, examples[:2], "last", layers=[0], path=path, progress=False).examples == 2
+    # What could not be added comes with the next one.
+    assert len(path.read_bytes().splitlines()) == 3

@@ -10,6 +10,7 @@ import torch
 from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
+from cmllm_tools.analysis.example_lines import ExampleLines
 from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, recommend
 from cmllm_tools.analysis.window_sweep import sweep_windows
 from cmllm_tools.attention.memory import MemoryEstimate
@@ -395,8 +396,33 @@ def test_sweeps_saved_at_once_are_merged(tmp_path):
 
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(part, range(12)))
-    assert Sweep.load(path).done == 12
-    np.testing.assert_array_equal(Sweep.load(path).figure("moved"), whole.figure("moved"))
+    found = Sweep.load(path)
+    assert found.done == 12
+    # They stand in the order in which they came.
+    numbers = [found.examples.index(each) for each in whole.examples]
+    np.testing.assert_array_equal(found.subset(numbers).figure("moved"), whole.figure("moved"))
+
+
+def test_each_example_is_a_line_and_those_of_before_become_lines(mllm, examples, monkeypatch, tmp_path):
+    path = tmp_path / "sweep.json"
+    sizes = []
+    replaced(monkeypatch, lambda count: sizes.append(path.stat().st_size if path.exists() else 0))
+    sweep = sweep_windows(mllm, examples, path=path, **ONE)
+    assert len(path.read_bytes().splitlines()) == 4
+    # The head comes with the first; then every example costs what it is.
+    assert sizes[2] - sizes[1] == path.stat().st_size - sizes[2]
+    whole = sweep.subset([0, 1]).save(tmp_path / "before.json")
+    assert len(whole.read_bytes().splitlines()) == 1
+    calls = replaced(monkeypatch, lambda count: None)
+    again = sweep_windows(mllm, examples, path=whole, **ONE)
+    assert len(calls) == 1
+    np.testing.assert_array_equal(again.values[:, :, :2], sweep.values[:, :, :2])
+    assert len(whole.read_bytes().splitlines()) == 4
+    assert Sweep.load(whole).done == 3
+    # One that was killed while it wrote its first line has nothing.
+    whole.write_bytes(path.read_bytes()[:200])
+    assert sweep_windows(mllm, examples[:1], path=whole, **ONE).done == 1
+    assert Sweep.load(whole).done == 1
 
 
 def test_a_full_disk_does_not_end_a_sweep(mllm, examples, monkeypatch, tmp_path):
@@ -404,7 +430,7 @@ def test_a_full_disk_does_not_end_a_sweep(mllm, examples, monkeypatch, tmp_path)
 
     def act(count):
         if count == 1:
-            monkeypatch.setattr(Sweep, "save", lambda *_: (_ for _ in ()).throw(cm.OutputError("No space left")))
+            monkeypatch.setattr(ExampleLines, "add", lambda *_: (_ for _ in ()).throw(cm.OutputError("No space left")))
         if count == 2:
             monkeypatch.undo()
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from small_sets import SETS, roc, scenes
 
@@ -46,6 +47,93 @@ def test_every_answer_is_refers(mllm, dataset):
     assert steered.versions["transformers"]
 
 
+class Counted:
+    """How often a model's vision encoder runs, and with how many images at once; how many tokens its decoder is given."""
+
+    def __init__(self, mllm):
+        self.images, self.tokens = [], []
+        patches = next(each for each in mllm.model.model.vision_tower.modules() if isinstance(each, torch.nn.Conv2d))
+        self.handles = [
+            patches.register_forward_hook(lambda module, given, output: self.images.append(len(output))),
+            mllm.decoder.register_forward_pre_hook(self._read, with_kwargs=True),
+        ]
+
+    def _read(self, module, given, named):
+        self.tokens.append(named["inputs_embeds"].shape[1])
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for handle in self.handles:
+            handle.remove()
+
+
+QUESTIONS = ("Describe the object.", "What colour is the object?", "Is the object a red six or a blue one?")
+
+
+@pytest.mark.parametrize("as_file", [True, False])
+def test_questions_and_methods_share_what_was_seen_of_their_image(mllm, dataset, tmp_path, as_file):
+    """Encoder and prefix run once, and the answers are those of `refer` with the image itself."""
+    image = dataset[0].image if as_file else Image.open(dataset[0].image).convert("RGB")
+    examples = [cm.data.Example(image, question, dataset[0].region, "a cat") for question in QUESTIONS]
+    examples.append(cm.data.Example(dataset[1].image, QUESTIONS[0], dataset[1].region, "a cat"))
+    methods = {"unsteered": evaluation.Unsteered(), "keys": cm.methods.KeySteering(steps=1), "drawn": cm.methods.Drawn()}
+    methods["plus"] = cm.ControlMLLMPlus(steps=1, contrast=0.0)
+    with Counted(mllm) as counted:
+        found = cm.evaluate(mllm, examples, methods, progress=False, strict=True)
+    # Once to each image, and twice to what each question sends with something drawn on it: to prepare, and to answer.
+    assert len(counted.images) == 2 + 2 * len(examples)
+    end = mllm.prepare(image, QUESTIONS[0]).image_end
+    assert counted.tokens.count(end) == 2
+    for each in found.records:
+        example = examples[each.id]
+        outcome = cm.refer(mllm, example.image, example.question, example.region, methods[each.method], max_new_tokens=30)
+        assert (each.answer, each.ids) == (str(outcome.answer), outcome.answer.ids), each.key
+        assert each.share == pytest.approx(
+            (outcome.trace.steps[0].share, outcome.trace.steps[-1].share) if outcome.trace else ()
+        )
+
+
+def test_one_question_of_an_image_runs_its_encoder_once_and_no_prefix(mllm, dataset):
+    with Counted(mllm) as counted:
+        cm.evaluate(mllm, dataset, [evaluation.Unsteered()], progress=False, strict=True)
+    assert counted.images == [1] * len(dataset)
+    prompt = mllm.prepare(dataset[0].image, dataset[0].question)
+    assert prompt.image_end not in counted.tokens
+
+
+@pytest.mark.parametrize("batch", [2, 3, 9])
+def test_questions_of_an_image_in_one_batch_are_answered_as_one_by_one(mllm, dataset, batch):
+    questions = [*QUESTIONS, "Is the object a white star or a magenta diamond, or is it something else?", "Describe it."]
+    examples = [cm.data.Example(dataset[0].image, question, dataset[0].region, "a cat") for question in questions]
+    examples.insert(2, cm.data.Example(dataset[1].image, QUESTIONS[0], dataset[1].region, "a cat"))
+    methods = {"unsteered": evaluation.Unsteered(), "plus": PLUS, "words": cm.methods.Words()}
+    alone = cm.evaluate(mllm, examples, methods, progress=False, strict=True)
+    calls = []
+    generate = mllm.model.generate
+    mllm.model.generate = lambda **given: calls.append(len(given.get("inputs_embeds", ()))) or generate(**given)
+    try:
+        found = cm.evaluate(mllm, examples, methods, batch=batch, progress=False, strict=True)
+    finally:
+        del mllm.model.generate
+    assert answers(found.records).keys() == answers(alone.records).keys()
+    for one, other in zip(found.records, alone.records, strict=True):
+        assert (one.key, one.answer, one.ids, one.sent) == (other.key, other.answer, other.ids, other.sent)
+        assert one.seconds > 0
+    # The third question stands behind another image.
+    assert max(calls) == min(batch, 3)
+
+
+def test_a_question_that_fails_leaves_the_others_of_its_batch(mllm, dataset):
+    examples = [cm.data.Example(dataset[0].image, question, dataset[0].region, "a cat") for question in QUESTIONS]
+    rows = list(cm.data.Dataset.of(examples).rows)
+    examples[1] = cm.data.Example(dataset[0].image, " ", dataset[0].region, "a cat")
+    found = cm.evaluate(mllm, examples, [evaluation.Unsteered()], batch=3, progress=False)
+    assert [each.id for each in found.failed] == [1]
+    assert len(found.of("unsteered")) == len(rows) - 1
+
+
 @pytest.mark.parametrize("name", SETS)
 def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     dataset = cm.data.read(SETS[name](tmp_path))
@@ -56,10 +144,6 @@ def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     wanted = {"published": "right", "strict": "right", "captions": "CIDEr", "judged": "score ocr"}[dataset.scorer]
     assert wanted in figures
     assert all(each.low <= each.mean <= each.high for each in figures.values())
-
-
-class Stopped(Exception):
-    pass
 
 
 @pytest.mark.parametrize("after", [0, 1, 4])

@@ -21,6 +21,8 @@ from transformers.utils import is_torchvision_available
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention.capture import capture, kernel_errors
+from cmllm_tools.causes import ablate, knockout, knockout_grid, patch
+from cmllm_tools.causes.tokens import keys_of, queries_of
 from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
 from cmllm_tools.layout.probe import probe
 from cmllm_tools.models import places as places_module
@@ -73,6 +75,12 @@ def box_of(prompt):
     """A box in the upper left of what the model sees."""
     x0, y0, x1, y1 = prompt.layout.seen
     return cm.Box(x0, y0, x0 + 0.6 * (x1 - x0), y0 + 0.6 * (y1 - y0))
+
+
+def lower_part(prompt):
+    """The lower part of what the model sees, whose tokens come last: those that a window of keys is on."""
+    x0, y0, x1, y1 = prompt.layout.seen
+    return cm.Box(x0, y1 - 0.5 * (y1 - y0), x1, y1)
 
 
 @contextmanager
@@ -245,6 +253,91 @@ def test_an_attention_bias_is_the_softmax_written_out(family):
     else:
         with pytest.raises(cm.SettingsError, match="must be one that the model's generate heeds"):
             mllm.generate(prompt, edit, logits_processor=[keep])
+
+
+def test_attention_is_knocked_out(family):
+    """The softmax without those keys in the first layer that looks at them; a grid's cells are what whole forwards say."""
+    mllm, prompt = family
+    layer, head = mllm.attention_layers[0], mllm.heads - 1
+    some = {"layers": [layer], "heads": [0, head], "answer": "red cross", "progress": False}
+    grid = knockout_grid(mllm, prompt, "text", lower_part(prompt), **some)
+    rows, keys = queries_of(mllm, prompt, "text"), keys_of(mllm, prompt, lower_part(prompt))
+    cut = cm.causes.AttentionCut(rows.positions, keys, rows.onwards, (layer,), (head,))
+    assert grid.values[0, -1] == pytest.approx(continuation(mllm, prompt, "red cross", cut).sum().item(), abs=1e-4)
+    before = cm.capture_attention(mllm, prompt, layers=[layer]).values[0]
+    after = cm.capture_attention(mllm, prompt, layers=[layer], latent=cut).values[0]
+    kept = before.masked_fill(torch.tensor([position in keys for position in prompt.visual]), 0)
+    expected = kept / (1 - (before - kept).sum(-1, keepdim=True))
+    torch.testing.assert_close(after[head], expected[head], atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(after[:head], before[:head], atol=1e-6, rtol=0)
+    # Those that are left with nothing to look at draw nothing, which is no error.
+    assert np.isfinite(knockout(mllm, prompt, "all", "image", answer="red cross").after)
+    if not mllm.family.site.in_sequence or prompt.learned:
+        with pytest.raises(cm.CaptureError, match=f"In {mllm.family.name} only the attention to visual states is known"):
+            knockout(mllm, prompt, "last", "text")
+        with pytest.raises(cm.CaptureError, match=f"The visual tokens of {mllm.family.name} are no part of"):
+            knockout(mllm, prompt, "image", "image")
+
+
+def test_heads_are_silenced(family):
+    mllm, prompt = family
+    pair = (mllm.attention_layers[0], mllm.heads - 1)
+    one = ablate(mllm, prompt, [pair], how="mean", answer="red cross")
+    found = continuation(mllm, prompt, "red cross", one.intervention).sum().item()
+    assert one.after == pytest.approx(found, abs=1e-4)
+    assert one.difference
+
+
+def test_a_clean_runs_states_bring_its_answer_back(family):
+    """All states after the last layer are all that the answer is made of; what attention draws is put in, too."""
+    mllm, prompt = family
+    other = mllm.prepare(picture(prompt.image.size).rotate(180), QUESTION)
+    last = len(mllm.family.layer_modules(mllm.model)) - 1
+    asked = {"answer": "red cross", "progress": False}
+    try:
+        found = patch(mllm, prompt, other, layers=[last], **asked)
+    except cm.UnsupportedModelError as error:
+        assert f"The residual stream of {mllm.family.name} cannot be patched" in str(error)
+    else:
+        assert found.values[0, 0] == pytest.approx(found.clean, abs=1e-4)
+        assert found.before != pytest.approx(found.clean, abs=1e-5)
+    drawn = patch(mllm, prompt, other, "attention", layers=[mllm.attention_layers[0]], **asked)
+    assert np.isfinite(drawn.values).all()
+    assert drawn.change.any()
+
+
+def test_a_lens_says_what_the_model_does_or_is_refused_by_name(family):
+    """After the last layer its likeliest words are those of the model's own logits."""
+    mllm, prompt = family
+    try:
+        found = cm.lens(mllm, prompt, "last", top=1)
+    except cm.UnsupportedModelError as error:
+        assert f"{mllm.family.name} has none" in str(error)
+        return
+    own = own_logits(mllm, prompt)[-1].softmax(-1)
+    torch.testing.assert_close(found.values[-1, 0, 0], own.max().float(), atol=1e-4, rtol=1e-3)
+    assert (found.values[0] - found.values[-1]).abs().max() > 0
+    assert cm.lens(mllm, prompt, "last", how="embeddings", layers=[0], top=2).values.shape == (1, 1, 2)
+
+
+def test_an_answers_tokens_and_its_text_look_as_eager_attention_does(family):
+    mllm, prompt = family
+    if not mllm.family.site.in_sequence or prompt.learned:
+        with pytest.raises(cm.CaptureError, match=f"in {mllm.family.name} they are not"):
+            cm.capture_attention(mllm, prompt, columns="text")
+    if prompt.learned or mllm.model.config.is_encoder_decoder:
+        with pytest.raises(cm.CaptureError, match=f"of {mllm.family.name} do not look at the image themselves"):
+            cm.trace_answer(mllm, prompt, answer="red cross")
+        return
+    trace = cm.trace_answer(mllm, prompt, answer="red cross", regions=box_of(prompt))
+    followed = followed_by(mllm, prompt, trace.answer.ids)
+    expected = eager_weights(mllm, followed)
+    rows = list(range(len(prompt.tokens) - 1, len(prompt.tokens) - 1 + len(trace)))
+    mean = torch.stack([expected[layer][:, rows] for layer in trace.layers]).mean((0, 1))
+    torch.testing.assert_close(trace.maps, mean[:, list(prompt.visual)], atol=1e-5, rtol=1e-3)
+    if mllm.family.site.in_sequence:
+        text = cm.capture_attention(mllm, followed, queries=rows, columns="text")
+        torch.testing.assert_close(text.values.mean((0, 1)), mean[:, list(text.columns)], atol=1e-5, rtol=1e-3)
 
 
 WAYS = (

@@ -1,13 +1,10 @@
-import os
 import re
 from pathlib import Path
 
+import lessons
 import nbformat
 import pytest
-from nbclient import NotebookClient
 
-# Seconds after which a cell hangs: a lesson of a minute may take many on a busy machine.
-HANGS = 15 * 60
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 
@@ -24,13 +21,8 @@ def test_notebooks_store_no_outputs(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run_from_top_to_bottom(path, tmp_path, monkeypatch):
-    # What stands beside the lessons is found by them, in JupyterLab as here.
-    monkeypatch.setenv(
-        "PYTHONPATH", os.pathsep.join([str(path.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    )
-    notebook = nbformat.read(path, as_version=4)
-    NotebookClient(notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+def test_notebooks_run_from_top_to_bottom(path, tmp_path):
+    notebook = lessons.run(path, tmp_path)
     for output in (output for cell in notebook.cells for output in cell.get("outputs", ())):
         bundle = output.get("data", {})
         # What GitHub and an exported page show in the figure's place.

@@ -33,6 +33,10 @@ def test_the_page_has_every_answer_figure_and_difference(run):
         assert example["lines"] == [[value for point in box.outline()[0] for value in point]]
         share = (box.x1 - box.x0) * (box.y1 - box.y0) / 192**2
         assert example["area"] == ("small" if share < 0.05 else "middle" if share < 0.25 else "large")
+        assert example["answers"][0][5] is None
+        small = run.records[2 * at + 1].attention
+        assert example["answers"][1][5] == [8, 8, 0, 0, 192, 192, small["before"], small["after"]]
+    assert len(data["ramp"]) == 16
     assert str(run.difference("plus", "unsteered")[0]) in html
     assert html.count('<img src="data:image/jpeg') == 4
     assert "http://" not in html.replace("http://www.w3.org/2000/svg", "")

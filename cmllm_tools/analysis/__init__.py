@@ -5,6 +5,7 @@ from .attribution.attribute import Attribution, attribute
 from .attribution.faithfulness import Curves, infidelity, insertion_deletion, sensitivity
 from .choices import Choice
 from .examples import Example
+from .frontier import Frontier, frontier
 from .gradients import GradientProfile, gradient_profile
 from .head_ranking import HeadRanking, answer_words, rank_heads
 from .intervals import bootstrap
@@ -20,6 +21,7 @@ __all__ = [
     "Choice",
     "Curves",
     "Example",
+    "Frontier",
     "GradientProfile",
     "HeadGrid",
     "HeadRanking",
@@ -30,6 +32,7 @@ __all__ = [
     "answer_words",
     "attribute",
     "bootstrap",
+    "frontier",
     "gradient_profile",
     "infidelity",
     "insertion_deletion",

@@ -25,6 +25,10 @@ class Choice:
     Args:
         layers: window [a, b).
         queries: which tokens make up the context token.
+
+    Examples:
+        >>> cm.analysis.Choice((0, 3), "last")
+        Choice(layers=(0, 3), queries='last')
     """
 
     layers: tuple[int, int]

@@ -69,6 +69,11 @@ class Controls(Shown):
         outcomes: how many outcomes the effects are of; of several each trial is an outcome's mean.
         controls: the first is the region itself.
         complete: False where an interrupt ended it.
+
+    Examples:
+        >>> tested = cm.controls(mllm, outcome, candidates=two, count=1, progress=False)
+        >>> tested.controls[0].name
+        'the region'
     """
 
     method: str
@@ -169,6 +174,11 @@ def controls(
         SettingsError: for what is no outcome, a method that sends another image when the user's is not given, and an answer
             that is the unsteered one when there are no candidates.
         PromptError, CaptureError: for an outcome of another model.
+
+    Examples:
+        >>> tested = cm.controls(mllm, outcome, candidates=two, wrong=[cm.Box(83, 57, 124, 121)], count=1, progress=False)
+        >>> tested.controls[0].mean > tested.controls[1].mean  # the region, against another place
+        True
     """
     require(mllm)
     kind_of(outcome, Outcome, "Controls are of an Outcome, as refer(...) gives it")

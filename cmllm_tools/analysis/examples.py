@@ -1,12 +1,15 @@
 """What is measured over a set: examples, as `data` has them."""
 
+import hashlib
 from collections.abc import Iterable
 
 from ..data.example import Example
 from ..errors import DataError
+from ..inputs.images import read_image
+from ..inputs.regions import as_regions
 from ..strict import several
 
-__all__ = ["Example", "as_examples"]
+__all__ = ["Example", "as_examples", "digest"]
 
 
 def as_examples(examples: Iterable[Example]) -> list[Example]:
@@ -24,3 +27,10 @@ def as_examples(examples: Iterable[Example]) -> list[Example]:
                 f"An example must be an analysis.Example(image, question, region); got {type(example).__name__}."
             )
     return list(found)
+
+
+def digest(example: Example) -> str:
+    """What tells an example from others, for resuming."""
+    regions = [region.to_json() for region in as_regions(example.region)]
+    told = repr([example.question, example.answer, example.alternatives, regions])
+    return hashlib.sha256(read_image(example.image).tobytes() + told.encode()).hexdigest()[:16]

@@ -33,6 +33,11 @@ class GradientProfile(Shown):
         norms: (layer,) Euclidean norm of the gradient at the latent.
         cosines: (layer, layer) between the layers' gradients, -1..1: below 0, a step for one is a step against the other.
         together: (layer,) cosine of each with the gradient of the mean map's energy, along which a method steps.
+
+    Examples:
+        >>> profile = cm.analysis.gradient_profile(mllm, prompt, box, progress=False)
+        >>> profile.layers, profile.cosines.shape
+        ((0, 1, 2, 3, 4, 5), (6, 6))
     """
 
     layers: tuple[int, ...]
@@ -83,6 +88,11 @@ def gradient_profile(
         RegionError: for a region the model does not see.
         CaptureError: for layers or heads out of range.
         PromptError: for queries that are not in the prompt.
+
+    Examples:
+        >>> profile = cm.analysis.gradient_profile(mllm, prompt, box, layers=[0, 1, 2], progress=False)
+        >>> profile.norms.shape
+        (3,)
     """
     require(mllm, prompt)
     start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()

@@ -1,6 +1,6 @@
 """Which heads find what a question refers to, measured over a set of examples."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from ..attention.capture import Attention, capture_attention
+from ..attention.capture import capture_attention
 from ..attention.heads import pairs_within
 from ..errors import CaptureError, DataError, SettingsError, carry
-from ..files import said, write_whole
+from ..files import check_writable, said, write_whole
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
@@ -24,6 +24,7 @@ from ..stored import Reader, array_of, dump_json, items, load_json, record, text
 from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
+from .ranking_file import Found, RankingFile
 from .region_shares import on_image
 
 FORMAT = 1
@@ -43,6 +44,13 @@ class HeadRanking(Shown):
         lift: (layer, head), mean share of attention in the region, as a multiple of the share of area.
         lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples; of few it means nothing, and is
             not shown.
+
+    Examples:
+        >>> ranking = cm.analysis.rank_heads(mllm, examples, progress=False)
+        >>> ranking.hits.shape
+        (6, 6)
+        >>> ranking.top(3)  # (layer, head), as heads= takes them
+        ((0, 5), (1, 0), (4, 2))
     """
 
     model: str
@@ -206,6 +214,7 @@ def rank_heads(
     layers: Iterable[int] | None = None,
     sigma: float = 0.1,
     seed: int = 0,
+    path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> HeadRanking:
     """Order heads by how well their raw attention finds the referred object.
@@ -224,47 +233,62 @@ def rank_heads(
         layers: layer numbers; all that look at visual states when None.
         sigma: width of the Gaussian of scribbles and points.
         seed: of the bootstrap.
+        path: file to which what was found of each example is added, and from which it is known again; several rankings of
+            the same kind may have one file at once. One that cannot be added to goes on, with a warning.
         progress: show a progress bar.
 
     Raises:
-        DataError: for no examples.
+        DataError: for no examples, or a file of another model, layers or sigma.
+        OutputError: when the file cannot be written, before anything is run.
         PromptError: for queries that are not in a question, or stand before the image.
         RegionError: for a region the model does not see.
         SettingsError: for a sigma or a seed out of range.
+
+    Examples:
+        >>> ranking = cm.analysis.rank_heads(mllm, examples, "last", progress=False)
+        >>> ranking.examples
+        2
     """
     require(mllm)
-    layers = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    given = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
+    layers = tuple(sorted(set(given)))
     sigma, seed = checked_sigma(sigma), whole_seed(seed)
-    # Hits and lifts (layer, head), and the hits of chance, of each example.
-    found: list[tuple[np.ndarray, np.ndarray, float]] = []
+    file = None if path is None else RankingFile(check_writable(path), mllm, layers, sigma)
+    found: list[Found] = []
     try:
         for example in progress_bar(as_examples(examples), "heads", shown=progress, unit="example"):
-            prompt = mllm.prepare(example.image, example.question)
             chosen = queries(example) if callable(queries) else queries
-            attention = capture_attention(mllm, prompt, layers, None, chosen)
-            values = attention.values.mean(2)
-            weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
-            inside = weights >= weights.max() / 2
-            lift = values @ weights / on_image(values) / weights.mean()
-            hits = inside[values.argmax(-1)] & (values.amax(-1) > 0)
-            found.append((hits.cpu().numpy(), lift.cpu().numpy(), inside.to(values).mean().item()))
+            known = None if file is None else file.known(example, chosen)
+            found.append(known or _found(mllm, example, chosen, layers, sigma))
+            if file is not None and known is None:
+                file.add(example, chosen, found[-1])
     except KeyboardInterrupt:
         if not found:
             raise
     except BaseException as error:
         if found:
-            so_far = _ranking(mllm, attention, found, seed)
+            so_far = _ranking(mllm, layers, found, seed)
             carry(error, "ranking", so_far, f"The ranking over the {len(found)} examples so far")
         raise
-    return _ranking(mllm, attention, found, seed)
+    return _ranking(mllm, layers, found, seed)
 
 
-def _ranking(mllm: Mllm, attention: Attention, found: list[tuple[np.ndarray, np.ndarray, float]], seed: int) -> HeadRanking:
+def _found(mllm: Mllm, example: Example, queries: Queries, layers: Sequence[int], sigma: float) -> Found:
+    prompt = mllm.prepare(example.image, example.question)
+    values = capture_attention(mllm, prompt, layers, None, queries).values.mean(2)
+    weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
+    inside = weights >= weights.max() / 2
+    lift = values @ weights / on_image(values) / weights.mean()
+    hits = inside[values.argmax(-1)] & (values.amax(-1) > 0)
+    return hits.cpu().numpy(), lift.double().cpu().numpy(), inside.to(values).mean().item()
+
+
+def _ranking(mllm: Mllm, layers: Sequence[int], found: Sequence[Found], seed: int) -> HeadRanking:
     every_hit, lifts, chances = (np.stack(figures) for figures in zip(*found, strict=True))
     return HeadRanking(
         model=mllm.name,
-        layers=attention.layers,
-        heads=attention.heads,
+        layers=tuple(layers),
+        heads=tuple(range(every_hit.shape[2])),
         examples=len(found),
         hits=every_hit.sum(0),
         pointing_chance=float(chances.mean()),
@@ -283,6 +307,10 @@ def answer_words(example: Example) -> str:
 
     Raises:
         DataError: for what is no example, or one without an answer.
+
+    Examples:
+        >>> cm.analysis.answer_words(examples[0])
+        'red cross'
     """
     kind_of(example, Example, "What is named must be an analysis.Example(image, question, region, answer)", DataError)
     if not example.answer:

@@ -40,14 +40,27 @@ def bootstrap(values: Any, seed: int = 0) -> np.ndarray:
     Raises:
         DataError: for what are no numbers of one example or more.
         SettingsError: for a seed that is none.
+
+    Examples:
+        >>> cm.analysis.bootstrap([1.0, 2.0, 3.0, 4.0]).round(1).tolist()
+        [1.5, 3.5]
+    """
+    result: np.ndarray = np.percentile(resampled(values, seed), [2.5, 97.5], axis=0)
+    return result
+
+
+def resampled(values: Any, seed: int = 0) -> np.ndarray:
+    """Means (resample, ...) of `values` (example, ...) over resampled examples, the same ones for one seed.
+
+    Raises:
+        DataError, SettingsError: as `bootstrap` does.
     """
     values = _numbers(values)
     rng = np.random.default_rng(whole_seed(seed))
     count = len(values)
-    flat = values.reshape(count, -1)
     # Weights of a resample are how often it holds each example.
     weights = rng.multinomial(count, np.full(count, 1 / count), RESAMPLES) / count
-    result: np.ndarray = np.percentile(weights @ flat, [2.5, 97.5], axis=0).reshape(2, *values.shape[1:])
+    result: np.ndarray = (weights @ values.reshape(count, -1)).reshape(RESAMPLES, *values.shape[1:])
     return result
 
 

@@ -58,6 +58,11 @@ def rollout(
             reproduced, or is not finite (NotFiniteError).
         PromptError: for queries that are not in the prompt.
         SettingsError: for a residual out of range.
+
+    Examples:
+        >>> cmap = cm.analysis.rollout(mllm, prompt, "last")
+        >>> 0 < cmap.values.sum().item() < 1
+        True
     """
     require(mllm, prompt)
     residual = number(residual, "residual", least=0)
@@ -104,6 +109,11 @@ def relevancy(
         CaptureError: for a family whose visual states are not in the text's sequence, or attention that cannot be
             reproduced, or is not finite, or whose logits are not (NotFiniteError).
         PromptError: for an empty answer.
+
+    Examples:
+        >>> cmap = cm.analysis.relevancy(mllm, prompt)
+        >>> cmap.words, f"{cm.region_share(cmap, box):.0%}"
+        (('blue',), '10%')
     """
     require(mllm, prompt)
     prompt.check(mllm)
@@ -161,8 +171,9 @@ class _Calls(Observer):
         seen = prompt.inputs.get("attention_mask")
         self.padding = torch.zeros(len(prompt.tokens), dtype=torch.bool) if seen is None else seen[0] == 0
 
-    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
+    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         self.calls[call.layer] = _Made(call, output, self.padding)
+        return output
 
     def last_to_first(self) -> Iterator[_Made]:
         missing = [layer for layer in self.layers if layer not in self.calls]

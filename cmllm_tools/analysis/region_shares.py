@@ -32,6 +32,11 @@ class HeadGrid(Shown):
         heads: head numbers of the second.
         elsewhere: (place, layer, head), share over chance of other regions of the image.
         where: in words where the share is counted: of a scribble or point, "near the mark".
+
+    Examples:
+        >>> grid = cm.analysis.head_shares(attention, box)
+        >>> grid.values.shape, f"{grid.chance:.0%}"
+        ((6, 6), '6%')
     """
 
     values: np.ndarray
@@ -98,10 +103,15 @@ def head_shares(
 
     Raises:
         RegionError: for a region the model does not see.
+
+    Examples:
+        >>> grid = cm.analysis.head_shares(attention, box)
+        >>> grid.values.shape  # (layer, head)
+        (6, 6)
     """
     kind_of(attention, Attention, "Shares are of what capture_attention gives", CaptureError)
     layout = attention.prompt.layout
-    values = attention.values.detach().mean(2)
+    values = attention.on_image().values.detach().mean(2)
     needs = "Others must be several regions to compare with"
     places = moved_over(layout, region) if others is None else several(others, needs, RegionError)
     weights = torch.stack([Target.of(layout, place, sigma, rule).weights() for place in [region, *places]]).to(values)

@@ -33,6 +33,11 @@ class Sinks(Shown):
         questions: what was asked, in the order of `excess`.
         blank: the one of them that asks nothing; "" for none.
         image: what the visual tokens look at.
+
+    Examples:
+        >>> found = cm.analysis.sinks(mllm, scene.image, ["describe the object.", scene.question])
+        >>> len(found.tokens), found.excess.shape
+        (0, (3, 64))
     """
 
     tokens: tuple[int, ...]
@@ -105,6 +110,10 @@ def sinks(
     Raises:
         SettingsError: for questions that are one text, fewer than two with the blank one, or a factor that is not above 1.
         PromptError: for queries that are not in every question.
+
+    Examples:
+        >>> found = cm.analysis.sinks(mllm, scene.image, ["describe the object.", scene.question], factor=3)
+        >>> cmap = cm.context_map(attention, without=found)
     """
     require(mllm)
     asked = several(questions, "Questions must be a sequence of texts", SettingsError)
@@ -129,6 +138,11 @@ def sinks_in(maps: Sequence[ContextMap], factor: float = 5.0, questions: Sequenc
 
     Raises:
         SettingsError: for fewer than two maps, maps of several images, or a factor that is not above 1.
+
+    Examples:
+        >>> maps = [cm.context_map(attention, layers=[layer]) for layer in (2, 3)]
+        >>> cm.analysis.sinks_in(maps, factor=2).factor
+        2.0
     """
     maps = several(maps, "Sinks need several maps from context_map(attention)", SettingsError)
     for cmap in maps:

@@ -1,6 +1,6 @@
 """What a sweep over windows of layers and context tokens found, and what it recommends."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from ..errors import CmllmError, DataError
-from ..files import held, write_whole
+from ..files import write_whole
 from ..models.prompt import Queries, as_queries
 from ..notation import text_table
 from ..referring.latent_method import LatentMethod
 from ..shown import Fact, Shown
-from ..stored import array_of, dump_json, load_json, record
+from ..stored import array_of, dump_json, record
 from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
 from .choices import FIELDS, FIGURES, Choice
 from .intervals import bootstrap, interval_text
@@ -37,6 +37,11 @@ class Recommendation:
             Of few examples it means nothing: see `count`.
         reason: in words.
         count: number of examples it is from.
+
+    Examples:
+        >>> advice = cm.analysis.recommend(sweep)
+        >>> advice.choice, advice.count
+        (Choice(layers=(0, 3), queries='last'), 2)
     """
 
     choice: Choice
@@ -70,6 +75,10 @@ class Sweep(Shown):
             of the right answer, steered less unsteered), `damage` (log-probability of any answer that makes sense: the
             right one, the alternatives, the model's own; unsteered less steered), `right` (1 where the right answer is
             likelier than every alternative) and `seconds`.
+
+    Examples:
+        >>> sweep.values.shape  # (figure, choice, example)
+        (8, 2, 2)
     """
 
     model: str
@@ -180,11 +189,16 @@ class Sweep(Shown):
             found |= {
                 example: sweep.values[:, :, number] for number, example in enumerate(sweep.examples) if number not in left
             }
+        return self.with_examples(found)
+
+    def with_examples(self, found: Mapping[str, np.ndarray]) -> "Sweep":
+        """The sweep with figures (figure, choice) of examples by their digests; those that are not its own come last."""
         several = tuple(dict.fromkeys([*self.examples, *found]))
         joined = Sweep.empty(self.model, self.method, self.choices, several)
+        joined.values[:, :, : len(self.examples)] = self.values
         for number, example in enumerate(several):
             if example in found:
-                joined = joined.with_example(number, found[example])
+                joined.values[:, :, number] = found[example]
         return joined
 
     def subset(self, numbers: Sequence[int]) -> "Sweep":
@@ -194,13 +208,15 @@ class Sweep(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes an equal sweep."""
+        return {**self.head(), "examples": list(self.examples), "values": plain(self.values)}
+
+    def head(self) -> dict[str, Any]:
+        """What all examples share, as plain data."""
         return {
             "model": self.model,
             "method": self.method.to_json(),
             "choices": [{"layers": list(choice.layers), "queries": choice.queries} for choice in self.choices],
-            "examples": list(self.examples),
             "figures": list(FIGURES),
-            "values": [[[None if np.isnan(x) else x for x in row] for row in rows] for rows in self.values.tolist()],
         }
 
     @classmethod
@@ -231,29 +247,38 @@ class Sweep(Shown):
         return write_whole(path, lambda file: file.write(dump_json(self.to_json())), "It is still in memory.")
 
     def merged_into(self, path: str | PathLike[str]) -> "Sweep":
-        """The sweep with what a file of it holds too, saved there; several processes may do so at once.
+        """The sweep with what a file of it holds too, added to it; several processes may do so at once.
+
+        A file that `save` wrote becomes one of lines, to which examples are added.
 
         Raises:
             OutputError: when the file cannot be written, or another process holds it for a minute.
             DataError: for a file that is no sweep, or one of another model, method or choices.
         """
-        with held(path) as file:
-            merged = self.resumed(Sweep.load(file)) if file.exists() else self
-            merged.save(file)
-        return merged
+        from .sweep_file import SweepFile
+
+        return SweepFile(path).merged(self)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Sweep":
-        """Read a saved sweep; what it holds is checked, its hash too where it has one.
+        """Read a saved sweep, or the file that one adds to; what it holds is checked, its hash too where it has one.
 
         Raises:
             DataError: for a file that is missing, damaged, or not a sweep.
         """
-        return cls.from_json(load_json(path, "A sweep must be read from its own JSON file"))
+        from .sweep_file import SweepFile
+
+        return SweepFile(path).read()
 
     def _ran(self) -> np.ndarray:
         result: np.ndarray = np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
         return result
+
+
+def plain(values: np.ndarray) -> list[Any]:
+    """Numbers as nested lists, None where there is none."""
+    result: list[Any] = np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]
+    return result
 
 
 def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
@@ -268,6 +293,10 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
 
     Raises:
         DataError: for fewer than two examples, no choice that takes all layers, or a figure that was not measured.
+
+    Examples:
+        >>> cm.analysis.recommend(sweep).by
+        'moved'
     """
     kind_of(sweep, Sweep, "A recommendation is made from a Sweep, as sweep_windows gives it", DataError)
     by = sweep.decisive if by is None else by

@@ -1,12 +1,10 @@
 """Which window of layers, and which context token, to steer with: each choice tried on a set of examples."""
 
-import hashlib
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from os import PathLike
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +13,6 @@ import torch
 from ..attention.memory import estimate_memory
 from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
-from ..inputs.images import read_image
 from ..inputs.regions import as_regions
 from ..models.batch import Copies
 from ..models.latent import LatentAdded
@@ -30,8 +27,9 @@ from ..referring.loop import steer_together
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..strict import shown, whole_number
 from .choices import FIGURES, Choice
-from .examples import Example, as_examples
+from .examples import Example, as_examples, digest
 from .sweep import Sweep
+from .sweep_file import SweepFile
 
 # Beyond this many copies a batch is no faster on any machine tried, and its memory grows.
 COPIES = 16
@@ -69,8 +67,9 @@ def sweep_windows(
         method: its other settings; `ControlMLLMPlus()` when None.
         max_copies: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
             family's batches are not kept apart.
-        path: JSON file to save to after each example; examples that it holds already are not run again. Several sweeps may
-            have one file at once: each adds what it finds. One that cannot be saved goes on, with a warning.
+        path: file to which each example is added when it was measured; examples that it holds already are not run again.
+            Several sweeps may have one file at once: each adds what it finds. One that cannot be saved goes on, with a
+            warning.
         progress: show a bar.
 
     Any error that ends a sweep has what is known in its attribute `sweep`.
@@ -81,6 +80,13 @@ def sweep_windows(
         OutputError: when the file cannot be written, before anything is run.
         DataError: for no examples, or a file of another sweep.
         RegionError: for a region that the model does not see.
+
+    Examples:
+        >>> sweep = cm.analysis.sweep_windows(
+        ...     mllm, examples, [(0, 3), (0, 6)], ["last"], method=cm.ControlMLLMPlus(steps=2), progress=False
+        ... )
+        >>> sweep.choices
+        (Choice(layers=(0, 3), queries='last'), Choice(layers=(0, 6), queries='last'))
     """
     require(mllm)
     several = as_examples(examples)
@@ -91,13 +97,13 @@ def sweep_windows(
             "Sweep with ControlMLLMPlus(), or compare optimize(...) with each window."
         )
     max_copies = None if max_copies is None else _checked_copies(max_copies)
-    path = None if path is None else check_writable(path)
+    file = None if path is None else SweepFile(check_writable(path))
     choices = _choices(mllm, method, windows, contexts)
-    digests = [_digest(example) for example in several]
+    digests = [digest(example) for example in several]
     given = dict(zip(digests, several, strict=True))
     sweep = Sweep.empty(mllm.name, method, choices, list(given))
-    if path is not None and path.exists():
-        sweep = sweep.resumed(Sweep.load(path))
+    if file is not None:
+        sweep = file.joined(sweep)
     # The file keeps examples of other sweeps too, after these; an example may have been given twice.
     wanted = [list(given).index(digest) for digest in digests]
     fitting: Callable[[Prompt], int] | None = None if max_copies is None else lambda prompt: max_copies
@@ -110,8 +116,8 @@ def sweep_windows(
             prompt = mllm.prepare(example.image, example.question)
             fitting = fitting or _copies_that_fit(mllm, prompt)
             sweep = sweep.with_example(number, _measured(mllm, prompt, example, sweep, fitting(prompt), bar))
-            if path is not None:
-                sweep = _saved(sweep, path)
+            if file is not None:
+                sweep = _saved(sweep, file)
     except KeyboardInterrupt:
         if not sweep.subset(wanted).done:
             raise
@@ -124,10 +130,10 @@ def sweep_windows(
     return sweep.subset(wanted)
 
 
-def _saved(sweep: Sweep, path: Path) -> Sweep:
+def _saved(sweep: Sweep, file: SweepFile) -> Sweep:
     """The sweep with what others found meanwhile; one that cannot be saved goes on, as its results are in memory."""
     try:
-        return sweep.merged_into(path)
+        return file.merged(sweep)
     except OutputError as error:
         warnings.warn(f"{error} The sweep goes on, and is saved after the next example.", OutputWarning, stacklevel=3)
         return sweep
@@ -235,13 +241,6 @@ def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> Callable[[Prompt], int]:
     step = need.checkpointed if need.checkpointing else need.step
     fit = MEMORY * need.free * prompt.call.states.numel() / max(step, 1)
     return lambda other: int(min(max(fit / other.call.states.numel(), 1), COPIES))
-
-
-def _digest(example: Example) -> str:
-    """What tells an example from others, for resuming."""
-    regions = [region.to_json() for region in as_regions(example.region)]
-    told = repr([example.question, example.answer, example.alternatives, regions])
-    return hashlib.sha256(read_image(example.image).tobytes() + told.encode()).hexdigest()[:16]
 
 
 def _bar(total: int, progress: bool) -> Any:

@@ -16,6 +16,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..strict import shown, whole_numbers
 from .context_token import ContextToken
+from .edits import Places, additive_mask
 from .heads import Heads, as_heads
 from .observe import AttentionCall, Observer, observed
 from .rows import check_mask
@@ -38,6 +39,12 @@ class AttentionBias(Intervention):
 
     Raises:
         CaptureError: for a bias that is no numbers, layers or heads that are none, or other moments than biases.
+
+    Examples:
+        >>> import math, torch
+        >>> inside = torch.from_numpy(prompt.layout.inside(box))
+        >>> print(mllm.generate(prompt, cm.AttentionBias(math.log(20) * inside)))
+        red cross at the right
     """
 
     by_token: ClassVar[tuple[str, int] | None] = ("bias", -1)
@@ -138,14 +145,13 @@ class _Biasing(Observer):
         self.biases, self.begins, self.heads, self.columns = biases, begins, heads, torch.tensor(list(columns))
         # Position of the first token that looks otherwise; None for all, which look at states beside their own sequence.
         self.first = first
-        # How many tokens there are, the prompt's at first; and the layer of the call before.
-        self._total, self._layer = length, -1
+        self._places = Places(length)
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)
         device, dtype = call.query.device, call.query.dtype
-        mask = _additive(call)
-        position, dropped = self._places(call)
+        mask = additive_mask(call)
+        position, dropped = (None, 0) if self.first is None else self._places.of(call)
         columns = self.columns.to(device) - dropped
         held = (columns >= 0) & (columns < mask.shape[-1])
         added = torch.zeros(*self.biases.shape[:2], mask.shape[-1], device=device, dtype=dtype)
@@ -164,35 +170,3 @@ class _Biasing(Observer):
             chosen[self.heads[call.layer]] = 1
             changed = changed * chosen
         return replace(call, mask=mask + changed)
-
-    def _places(self, call: AttentionCall) -> tuple[int | None, int]:
-        """Position of the call's first row, None beside the sequence; how many of the oldest keys a cache has dropped."""
-        if self.first is None:
-            return None, 0
-        queries, keys = call.query.shape[2], call.key.shape[2]
-        if queries == keys:
-            # The whole sequence, once more where there is no cache.
-            self._total = queries
-        elif call.layer <= self._layer:
-            # Another forward: what was added to it.
-            self._total += queries
-        self._layer = call.layer
-        # Some models' last layers are given the last token alone.
-        return self._total - queries, max(self._total - keys, 0)
-
-
-def _additive(call: AttentionCall) -> torch.Tensor:
-    """The call's mask (1 or prompt, 1 or head, token, key) as numbers to add to logits; hidden keys have the least."""
-    dtype, queries, keys = call.query.dtype, call.query.shape[2], call.key.shape[2]
-    least = torch.finfo(dtype).min
-    if call.mask is not None:
-        mask = call.mask[..., :keys]
-        return torch.zeros_like(mask, dtype=dtype).masked_fill(~mask, least) if mask.dtype == torch.bool else mask.to(dtype)
-    mask = torch.zeros(1, 1, queries, keys, dtype=dtype, device=call.query.device)
-    causal = call.options.get("is_causal")
-    causal = getattr(call.module, "is_causal", True) if causal is None else causal
-    if not causal or queries == 1:
-        return mask
-    distance = torch.arange(queries, device=mask.device)[:, None] - torch.arange(keys, device=mask.device)
-    window = call.options.get("sliding_window")
-    return mask.masked_fill((distance < 0) if window is None else (distance < 0) | (distance >= window), least)

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 
@@ -18,6 +18,7 @@ from ..models.prompt import Prompt, Queries
 from ..models.undisturbed import unaffected, undisturbed
 from ..notation import layers_text, number_ranges
 from ..shown import Fact, Shown
+from ..strict import one_of
 from .context_token import ContextToken, existing
 from .heads import Heads
 from .observe import AttentionCall, Observer, observed
@@ -35,6 +36,14 @@ class Attention(Shown):
         queries: position of each query token in the prompt.
         prompt: what was captured.
         pairs: the (layer, head) pairs that were asked for, where they were pairs: what `context_map` averages.
+        columns: positions of the tokens on the last axis, where these are others than the visual tokens.
+
+    Examples:
+        >>> attention
+        Attention(layer, head, query, visual token = (6, 6, 4, 64), layers 0..5 (6), heads 0..5, queries
+        'describe the object .', 75.6% of it on the image, cpu)
+        >>> attention.values.shape  # (layer, head, query, visual token)
+        torch.Size([6, 6, 4, 64])
     """
 
     values: torch.Tensor
@@ -43,6 +52,24 @@ class Attention(Shown):
     queries: tuple[int, ...]
     prompt: Prompt = field(repr=False)
     pairs: tuple[tuple[int, int], ...] | None = None
+    columns: tuple[int, ...] | None = None
+
+    def on_image(self) -> "Attention":
+        """The same to the visual tokens alone.
+
+        Raises:
+            CaptureError: for attention that was captured to other tokens.
+        """
+        if self.columns is None:
+            return self
+        visual = self.prompt.visual
+        if not set(visual) <= set(self.columns):
+            raise CaptureError(
+                "A map is of attention to the visual tokens; this is to the text's alone. Capture with columns='image' or "
+                "'all'."
+            )
+        places = torch.tensor([self.columns.index(position) for position in visual], device=self.values.device)
+        return replace(self, values=self.values[..., places], columns=None)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -50,13 +77,14 @@ class Attention(Shown):
         return self.prompt.words(self.queries)
 
     def facts(self) -> list[Fact]:
-        on_image = self.values.detach().sum(-1).mean().item()
+        known = self.values.detach().sum(-1).mean().item()
+        image = self.columns is None
         facts = [
-            ("", f"layer, head, query, visual token = {tuple(self.values.shape)}"),
+            ("", f"layer, head, query, {'visual ' * image}token = {tuple(self.values.shape)}"),
             ("", layers_text(self.layers)),
             ("heads", number_ranges(self.heads) if self.pairs is None else f"of {len(self.pairs)} (layer, head) pairs"),
             ("queries", repr(" ".join(self.words))),
-            ("", f"{on_image:.1%} of it on the image"),
+            ("", f"{known:.1%} of it on {'the image' if image else 'these tokens'}"),
             ("", str(self.values.device)),
         ]
         return facts + [("", "differentiable")] * self.values.requires_grad
@@ -69,8 +97,9 @@ def capture_attention(
     heads: Heads | None = None,
     queries: Queries = "text",
     latent: Latent | Intervention | None = None,
+    columns: Literal["image", "text", "all"] = "image",
 ) -> Attention:
-    """Replay the prompt and capture attention from `queries` to the visual tokens.
+    """Replay the prompt and capture attention from `queries` to the visual tokens, or to others.
 
     Only the rows, layers and heads asked for are computed, beside the model's own attention kernel, and the forward
     stops after the last layer asked for. Memory grows with queries x tokens.
@@ -83,24 +112,51 @@ def capture_attention(
         queries: which text tokens; see `Prompt.positions`.
         latent: (visual token, width) added to the visual tokens, or a run that has one; or another intervention, or what
             has one. The result carries gradient to a latent that requires one.
+        columns: the tokens that are looked at: the "image"'s visual tokens; the "text"'s, every other one of the sequence,
+            where queries may stand before the image too; or "all".
 
     Raises:
-        CaptureError: for layers or heads out of range, or attention that cannot be reproduced.
+        CaptureError: for layers or heads out of range, attention that cannot be reproduced, and text that is looked at in a
+            family whose text is no part of what is captured.
         NotFiniteError: for attention that is not finite, as in a model whose float16 overflows.
         PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
+
+    Examples:
+        >>> attention = cm.capture_attention(mllm, prompt, layers=range(2, 6), queries="last")
+        >>> attention.values.shape
+        torch.Size([4, 6, 1, 64])
     """
     require(mllm, prompt)
     if prompt.call.copies != 1:
         raise CaptureError(f"Attention is captured for one prompt at a time; got a batch of {prompt.call.copies} copies.")
     token = ContextToken(queries, layers, heads)
-    rows = token.resolve(mllm, prompt)
+    keys = _columns(mllm, prompt, columns)
+    rows = token.resolve(mllm, prompt, seeing=keys is None)
     values, other = read_latent_or_other(latent, prompt.call)
     wanted = None if token.heads is None else rows.heads
-    recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, prompt.visual, values, other=other)
+    seen = prompt.visual if keys is None else keys
+    recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, seen, values, other=other)
     device = prompt.call.states.device
     with unaffected(gradient=True):
         stacked = torch.stack([recorder.captured[layer][0].to(device) for layer in recorder.layers])
-    return Attention(stacked, rows.layers, rows.heads, rows.queries, prompt, rows.pairs)
+    return Attention(stacked, rows.layers, rows.heads, rows.queries, prompt, rows.pairs, keys)
+
+
+def _columns(mllm: Mllm, prompt: Prompt, columns: str) -> tuple[int, ...] | None:
+    """Positions of the tokens that are looked at; None for the visual ones.
+
+    Raises:
+        CaptureError: where the text's are not known.
+    """
+    if one_of(columns, "columns", ("image", "text", "all"), CaptureError) == "image":
+        return None
+    if not mllm.family.site.in_sequence or prompt.learned:
+        raise CaptureError(
+            f"Attention to text is known where visual tokens are part of its sequence; in {mllm.family.name} they are not "
+            f"({mllm.family.way_in}). Capture with columns='image'."
+        )
+    visual = set(prompt.visual) if columns == "text" else set()
+    return tuple(position for position in range(len(prompt.tokens)) if position not in visual)
 
 
 def kernel_errors(mllm: Mllm, prompt: Prompt, rows: Sequence[int]) -> dict[int, float]:
@@ -263,11 +319,12 @@ class _KernelCheck(Observer):
         self.rows = list(rows)
         self.errors: dict[int, float] = {}
 
-    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
+    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
         rows = call.rows(self.rows)[0]
         values = call.head_values(rows)
         own = output[0].to(rows)[torch.tensor(self.rows, device=output.device)].transpose(0, 1)
         self.errors[call.layer] = ((rows @ values - own).abs().max() / values.abs().max()).item()
+        return output
 
 
 @restoring

@@ -27,6 +27,13 @@ class ContextMap(Shown):
         layout: where each visual token looks.
         words: the query tokens it is the mean of.
         image: what the visual tokens look at, for showing the map on it.
+
+    Examples:
+        >>> cmap
+        ContextMap(64 visual tokens on 8 x 8, mean over 'describe the object .', 75.6% of it on the image,
+        highest at x 120..144 y 168..192)
+        >>> cmap.values.shape  # (visual token,)
+        torch.Size([64])
     """
 
     values: torch.Tensor
@@ -74,9 +81,14 @@ def context_map(
     Raises:
         CaptureError: for queries, layers or heads that were not captured, or visual tokens that do not exist.
         PromptError: for queries that are not in the prompt.
+
+    Examples:
+        >>> cmap = cm.context_map(attention, layers=[2, 3])
+        >>> f"{cmap.values.sum().item():.2f}"  # of the attention is on the image
+        '0.72'
     """
     kind_of(attention, Attention, "A map is made of what capture_attention gives", CaptureError)
-    prompt = attention.prompt
+    attention, prompt = attention.on_image(), attention.prompt
     values = layer_maps(attention, queries, layers, heads, without).mean(0)
     words = prompt.words(attention.queries if queries is None else prompt.positions(queries))
     return ContextMap(values, prompt.layout, words, prompt.image)

@@ -42,8 +42,11 @@ class ContextToken:
         without = whole_numbers(self.without, "the visual tokens to leave out", error=CaptureError)
         object.__setattr__(self, "without", without)
 
-    def resolve(self, mllm: Mllm, prompt: Prompt) -> "Rows":
+    def resolve(self, mllm: Mllm, prompt: Prompt, seeing: bool = True) -> "Rows":
         """The rows of attention that it is the mean of, all of them known to exist.
+
+        Args:
+            seeing: whether its query tokens must be able to look at the image.
 
         Raises:
             CaptureError: for layers or heads out of range, an empty choice, or visual tokens that do not exist.
@@ -57,7 +60,8 @@ class ContextToken:
         heads = tuple(range(mllm.heads)) if numbers is None else existing(numbers, range(mllm.heads), "Heads")
         without = tuple(self.without)
         keep_weights(without, len(prompt.visual))
-        return Rows(prompt.seeing(self.queries), layers, heads, pairs, without)
+        queries = prompt.seeing(self.queries) if seeing else prompt.positions(self.queries)
+        return Rows(queries, layers, heads, pairs, without)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,11 @@ class MemoryEstimate:
         checkpointed: with gradient checkpointing.
         free: on the device now.
         checkpointing: whether the model is set to checkpoint.
+
+    Examples:
+        >>> estimate = cm.estimate_memory(mllm, prompt)
+        >>> estimate.checkpointed <= estimate.step
+        True
     """
 
     step: int
@@ -69,6 +74,11 @@ def estimate_memory(
 
     Raises:
         CaptureError: for layers out of range.
+
+    Examples:
+        >>> estimate = cm.estimate_memory(mllm, prompt, layers=range(3))
+        >>> 0 < estimate.step < 100e6  # bytes
+        True
     """
     require(mllm, prompt)
     own = mllm.attention_layers

@@ -66,8 +66,9 @@ class Observer:
         """Told of a call that is about to be made; what is returned is made in its place."""
         return call
 
-    def after(self, call: AttentionCall, output: torch.Tensor) -> None:
-        """Told of what the model's own kernel made of the call: (prompt, token, head, width)."""
+    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        """Told of what the kernel made of the call, (prompt, token, head, width); what is returned goes on in its place."""
+        return output
 
 
 # Observers that are open, with the use of the model that each is for and the modules it listens to: calls in other threads,
@@ -133,6 +134,7 @@ def _showing(original: str | None) -> Callable[..., Any]:
             own = sys.modules[type(module).__module__].eager_attention_forward
         else:
             own = ALL_ATTENTION_FUNCTIONS[original]
+        attention_mask = _aligned(module, query, key, attention_mask, options)
         now = this_use()
         listening = [
             (modules[module], observer) for use, modules, observer in _OPEN.get() if use == now and module in modules
@@ -146,8 +148,23 @@ def _showing(original: str | None) -> Callable[..., Any]:
         result: tuple[torch.Tensor, torch.Tensor | None] = own(
             module, call.query, call.key, call.value, call.mask, **call.options
         )
+        output = result[0]
         for _, observer in listening:
-            observer.after(call, result[0])
-        return result
+            output = observer.after(call, output)
+        return output, result[1]
 
     return attend
+
+
+def _aligned(module: Any, query: torch.Tensor, key: torch.Tensor, mask: Any, options: Mapping[str, Any]) -> Any:
+    """The mask; of causal attention of the last few tokens over all keys one written out, where there was none.
+
+    PyTorch's kernel sets the first query beside the first key. Models know that of it by its name, which is another here,
+    and give their last layers the last tokens alone.
+    """
+    queries, keys = query.shape[2], key.shape[2]
+    causal = options.get("is_causal")
+    causal = getattr(module, "is_causal", True) if causal is None else causal
+    if mask is not None or not causal or not 1 < queries < keys:
+        return mask
+    return torch.ones(queries, keys, dtype=torch.bool, device=query.device).tril(keys - queries)[None, None]

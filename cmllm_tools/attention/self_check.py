@@ -62,6 +62,11 @@ def self_check(mllm: Mllm) -> SelfCheck:
 
     Raises:
         UnsupportedModelError: naming the assumption that does not hold.
+
+    Examples:
+        >>> checked = cm.self_check(mllm)
+        >>> checked
+        SelfCheck(passed by embedded (llava), captured rows off the kernel's by at most ...)
     """
     require(mllm)
     noise = np.random.default_rng(0).integers(0, 256, (IMAGE_SIZE[1], IMAGE_SIZE[0], 3), np.uint8)

@@ -47,6 +47,11 @@ def evaluate(
         *a_or_b*: names the referred object and not the other. *marked*: describes the object that carries an overlay.
         *describe*: names the referred object; *hallucinated*: names something absent. After an interrupt, of the scenes
         that were done, with an entry `interrupted`.
+
+    Examples:
+        >>> found = cm.bench.evaluate(1, mllm, {"plus": cm.ControlMLLMPlus(steps=2)}, regions=["box"])
+        >>> found["n"], sorted(found["plus"]["box"])
+        (1, ['a_or_b', 'describe', 'hallucinated'])
     """
     started = time.perf_counter()
     count = None if count is None else whole_number(count, "count", least=0)
@@ -148,7 +153,13 @@ def _score_steered(
 
 
 def chooses(answer: str, example: ReferringExample) -> bool:
-    """Whether an answer to "a A or a B?" names the referred object and no other of the scene."""
+    """Whether an answer to "a A or a B?" names the referred object and no other of the scene.
+
+    Examples:
+        >>> scene = cm.bench.demo_scene()
+        >>> cm.bench.chooses("a red cross", scene), cm.bench.chooses("a blue zero", scene)
+        (True, False)
+    """
     return strict_match(answer, example.names, set(example.objects) - set(example.names))
 
 

@@ -28,7 +28,12 @@ MASK_MARGIN = 5
 
 
 def held_out(questions: str = QUESTIONS) -> list[ReferringExample]:
-    """The held-out scenes, with one of their two files of questions."""
+    """The held-out scenes, with one of their two files of questions.
+
+    Examples:
+        >>> len(cm.bench.held_out())
+        500
+    """
     return read_roc(HELDOUT, questions)
 
 
@@ -39,6 +44,11 @@ def demo_scene() -> ReferringExample:
         `image` (192 x 192 px), `question` ("describe the object."), `region(kind)` of the object to refer to, as "box",
         "mask", "scribble" or "point", its name first in `names`, and all `objects` of the scene. Unsteered, the model
         names another object.
+
+    Examples:
+        >>> scene = cm.demo_scene()
+        >>> scene.image.size, scene.names[0], scene.region("box")
+        ((192, 192), 'red cross', Box(x0=146, y0=79, x1=192, y1=127))
     """
     return held_out(DESCRIPTIONS)[DEMO_SCENE]
 

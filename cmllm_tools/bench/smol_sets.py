@@ -20,6 +20,11 @@ def smol_held_out(style: str = SEEN, questions: str = QUESTIONS) -> list[Referri
 
     Raises:
         SettingsError: for a style that is neither "seen_styles" nor "held_out_style".
+
+    Examples:
+        >>> scenes = cm.bench.smol_held_out("held_out_style")
+        >>> len(scenes), scenes[0].names[0] in scenes[0].objects
+        (300, True)
     """
     return read_roc(SMOL_HELDOUT / one_of(style, "style", SETS, SettingsError), questions)
 
@@ -32,5 +37,10 @@ def smol_names() -> list[str]:
 
 
 def smol_scene() -> ReferringExample:
-    """A held-out scene of `smol`, to try things on; unsteered, it names another thing than the one referred to."""
+    """A held-out scene of `smol`, to try things on; unsteered, it names another thing than the one referred to.
+
+    Examples:
+        >>> cm.bench.smol_scene().names
+        ('giraffe',)
+    """
     return smol_held_out(SEEN, DESCRIPTIONS)[DEMO_SCENE]

@@ -68,6 +68,56 @@ def smol_table(result: dict[str, Any]) -> str:
     return "\n".join([*parts, f"{count} scenes a style, {result['seconds']:.0f} s"])
 
 
+# Columns of the table of ways.
+WAYS_COLUMNS = (
+    'names the region\'s object, "A or B"',
+    "the same, free description",
+    "names something absent",
+    "damage",
+    "s",
+)
+WAYS_TITLES = {"ControlMLLMPlus": "ControlMLLM++", "Words": "coordinates in words", "unsteered": "unsteered"}
+CONTROL_TITLES = {"region": "the region itself"}
+
+
+def ways_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of ways, its head first: a method and kind each, those that name the object most at the top.
+
+    Args:
+        result: of `bench.ways.evaluate_ways`.
+    """
+    count, rows = result["n"], []
+    several = len({kind for kinds in result["methods"].values() for kind in kinds} - {"image"}) > 1
+    for name, kinds in result["methods"].items():
+        for kind, figures in kinds.items():
+            title = WAYS_TITLES.get(name, name) + (f", {kind}" if several and kind != "image" else "")
+            texts = [_percent(figures[each], count) for each in ("a_or_b", "describe")]
+            low, high = figures["damage_ci"]
+            damage = f"{figures['damage']:+.2f} ({low:+.2f} to {high:+.2f})"
+            row = [title, *texts, f"{100 * figures['hallucinated']:.0f}", damage, f"{figures['seconds']:.2f}"]
+            rows.append((figures["a_or_b"] + figures["describe"], row))
+    ranked = [row for _, row in sorted(rows, key=lambda each: -each[0])]
+    return [["% of scenes (95 % interval)", *WAYS_COLUMNS], *ranked]
+
+
+def control_rows(result: dict[str, Any]) -> list[list[str]]:
+    """Rows of the table of controls, its head first: how often the answer follows, of each control and method."""
+    controls = result["controls"]
+    names = dict.fromkeys(name for found in controls.values() for name in found)
+    rows = [["answer follows, % (95 % interval)", *(WAYS_TITLES.get(name, name) for name in controls)]]
+    for name in names:
+        cells = [_percent(found[name]["follows"], result["n"]) if name in found else "" for found in controls.values()]
+        rows.append([CONTROL_TITLES.get(name, name.replace("_", " ")), *cells])
+    return rows
+
+
+def ways_table(result: dict[str, Any]) -> str:
+    """The result of `evaluate_ways` as plain text; damage is in nats per token, the last column in seconds an answer."""
+    parts = [ways_rows(result), *([control_rows(result)] if result["controls"] else [])]
+    tables = [text_table(rows, "<" * len(rows[0])) for rows in parts]
+    return "\n\n".join([*tables, f"{result['n']} scenes, {result['seconds']:.0f} s"])
+
+
 def _percent(fraction: float, count: int) -> str:
     """`97 (95 to 98)`."""
     low, high = 100 * wilson(np.array(fraction), count)

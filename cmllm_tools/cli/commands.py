@@ -6,6 +6,7 @@ COMMANDS = {
     "steer": ("steer", "ask about a region of an image"),
     "compare": ("compare", "refer to a region in several ways, and measure what each does and costs"),
     "eval": ("evaluate", "answer a data set by several methods, and score the answers"),
+    "reproduce": ("reproduce", "run a published table, and set its figures beside what comes out"),
     "records": ("evaluate", "put files of answers together, and sum them up"),
     "heads": ("measure", "rank heads by how well their attention finds what is referred to"),
     "sweep": (

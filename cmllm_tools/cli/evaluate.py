@@ -26,6 +26,7 @@ UNSTEERED = "unsteered"
 # Sets that come with the package, by name.
 SHIPPED = {EMBEDDED: HELDOUT, NAME: SMOL_HELDOUT / SEEN}
 METHODS = (UNSTEERED, "controlmllm++")
+ALL = "all"
 
 
 def add_evaluate(command: argparse.ArgumentParser) -> None:
@@ -46,7 +47,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="METHOD",
         help=f"of {UNSTEERED}, {', '.join(makers())}; with settings as controlmllm++:steps=5,layers=0:3 "
-        f"(default: {' '.join(METHODS)})",
+        f"(default: {' '.join(METHODS)}); of embedded also {ALL}: every method by each kind of region (--read kind=box for "
+        "one), and controls",
     )
     command.add_argument("--scorer", choices=list(SCORERS), help="of the answers (default: the set's own)")
     command.add_argument("--judge", metavar="MODULE:FUNCTION", help="gives the scores of the scorer judged, text to text")
@@ -56,6 +58,13 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         default=MAX_NEW_TOKENS,
         metavar="N",
         help=f"of an answer (default: {MAX_NEW_TOKENS}, as published; RefCOCOg 50)",
+    )
+    command.add_argument(
+        "--batch",
+        type=int,
+        default=1,
+        metavar="N",
+        help="answer N questions of one image at once, where nothing is done to the model (default: 1)",
     )
     add_model(command)
     command.add_argument(
@@ -95,6 +104,8 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
     if options.set == EMBEDDED and asked <= {"set", "n", "skip", "json"}:
         return measure._evaluate(options)
     check_count(options)
+    if options.set == EMBEDDED and options.methods == [ALL] and asked <= {"set", "n", "skip", "json", "methods", "read"}:
+        return _evaluate_ways(options)
     if options.set == NAME and asked <= {"set", "n", "skip", "json", "methods"}:
         return _evaluate_smol(options)
     check_outputs({"--out": options.out}, options.model, *([] if options.set in SHIPPED else [options.set]))
@@ -109,7 +120,9 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
         "retry": options.retry,
     }
     if options.ray is None:
-        return _print(evaluate(load(**loading_of(options)), dataset, methods, **given), options.json)
+        return _print(evaluate(load(**loading_of(options)), dataset, methods, batch=options.batch, **given), options.json)
+    if options.batch != 1:
+        raise SettingsError("With --ray examples are handed out one by one; leave out --batch.")
     over = {"address": options.ray or None, "workers": options.workers, "gpus_per_worker": options.gpus_per_worker}
     return _print(spread(dataset, methods, loading=loading_of(options), **over, **given), options.json)
 
@@ -121,6 +134,19 @@ def _evaluate_smol(options: argparse.Namespace) -> int:
     given = {name: method for name, method in methods_of(options.methods or ()).items() if name != UNSTEERED}
     result = evaluate_smol(options.n, methods=given or None, skip=options.skip)
     print(json.dumps(result) if options.json else smol_table(result))
+    return 130 if result.get("interrupted") else 0
+
+
+def _evaluate_ways(options: argparse.Namespace) -> int:
+    from ..bench.embedded import REGIONS
+    from ..bench.tables import ways_table
+    from ..bench.ways import evaluate_ways
+
+    given = dict(each.partition("=")[::2] for each in options.read)
+    if set(given) - {"kind"}:
+        raise SettingsError(f"--read of --methods {ALL} must be kind=NAME, of {', '.join(REGIONS)}; got {options.read}.")
+    result = evaluate_ways(options.n, kinds=[given["kind"]] if given else REGIONS, skip=options.skip)
+    print(json.dumps(result) if options.json else ways_table(result))
     return 130 if result.get("interrupted") else 0
 
 

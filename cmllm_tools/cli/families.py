@@ -5,7 +5,7 @@ import json
 from typing import Any
 
 from ..models.lookup import family_rows
-from ..notation import text_table
+from ..notation import markdown_table, text_table
 
 
 def add_families(families: argparse.ArgumentParser) -> None:
@@ -31,8 +31,7 @@ def _families(options: argparse.Namespace) -> int:
 
 def families_markdown() -> str:
     """The table of families in Markdown."""
-    head, *lines = _table(family_rows())
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *lines])
+    return markdown_table(_table(family_rows()))
 
 
 def _table(rows: list[dict[str, Any]]) -> list[list[str]]:

@@ -57,6 +57,7 @@ def add_heads(heads: argparse.ArgumentParser) -> None:
     )
     add_model(heads)
     heads.add_argument("--json", action="store_true", help="print one JSON object with all heads")
+    heads.add_argument("--resume", type=Path, metavar="FILE", help="add each example to this file, and go on from it")
     heads.add_argument("--out", type=Path, metavar="FILE", help="save the ranking, for HeadRanking.load")
     heads.add_argument("--html", type=Path, metavar="FILE", help="write a page with the grid")
     heads.set_defaults(run=_heads)
@@ -79,9 +80,7 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
     )
     add_method(sweep, "layers", "queries")
     add_model(sweep)
-    sweep.add_argument(
-        "--resume", type=Path, metavar="FILE", help="save the sweep here after each example, and go on from it"
-    )
+    sweep.add_argument("--resume", type=Path, metavar="FILE", help="add each example to this file, and go on from it")
     sweep.add_argument("--json", action="store_true", help="print one JSON object")
     sweep.add_argument("--html", type=Path, metavar="FILE", help="write a page with the heat maps")
     sweep.set_defaults(run=_sweep)
@@ -103,11 +102,15 @@ def _heads(options: argparse.Namespace) -> int:
     from ..show.figures import head_ranking
 
     check_count(options)
-    check_outputs({"--out": options.out, "--html": options.html}, _folder(options.set), options.model)
+    outputs = {"--resume": options.resume, "--out": options.out, "--html": options.html}
+    check_outputs(outputs, _folder(options.set), options.model)
     lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
     examples = [line.example(options.region) for line in lines]
     ranking = rank_heads(
-        load(**loading_of(options)), examples, answer_words if options.queries == BY_NAME else options.queries
+        load(**loading_of(options)),
+        examples,
+        answer_words if options.queries == BY_NAME else options.queries,
+        path=options.resume,
     )
     top = ranking.top(0.1)
     if options.json:

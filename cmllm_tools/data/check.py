@@ -49,6 +49,11 @@ class Findings(Shown):
         answered: examples with a right answer.
         faults: in the order of the file.
         cropped: examples whose region is not within the image's centre square, which is all that some models see of it.
+
+    Examples:
+        >>> found = cm.data.check(cm.data.read(cm.bench.HELDOUT)[:3], progress=False)
+        >>> found.count, found.faults
+        (3, ())
     """
 
     name: str
@@ -114,6 +119,11 @@ def check(dataset: Any, progress: bool = True) -> Findings:
 
     Raises:
         DataError: for what is neither.
+
+    Examples:
+        >>> cm.data.check(cm.data.read(cm.bench.HELDOUT)[:3], progress=False)
+        Findings(roc, 3 examples, 3 images, 3 test, 3 box, 3 with a right answer, 0 with a fault, 0 with a
+        region not within the image's centre square)
     """
     dataset = as_dataset(dataset)
     faults: list[Fault] = []

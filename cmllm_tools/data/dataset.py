@@ -26,6 +26,11 @@ class Dataset(Shown, Sequence[Example]):
         rows: one to each example, as they stand in the file.
         make: a row's example.
         scorer: name of the scorer that the set is published with.
+
+    Examples:
+        >>> dataset = cm.data.read(cm.bench.HELDOUT)
+        >>> len(dataset), len(dataset[:2]), dataset[7].answer
+        (500, 2, 'red cross')
     """
 
     name: str

@@ -30,6 +30,11 @@ class Example:
 
     Raises:
         DataError: for alternatives to no answer, or a question, answers and names that are no texts.
+
+    Examples:
+        >>> example = cm.analysis.Example(scene.image, "describe the object.", box, "red cross")
+        >>> example.region, example.names
+        (Box(x0=146, y0=79, x1=192, y1=127), ('red cross',))
     """
 
     image: ImageSource

@@ -36,6 +36,10 @@ class Format:
         files: where its list may lie below the folder that is given, best first; patterns as `glob` has them.
         regions: kinds of region that the set has.
         scorer: name of the scorer that it is published with.
+
+    Examples:
+        >>> cm.data.all_formats()["roc"]().files
+        ('question_roc.json', 'LVIS/question_roc.json', 'ROC/question_roc.json')
     """
 
     name: ClassVar[str] = ""
@@ -85,6 +89,18 @@ def register(kind: Kind) -> Kind:
 
     Raises:
         SettingsError: for what is no format, or a name that another one has.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @cm.data.register
+        ... @dataclass(frozen=True)
+        ... class Lines(cm.data.Format):
+        ...     "A text file: an image and a question on each line."
+        ...
+        ...     name = "lines"
+        ...     files = ("lines.txt",)
+        >>> "lines" in cm.data.all_formats()
+        True
     """
     if not (isinstance(kind, type) and issubclass(kind, Format) and kind.name and kind.files):
         raise SettingsError(f"A format must be a subclass of data.Format with a name and files; got {shown(kind)}.")
@@ -93,7 +109,12 @@ def register(kind: Kind) -> Kind:
 
 
 def all_formats() -> "dict[str, type[Format]]":
-    """Every format by its name, those of installed packages among them."""
+    """Every format by its name, those of installed packages among them.
+
+    Examples:
+        >>> sorted(cm.data.all_formats())
+        ['coco', 'folder', 'refcocog', 'roc', 'rtc', 'screenspot', 'vip-bench']
+    """
     from . import formats  # noqa: F401
 
     _load_installed()
@@ -117,6 +138,11 @@ def read(folder: str | PathLike[str], format: str | None = None, **options: Any)
     Raises:
         DataError: for a folder that is missing, of no format, or of several, and a list that cannot be read.
         SettingsError: for a format or an option that does not exist.
+
+    Examples:
+        >>> dataset = cm.data.read(cm.bench.HELDOUT, region="mask")
+        >>> dataset[0].region
+        Mask(734 of 192 x 192 px)
     """
     known = all_formats()
     if format is not None:

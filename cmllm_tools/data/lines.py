@@ -26,6 +26,10 @@ class Row:
         where: file and line, or entry, for messages.
         data: what stands there; a text that says why where it cannot be read.
         split: of the set.
+
+    Examples:
+        >>> cm.data.read(cm.bench.HELDOUT).rows[0].where
+        'question_roc.json, line 1'
     """
 
     id: int | str

@@ -2,6 +2,7 @@
 
 from .cluster import spread
 from .matching import published_match, strict_match
+from .published import Reproduction, reproduce
 from .records import Record, merge, read_records
 from .runner import Unsteered, evaluate
 from .scorers import SCORERS, Captions, Figure, Judged, Published, Scorer, Strict, scorer
@@ -16,6 +17,7 @@ __all__ = [
     "Judged",
     "Published",
     "Record",
+    "Reproduction",
     "Scorer",
     "Strict",
     "Unsteered",
@@ -23,6 +25,7 @@ __all__ = [
     "merge",
     "published_match",
     "read_records",
+    "reproduce",
     "scorer",
     "spread",
     "strict_match",

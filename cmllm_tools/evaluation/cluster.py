@@ -92,6 +92,9 @@ def spread(
     Raises:
         ClusterError: when Ray is not installed, or no worker can be started.
         DataError, SettingsError, OutputError, CmllmError: as `evaluate`.
+
+    Examples:
+        >>> records = cm.evaluation.spread(dataset, loading={"model": "some/model"}, path="records.jsonl")  # doctest: +SKIP
     """
     try:
         import ray

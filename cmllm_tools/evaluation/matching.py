@@ -23,6 +23,12 @@ def published_match(answer: str, name: str, synonyms: Iterable[str] = ()) -> boo
     Raises:
         DataError: for a synonym with several parentheses, or one that is not closed, as the published code has it; for an
             answer or names that are no texts.
+
+    Examples:
+        >>> cm.evaluation.published_match("a red cross, not a zero", "red cross")
+        True
+        >>> cm.evaluation.published_match("a crossing", "cross")
+        True
     """
     answer = _text(answer)
     for negated in _NEGATED:
@@ -70,6 +76,10 @@ def strict_match(answer: str, names: Iterable[str], others: Iterable[str]) -> bo
 
     Raises:
         DataError: for what is no text, or no several of them.
+
+    Examples:
+        >>> cm.evaluation.strict_match("A red cross.", ["red cross"], ["blue zero"])
+        True
     """
     wanted, others = _texts(names), _texts(others)
     return any(names_it(answer, name) for name in wanted) and not any(names_it(answer, other) for other in others)

@@ -14,6 +14,7 @@ from ..files import reason, said, write_whole
 from ..inputs.regions import Region, region_from_json
 from ..stored import Reader, finite, items, open_plain, or_none, parse_json, record, text_of
 from ..strict import shown
+from .thumbnails import read_thumbnails
 
 FORMAT = "1"
 # How the line of a record begins.
@@ -47,11 +48,18 @@ class Record:
         tags: groups that figures are given for.
         where: file and line of the example.
         share: of the context-token map in the regions before and after, where the method took steps.
+        attention: small maps of the first and the last step, likewise; see `thumbnails`.
         stopped: why the steps ended, likewise.
-        seconds: from image and question to the answer.
+        seconds: from image and question to the answer; what several questions or methods share of an image is the first's.
         peak_memory: bytes above what was in use before.
         versions: of the libraries.
         error: kind and message of what went wrong.
+
+    Examples:
+        >>> evaluation = cm.evaluate(mllm, examples[:1], [cm.methods.AttentionEdit(3)], progress=False)
+        >>> record = evaluation.records[0]
+        >>> record.method, record.names[0], record.error
+        ('attention-edit', 'red cross', None)
     """
 
     id: int | str
@@ -74,6 +82,7 @@ class Record:
     tags: tuple[str, ...] = ()
     where: str = ""
     share: tuple[float, ...] = ()
+    attention: dict[str, Any] | None = None
     stopped: str | None = None
     seconds: float = 0.0
     peak_memory: int = 0
@@ -107,7 +116,8 @@ class Record:
             raise DataError(f"is not JSON: {error}") from error
         if not isinstance(data, dict) or data.pop("record", None) != FORMAT:
             raise DataError(f"is no record of format {FORMAT}; got {shown(data)}.")
-        return cls(**record(data, "is no record: it", _READERS))
+        # Those of before have none.
+        return cls(**record({"attention": None} | data, "is no record: it", _READERS))
 
 
 def is_whole(line: bytes) -> bool:
@@ -130,6 +140,11 @@ def read_records(path: str | PathLike[str]) -> list[Record]:
 
     Raises:
         DataError: for a file that is missing, or a line that is no record.
+
+    Examples:
+        >>> run = cm.evaluate(mllm, examples, [cm.methods.RedCircle()], path="circle.jsonl", progress=False)
+        >>> [record.method for record in cm.evaluation.read_records("circle.jsonl")]
+        ['red-circle', 'red-circle']
     """
     found = []
     try:
@@ -164,6 +179,13 @@ def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tup
     Raises:
         DataError: for files that are no records, of different models or settings, or that answer one example differently.
         OutputError: when the file cannot be written.
+
+    Examples:
+        >>> for part, name in enumerate(["a.jsonl", "b.jsonl"]):
+        ...     run = cm.evaluate(mllm, examples[part : part + 1], [cm.methods.RedCircle()], path=name, progress=False)
+        >>> path, count = cm.evaluation.merge(["a.jsonl", "b.jsonl"], "all.jsonl")
+        >>> count
+        2
     """
     found: dict[tuple[str, str], Record] = {}
     known: dict[str, tuple[Record, Any]] = {}
@@ -221,6 +243,7 @@ _READERS: dict[str, Reader] = {
     "tags": _texts,
     "where": text_of,
     "share": partial(items, read=finite),
+    "attention": or_none(read_thumbnails),
     "stopped": or_none(text_of),
     "seconds": finite,
     "peak_memory": _count,

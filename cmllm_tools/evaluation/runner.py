@@ -1,6 +1,7 @@
 """Examples x methods: every answer by `refer`, kept when it is given, and gone on with after what ended a run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from os import PathLike
 from typing import Any, ClassVar
@@ -9,9 +10,11 @@ from ..data.dataset import Dataset, as_dataset
 from ..data.example import Example
 from ..data.prompts import others_of
 from ..errors import CmllmError, OutputError, SettingsError
+from ..models.look import Seen
 from ..models.mllm import Mllm, require
 from ..referring.baseline import Baseline
-from ..referring.method import Method, as_method
+from ..referring.latent_method import LatentMethod
+from ..referring.method import Method, Request, as_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.outcome import Outcome
 from ..referring.provenance import Provenance
@@ -21,6 +24,7 @@ from .kept import Plan, failed
 from .records import Record
 from .scorers import Scorer, as_scorer
 from .summary import Evaluation
+from .thumbnails import thumbnails
 
 # New tokens of an answer in the published runs.
 MAX_NEW_TOKENS = 30
@@ -28,9 +32,15 @@ MAX_NEW_TOKENS = 30
 
 @dataclass(frozen=True)
 class Unsteered(Method):
-    """Nothing is done: the question as it is, to compare the other ways with."""
+    """Nothing is done: the question as it is, to compare the other ways with.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.evaluation.Unsteered()).answer)
+        blue zero at the center
+    """
 
     label: ClassVar[str] = "unsteered"
+    told: ClassVar[bool] = False
 
 
 def evaluate(
@@ -42,6 +52,7 @@ def evaluate(
     scorer: Scorer | str | None = None,
     max_new_tokens: int = MAX_NEW_TOKENS,
     effects: bool = False,
+    batch: int = 1,
     strict: bool = False,
     retry: bool = False,
     progress: bool = True,
@@ -62,6 +73,9 @@ def evaluate(
         max_new_tokens: upper bound on an answer's length.
         effects: whether it is measured too how far each method moves the right answer's log-odds against the wrong ones,
             and what it costs the language (`Baseline`); each example takes some forwards more.
+        batch: how many questions of one image, which come one after another, are answered at once by methods that do
+            nothing to the model; one by one where its family does not keep them apart. Answers are the same, but for
+            rounding.
         strict: whether an example that fails ends the run.
         retry: whether examples that are recorded as failed are tried again.
         progress: whether a bar is shown, with the time that is left.
@@ -72,11 +86,19 @@ def evaluate(
         SettingsError: for what are no methods, or a setting that does not fit the model.
         OutputError: when the file cannot be written, or another process writes it.
         CmllmError: what an example failed with, where `strict`.
+
+    Examples:
+        >>> evaluation = cm.evaluate(mllm, examples, [cm.methods.AttentionEdit(3)], path="records.jsonl", progress=False)
+        >>> evaluation.figures("attention-edit")["right"].count
+        2
+        >>> len(cm.Evaluation.load("records.jsonl").records)
+        2
     """
     dataset, named, strict = as_dataset(dataset), as_methods(methods), flag(strict, "strict")
     options = {"max_new_tokens": whole_number(max_new_tokens, "max_new_tokens", 1), **options}
     with Plan.opened(dataset, named, path, retry, progress) as plan:
-        runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options, flag(effects, "effects"))
+        effects, batch = flag(effects, "effects"), whole_number(batch, "batch", 1)
+        runner = Runner(mllm, named, as_scorer(scorer, dataset.scorer), options, effects, batch)
         plan.check(mllm.name, runner.settings)
         todo = [(at, name) for at, names in plan.left.items() for name in names]
         return plan.done(runner.records(dataset, todo, strict))
@@ -116,6 +138,7 @@ class Runner:
         scorer: of the answers.
         options: for `refer`.
         effects: whether the effect of each outcome is measured.
+        batch: how many plain answers of one image are given at once.
 
     Raises:
         SettingsError: for a setting that does not fit the model.
@@ -128,13 +151,17 @@ class Runner:
         scorer: Scorer,
         options: Mapping[str, Any],
         effects: bool = False,
+        batch: int = 1,
     ):
         require(mllm)
+        self.batch = batch
         self.mllm, self.scorer, self.options, self.effects = mllm, scorer, dict(options), effects
         self.methods = {name: method.resolve(mllm) for name, method in methods.items()}
         # As a file gives them back.
         self.settings = {name: _plain(method.to_json()) for name, method in self.methods.items()}
         self.versions = Provenance.of(mllm).versions
+        # The image of the last example, which the next one may have too.
+        self._image: tuple[Any, Seen] | None = None
 
     def records(self, dataset: Dataset, todo: Iterable[tuple[int, str]], strict: bool) -> Iterable[Record]:
         """The records of examples, given by number, and methods, given by name.
@@ -144,11 +171,15 @@ class Runner:
             CmllmError: what an example failed with, where `strict`.
         """
         at, example, baseline = None, None, None
-        for number, name in todo:
+        todo = list(todo)
+        ahead: set[int] = set()
+        for place, (number, name) in enumerate(todo):
             try:
                 # Methods of one example come one after another.
                 if at != number or example is None:
                     at, example, baseline = number, dataset[number], None
+                    if self.batch > 1 and number not in ahead:
+                        ahead = self._answer_ahead(dataset, example, todo[place:])
                 if self.effects and baseline is None:
                     baseline = self._baseline(example)
                 yield self._answered(example, name, baseline)
@@ -160,6 +191,38 @@ class Runner:
                     raise
                 yield self._failed(dataset, number, example if at == number else None, name, error)
 
+    def _answer_ahead(self, dataset: Dataset, example: Example, todo: Sequence[tuple[int, str]]) -> set[int]:
+        """Plain answers to the next examples of the same image at once; the numbers of those examples.
+
+        What fails here fails again when its own turn comes, and is recorded then.
+        """
+        wanted: dict[int, set[str]] = {}
+        for number, name in todo:
+            wanted.setdefault(number, set()).add(name)
+        several = {}
+        with suppress(CmllmError):
+            for number in list(wanted)[: self.batch]:
+                each = dataset[number]
+                if not _same(example.image, each.image):
+                    break
+                several[number] = each
+        if len(several) < 2 or self.options.keys() > {"max_new_tokens"}:
+            return set(several)
+        for name, method in self.methods.items():
+            if isinstance(method, LatentMethod) or type(method).intervention is not Method.intervention:
+                continue
+            with suppress(CmllmError):
+                seen = self._seen_of(example)
+                asked = [
+                    method.sent(Request(seen.image, each.question, each.regions), self.mllm).named("")
+                    for number, each in several.items()
+                    if name in wanted[number]
+                ]
+                questions = [each.question for each in asked if each.image is seen.image]
+                if len(questions) > 1:
+                    seen.answer_together(questions, self.options["max_new_tokens"])
+        return set(several)
+
     def _baseline(self, example: Example) -> Baseline:
         """What the model says of an example by itself; the right answer's odds are those against the wrong ones."""
         names = () if example.answer is None else (example.answer,)
@@ -169,7 +232,9 @@ class Runner:
         return Baseline(self.mllm, example.image, example.question, candidates=candidates, max_new_tokens=limit)
 
     def _answered(self, example: Example, name: str, baseline: Baseline | None) -> Record:
-        outcome = refer(self.mllm, example.image, example.question, example.region, self.methods[name], **self.options)
+        outcome = refer(
+            self.mllm, self._seen_of(example), example.question, example.region, self.methods[name], **self.options
+        )
         if outcome.interrupted:
             raise KeyboardInterrupt
         trace = outcome.trace
@@ -181,10 +246,20 @@ class Runner:
             sent=None if outcome.sent.question == example.question else outcome.sent.question,
             size=outcome.size,
             share=() if trace is None else (trace.steps[0].share, trace.steps[-1].share),
+            # On another image than the user's its places would be others.
+            attention=None if trace is None or outcome.sent.size != outcome.size else thumbnails(trace),
             stopped=None if trace is None else trace.stopped,
             seconds=outcome.seconds,
             peak_memory=outcome.peak_memory,
         )
+
+    def _seen_of(self, example: Example) -> Seen:
+        """The example's image, with what was seen of it for the methods and the examples before."""
+        image = example.image
+        if self._image is None or not _same(self._image[0], image):
+            self._image = None
+            self._image = image, Seen(self.mllm, image)
+        return self._image[1]
 
     def _asked(self, example: Example, name: str) -> dict[str, Any]:
         """What a record has of its example and method."""
@@ -213,6 +288,13 @@ class Runner:
         if example is None:
             return failed(row, name, self.settings[name], self.mllm.name, self.scorer.name, kind, message)
         return Record(**self._asked(example, name), error={"kind": kind, "message": message})
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Whether two examples have the same image: the same file, or the same object."""
+    return one is other or (
+        isinstance(one, str | PathLike) and isinstance(other, str | PathLike) and str(one) == str(other)
+    )
 
 
 def _effect(baseline: Baseline | None, outcome: Outcome) -> dict[str, float]:

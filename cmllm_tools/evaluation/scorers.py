@@ -38,6 +38,12 @@ class Figure:
         low: of the 95 % interval; with `high` the mean where there is none.
         high: likewise.
         count: number of answers.
+
+    Examples:
+        >>> evaluation = cm.evaluate(mllm, examples, [cm.methods.AttentionEdit(3)], progress=False)
+        >>> figure = evaluation.figures("attention-edit")["right"]
+        >>> figure.low <= figure.mean <= figure.high
+        True
     """
 
     mean: float
@@ -52,6 +58,10 @@ class Scorer:
 
     Attributes:
         name: by which it is asked for.
+
+    Examples:
+        >>> cm.evaluation.Strict().score("red cross", examples[0])
+        {'right': 1.0}
     """
 
     name: ClassVar[str] = ""
@@ -101,6 +111,20 @@ def scorer(kind: Kind) -> Kind:
 
     Raises:
         SettingsError: for what is no scorer, or a name that another one has.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @cm.evaluation.scorer
+        ... @dataclass(frozen=True)
+        ... class Short(cm.evaluation.Scorer):
+        ...     "Whether an answer has at most three words."
+        ...
+        ...     name = "short"
+        ...
+        ...     def score(self, answer, example):
+        ...         return {"short": float(len(answer.split()) <= 3)}
+        >>> Short().score("red cross", examples[0])
+        {'short': 1.0}
     """
     if not (isinstance(kind, type) and issubclass(kind, Scorer) and kind.name):
         raise SettingsError(f"A scorer must be a subclass of evaluation.Scorer with a name; got {shown(kind)}.")
@@ -111,7 +135,12 @@ def scorer(kind: Kind) -> Kind:
 @scorer
 @dataclass(frozen=True)
 class Published(Scorer):
-    """ROC's and RTC's published matcher: whether the name or a synonym stands in the answer; that of both is right."""
+    """ROC's and RTC's published matcher: whether the name or a synonym stands in the answer; that of both is right.
+
+    Examples:
+        >>> cm.evaluation.Published().score("the red cross, not the zero", examples[0])
+        {'right': 1.0}
+    """
 
     name = "published"
 
@@ -126,6 +155,10 @@ class Strict(Scorer):
     """Whether a right name stands in the answer as whole words, and none of the wrong ones.
 
     Wrong ones are the example's alternatives, else what its question gives to choose from ("a A or a B?").
+
+    Examples:
+        >>> cm.evaluation.Strict().score("a red cross at the right", examples[0])
+        {'right': 1.0}
     """
 
     name = "strict"
@@ -142,6 +175,11 @@ class Captions(Scorer):
     """BLEU-1 to BLEU-4 and CIDEr of all descriptions together, per cent, as RefCOCOg and ScreenSpot are published.
 
     METEOR and SPICE need Java; see `captions`.
+
+    Examples:
+        >>> example = cm.data.Example(scene.image, "describe it.", box, names=["a red cross"])
+        >>> cm.evaluation.Captions().score("a red cross", example)  # none of one alone
+        {}
     """
 
     name = "captions"
@@ -176,6 +214,11 @@ class Judged(Scorer):
         judge: is given what is to be completed and gives a text that starts with the score; a model on this machine, say.
         prompt: what comes before question, truth and answer: the rules and some examples. The published one is in
             ViP-LLaVA's `vip-bench_evaluator.py`.
+
+    Examples:
+        >>> judge = cm.evaluation.Judged(lambda text: "0.5", prompt="Score the answer.")
+        >>> judge.score("a cross", examples[0])
+        {'score': 0.5}
     """
 
     name = "judged"

@@ -60,6 +60,11 @@ def read_image(image: ImageSource) -> Image.Image:
 
     Raises:
         ImageError: when it cannot be read, its values have no clear meaning, or it has no area or an extreme shape.
+
+    Examples:
+        >>> import numpy as np
+        >>> cm.read_image(np.zeros((40, 60), np.uint8)).size
+        (60, 40)
     """
     image = _with_area(open_image(image))
     try:

@@ -23,7 +23,12 @@ _PUBLISHED: dict[str, region_reference.Way] = {CENTRE_CROP: "crop", FIXED: "stre
 
 
 class RegionWarning(UserWarning):
-    """Part of a region lies outside what the model sees."""
+    """Part of a region lies outside what the model sees.
+
+    Examples:
+        >>> issubclass(cm.RegionWarning, UserWarning)
+        True
+    """
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,6 +44,14 @@ class VisualTokenLayout(Shown):
         grid: (rows, columns) to show a map on.
         rule: name of the layout rule that made it.
         merged: whether the grid is for looking only. When False, the tokens are its cells, in row-major order.
+
+    Examples:
+        >>> prompt.layout
+        VisualTokenLayout(64 visual tokens as 8 x 8, image 192 x 192 px, seen x 0..192 y 0..192, rule fixed
+        grid, centre crop)
+        >>> inside = prompt.layout.inside(box)
+        >>> inside.shape, int((inside > 0).sum())
+        ((64,), 6)
     """
 
     image_size: tuple[int, int]

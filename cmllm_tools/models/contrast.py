@@ -26,6 +26,10 @@ class Contrast:
 
     Raises:
         SettingsError: outside these ranges.
+
+    Examples:
+        >>> print(mllm.generate(prompt, cm.LatentAdded(trace.latent, contrast=cm.Contrast(alpha=0.5))))
+        red cross at the right
     """
 
     alpha: float

@@ -18,7 +18,8 @@ from .hooks import given_again
 from .interventions import Intervention
 from .likelihoods import Likelihoods
 from .options import LAST_ID, read_options, unread_named
-from .prefix import continued_answer, prefix_or_none
+from .origin import looked_once
+from .prefix import continued_answer, prefix_at_hand, prefix_or_none
 from .prompt import Prompt
 from .undisturbed import locked, undisturbed
 
@@ -74,10 +75,11 @@ def generate(
             options["streamer"] = FirstRow(options["streamer"])
     options["logits_processor"] = LogitsProcessorList(processors)
     inputs = prompt.inputs if intervention is None else intervention.inputs(mllm, prompt, copies)
-    opened = _answering(mllm, prompt, options) if intervention is None else intervention.opened(mllm, prompt, copies)
-    seen = _seen(mllm, prompt, options["num_beams"]) if inputs is prompt.inputs else {}
     likelihoods = Likelihoods(model, contrast if copies > 1 else None)
     options["stopping_criteria"] = StoppingCriteriaList([*(options.get("stopping_criteria") or ()), likelihoods])
+    with looked_once():
+        opened = _answering(mllm, prompt, options) if intervention is None else intervention.opened(mllm, prompt, copies)
+        seen = _seen(mllm, prompt, options["num_beams"]) if inputs is prompt.inputs else {}
     with undisturbed(model), given_again(seen), opened, likelihoods.heard(), unread_named(options):
         output = model.generate(**inputs, **options)
     # A checkpoint's own generation config may ask for more than the tokens.
@@ -86,7 +88,7 @@ def generate(
     begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
     ids = rows[0, begin:].tolist()
     with locked(tokenizer):
-        answer = said(tokenizer, ids, _stops(model, tokenizer, options), _ended(model, ids, options))
+        answer = said(tokenizer, ids, stops(model, tokenizer, options), _ended(model, ids, options))
     if answer.ids and (options["num_beams"] > 1 or not mllm.family.processors):
         # Of beams the one that is kept is known at the end, and a family's own way to generate tells of no steps.
         return answer.weighed(_continued(mllm, prompt, answer, intervention, contrast))
@@ -96,6 +98,9 @@ def generate(
 def _answering(mllm: "Mllm", prompt: Prompt, options: dict[str, Any]) -> AbstractContextManager[None]:
     """What is open for a plain answer: of a prompt of a look, it goes on from the prefix where there can be one."""
     if prompt.look is None or not options.get("use_cache", True) or options.get("cache_implementation") is not None:
+        return nullcontext()
+    if prompt.call is prompt.look.prompt.call and not prefix_at_hand(prompt):
+        # The first question of an image: to run what is before it by itself pays with the next one.
         return nullcontext()
     prefix = prefix_or_none(mllm, prompt) if prompt.look.serves(mllm) else None
     return nullcontext() if prefix is None else continued_answer(prefix, prefix.layers)
@@ -140,7 +145,7 @@ def _check_contrast(family: Family, options: dict[str, Any]) -> None:
         raise SettingsError("Contrastive decoding is greedy: leave out num_beams and do_sample, or give contrast=0.")
 
 
-def _stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
+def stops(model: Any, tokenizer: Any, options: dict[str, Any]) -> set[int]:
     """Tokens that may end an answer, or fill up what follows its end."""
     config = model.generation_config
     given = [options.get("eos_token_id"), options.get("pad_token_id"), config.eos_token_id, config.pad_token_id]

@@ -34,6 +34,12 @@ class Intervention(ABC):
 
     Raises:
         SettingsError: for a contrast that is none.
+
+    Examples:
+        >>> isinstance(outcome.intervention, cm.Intervention)
+        True
+        >>> print(mllm.generate(prompt, outcome.intervention))
+        red cross at the right
     """
 
     by_token: ClassVar[tuple[str, int] | None] = None

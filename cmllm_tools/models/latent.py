@@ -29,6 +29,10 @@ class LatentAdded(Intervention):
 
     Raises:
         CaptureError: for what is no array of numbers.
+
+    Examples:
+        >>> print(mllm.generate(prompt, cm.LatentAdded(trace.latent)))
+        red cross at the right
     """
 
     by_token: ClassVar[tuple[str, int] | None] = ("latent", 0)

@@ -1,7 +1,8 @@
 """An image seen once: what the vision encoder made of it, and the prefix, for several questions about it."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,17 +10,22 @@ from PIL import Image
 from torch import nn
 
 from ..errors import PromptError
-from ..inputs.images import ImageSource
+from ..inputs.images import ImageSource, read_image
 from ..shown import Fact, Shown
-from .origin import Origin
+from .answer import Answer
+from .origin import Origin, looked_once
 from .prepare import prepare
 from .prompt import Prompt
+from .together import answers_together
+from .undisturbed import locked, undisturbed
 
 if TYPE_CHECKING:
     from .mllm import Mllm
 
 # Stands for the question until there is one; no token of the prefix depends on it.
 STAND_IN = "What is this?"
+# Of an image's prompts so many are kept: each has the states of all its tokens.
+MOST_PROMPTS = 16
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +40,11 @@ class Look(Shown):
         before: what the modules before the language model gave, call by call.
         origin: the model, and its state then.
         options: for the processor.
+
+    Examples:
+        >>> look = mllm.look(scene.image)
+        >>> [str(mllm.generate(mllm.prepare(look, question))) for question in ("describe the object.", scene.question)]
+        ['blue zero at the center', 'blue zero at the center']
     """
 
     prompt: Prompt
@@ -94,9 +105,74 @@ class Look(Shown):
         return True
 
 
-def look(mllm: "Mllm", image: ImageSource, options: dict[str, Any]) -> Look:
-    """See `Mllm.look`."""
-    prompt = prepare(mllm, image, STAND_IN, options, keep_before=True)
+def look(mllm: "Mllm", image: ImageSource, options: dict[str, Any], question: str = STAND_IN) -> Look:
+    """See `Mllm.look`.
+
+    Args:
+        question: the first one, where it is known: its prompt stands for all, and nothing is run for a stand-in.
+    """
+    prompt = prepare(mllm, image, question, options, keep_before=True)
     embedding = mllm.model.get_input_embeddings()
     before = {module: given for module, given in prompt.call.before.items() if module is not embedding}
     return Look(prompt, before, Origin.of(mllm), options)
+
+
+class Seen:
+    """An image for several questions and methods in a row: looked at with the first question, and not again.
+
+    Nothing is run before a prompt is asked for. It is for uses between which processor and model stay as they are.
+
+    Args:
+        mllm: the model.
+        image: all that `read_image` takes.
+
+    Raises:
+        ImageError: for an image that cannot be read.
+    """
+
+    def __init__(self, mllm: "Mllm", image: ImageSource):
+        self.mllm, self.image = mllm, read_image(image)
+        self._look: Look | None = None
+        # Of the last questions; answers with the seconds that each took.
+        self._prompts: dict[str, Prompt] = {}
+        self._answers: dict[tuple[str, int], tuple[Answer, float]] = {}
+
+    def prompt(self, question: str) -> Prompt:
+        """The image with a question, as `Mllm.prepare` has it.
+
+        Raises:
+            ImageError, PromptError, UnsupportedModelError: as `Mllm.prepare`.
+        """
+        if question not in self._prompts:
+            self._prompts[question] = self._prepared(question)
+            if len(self._prompts) > MOST_PROMPTS:
+                del self._prompts[next(iter(self._prompts))]
+        return self._prompts[question]
+
+    def answer_together(self, questions: Sequence[str], max_new_tokens: int) -> None:
+        """Answer several questions at once, for `answer` to have them; one by one where they cannot be one batch.
+
+        Raises:
+            ImageError, PromptError, UnsupportedModelError, NotFiniteError: as `Mllm.prepare` and `Mllm.generate`.
+        """
+        several = tuple(dict.fromkeys(questions))
+        prompts = [self.prompt(question) for question in several]
+        started = time.perf_counter()
+        found = answers_together(self.mllm, prompts, max_new_tokens)
+        seconds = (time.perf_counter() - started) / len(several)
+        for question, answer in zip(several, found, strict=True):
+            self._answers[question, max_new_tokens] = answer, seconds
+
+    def answer(self, prompt: Prompt, max_new_tokens: int) -> tuple[Answer, float]:
+        """The plain answer to a prompt of this image, and the seconds that were spent on it before."""
+        if (known := self._answers.get((prompt.question, max_new_tokens))) is not None:
+            return known
+        return self.mllm.generate(prompt, max_new_tokens=max_new_tokens), 0.0
+
+    def _prepared(self, question: str) -> Prompt:
+        if self._look is not None:
+            return self.mllm.prepare(self._look, question)
+        with undisturbed(self.mllm.model), locked(self.mllm.processor.tokenizer), looked_once():
+            self._look = look(self.mllm, self.image, {}, question)
+            shared = self._look if self._look.serves(self.mllm) else None
+        return replace(self._look.prompt, look=shared)

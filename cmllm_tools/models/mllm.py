@@ -20,6 +20,7 @@ from .latent import Latent, read_intervention
 from .look import Look, look
 from .lookup import family_of, probed_family
 from .options import LAST_ID
+from .origin import looked_once
 from .prepare import prepare
 from .processors import fitted
 from .prompt import Prompt
@@ -60,6 +61,13 @@ class Mllm:
     Raises:
         UnsupportedModelError: for a family without a row, unless it is to be probed, a model compiled in place, and a name,
             revision or layout that is none.
+
+    Examples:
+        >>> mllm
+        Mllm(embedded: LlavaForConditionalGeneration, 3.5 M parameters, 6 layers x 6 heads, torch.float32, cpu,
+        projector in the sequence)
+        >>> mllm.layers, mllm.heads
+        (6, 6)
     """
 
     def __init__(
@@ -144,7 +152,7 @@ class Mllm:
         Raises:
             ImageError, PromptError, UnsupportedModelError: as `prepare` does.
         """
-        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             return look(self, image, processor_options)
 
     def prepare(
@@ -188,7 +196,7 @@ class Mllm:
             )
         asked = "" if question is None else question
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
-        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)):
+        with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             if not isinstance(image, Look):
                 return prepare(self, image if talk is None else talk, asked, processor_options)
             if processor_options:

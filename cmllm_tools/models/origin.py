@@ -1,8 +1,12 @@
 """What a prompt was prepared with: which model, in which state."""
 
 import sys
+import threading
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 from weakref import ref
 
@@ -15,8 +19,45 @@ from .hooks import modules_of
 _PLACES = 8
 
 
+class _Known(threading.local):
+    """What was found out about models within `looked_once`; None outside."""
+
+    found: dict[tuple[str, int], Any] | None = None
+
+
+_KNOWN = _Known()
+
+
+@contextmanager
+def looked_once() -> Iterator[None]:
+    """While open, this thread looks at a model's weights once: for several checks in a row, between which nothing runs."""
+    before, _KNOWN.found = _KNOWN.found, {} if _KNOWN.found is None else _KNOWN.found
+    try:
+        yield
+    finally:
+        _KNOWN.found = before
+
+
+def _once(look: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    @wraps(look)
+    def known(model: Any) -> Any:
+        if _KNOWN.found is None:
+            return look(model)
+        key = look.__name__, id(model)
+        if key not in _KNOWN.found:
+            _KNOWN.found[key] = look(model)
+        return _KNOWN.found[key]
+
+    return known
+
+
 class WeightsWarning(UserWarning):
-    """A model's weights have changed since a prompt was prepared."""
+    """A model's weights have changed since a prompt was prepared.
+
+    Examples:
+        >>> issubclass(cm.WeightsWarning, UserWarning)
+        True
+    """
 
 
 @dataclass(eq=False)
@@ -82,6 +123,7 @@ def _outside() -> int:
     return level
 
 
+@_once
 def _dtypes(model: Any) -> str:
     """Types of the model's weights, the first one's first."""
     kinds = [
@@ -91,6 +133,7 @@ def _dtypes(model: Any) -> str:
     return ", ".join(map(str, dict.fromkeys(kinds)))
 
 
+@_once
 def weights_mark(model: Any) -> int:
     """A number that changes with a model's weights, and takes some six milliseconds for the 700 of a 7B model.
 

@@ -115,6 +115,11 @@ def prefix_of(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     return found
 
 
+def prefix_at_hand(prompt: "Prompt") -> bool:
+    """Whether a prompt's prefix has been run already."""
+    return "prefix" in vars(prompt.call)
+
+
 def prefix_or_none(mllm: "Mllm", prompt: "Prompt") -> Prefix | None:
     """The prefix; None for a model whose text cannot continue from it, which is asked once for a look."""
     known = vars((prompt if prompt.look is None else prompt.look.prompt).call)
@@ -155,8 +160,11 @@ def _equal(one: Any, other: Any) -> bool:
     return type(one) is type(other) and (one is other or bool(one == other))
 
 
-def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
+def prefilled(mllm: "Mllm", prompt: "Prompt", length: int | None = None) -> Prefix:
     """Run a prompt's system prompt and image once.
+
+    Args:
+        length: how many of the first tokens, its image among them; up to the image's last one when None.
 
     Raises:
         UnsupportedModelError: for a model whose text cannot continue from them, naming the reason.
@@ -167,7 +175,7 @@ def prefilled(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     reason = _unfit(mllm, prompt)
     if reason:
         raise _refused(mllm, reason)
-    length, cache = prompt.image_end, DynamicCache()
+    length, cache = prompt.image_end if length is None else length, DynamicCache()
     first = _first(call.arguments, length, call.states.shape[1])
     with undisturbed(mllm.model):
         call.module(**{call.site.states: call.states[:, :length], "past_key_values": cache, "use_cache": True} | first)
@@ -252,8 +260,8 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
     if prompt.call.attention in seen:
         return
     with undisturbed(mllm.model):
-        plain = _states(prefix.call.replay())[:, prefix.length :]
-        continued = _states(prefix.continued(prefix.layers))
+        plain = states_of(prefix.call.replay())[:, prefix.length :]
+        continued = states_of(prefix.continued(prefix.layers))
     if plain.shape != continued.shape:
         raise _refused(mllm, "its text has other states over a cached prefix")
     off = ((plain - continued).abs().max() / plain.abs().max()).item()
@@ -262,7 +270,8 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
     seen.add(prompt.call.attention)
 
 
-def _states(output: Any) -> torch.Tensor:
+def states_of(output: Any) -> torch.Tensor:
+    """The states (prompt, token, width) that a call's module gives, in float32."""
     found = output if torch.is_tensor(output) else output[0]
     result: torch.Tensor = found.float()
     return result

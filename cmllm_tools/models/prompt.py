@@ -51,6 +51,12 @@ class Prompt(Shown):
         answered: how many of the last tokens are an answer's; see `batch.followed_by`.
         conversation: what was said, where the prompt is made of one; None for one image and one question. Of several images
             `image` is the sheet on which they stand side by side, and `layout` a `SheetLayout`.
+
+    Examples:
+        >>> prompt.question, len(prompt.tokens), prompt.layout.grid
+        ('describe the object.', 73, (8, 8))
+        >>> len(prompt.visual), prompt.positions("object")
+        (64, (69,))
     """
 
     image: Image.Image

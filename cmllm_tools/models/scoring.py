@@ -30,6 +30,12 @@ class AnswerScore:
 
     Raises:
         PromptError: for an empty answer, or a prompt of another model.
+
+    Examples:
+        >>> score = cm.AnswerScore(mllm, prompt, "red cross")
+        >>> with_latent = score(trace.latent[None]).item()  # a log-probability
+        >>> with_latent > score(0 * trace.latent[None]).item()
+        True
     """
 
     def __init__(self, mllm: Mllm, prompt: Prompt, answer: str | Sequence[int]):
@@ -72,11 +78,11 @@ class AnswerScore:
         answered = self._copies.of(len(latent))
         gradient = latent.requires_grad and torch.is_grad_enabled()
         with undisturbed(self.mllm.model, gradient), answered.call.resumed(latent):
-            logits = _logits(self.mllm, answered.inputs, len(self.ids))
+            logits = answer_logits(self.mllm, answered.inputs, len(self.ids))
         with unaffected(gradient):
             if finite:
                 check_logits(logits, self.mllm.model.dtype)
-            return _picked(logits, self.ids)
+            return picked(logits, self.ids)
 
 
 @unaffected(gradient=False)
@@ -110,16 +116,21 @@ def continuation(
     inputs = answered.inputs if found is None else found.inputs(mllm, answered, copies)
     opened = nullcontext() if found is None else found.opened(mllm, answered, copies)
     with undisturbed(mllm.model), opened:
-        logits = _logits(mllm, inputs, len(ids))
+        logits = answer_logits(mllm, inputs, len(ids))
     check_logits(logits, mllm.model.dtype)
     if contrast is not None:
         logits = contrast.mixed(*logits.float())[None]
-    return _picked(logits, ids)[0]
+    return picked(logits, ids)[0]
 
 
-def _logits(mllm: Mllm, inputs: dict[str, torch.Tensor], length: int) -> Float[torch.Tensor, "copy token vocabulary"]:
-    """Logits that an answer of this length, which the inputs end with, is picked by."""
+def answer_logits(
+    mllm: Mllm, inputs: dict[str, torch.Tensor], length: int | None
+) -> Float[torch.Tensor, "copy token vocabulary"]:
+    """Logits that an answer of this length, which the inputs end with, is picked by; of every token when None."""
     model = mllm.model
+    if length is None:
+        every: torch.Tensor = model(**inputs, use_cache=False).logits
+        return every
     encoder_decoder = model.config.is_encoder_decoder
     # The logits of a whole prompt of a large vocabulary would be most of the memory.
     fewer = not encoder_decoder and "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -128,7 +139,7 @@ def _logits(mllm: Mllm, inputs: dict[str, torch.Tensor], length: int) -> Float[t
     return result
 
 
-def _picked(logits: Float[torch.Tensor, "copy token vocabulary"], ids: Sequence[int]) -> Float[torch.Tensor, "copy token"]:
+def picked(logits: Float[torch.Tensor, "copy token vocabulary"], ids: Sequence[int]) -> Float[torch.Tensor, "copy token"]:
     """Log-probabilities of these tokens, float32 or wider."""
     chosen = torch.tensor(list(ids), device=logits.device).expand(len(logits), -1)
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))

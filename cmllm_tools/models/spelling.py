@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -34,9 +35,15 @@ def spelled(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
     shown: list[str] = []
     group: list[int] = []
     told = 0
+
+    # An image's placeholder comes hundreds of times.
+    @cache
+    def decoded(*several: int) -> str:
+        return str(tokenizer.decode(several, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
     for token in ids:
         group.append(token)
-        text = tokenizer.decode(group, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        text = decoded(*group)
         whole = text.rstrip(_BROKEN)
         new = _visible(whole[told:].lstrip(_BROKEN))
         if whole != text:

@@ -9,7 +9,7 @@ from ..inputs.conversation import Conversation, Messages, is_messages, read_mess
 from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Region, Regions, as_regions
 from ..layout.sheet import number_of, own_region, region_on_sheet, sheet_of
-from ..models.look import Look
+from ..models.look import Look, Seen
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..strict import shown
@@ -30,10 +30,10 @@ class Asked:
     image: Image.Image
     question: str
     conversation: Conversation | None = None
-    look: Look | None = None
+    look: Look | Seen | None = None
 
     @classmethod
-    def of(cls, image: ImageSource | Look | Conversation | Messages, question: str | None) -> "Asked":
+    def of(cls, image: ImageSource | Look | Seen | Conversation | Messages, question: str | None) -> "Asked":
         """Of what `refer` takes.
 
         Raises:
@@ -47,7 +47,7 @@ class Asked:
             return cls(sheet_of(talk.images), talk.question, talk)
         if question is None:
             raise PromptError("A question must be given with an image; got None. Only a conversation has its own.")
-        look = talk if isinstance(talk, Look) else None
+        look = talk if isinstance(talk, Look | Seen) else None
         return cls(read_image(talk) if look is None else look.image, question, None, look)
 
     def regions(self, regions: Regions) -> tuple[Region, ...]:
@@ -68,6 +68,8 @@ class Asked:
         """As the model reads it."""
         if self.conversation is not None:
             return mllm.prepare(self.conversation)
+        if isinstance(self.look, Seen):
+            return self.look.prompt(self.question)
         return mllm.prepare(self.image if self.look is None else self.look, self.question)
 
     def sent(self, method: Method, regions: tuple[Region, ...], mllm: Mllm) -> tuple["Asked", tuple[Region, ...]]:

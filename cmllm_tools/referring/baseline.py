@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -14,6 +15,7 @@ from ..inputs.images import ImageSource
 from ..inputs.regions import Regions
 from ..models.answer import Answer
 from ..models.interventions import Intervention
+from ..models.look import Look
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.scoring import continuation
@@ -21,7 +23,7 @@ from ..models.undisturbed import locked
 from ..strict import kind_of, several, shown
 from .asked import Asked
 from .cost import measured
-from .outcome import Outcome
+from .outcome import Outcome, Sent
 from .target import region_share
 
 # Texts that have nothing to do with any picture; the first one is taken all of whose words the tokenizer knows.
@@ -40,6 +42,11 @@ class Effect:
         share: of the question's attention on the image, over all layers and heads, what lies in the regions; 0..1.
         damage: nats per token by which a text that has nothing to do with the picture is less likely than without.
         own_damage: the same of the model's own unsteered answer; it is also what a changed answer costs.
+
+    Examples:
+        >>> effect = cm.Baseline(mllm, scene.image, "describe the object.", candidates=two).effect(outcome)
+        >>> 0 < effect.share < 1, len(effect.log_odds)
+        (True, 2)
     """
 
     log_odds: tuple[float, ...]
@@ -53,7 +60,7 @@ class Baseline:
 
     Args:
         mllm: the model.
-        image: all that `read_image` takes, or a conversation, as for `Mllm.prepare`.
+        image: all that `read_image` takes, a `Look` of this model, or a conversation, as for `Mllm.prepare`.
         question: the user's words; `{place}` in them is left out. None of a conversation.
         candidates: answers whose log-odds are asked for: none, or two or more.
         text: that damage is measured on; of `UNRELATED` the first that the tokenizer knows when None.
@@ -67,12 +74,19 @@ class Baseline:
     Raises:
         SettingsError: for one candidate alone, or what are no texts.
         PromptError, ImageError: as `Mllm.prepare` does.
+
+    Examples:
+        >>> baseline = cm.Baseline(mllm, scene.image, "describe the object.", candidates=two)
+        >>> print(baseline.answer)
+        blue zero at the center
+        >>> baseline.effect(outcome).log_odds[0] > 0  # "red cross" is now the likelier of the two
+        True
     """
 
     def __init__(
         self,
         mllm: Mllm,
-        image: ImageSource | Conversation | Messages,
+        image: ImageSource | Look | Conversation | Messages,
         question: str | None,
         *,
         candidates: Sequence[str] = (),
@@ -112,7 +126,40 @@ class Baseline:
             PromptError, CaptureError: for an outcome of another model.
         """
         kind_of(outcome, Outcome, "An effect is of an Outcome, as refer(...) gives it")
-        return self._effect(outcome.prompt(self.mllm), outcome.intervention, outcome.sent.regions)
+        return self._effect(self.prompt_of(outcome), outcome.intervention, outcome.sent.regions)
+
+    def prompt_of(self, outcome: Outcome) -> Prompt:
+        """What an outcome sent: this baseline's own prompt where that is the same."""
+        same = outcome.sent.question == self.prompt.question and outcome.sent.image_hash == self._hash
+        return self.prompt if same else outcome.prompt(self.mllm)
+
+    @cached_property
+    def _hash(self) -> str:
+        return Sent.of(self.prompt.image, "", "", ()).image_hash
+
+    @property
+    def speaks(self) -> bool:
+        """Whether the text is in a language of the model's: likelier than one drawn by lot."""
+        return self.plain[0] >= self.plain[1]
+
+    def moved(self, outcome: Outcome) -> tuple[float, float]:
+        """Change of the first candidate's log-odds against the others, and damage in nats per token.
+
+        Damage is to the text. Of a model that does not speak its language it is to the candidates, all of which make sense:
+        by how much they, together, get less likely, for each token of the first.
+
+        Raises:
+            SettingsError: where there are no candidates.
+        """
+        prompt, before = self.prompt_of(outcome), [each.sum().item() for each in self._unsteered[2:]]
+        after = self._scores(prompt, outcome.intervention)
+        if self.speaks:
+            text = continuation(self.mllm, prompt, self.text, outcome.intervention)
+            damage = (self._unsteered[0] - text).mean().item()
+        else:
+            lost = torch.tensor(before).logsumexp(0) - torch.tensor(after).logsumexp(0)
+            damage = lost.item() / len(self._unsteered[2])
+        return log_odds(after)[0] - log_odds(before)[0], damage
 
     def odds(self, outcome: Outcome | None = None) -> float:
         """Log-odds of the first candidate against the others, with an outcome or unsteered.
@@ -123,14 +170,17 @@ class Baseline:
         if outcome is None:
             return self.odds_of(self.prompt, None)
         kind_of(outcome, Outcome, "Log-odds are with an Outcome, as refer(...) gives it, or unsteered")
-        return self.odds_of(outcome.prompt(self.mllm), outcome.intervention)
+        return self.odds_of(self.prompt_of(outcome), outcome.intervention)
 
     def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:
         """The same for any prompt and intervention."""
+        return log_odds(self._scores(prompt, intervention))[0]
+
+    def _scores(self, prompt: Prompt, intervention: Intervention | None) -> list[float]:
+        """Log-probability of each candidate."""
         if not self.candidates:
             raise SettingsError("Log-odds need candidates; this baseline has none. Give two answers or more.")
-        scores = [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
-        return log_odds(scores)[0]
+        return [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
 
     def _effect(self, prompt: Prompt, intervention: Intervention | None, regions: Regions) -> Effect:
         likelihoods = (

@@ -35,7 +35,16 @@ class Run(Protocol):
 
 
 class Callback:
-    """Base of all callbacks; each method may be overridden."""
+    """Base of all callbacks; each method may be overridden.
+
+    Examples:
+        >>> class Shares(cm.Callback):
+        ...     def on_step(self, run, step):
+        ...         print(step.number, f"{step.share:.0%}")
+        >>> run = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=1), callbacks=[Shares()])
+        0 8%
+        1 11%
+    """
 
     def on_start(self, run: Run) -> None:
         """Before the first step."""
@@ -48,7 +57,13 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar, as text, over the updates, with energy and share of attention in the region."""
+    """A tqdm bar, as text, over the updates, with energy and share of attention in the region.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=1), callbacks=[cm.ProgressBar()])
+        >>> trace.stopped
+        'finished'
+    """
 
     def on_start(self, run: Run) -> None:
         self.bar = progress_bar(total=run.method.steps, desc="steering", unit="update")
@@ -66,6 +81,8 @@ class ProgressBar(Callback):
 
 
 EARLY_STOP = "early stop: energy changed enough"
+ROSE = "early stop: energy rose"
+LOOKED_AT = "early stop: the region is looked at enough"
 
 
 def changed_enough(steps: Sequence[Step], threshold: float) -> bool:
@@ -85,6 +102,11 @@ class EarlyStopping(Callback):
 
     Raises:
         SettingsError: for a threshold that is not above 0.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, callbacks=[cm.EarlyStopping(0.1)])
+        >>> trace.stopped
+        'early stop: energy changed enough'
     """
 
     def __init__(self, threshold: float = 0.25, on_rise: bool = False):
@@ -96,7 +118,7 @@ class EarlyStopping(Callback):
         if changed_enough(steps, self.threshold):
             run.stop(EARLY_STOP)
         elif self.on_rise and len(steps) > 1 and step.energy > steps[-2].energy:
-            run.stop("early stop: energy rose")
+            run.stop(ROSE)
 
 
 class Answers(Callback):
@@ -107,6 +129,11 @@ class Answers(Callback):
 
     Raises:
         SettingsError: for another value.
+
+    Examples:
+        >>> steered = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2), callbacks=[cm.Answers("ends")])
+        >>> [step.answer for step in steered.steps]
+        ['blue zero at the center', None, 'red cross at the right']
     """
 
     def __init__(self, at: Literal["each", "ends"] = "each"):
@@ -140,6 +167,11 @@ class Checkpoint(Callback):
     Raises:
         OutputError: when the path cannot be written.
         SettingsError: for `every` below 1.
+
+    Examples:
+        >>> run = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=2), callbacks=[cm.Checkpoint("run.safetensors")])
+        >>> cm.Trace.load("run.safetensors").stopped
+        'finished'
     """
 
     def __init__(self, path: str | PathLike[str], every: int = 1):

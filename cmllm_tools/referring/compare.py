@@ -90,6 +90,12 @@ class Comparison(Shown):
         rows: the first is unsteered.
         complete: False where an interrupt ended it.
         outcomes: by name, what there is to show and answer again; not saved.
+
+    Examples:
+        >>> compared.candidates, [row.name for row in compared.rows]
+        (('red cross', 'blue zero'), ['unsteered', 'attention edit', 'red circle'])
+        >>> len(compared.table().splitlines()) > 3
+        True
     """
 
     model: str
@@ -199,35 +205,81 @@ def compare(
     Raises:
         ImageError, PromptError, RegionError: as `refer` does.
         SettingsError: for what are no methods or candidates.
+
+    Examples:
+        >>> ways = [cm.methods.AttentionEdit(3), cm.methods.RedCircle()]
+        >>> compared = cm.compare(mllm, scene.image, scene.question, box, methods=ways, candidates=two, progress=False)
+        >>> [str(row.answer) for row in compared.rows]
+        ['blue zero at the center', 'red cross at the right', 'red cross at the right']
     """
-    ways, shown_bar = named_methods(methods), flag(progress, "progress")
-    asked = Asked.of(image, question)
-    several_regions = asked.regions(regions)
-    given = (asked.image, question) if asked.conversation is None else (asked.conversation, None)
-    baseline = Baseline(mllm, *given, candidates=candidates, text=text, max_new_tokens=max_new_tokens)
-    unsteered = baseline.unsteered(several_regions)
-    rows = [_row(UNSTEERED, str(baseline.answer), unsteered, baseline.cost.seconds, baseline.cost.peak_memory)]
-    outcomes, complete = {}, True
+    shown_bar = flag(progress, "progress")
+    asked = mllm, image, question, regions
+    options: dict[str, Any] = {"candidates": candidates, "text": text, "max_new_tokens": max_new_tokens}
+    run, complete = Comparing(*asked, methods=methods, **options), True
     try:
-        for name, way in progress_bar(ways.items(), "ways", shown=shown_bar, unit="way"):
-            row, outcome = _tried(name, way, baseline, (*given, several_regions), max_new_tokens)
-            rows.append(row)
-            if outcome is not None:
-                outcomes[name] = outcome
+        for _ in progress_bar(run, "ways", shown=shown_bar, unit="way"):
+            pass
     except KeyboardInterrupt:
         complete = False
-    return Comparison(
-        model=mllm.name,
-        question=asked.question,
-        regions=several_regions,
-        size=asked.image.size,
-        candidates=baseline.candidates,
-        text=baseline.text,
-        plain=baseline.plain,
-        rows=tuple(rows),
-        complete=complete,
-        outcomes=outcomes,
-    )
+    return run.so_far(complete)
+
+
+class Comparing:
+    """A comparison way by way: whoever goes through it has the name of each way that was done; see `compare`.
+
+    Args:
+        **options: for `Baseline`.
+
+    Attributes:
+        ways: the methods by name.
+    """
+
+    def __init__(
+        self,
+        mllm: Mllm,
+        image: ImageSource,
+        question: str,
+        regions: Regions,
+        *,
+        methods: Mapping[str, Method] | Sequence[Method] | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ):
+        self.ways = named_methods(methods)
+        self._user, self._most = Asked.of(image, question), max_new_tokens
+        self._regions, talk = self._user.regions(regions), self._user.conversation
+        given = (self._user.image, question) if talk is None else (talk, None)
+        self._asked = (*given, self._regions)
+        baseline = Baseline(mllm, *given, max_new_tokens=max_new_tokens, **options)
+        unsteered = baseline.unsteered(self._regions)
+        self._baseline, self._outcomes = baseline, dict[str, Outcome]()
+        self._rows = [_row(UNSTEERED, str(baseline.answer), unsteered, baseline.cost.seconds, baseline.cost.peak_memory)]
+
+    def __len__(self) -> int:
+        return len(self.ways)
+
+    def __iter__(self) -> Iterator[str]:
+        for name, way in self.ways.items():
+            row, outcome = _tried(name, way, self._baseline, self._asked, self._most)
+            self._rows.append(row)
+            if outcome is not None:
+                self._outcomes[name] = outcome
+            yield name
+
+    def so_far(self, complete: bool) -> Comparison:
+        """What was done; `complete` is whether that is all that is wanted."""
+        return Comparison(
+            model=self._baseline.mllm.name,
+            question=self._user.question,
+            regions=self._regions,
+            size=self._user.image.size,
+            candidates=self._baseline.candidates,
+            text=self._baseline.text,
+            plain=self._baseline.plain,
+            rows=tuple(self._rows),
+            complete=complete,
+            outcomes=dict(self._outcomes),
+        )
 
 
 def named_methods(methods: Any) -> dict[str, Method]:

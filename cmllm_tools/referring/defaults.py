@@ -6,7 +6,8 @@ from ..errors import SettingsError
 from ..strict import shown
 
 # Published settings (ControlMLLM section 4.1; ControlMLLM++ code), and those fitted to the embedded model, by
-# (model_type, decoder layers, hidden size). The first row serves models without one, its window scaled to their depth.
+# (model_type, decoder layers, hidden size). Models without one have ELSEWHERE, with the first row's window scaled to their
+# depth.
 METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     ("llava", 32, 4096): {
         "ControlMLLM": {
@@ -18,17 +19,19 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
             "queries": "text",
             "sigma": 0.1,
         },
-        "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7},
+        "ControlMLLMPlus": {"steps": 3, "step_size": 0.03, "layers": (14, 26), "queries": "last", "contrast": 0.7},
         # Not published: what was found on SmolLM2-135M over pictures made of words.
-        "KeySteering": {"steps": 1, "step_size": 0.003, "layers": (), "queries": "text"},
+        "KeySteering": {"steps": 1, "step_size": 0.003, "layers": (), "queries": "text", "moved_layers": ()},
     },
     ("qwen2_5_vl", 28, 3584): {
-        "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "contrast": 0.01},
+        "ControlMLLMPlus": {"steps": 1, "step_size": 0.02, "layers": (12, 28), "queries": "last", "contrast": 0.01},
     },
     # SmolLM2-135M-Instruct with eyes of its own (`load("smol")`).
     ("llava", 30, 576): {
-        "ControlMLLMPlus": {"steps": 5, "step_size": 0.006, "layers": (), "contrast": 0.0},
-        "KeySteering": {"steps": 1, "step_size": 0.01, "layers": (), "queries": "text"},
+        # Its last token says how the answer begins: steered by that one alone, it no longer begins as a sentence does.
+        "ControlMLLMPlus": {"steps": 5, "step_size": 0.006, "layers": (), "queries": "text", "contrast": 0.0},
+        # Attention moved in the lower layers drives its answers away (docs/findings.md).
+        "KeySteering": {"steps": 1, "step_size": 0.005, "layers": (), "queries": "text", "moved_layers": (20, 30)},
     },
     ("llava", 6, 192): {
         "ControlMLLM": {
@@ -40,19 +43,28 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
             "queries": "last",
             "sigma": 0.4,
         },
-        "ControlMLLMPlus": {"steps": 10, "step_size": 0.3, "layers": (0, 3), "contrast": 0.0},
-        "KeySteering": {"steps": 3, "step_size": 0.1, "layers": (0, 3), "queries": "last"},
+        "ControlMLLMPlus": {"steps": 10, "step_size": 0.3, "layers": (0, 3), "queries": "last", "contrast": 0.0},
+        "KeySteering": {"steps": 3, "step_size": 0.1, "layers": (0, 3), "queries": "last", "moved_layers": ()},
     },
 }
 
 
+# What replaces the first row's settings where a model has none of its own: its step sizes and contrast are those of one
+# model, and steps are measured by the norm of the model's own visual tokens.
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "ControlMLLM": {"step_size": 0.1, "relative": True},
+    "ControlMLLMPlus": {"steps": 5, "step_size": 0.06, "relative": True, "contrast": 0.0},
+    "KeySteering": {"step_size": 0.01},
+}
+
+
 def method_defaults(method: str, model_type: str, layers: int, hidden_size: int) -> dict[str, Any]:
-    """Settings of a method for a model: its own row, or the published ones with the layer window scaled to its depth."""
+    """Settings of a method for a model: its own row, or ELSEWHERE's."""
     own = METHOD_DEFAULTS.get((model_type, layers, hidden_size), {})
     if method in own:
         return dict(own[method])
     (_, published_layers, _), rows = next(iter(METHOD_DEFAULTS.items()))
-    settings = dict(rows[method])
+    settings = rows[method] | ELSEWHERE[method]
     if settings["layers"]:
         low, high = settings["layers"]
         settings["layers"] = (low * layers // published_layers, -(-high * layers // published_layers))
@@ -130,6 +142,10 @@ def published_answer(model: str, task: str) -> dict[str, Any]:
 
     Raises:
         SettingsError: for a model or task that was not published.
+
+    Examples:
+        >>> cm.methods.published_answer("llava-1.5", "roc")
+        {'max_new_tokens': 30}
     """
     if not task or not any(task in runs.get(model, {}) for runs in RUNS.values()):
         known = ", ".join(dict.fromkeys(name for runs in RUNS.values() for name in runs))
@@ -137,3 +153,29 @@ def published_answer(model: str, task: str) -> dict[str, Any]:
     if model == "instructblip":
         return {"num_beams": 5, "repetition_penalty": 1.5, "length_penalty": 1.0, "max_new_tokens": 50}
     return {"max_new_tokens": 50 if task == "refcocog" else 30}
+
+
+# The papers' tables: per cent of right answers, or CIDEr, by method's name on the command line, model, table, and what was
+# pointed with. Without steering the region makes no difference; for RTC's masks ControlMLLM's paper has 55.47 nevertheless.
+UNSTEERED = "unsteered"
+FIGURES: dict[str, dict[str, dict[str, dict[str, float]]]] = {
+    "controlmllm": {
+        "llava-1.5": {
+            "roc": {UNSTEERED: 54.72, "box": 60.59, "mask": 60.79, "scribble": 58.33, "point": 58.85},
+            "rtc": {UNSTEERED: 53.57, "box": 61.22, "mask": 60.28},
+        }
+    },
+    "controlmllm++": {
+        "llava-1.5": {
+            "roc": {UNSTEERED: 54.72, "box": 71.19},
+            "rtc": {UNSTEERED: 57.42, "box": 74.66},
+            "refcocog": {UNSTEERED: 55.61, "box": 67.37},
+            "screenspot": {UNSTEERED: 9.80, "box": 40.01},
+        },
+        "qwen2.5-vl": {"roc": {UNSTEERED: 78.81, "box": 79.20}, "rtc": {UNSTEERED: 81.91, "box": 88.23}},
+    },
+}
+# Their models, by model_type and number of layers; those that are asked with coordinates; and the most pixels of an image.
+MODELS = {("llava", 32): "llava-1.5", ("qwen2_5_vl", 28): "qwen2.5-vl"}
+LOCATED = ("qwen2.5-vl",)
+MAX_PIXELS = {"qwen2.5-vl": 512 * 28 * 28}

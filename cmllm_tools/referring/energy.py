@@ -28,6 +28,12 @@ def hard_energy(
 
     Raises:
         CaptureError: for a map that is all zero, or not finite.
+
+    Examples:
+        >>> import torch
+        >>> values, inside = torch.tensor([1.0, 2.0, 1.0]), torch.tensor([0.0, 1.0, 0.5])
+        >>> cm.hard_energy(values, inside).item()  # (1 - 2.5 / 4) ** 2
+        0.140625
     """
     return hard_of(looked(values, inside), inside)
 
@@ -49,6 +55,12 @@ def soft_energy(
     Raises:
         CaptureError: for a map that is all zero, or not finite.
         SigmaError: for a sigma that is no width.
+
+    Examples:
+        >>> import torch
+        >>> values, distance = torch.tensor([1.0, 3.0]), torch.tensor([1.0, 0.0])
+        >>> round(cm.soft_energy(values, distance, sigma=0.4).item(), 3)
+        0.058
     """
     return soft_of(looked(values, distance), distance, checked_sigma(sigma))
 
@@ -110,6 +122,11 @@ def gaussian(distance: Float[torch.Tensor, "*any"], sigma: float) -> Float[torch
     Raises:
         RegionError: for distances that are no tensor of numbers.
         SigmaError: for a sigma that is no width.
+
+    Examples:
+        >>> import torch
+        >>> [round(value, 2) for value in cm.gaussian(torch.tensor([0.0, 0.1, 0.3]), 0.1).tolist()]
+        [3.99, 2.42, 0.04]
     """
     if not _holds_numbers(distance, axes=0):
         raise RegionError(f"Distances must be a tensor of numbers; got {shown(distance)}.")
@@ -140,3 +157,9 @@ def weighted_share(
 ) -> Float[torch.Tensor, "*map"]:
     """`sum_i w_i A_i / (sum_i A_i + floor)` of maps (..., visual token)."""
     return (values * weights).sum(-1) / (values.sum(-1) + floor)
+
+
+def odds_gain(first: Float[torch.Tensor, "*run"], now: Float[torch.Tensor, "*run"]) -> Float[torch.Tensor, "*run"]:
+    """How many times what they were the odds are of shares in 0..1: of attention in the regions against that elsewhere."""
+    before, after = (each.clamp(1e-12, 1 - 1e-6) for each in (first, now))
+    return after / (1 - after) * (1 - before) / before

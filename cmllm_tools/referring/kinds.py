@@ -1,4 +1,11 @@
-"""Kinds of settings: what values they take, in words, and how values and texts are read; every error names the setting."""
+"""Kinds of settings: what values they take, in words, and how values and texts are read; every error names the setting.
+
+Examples:
+    >>> cm.methods.kinds.real(least=0).range
+    'a number at least 0'
+    >>> cm.methods.kinds.real(least=0).parsed("2.5", "strength")
+    2.5
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass

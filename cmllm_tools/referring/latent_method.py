@@ -35,6 +35,11 @@ class LatentMethod(Method):
 
     Raises:
         SettingsError: for a setting that is not of its kind or out of its range.
+
+    Examples:
+        >>> method = cm.ControlMLLM(steps=3)
+        >>> isinstance(method, cm.LatentMethod), method.steps
+        (True, 3)
     """
 
     # The row of the table of defaults.
@@ -46,6 +51,13 @@ class LatentMethod(Method):
         "how far an update goes: the factor on the gradient (alpha) for gradient steps, the learning rate for Adam",
         real(above=0),
         asked=True,
+        strength=True,
+    )
+    relative: bool = setting(
+        MODEL_DEFAULT,
+        "step_size is how far the first step goes, as a share of the norm of the visual tokens, and so means the same for "
+        "every model; so it is for models without settings of their own, unless step_size is given",
+        FLAG,
     )
     layers: tuple[int, ...] = setting(
         MODEL_DEFAULT,
@@ -68,6 +80,12 @@ class LatentMethod(Method):
     rule: Rule = setting("area", "how regions become token weights", choice("area", "reference"))
     early_stop: float = setting(
         MODEL_DEFAULT, "stop once the energy has changed by this fraction of the first; 0 never stops", real(least=0)
+    )
+    until: float = setting(
+        0.0,
+        "stop once attention in the regions, against that elsewhere, is so many times what it was before any step; 0 never "
+        "stops",
+        real(least=0),
     )
     without: tuple[int, ...] = setting((), "numbers of visual tokens to leave out of map and energy", NUMBERS)
     average: bool = setting(False, "take the mean of several regions' energies, not their sum", FLAG, left_open=True)
@@ -95,6 +113,8 @@ class LatentMethod(Method):
             found["layers"] = ()
         found |= published_settings(config.model_type)
         left_open = {each.name for each in fields(self) if getattr(self, each.name) is None}
+        if "step_size" not in left_open or "relative" not in found:
+            found["relative"] = False
         resolved = replace(self, **{name: value for name, value in found.items() if name in left_open})
         missing = [each.name for each in self.settings() if each.open and getattr(resolved, each.name) is None]
         if missing:
@@ -143,11 +163,24 @@ class LatentMethod(Method):
         """The context token whose map is scored."""
         return ContextToken(self.queries, self.layers_of(mllm), self.heads, self.without)
 
-    def stops(self, first: Tensor, now: Tensor) -> Tensor:
-        """Whether runs end early whose energy was `first` and is `now`: both (run,), and so is what is returned."""
-        if not self.early_stop:
-            return torch.zeros_like(now, dtype=torch.bool)
-        return (now - first).abs() >= self.early_stop * first
+    def stops(self, first: Tensor, now: Tensor, gain: Tensor) -> Tensor:
+        """Whether runs end early: (run,).
+
+        Args:
+            first, now: (run,), their energy before any step, and now.
+            gain: (run,), how many times what it was before any step attention in the regions is, against that elsewhere.
+        """
+        never = torch.zeros_like(now, dtype=torch.bool)
+        changed = (now - first).abs() >= self.early_stop * first if self.early_stop else never
+        return changed | (gain >= self.until if self.until else never)
+
+    def absolute(self, norm: float) -> "LatentMethod":
+        """The method with the length of its first step for its size, where that is a share of what is moved.
+
+        Args:
+            norm: of what is moved.
+        """
+        return replace(self, step_size=self.step_size * norm) if self.relative else self
 
     def moves(self, mllm: Mllm, prompt: Prompt, runs: int = 1) -> Moved:
         """What the latents of so many runs are added to: the visual tokens."""

@@ -12,6 +12,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
 from .cost import settle
+from .energy import odds_gain
 from .latent_method import LatentMethod
 from .target import Target
 
@@ -81,7 +82,7 @@ class Runs:
         zero = self.zero = self._moved.zero
         self._weights = torch.stack([token.weights(self.layers, self._heads, self._rows) for token in tokens]).to(zero)
         self._counts = torch.tensor([len(token.layers) for token in tokens], device=zero.device)
-        self._updates = self.method.start(zero.expand(count, *zero.shape).clone())
+        self._updates = self.method.absolute(self._moved.norm).start(zero.expand(count, *zero.shape).clone())
         self._half = computes_in_half(mllm.model)
         self._ended = torch.zeros(count, dtype=torch.bool, device=zero.device)
         self._steps = self._run()
@@ -102,7 +103,7 @@ class Runs:
         for number in range(self.method.steps + 1):
             last = number == self.method.steps
             step = self._measured(number, latent, going, ending, first, not last)
-            first = step.energy if first is None else first
+            first = step if first is None else first
             yield step
             if last:
                 return
@@ -129,7 +130,7 @@ class Runs:
         start: torch.Tensor,
         going: torch.Tensor,
         ending: torch.Tensor,
-        first: torch.Tensor | None,
+        first: Measured | None,
         differentiate: bool,
     ) -> Measured:
         started, states = time.perf_counter(), self.prompt.call.states
@@ -147,9 +148,11 @@ class Runs:
         energy = target.energy(values)
         gradient = gradients(energy.sum(), [latent], self._half)[0] if latent.requires_grad else None
         now = torch.where(sound, energy.detach(), torch.nan)
+        share = torch.where(sound, target.share(values).detach(), torch.nan)
         stopped = torch.zeros_like(going)
         if first is not None:
-            stopped = going & torch.isfinite(now) & self.method.stops(first, now)
+            stops = self.method.stops(first.energy, now, odds_gain(first.share, share))
+            stopped = going & torch.isfinite(now) & stops
         settle(states.device)
         return Measured(
             number=number,
@@ -158,7 +161,7 @@ class Runs:
             maps=maps.detach(),
             values=values.detach(),
             energy=now,
-            share=torch.where(sound, target.share(values).detach(), torch.nan),
+            share=share,
             gradient=gradient,
             going=going | ending,
             stopped=stopped,

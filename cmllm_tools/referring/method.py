@@ -6,7 +6,7 @@ from typing import Any, ClassVar, TypeVar
 
 from PIL import Image
 
-from ..errors import PromptError
+from ..errors import PromptError, SettingsError
 from ..inputs.regions import Region
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
@@ -30,6 +30,10 @@ class Request:
 
     Raises:
         PromptError: for a question that is no text.
+
+    Examples:
+        >>> cm.methods.Request(scene.image, "What is {place}?", (box,)).regions
+        (Box(x0=146, y0=79, x1=192, y1=127),)
     """
 
     image: Image.Image = field(repr=False)
@@ -67,10 +71,21 @@ class Method:
     Attributes:
         label: what people call it; the class's name when empty.
         variants: other ways to make it, by their names on the command line: names of its class methods.
+        told: whether it goes by the region; one that does not answers the same whatever was drawn.
+        source: what to cite for it: keys of `sources.bib`, or entries of BibTeX; see `cite`.
+
+    Examples:
+        >>> method = cm.methods.Drawn("ellipse")
+        >>> isinstance(method, cm.Method), method.overlay
+        (True, 'ellipse')
+        >>> method.to_json()["name"]
+        'Drawn'
     """
 
     label: ClassVar[str] = ""
+    told: ClassVar[bool] = True
     variants: ClassVar[dict[str, str]] = {}
+    source: ClassVar[tuple[str, ...]] = ()
 
     def __post_init__(self) -> None:
         for each in settings_of(type(self)):
@@ -80,6 +95,25 @@ class Method:
     def settings(cls) -> tuple[Setting, ...]:
         """The declared settings, in their order."""
         return tuple(settings_of(cls))
+
+    @classmethod
+    def strength_setting(cls) -> Setting | None:
+        """The setting that says how far the method goes; None for a method that has no such number."""
+        return next((each for each in settings_of(cls) if each.strength), None)
+
+    def times(self: Self_, factor: float) -> Self_:
+        """The same method, so many times as strong.
+
+        Raises:
+            SettingsError: for a method without a strength or one that is left open, and a strength that is out of range.
+        """
+        declared = self.strength_setting()
+        value = None if declared is None else getattr(self, declared.name)
+        if declared is None or value is None:
+            raise SettingsError(f"{self.called()} has no strength that could be multiplied; resolve it for a model first.")
+        value = factor * value
+        changes: dict[str, Any] = {declared.name: round(value) if declared.kind.name == "whole" else value}
+        return replace(self, **changes)
 
     @classmethod
     def called(cls) -> str:
@@ -113,6 +147,10 @@ class Method:
             regions: where `sent` says that they are, in pixels of the image; one or more.
         """
         return None
+
+    def sources(self) -> tuple[str, ...]:
+        """What to cite for the method as it is set."""
+        return self.source
 
     def to_json(self) -> dict[str, Any]:
         """Its name and settings as plain values; see `registry.method_from_json`."""

@@ -20,11 +20,13 @@ class Moved(ABC):
     Attributes:
         zero: the latent that a run begins with.
         prompt: what is replayed: as many copies as there are runs, where these are one batch.
+        norm: of what the latent is added to, in the latent's own unit.
     """
 
     mllm: Mllm
     zero: torch.Tensor
     prompt: Prompt
+    norm: float
 
     def capture(
         self,
@@ -50,6 +52,7 @@ class VisualStates(Moved):
         self.mllm = mllm
         self.prompt = prompt if prompt.call.copies == runs else copies(mllm, prompt, runs)
         self.zero = prompt.zero_latent().detach()
+        self.norm = self.prompt.call.visual_states.float().norm().item()
 
     def forward(self, latent: torch.Tensor) -> None:
         return None
@@ -77,6 +80,9 @@ class CachedKeys(Moved):
     Raises:
         UnsupportedModelError: for a model whose text cannot continue from a cached image.
     """
+
+    # Offsets are shares of the keys' norm.
+    norm = 1.0
 
     def __init__(self, mllm: Mllm, prompt: Prompt, layers: Sequence[int] | None = None):
         self.mllm, self.prompt = mllm, prompt

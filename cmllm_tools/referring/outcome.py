@@ -79,6 +79,14 @@ class Outcome(Shown):
         seconds: from image and question to the answer.
         peak_memory: the most that was in use meanwhile above what was before, in bytes; see `cost.Cost`.
         provenance: model, versions and seed.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.AttentionEdit(3))
+        >>> print(outcome.answer)
+        red cross at the right
+        >>> path = outcome.save("outcome.safetensors")
+        >>> print(mllm.generate(prompt, cm.Outcome.load(path)))
+        red cross at the right
     """
 
     answer: Answer

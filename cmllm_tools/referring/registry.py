@@ -22,6 +22,19 @@ def register(method: Kind) -> Kind:
 
     Raises:
         SettingsError: for what is no subclass of `Method`, or a name that another method has.
+
+    Examples:
+        >>> from dataclasses import dataclass, replace
+        >>> @cm.methods.register
+        ... @dataclass(frozen=True)
+        ... class Whispered(cm.Method):
+        ...     "Says in words where the middle of the region is."
+        ...
+        ...     def sent(self, request, mllm):
+        ...         x0, y0, x1, y1 = request.regions[0].bounds
+        ...         return replace(request, question=f"{request.question} Look at {(x0 + x1) // 2}, {(y0 + y1) // 2}.")
+        >>> cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.Whispered()).sent.question
+        'describe the object. Look at 169, 103.'
     """
     if not (isinstance(method, type) and issubclass(method, Method)):
         raise SettingsError(f"A method must be a subclass of Method; got {shown(method)}.")

@@ -8,7 +8,7 @@ from ..inputs.conversation import Conversation, Messages
 from ..inputs.images import ImageSource
 from ..inputs.regions import Region, Regions
 from ..models.interventions import Intervention
-from ..models.look import Look
+from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from .asked import Asked
@@ -25,7 +25,7 @@ from .trace import Trace
 
 def refer(
     mllm: Mllm,
-    image: ImageSource | Look | Conversation | Messages,
+    image: ImageSource | Look | Seen | Conversation | Messages,
     question: str | None,
     regions: Regions,
     method: Method | None = None,
@@ -41,8 +41,9 @@ def refer(
 
     Args:
         mllm: the model.
-        image: all that `read_image` takes, or a `Look` of this model: methods that send the image as it is share that; or a
-            conversation, as for `Mllm.prepare`. A method that draws on an image changes the one that the regions are on.
+        image: all that `read_image` takes, or a `Look` or `Seen` of this model: methods that send the image as it is share
+            that; or a conversation, as for `Mllm.prepare`. A method that draws on an image changes the one that the regions
+            are on.
         question: the user's words; a method that names the region in words puts them in place of `{place}`, others leave
             it out. None of a conversation, which has its own.
         regions: one or several, in pixels of the image; of several images by number, as `Box(..., image=1)`.
@@ -57,6 +58,11 @@ def refer(
         SettingsError: for a setting out of range, callbacks for a method without steps, and options that `Mllm.generate`
             refuses.
         OptimizationError: as `optimize` does.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.ControlMLLMPlus(steps=3))
+        >>> print(outcome.answer)
+        red cross at the right
     """
     require(mllm)
     given = given_method(method, ControlMLLM())
@@ -67,7 +73,10 @@ def refer(
         asked, places = user.sent(resolved, several, mllm)
         prompt = asked.prepared(mllm)
         intervention, trace = found(mllm, prompt, places, resolved, callbacks)
-        answer = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options)
+        if isinstance(asked.look, Seen) and intervention is None and not options:
+            answer, before = asked.look.answer(prompt, max_new_tokens)
+        else:
+            answer, before = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options), 0.0
     return Outcome(
         answer=answer,
         method=resolved,
@@ -77,7 +86,7 @@ def refer(
         sent=Sent.of(prompt.image, prompt.question, prompt.text, places, prompt.conversation),
         intervention=intervention,
         trace=trace,
-        seconds=cost.seconds,
+        seconds=cost.seconds + before,
         peak_memory=cost.peak_memory,
         provenance=Provenance.of(mllm),
     )

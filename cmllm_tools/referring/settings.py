@@ -22,6 +22,7 @@ class Setting:
         default: None, where it is left open.
         asked: whether panels have a field for it.
         open: whether it may be None, to be filled in for the model.
+        strength: whether it says how far the method goes: the more, the further from the model as it is.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Setting:
     default: Any
     asked: bool
     open: bool
+    strength: bool = False
 
     @property
     def default_text(self) -> str:
@@ -47,13 +49,32 @@ class Setting:
         return None if value is None and self.open else self.kind.read(value, self.name)
 
 
-def setting(default: Any, meaning: str, kind: Kind, asked: bool = False, left_open: bool | None = None) -> Any:
+def setting(
+    default: Any, meaning: str, kind: Kind, asked: bool = False, left_open: bool | None = None, strength: bool = False
+) -> Any:
     """Declare a setting: the default of a dataclass's field, with what is known of it.
 
     Args:
         left_open: whether it may be None, to be filled in for the model; when None, where the default is MODEL_DEFAULT.
+        strength: whether it is the number that says how far the method goes; of a method one at most.
+
+    Examples:
+        >>> from dataclasses import dataclass
+        >>> @dataclass(frozen=True)
+        ... class Louder(cm.Method):
+        ...     "A method with one setting."
+        ...
+        ...     strength: float = cm.methods.setting(1.0, "how much", cm.methods.kinds.real(above=0))
+        >>> Louder(2).strength
+        2.0
+        >>> try:
+        ...     Louder(-1)
+        ... except cm.SettingsError as error:
+        ...     print(error)
+        strength must be a finite number above 0; got -1.
     """
-    known = {"meaning": meaning, "kind": kind, "asked": asked, "open": default is None if left_open is None else left_open}
+    left_open = default is None if left_open is None else left_open
+    known = {"meaning": meaning, "kind": kind, "asked": asked, "open": left_open, "strength": strength}
     return field(default=default, metadata={_KEY: known})
 
 

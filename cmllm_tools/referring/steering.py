@@ -1,12 +1,13 @@
 """The optimisation: one loop that yields steps; callbacks listen to it."""
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
-from ..errors import NotFiniteError, OptimizationError, SettingsError, carry
+from ..errors import EnergyWarning, NotFiniteError, OptimizationError, SettingsError, carry
 from ..inputs.regions import Region, Regions
 from ..models.interrupts import uninterrupted
 from ..models.interventions import Intervention
@@ -14,7 +15,8 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
 from ..strict import kind_of, several, shown
-from .callbacks import EARLY_STOP, Callback
+from .callbacks import EARLY_STOP, LOOKED_AT, ROSE, Callback
+from .energy import odds_gain
 from .latent_method import LatentMethod, given_latent_method
 from .loop import Measured, Runs
 from .methods.controlmllm import ControlMLLM
@@ -44,6 +46,14 @@ class Steering:
         SettingsError: for a setting out of range.
         PromptError: for queries that are not in the prompt, or stand before the image, or a prompt of another model.
         CaptureError: for heads, or visual tokens to leave out, that do not exist.
+
+    Examples:
+        >>> run = cm.Steering(mllm, prompt, box, cm.ControlMLLM(steps=5))
+        >>> for step in run:
+        ...     if step.share > 0.3:
+        ...         run.stop("enough")
+        >>> run.trace.stopped
+        'enough'
     """
 
     @unaffected(gradient=False)
@@ -84,14 +94,22 @@ class Steering:
         for measured in self._measured():
             step = self._step(measured)
             self._keep(step, measured.latent[0])
-            early = bool(measured.stopped[0])
-            if early:
-                self.stop(EARLY_STOP)
+            early = self._early() if measured.stopped[0] else None
+            if early is not None:
+                self.stop(early)
             yield step
-            if self._reason is not None and not (early and self._reason == EARLY_STOP):
+            if self._reason is not None and self._reason != early:
                 self._runs.end()
                 break
         self.trace.stopped = "finished" if self._reason is None else self._reason
+
+    def _early(self) -> str:
+        """Why the method ends the run at the step last kept."""
+        first, last = self.trace.steps[0], self.trace.steps[-1]
+        if last.energy > first.energy:
+            return ROSE
+        gain = odds_gain(torch.tensor(first.share), torch.tensor(last.share)).item()
+        return LOOKED_AT if self.method.until and gain >= self.method.until else EARLY_STOP
 
     def _measured(self) -> Iterator[Measured]:
         """The loop's steps; attention that is not finite is the step size's fault once something was steered."""
@@ -210,6 +228,16 @@ def optimize(
             what are no callbacks, too.
         NotFiniteError: when attention is not finite before any step.
         OptimizationError: when attention, energy or gradient are no longer finite; it holds the trace so far.
+
+    Warns:
+        EnergyWarning: for a run whose energy is higher at its end than it was before any step.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=3))
+        >>> len(trace.steps), trace.stopped
+        (4, 'finished')
+        >>> print(mllm.generate(prompt, trace))
+        red cross at the right
     """
     callbacks = _listeners(callbacks)
     run = Steering(mllm, prompt, regions, method)
@@ -223,6 +251,14 @@ def optimize(
         if run.trace.steps:
             carry(error, "trace", run.trace, f"The trace so far, {len(run.trace)} steps,")
         raise
+    if run.trace.rose:
+        first, last = run.trace.steps[0], run.trace.steps[-1]
+        warnings.warn(
+            f"The energy rose, from {first.energy:.3g} to {last.energy:.3g}: attention was driven out of the regions, and "
+            f"the answer says nothing of them. Try a smaller step_size (now {run.method.step_size:g}), or relative=True.",
+            EnergyWarning,
+            stacklevel=2,
+        )
     return run.trace
 
 

@@ -121,6 +121,12 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
         RegionError: for a region the model does not see.
         CaptureError: for a map that is all zero, or not finite.
         SigmaError: for a sigma that is no width.
+
+    Examples:
+        >>> f"{cm.energy(cmap, box).item():.3f}"
+        '0.904'
+        >>> f"{cm.energy(cmap, [box, cm.Point(20, 20)]).item():.3f}"  # the sum of both
+        '1.442'
     """
     kind_of(cmap, ContextMap, "A map must be one from context_map(attention)", CaptureError)
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).energy(looked(cmap.values))
@@ -128,6 +134,11 @@ def energy(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule
 
 @unaffected(gradient=True)
 def region_share(cmap: ContextMap, regions: Regions, *, sigma: float = 0.1, rule: Rule = "area") -> float:
-    """Share of the map that lies in the regions, 0..1; see `Target.share`. It raises what `energy` does."""
+    """Share of the map that lies in the regions, 0..1; see `Target.share`. It raises what `energy` does.
+
+    Examples:
+        >>> f"{cm.region_share(cmap, box):.0%}"
+        '5%'
+    """
     kind_of(cmap, ContextMap, "A map must be one from context_map(attention)", CaptureError)
     return Target.of(cmap.layout, regions, sigma, rule).to(cmap.values).share(looked(cmap.values)).item()

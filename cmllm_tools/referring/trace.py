@@ -37,6 +37,11 @@ class Step(Shown):
         gradient_norm: of the energy's gradient at the latent; None for the last step, which needs none.
         seconds: for forward and backward.
         answer: the model's `Answer` with this step's latent, where it was asked for.
+
+    Examples:
+        >>> step = trace.steps[0]
+        >>> step.number, f"{step.energy:.2f}", f"{step.share:.0%}"
+        (0, '0.84', '8%')
     """
 
     number: int
@@ -91,6 +96,12 @@ class Trace(Shown):
         image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side.
         image_hash: SHA-256 of the image's RGB pixels.
         provenance: model, versions and seed.
+
+    Examples:
+        >>> path = trace.save("run.safetensors")
+        >>> again = cm.Trace.load(path)
+        >>> len(again.steps), again.question
+        (4, 'describe the object.')
     """
 
     steps: list[Step]
@@ -122,6 +133,21 @@ class Trace(Shown):
     def seed(self) -> int:
         """See `Provenance`."""
         return self.provenance.seed
+
+    def frame(self) -> Any:
+        """The steps as a pandas DataFrame, a row each: step, energy, share, norms, seconds, answer.
+
+        Raises:
+            ModuleNotFoundError: without pandas.
+        """
+        try:
+            from pandas import DataFrame
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                "Trace.frame needs pandas, which is not installed here. Run: pip install 'cmllm_tools[paper]'"
+            ) from error
+        names = ("energy", "share", "latent_norm", "gradient_norm", "seconds", "answer")
+        return DataFrame([{"step": step.number} | {name: getattr(step, name) for name in names} for step in self.steps])
 
     @property
     def intervention(self) -> Intervention:
@@ -158,7 +184,7 @@ class Trace(Shown):
         words = self._words()
         return [
             *facts,
-            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}"),
+            ("energy", f"{first.energy:.4f} -> {last.energy:.4f}{', it rose' if self.rose else ''}"),
             ("share", f"{first.share:.1%} -> {last.share:.1%} {where_text(self.regions)}"),
             ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
             ("answers", f"{first.answer!r} -> {last.answer!r}"),
@@ -174,6 +200,11 @@ class Trace(Shown):
         return (
             bool(self.steps) and self.stopped not in ("running", "interrupted") and not self.stopped.startswith("failed:")
         )
+
+    @property
+    def rose(self) -> bool:
+        """Whether the energy is higher at the last step than it was before any."""
+        return len(self.steps) > 1 and self.steps[-1].energy > self.steps[0].energy
 
     @property
     def maps(self) -> np.ndarray:

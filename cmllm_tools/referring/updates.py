@@ -7,7 +7,23 @@ from jaxtyping import Float
 
 
 class Updates(ABC):
-    """State of a run: `latent` is what the next forward uses, `update` moves it along a gradient."""
+    """State of a run: `latent` is what the next forward uses, `update` moves it along a gradient.
+
+    Examples:
+        >>> class Halved(cm.methods.Updates):
+        ...     "Plain steps, each half as long as the one before."
+        ...
+        ...     def __init__(self, latent, step_size):
+        ...         self.latent, self.step_size = latent, step_size
+        ...
+        ...     def update(self, gradient):
+        ...         self.latent = self.latent - self.step_size * gradient
+        ...         self.step_size /= 2
+        >>> updates = Halved(trace.latent, 0.5)
+        >>> updates.update(trace.latent)
+        >>> bool((updates.latent == trace.latent / 2).all())
+        True
+    """
 
     latent: Float[torch.Tensor, "*run visual width"]
 
@@ -30,6 +46,7 @@ class GradientSteps(Updates):
         accumulate: the averages of all iterations add up, and an early stop adds the last of them again.
         scale_gradient: every gradient after the first is scaled by beta: of the average in use, the part that depends on
             the raw latent is beta times it.
+        length: `step_size` is how far each run's first step takes the raw latent; alpha is that over its gradient's norm.
     """
 
     def __init__(
@@ -39,16 +56,21 @@ class GradientSteps(Updates):
         ema: float,
         accumulate: bool,
         scale_gradient: bool,
+        length: bool = False,
     ):
         self.raw = self.average = self.latent = latent
-        self.step_size, self.ema, self.accumulate, self.scale_gradient = step_size, ema, accumulate, scale_gradient
+        self.alpha: float | torch.Tensor = step_size
+        self.ema, self.accumulate, self.scale_gradient, self.length = ema, accumulate, scale_gradient, length
         self.first = True
 
     def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
+        if self.first and self.length:
+            norms = gradient.flatten(1).norm(dim=1).clamp_min(torch.finfo(gradient.dtype).tiny)
+            self.alpha = (self.alpha / norms)[:, None, None]
         if self.scale_gradient and not self.first:
             gradient = gradient * self.ema
         self.first = False
-        self.raw = self.raw - self.step_size * gradient
+        self.raw = self.raw - self.alpha * gradient
         self.average = self.ema * self.raw + (1 - self.ema) * self.average
         self.latent = self.latent + self.average if self.accumulate else self.average
 

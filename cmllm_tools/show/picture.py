@@ -101,14 +101,22 @@ def map_picture(
     )
 
 
-def grid_picture(values: np.ndarray, caption: str, *, top: float | None = None, regions: Iterable[Region] = ()) -> Markup:
-    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan."""
+def grid_picture(
+    values: np.ndarray, caption: str, *, top: float | None = None, regions: Iterable[Region] = (), signed: bool = False
+) -> Markup:
+    """A picture of (row, column) values, one cell to each; the highest, or `top`, is brightest; none where nan.
+
+    When `signed`, what is below 0 has another colour, and the furthest from 0 is the strongest.
+    """
     rows, columns = values.shape
+    if top is None:
+        top = float(np.nanmax(np.abs(values) if signed else values))
     return picture(
         (columns, rows),
         cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
-        heat=values / max(float(np.nanmax(values)) if top is None else top, 1e-30),
-        opaque=True,
+        heat=values / max(top, 1e-30),
+        signed=signed,
+        opaque=not signed,
         regions=regions,
         caption=caption,
     )

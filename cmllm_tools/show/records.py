@@ -14,6 +14,7 @@ from ..errors import CmllmError, DataError
 from ..evaluation.records import Record
 from ..evaluation.scorers import mean_of
 from ..evaluation.summary import Difference, Evaluation, written
+from ..evaluation.thumbnails import LEVELS
 from ..files import write_text
 from ..inputs.images import read_image
 from ..inputs.regions import Region
@@ -25,7 +26,7 @@ from .html import rendered, table, text
 # Longest side of a picture of the gallery, in pixels, and the quality of its JPEG.
 SIDE, QUALITY = 112, 55
 # Bytes of all pictures together; later ones are left out.
-MOST_BYTES = 48 << 20
+MOST_BYTES = 40 << 20
 # Points of an outline; a region of more is shown by its box.
 MOST_POINTS = 60
 # Shares of the image's area that small, middle and large regions begin with.
@@ -54,6 +55,7 @@ def records_html(run: Evaluation, against: Evaluation | None = None, progress: b
     order = {path: at for at, path in enumerate(pictures)}
     data = {
         "methods": list(both.methods),
+        "ramp": palette.ramp()[:: 255 // (len(LEVELS) - 1)].tolist(),
         "examples": [_example(some, both.methods, order, sizes) for some in examples.values()],
     }
     return rendered(
@@ -167,11 +169,14 @@ def _example(
 
 
 def _answer(record: Record) -> list[Any]:
-    """Text, figure in 0..1 where there is one, share in the regions, error."""
+    """Text, figure in 0..1 where there is one, share in the regions, error, words that were sent, attention."""
     figure = record.scores.get("right", record.scores.get("score"))
     share = record.share[-1] if record.share else None
     error = None if record.error is None else f"{record.error.get('kind')}: {record.error.get('message')}"
-    return [record.answer, figure, None if share is None else round(share, 3), error, record.sent]
+    small = record.attention
+    # Rows, columns, corners; a digit to each cell, before and after.
+    maps = None if small is None else [*small["grid"], *small["on"], small["before"], small["after"]]
+    return [record.answer, figure, None if share is None else round(share, 3), error, record.sent, maps]
 
 
 def _regions(record: Record) -> list[Region]:

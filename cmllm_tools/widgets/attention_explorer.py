@@ -66,6 +66,11 @@ class AttentionExplorer(MapWidget):
         CaptureError: for a layer or head that the model does not have, or tokens that are not after the image.
         PromptError: for words that are not in the question.
         RegionError: for a region the model does not see.
+
+    Examples:
+        >>> explorer = cm.widgets.AttentionExplorer(mllm, prompt, box, layer=3)
+        >>> explorer.map.values.shape
+        torch.Size([64])
     """
 
     _esm = script("attention_explorer")

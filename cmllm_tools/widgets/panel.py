@@ -10,6 +10,7 @@ from ..referring.method import Method
 from ..referring.outcome import Outcome
 from ..referring.trace import Trace
 from .code_view import CodeView
+from .compare_tab import CompareTab
 from .layers_tab import LayersTab
 from .messages import Messages, hint, unknown_text
 from .modules import script, style
@@ -37,10 +38,11 @@ class Panel(Snapshot, ipw.VBox):
         settings: the fields of the method.
         question: to start with.
         layers: the tab of layers and heads.
+        ways: the tab that compares ways of referring.
     """
 
-    def __init__(self, picker: RegionPicker, settings: SettingsPanel, question: str, layers: LayersTab):
-        self.picker, self.settings, self.layers = picker, settings, layers
+    def __init__(self, picker: RegionPicker, settings: SettingsPanel, question: str, layers: LayersTab, ways: CompareTab):
+        self.picker, self.settings, self.layers, self.ways = picker, settings, layers, ways
         self._make_run(question)
         self._make_files()
         self._picker_box, self._player_box = ipw.VBox([picker]), ipw.VBox([hint(_NO_STEPS)])
@@ -48,7 +50,7 @@ class Panel(Snapshot, ipw.VBox):
         super().__init__(
             [
                 ipw.HBox([self._picker_box, self._side], layout=ipw.Layout(flex_flow="row wrap", grid_gap="16px")),
-                ipw.Tab([self._player_box, layers], titles=["Steps", "Layers"]),
+                ipw.Tab([self._player_box, layers, ways], titles=["Steps", "Layers", "Compare"]),
                 self._below,
                 self._code,
                 PanelView(),

@@ -49,6 +49,11 @@ class RegionPicker(Snapshot, anywidget.AnyWidget):
     Raises:
         ImageError: when the image cannot be read, or has not the size that the layout was made for.
         RegionError: for a region outside the image or outside what the layout sees, or for a sigma that is not above 0.
+
+    Examples:
+        >>> picker = cm.widgets.RegionPicker(prompt.image, box, layout=prompt.layout)
+        >>> picker.region
+        Box(x0=146, y0=79, x1=192, y1=127)
     """
 
     _esm = script("region_picker")

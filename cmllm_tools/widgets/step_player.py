@@ -33,6 +33,9 @@ class StepPlayer(MapWidget):
 
     Raises:
         TraceError: for a trace without steps, or a step or layer it does not have.
+
+    Examples:
+        >>> player = cm.widgets.StepPlayer(trace)
     """
 
     _esm = script("step_player")

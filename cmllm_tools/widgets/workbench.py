@@ -17,6 +17,7 @@ from ..referring.trace import Trace
 from . import reproduce
 from .asked import Asked
 from .closing import all_or_none, replace_children
+from .compare_tab import CompareTab
 from .layers_tab import LayersTab, Subject
 from .region_picker import RegionPicker
 from .runner import CLOSED, RunningPanel
@@ -44,6 +45,7 @@ class Workbench(RunningPanel):
         picker: the `RegionPicker`; `picker.regions` may be set.
         settings: the fields of the method.
         layers: the tab that looks into layers and heads; `layers.sweep` may be set.
+        ways: the tab that compares ways of referring; `ways.comparison` is the last one.
         error: what the last run or command failed with, None when it did not.
 
     Raises:
@@ -51,6 +53,11 @@ class Workbench(RunningPanel):
         PromptError: for a question that cannot be asked.
         RegionError: for a region the model does not see.
         SettingsError: for a setting out of range.
+
+    Examples:
+        >>> bench = cm.widgets.Workbench(mllm, scene.image, regions=box, method=cm.ControlMLLMPlus(steps=3))
+        >>> bench.picker.region
+        Box(x0=146, y0=79, x1=192, y1=127)
     """
 
     def __init__(
@@ -69,7 +76,8 @@ class Workbench(RunningPanel):
             prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.sigma_shown)
             layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
-            super().__init__(picker, settings, question, layers)
+            ways = CompareTab(mllm, self._to_compare, lambda: self.method, self._try, self._turn)
+            super().__init__(picker, settings, question, layers, ways)
             self._listen()
 
     def _listen(self) -> None:
@@ -124,6 +132,7 @@ class Workbench(RunningPanel):
     def close(self) -> None:
         """Close the panel and all that it is made of, and end a run that goes on; its trace stays in `trace`."""
         self.stop(CLOSED)
+        self.ways.stop()
         super().close()
 
     def __repr__(self) -> str:
@@ -144,6 +153,9 @@ class Workbench(RunningPanel):
         run = self._run
         trace = run.trace if run is not None and self._asked.has(run.prompt) else None
         return Subject(self._prompt, self.picker.regions, trace)
+
+    def _to_compare(self) -> tuple[Image.Image, str, Regions]:
+        return self.picker.image, self.question, self.picker.regions
 
     def _state(self) -> tuple[Any, ...]:
         """What the panel shows now, without preparing it."""

@@ -195,6 +195,26 @@ class Notebook:
         self.page.locator(f"body[data-jp-theme-light={'true' if name == 'Light' else 'false'}]").wait_for(state="attached")
 
 
+@contextmanager
+def opened(browser, home, file, app):
+    """A front with the notebook run from top to bottom; afterwards, no errors and nothing asked of the net."""
+    with server(app, file.parent, home) as address:
+        # So high that the whole panel is in a picture of it.
+        context = browser.new_context(viewport={"width": 1440, "height": 1700})
+        where = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]
+        notebook = Notebook(context.new_page(), f"{address}{where}/{file.name}")
+        notebook.run_all()
+        yield notebook
+        context.close()
+    assert notebook.problems == []
+    assert notebook.abroad == []
+
+
+# What a run of the workbench shows, for `Panel.timed`.
+FIRST = "panel.querySelector('.cmllm-player:not([data-old]) .label')?.textContent"
+FINISHED = f"{FIRST} && /^finished/.test(panel.querySelector('.cmllm-run').textContent)"
+
+
 class Panel:
     """The workbench in a notebook, under a real mouse."""
 

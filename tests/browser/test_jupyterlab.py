@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-from contextlib import contextmanager
 
 import nbformat
 import numpy as np
@@ -13,7 +12,7 @@ from nbconvert import HTMLExporter
 import cmllm_tools as cm
 from cmllm_tools.inputs.regions import region_from_json
 
-from .lab import ROOT, Notebook, Panel, server
+from .lab import FINISHED, FIRST, ROOT, Panel, opened
 from .test_region_picker import disc_line, rim
 
 pytestmark = pytest.mark.slow
@@ -38,8 +37,6 @@ bench._stop.on_click(lambda _: pressed.append(len(bench.trace)))
 count, other = ipw.Label("0"), ipw.Button(description="Another widget")
 other.on_click(lambda _: setattr(count, "value", str(int(count.value) + 1)))
 ipw.HBox([other, count.add_class("counted")])"""
-FIRST = "panel.querySelector('.cmllm-player:not([data-old]) .label')?.textContent"
-FINISHED = f"{FIRST} && /^finished/.test(panel.querySelector('.cmllm-run').textContent)"
 
 
 @pytest.fixture(scope="module")
@@ -59,21 +56,6 @@ def folder(tmp_path_factory):
     notebook.cells += [nbformat.v4.new_code_cell(source) for source in (SETUP, *ASKED.values())]
     nbformat.write(notebook, folder / LESSON)
     return folder
-
-
-@contextmanager
-def opened(browser, home, file, app):
-    """A front with the notebook run from top to bottom; afterwards, no errors and nothing asked of the net."""
-    with server(app, file.parent, home) as address:
-        # So high that the whole panel is in a picture of it.
-        context = browser.new_context(viewport={"width": 1440, "height": 1700})
-        where = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]
-        notebook = Notebook(context.new_page(), f"{address}{where}/{file.name}")
-        notebook.run_all()
-        yield notebook
-        context.close()
-    assert notebook.problems == []
-    assert notebook.abroad == []
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,13 @@ EXAMPLES = 5000
 EVIL = "<img src=x onerror=alert(1)></script><b>"
 
 
+def maps(at):
+    """As large as records have them: little everywhere before, and much in the middle after."""
+    digits = [f"{(cell * 7 + at) % 4:x}" for cell in range(24 * 24)]
+    after = [("f" if 8 <= cell // 24 < 16 and 8 <= cell % 24 < 16 else digit) for cell, digit in enumerate(digits)]
+    return {"grid": (24, 24), "on": (0.0, 0.0, 192.0, 192.0), "before": "".join(digits), "after": "".join(after)}
+
+
 @pytest.fixture(scope="module")
 def run():
     """Two methods on many examples; the second is right where the first is wrong, every third time."""
@@ -45,7 +52,8 @@ def run():
         first = right if at % 2 else wrong
         second = right if at % 2 or at % 3 == 0 else wrong
         for method, answer in (("unsteered", first), ("plus", second)):
-            records.append(Record(method=method, answer=answer, scores={"right": float(answer == right)}, **common))
+            found = Record(method=method, answer=answer, scores={"right": float(answer == right)}, **common)
+            records.append(found if method == "unsteered" else replace(found, share=(0.1, 0.6), attention=maps(at)))
     error = {"kind": "RegionError", "message": "off the image"}
     records[-1] = replace(records[-1], answer=None, scores={}, error=error)
     return Evaluation(tuple(records))
@@ -130,8 +138,26 @@ def test_pages_are_turned_and_texts_stay_texts(page):
     page.locator("#back").click()
     assert page.locator("#back").is_disabled()
     first = page.locator("article").first
-    assert first.locator("svg image").get_attribute("href").startswith("data:image/jpeg;base64,")
-    assert first.locator("polyline.line").count() == 1
+    assert first.locator("svg image").first.get_attribute("href").startswith("data:image/jpeg;base64,")
+    assert first.locator("> svg polyline.line").count() == 1
+
+
+def test_attention_before_and_after_is_beside_the_answer(page):
+    """The middle is brighter after the steps, and the corner is not."""
+    looks = page.locator("article").first.locator(".looks")
+    assert looks.count() == 1
+    assert looks.locator("figcaption").all_inner_texts() == ["before", "after"]
+    opacity = looks.evaluate(
+        """(looks) => [...looks.querySelectorAll("canvas")].map((map) => {
+            const context = map.getContext("2d");
+            return [[12, 12], [0, 0]].map(([x, y]) => context.getImageData(x, y, 1, 1).data[3]);
+        })"""
+    )
+    (middle, corner), (middle_after, corner_after) = opacity
+    assert middle_after > middle
+    assert corner == corner_after
+    boxes = [looks.locator(part).first.bounding_box() for part in ("svg", "canvas")]
+    assert boxes[0] == boxes[1]
 
 
 def test_pictures_have_a_bound(run, monkeypatch):

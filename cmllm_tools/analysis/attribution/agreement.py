@@ -28,9 +28,14 @@ def rank_correlations(attention: Attention, values: Values) -> np.ndarray:
 
     Raises:
         SettingsError: for values of another shape, or not finite.
+
+    Examples:
+        >>> found = cm.analysis.attribute(mllm, prompt, method="input_x_gradient", progress=False)
+        >>> cm.analysis.rank_correlations(attention, found).shape
+        (6, 6)
     """
     kind_of(attention, Attention, "Correlations are of what capture_attention gives", SettingsError)
-    maps = attention.values.detach().float().mean(2).cpu().numpy()
+    maps = attention.on_image().values.detach().float().mean(2).cpu().numpy()
     wanted = as_map(values, maps.shape[-1]).numpy()
     return np.array([[spearmanr(head, wanted).statistic for head in layer] for layer in maps])
 
@@ -71,6 +76,13 @@ class Agreement(Shown):
         attribution: what they were correlated with.
         attribution_curves: insertion and deletion in the attribution's own order.
         complete: False when an interrupt left maps out.
+
+    Examples:
+        >>> found = cm.analysis.agreement(
+        ...     mllm, prompt, queries=["last"], method="input_x_gradient", points=2, orders=2, progress=False
+        ... )
+        >>> len(found.maps)  # of each layer, and of all together
+        7
     """
 
     maps: tuple[MeasuredMap, ...]
@@ -135,6 +147,13 @@ def agreement(
         ImportError: without Captum.
         PromptError: for an empty answer, no queries, or queries that are not in the prompt.
         SettingsError: for a setting out of range, or a map of another shape or not finite.
+
+    Examples:
+        >>> found = cm.analysis.agreement(
+        ...     mllm, prompt, "blue zero", queries=["last"], method="input_x_gradient", points=2, orders=2, progress=False
+        ... )
+        >>> found.complete
+        True
     """
     require(mllm, prompt)
     queries = several(queries, "Queries must be a sequence of choices of the context token", PromptError)

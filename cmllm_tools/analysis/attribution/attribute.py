@@ -46,6 +46,11 @@ class Attribution(Shown):
         completeness_error: of integrated gradients, `|sum of values - (score - baseline_score)|` as a share of
             `|score - baseline_score|`; None for the other methods, which do not promise to be complete.
         image: what the visual tokens look at.
+
+    Examples:
+        >>> found = cm.analysis.attribute(mllm, prompt, method="input_x_gradient", progress=False)
+        >>> found.answer, found.values.shape
+        ('blue zero at the center', torch.Size([64]))
     """
 
     values: torch.Tensor
@@ -134,6 +139,11 @@ def attribute(
         PromptError: for an empty answer.
         RegionError: for a region that the model does not see, or that loses all its tokens to others.
         SettingsError: for a method, features, or other setting that does not exist or does not go together.
+
+    Examples:
+        >>> found = cm.analysis.attribute(mllm, prompt, "red cross", "input_x_gradient", against="blue zero")
+        >>> found.values.shape  # (visual token,), what speaks for the one rather than the other
+        torch.Size([64])
     """
     settings = AttributionSettings(method, features, steps, samples, window, seed, progress)
     captum("attr")

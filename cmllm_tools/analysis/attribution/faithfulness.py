@@ -30,6 +30,11 @@ class Curves(Shown):
         random_insertion: (order, point), the same in random orders.
         random_deletion: (order, point).
         target: what was scored.
+
+    Examples:
+        >>> curves = cm.analysis.insertion_deletion(mllm, prompt, None, cmap, points=4, orders=2, progress=False)
+        >>> curves.fractions.tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
 
     fractions: np.ndarray
@@ -112,6 +117,11 @@ def insertion_deletion(
     Raises:
         PromptError: for an empty answer.
         SettingsError: for values of another shape or not finite, or a setting out of range.
+
+    Examples:
+        >>> curves = cm.analysis.insertion_deletion(mllm, prompt, "blue zero", cmap, points=4, orders=2, progress=False)
+        >>> curves.insertion.shape
+        (5,)
     """
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     order = as_map(values, len(score))
@@ -216,6 +226,10 @@ def infidelity(
         samples: how often tokens are taken away.
 
     The other arguments and errors are those of `insertion_deletion`.
+
+    Examples:
+        >>> cm.analysis.infidelity(mllm, prompt, None, cmap, samples=8) >= 0
+        True
     """
     score = PresenceScore(mllm, prompt, answer, token=token, against=against, baseline=baseline, batch=batch)
     found = as_map(values, len(score))
@@ -277,6 +291,11 @@ def sensitivity(
         **settings: of `attribute`: features, steps, window, ...
 
     The other arguments and errors are those of `attribute`.
+
+    Examples:
+        >>> found = cm.analysis.sensitivity(mllm, prompt, method="input_x_gradient", samples=2)
+        >>> found > 0
+        True
     """
     samples, seed = whole_number(samples, "samples", least=1), whole_seed(seed)
     radius = number(radius, "radius", least=0)

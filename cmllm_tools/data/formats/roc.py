@@ -43,6 +43,11 @@ class ReferringExample:
     Args:
         root: folder of the data set.
         data: the line's fields: id, image_path, text, name, synonyms, bbox (xywh), seg_mask, center_point, scribble.
+
+    Examples:
+        >>> scene = cm.bench.held_out()[0]
+        >>> scene.names[0], scene.region("point")
+        ('magenta diamond', Point(x=138, y=25))
     """
 
     root: Path
@@ -151,6 +156,10 @@ def read_roc(root: str | PathLike[str], file: str = "question_roc.json") -> list
     Raises:
         DataError: for a missing file, a line that is not JSON or not of the format, or one whose image or mask lies outside
             the set's folders.
+
+    Examples:
+        >>> cm.bench.read_roc(cm.bench.HELDOUT)[7].question
+        'Is the object a blue zero or a red cross?'
     """
     kind_of(file, str, "The name of a set's file must be a text", DataError)
     try:

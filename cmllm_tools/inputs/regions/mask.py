@@ -36,6 +36,13 @@ class Mask(Region):
 
     Raises:
         RegionError: unless it is two-dimensional, of finite numbers or booleans, with at least one marked pixel.
+
+    Examples:
+        >>> import numpy as np
+        >>> pixels = np.zeros((192, 192), bool)
+        >>> pixels[79:127, 146:192] = True
+        >>> cm.Mask(pixels)
+        Mask(2208 of 192 x 192 px)
     """
 
     size: Size

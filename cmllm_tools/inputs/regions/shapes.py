@@ -26,6 +26,12 @@ class Box(Region):
 
     Raises:
         RegionError: unless all four are finite and x0 < x1, y0 < y1.
+
+    Examples:
+        >>> cm.Box(146, 79, 192, 127)
+        Box(x0=146, y0=79, x1=192, y1=127)
+        >>> cm.Box(146, 79, 192, 127).moved(-20, 0)
+        Box(x0=126, y0=79, x1=172, y1=127)
     """
 
     x0: float
@@ -143,6 +149,10 @@ class Scribble(_Marks):
 
     Raises:
         RegionError: for no points or points that are not pairs of finite numbers.
+
+    Examples:
+        >>> cm.Scribble([(150, 100), (185, 105)])
+        Scribble(points=((150.0, 100.0), (185.0, 105.0)))
     """
 
     points: tuple[tuple[float, float], ...]
@@ -193,6 +203,12 @@ class Point(_Marks):
 
     Raises:
         RegionError: unless both are finite.
+
+    Examples:
+        >>> cm.Point(169, 103)
+        Point(x=169, y=103)
+        >>> f"{cm.region_share(cmap, cm.Point(169, 103), sigma=0.1):.2f}"
+        '0.05'
     """
 
     x: float

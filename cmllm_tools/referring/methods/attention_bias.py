@@ -34,11 +34,18 @@ class AttentionEdit(Method):
     ControlMLLM's paper argues against the first, at a strength of 10 (arXiv 2407.21534, section 4.3); a strength of 2 to 3
     is a serious rival. `best` edits those heads alone that look most at the region by themselves (as Gaze Heads, arXiv
     2606.14703); `follow` goes from one region to the next while the answer goes on.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.AttentionEdit(3)).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "attention edit"
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
 
-    strength: float = setting(2.0, "how much more the region is looked at; negative looks away", real(), asked=True)
+    strength: float = setting(
+        2.0, "how much more the region is looked at; negative looks away", real(), asked=True, strength=True
+    )
     edit: str = setting(
         "logits", "what is changed: logits by adding, or weights by multiplying", choice("logits", "weights")
     )

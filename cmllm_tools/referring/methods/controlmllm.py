@@ -10,7 +10,7 @@ from ...models.contrast import Contrast
 from ...models.interventions import Intervention
 from ...models.latent import AllStatesMoved
 from ...models.mllm import Mllm
-from ...models.prompt import Prompt, Queries
+from ...models.prompt import Prompt
 from ...strict import one_of
 from ..defaults import published_run
 from ..kinds import BETAS, FLAG, SHARE, choice, real
@@ -31,8 +31,14 @@ class ControlMLLM(LatentMethod):
     """Gradient steps with a moving average (ControlMLLM, arXiv 2407.21534, section 3.3).
 
     `p <- p - alpha dE/dp`; the latent in use is `beta p + (1 - beta) (latent in use before)`.
+
+    Examples:
+        >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=3))
+        >>> [f"{step.share:.0%}" for step in trace.steps]
+        ['8%', '11%', '21%', '33%']
     """
 
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
     variants: ClassVar[dict[str, str]] = {"published": "published"}
     defaults: ClassVar[str] = "ControlMLLM"
 
@@ -96,7 +102,8 @@ class ControlMLLM(LatentMethod):
 
     def start(self, latent: Tensor) -> Updates:
         # Left open, it is as published for most models: where the visual tokens stand in the text's sequence.
-        return GradientSteps(latent, self.step_size, self.ema, self.accumulate is not False, self.scale_gradient)
+        accumulate = self.accumulate is not False
+        return GradientSteps(latent, self.step_size, self.ema, accumulate, self.scale_gradient, self.relative)
 
 
 @register
@@ -105,12 +112,16 @@ class ControlMLLMPlus(LatentMethod):
     """Adam on the latent, attention of the last token, a window of layers (ControlMLLM++, arXiv 2602.19505).
 
     The published T counts the final generation; `steps` counts updates, one fewer.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.ControlMLLMPlus(steps=3)).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "ControlMLLM++"
+    source: ClassVar[tuple[str, ...]] = ("wu2026controlmllmplus", "wu2024controlmllm")
     defaults: ClassVar[str] = "ControlMLLMPlus"
 
-    queries: Queries = "last"
     sigma: float = 0.4
     contrast: float = setting(
         MODEL_DEFAULT, "strength of contrastive decoding in the answer (cd_alpha); 0 decodes plainly", real(least=0)
@@ -138,6 +149,9 @@ class ControlMLLMPlus(LatentMethod):
     def contrast_decoding(self) -> Contrast | None:
         return Contrast(self.contrast, self.contrast_cut) if self.contrast else None
 
+    def sources(self) -> tuple[str, ...]:
+        return (*self.source, "leng2024vcd") if self.contrast else self.source
+
     @classmethod
     def published(cls, model: str | None = None, task: str = "roc", **settings: Any) -> "ControlMLLMPlus":
         """The published code's run, its masks and energy included; docs/published.md has the settings.
@@ -154,7 +168,7 @@ class ControlMLLMPlus(LatentMethod):
         Raises:
             SettingsError: for a model or task that was not published.
         """
-        variant: dict[str, Any] = {"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT}
+        variant: dict[str, Any] = {"rule": "reference", "average": MODEL_DEFAULT, "floor": MODEL_DEFAULT, "queries": "last"}
         if model is not None:
             variant |= published_run(cls.defaults, model, task)
         return cls(**variant | settings)
@@ -166,4 +180,6 @@ class ControlMLLMPlus(LatentMethod):
         return request.named(" and ".join(f"box @ [{place}]" for place in places))
 
     def start(self, latent: Tensor) -> Updates:
-        return AdamSteps(latent, self.step_size, self.betas, self.eps, self.loss_scale, STATES[self.state])
+        # Adam's first step moves every number by its rate.
+        rate = self.step_size / latent[0].numel() ** 0.5 if self.relative else self.step_size
+        return AdamSteps(latent, rate, self.betas, self.eps, self.loss_scale, STATES[self.state])

@@ -23,13 +23,19 @@ class Drawn(Method):
     `{place}` in the question becomes the overlay's name, as ViP-LLaVA's questions have it ("within the red rectangle").
     What the published ranges leave open (where a scribble runs, how wide a line is) is drawn by lot, the same for one seed.
     A scribble or point is marked where it was drawn: its line, or a disc of a fiftieth of the image's longer side.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.Drawn("ellipse"))
+        >>> outcome.sent.image.size
+        (192, 192)
     """
 
     label: ClassVar[str] = "drawn overlay"
+    source: ClassVar[tuple[str, ...]] = ("cai2024prompts",)
 
     overlay: str = setting("rectangle", "what is drawn", choice(*OVERLAYS), asked=True)
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
-    alpha: int = setting(255, "its opacity", whole(0, 255), asked=True)
+    alpha: int = setting(255, "its opacity", whole(0, 255), asked=True, strength=True)
     min_line: float = setting(1.0, "least width of a line, in pixels of the image", real(above=0))
     seed: int = setting(0, "for what is drawn by lot", whole(0, 2**32 - 1))
 
@@ -54,13 +60,22 @@ class RedCircle(Method):
     """A thin ellipse around the region's bounding box (Shtedritski et al., ICCV 2023, arXiv 2304.06712), nothing by lot.
 
     `{place}` in the question becomes "within the red circle".
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.RedCircle()).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "red circle"
+    source: ClassVar[tuple[str, ...]] = ("shtedritski2023redcircle",)
 
     color: str = setting("red", "its colour", choice(*COLORS), asked=True)
     width: float = setting(
-        0.01, "of its line, as a share of the image's longer side (at least a pixel)", real(above=0, most=1), asked=True
+        0.01,
+        "of its line, as a share of the image's longer side (at least a pixel)",
+        real(above=0, most=1),
+        asked=True,
+        strength=True,
     )
 
     def sent(self, request: Request, mllm: Mllm) -> Request:

@@ -34,12 +34,17 @@ class RegionGuidance(Method):
     Each token is picked by (1 + alpha) times its logit, less alpha times that of the same question about the image whose
     region is blacked out: what the region adds counts twice at the published alpha of 1. One forward in place of another,
     in a batch of two.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.RegionGuidance()).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "region guidance"
+    source: ClassVar[tuple[str, ...]] = ("wan2024crg",)
 
     strength: float = setting(
-        1.0, "how much the answer without the region is subtracted (alpha)", real(above=0), asked=True
+        1.0, "how much the answer without the region is subtracted (alpha)", real(above=0), asked=True, strength=True
     )
     fill: str = setting("black", "what is put in the region's place", choice("black", "mean", "blur"))
     cut: float = CUT
@@ -62,13 +67,18 @@ class PromptHighlighter(Method):
 
     Attention to the region's tokens is raised in one branch; in the other it is lowered and their embeddings are all but
     erased; the answer is picked from the first, away from the second. The published guidance scale is `strength` + 1.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.PromptHighlighter()).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "prompt highlighter"
+    source: ClassVar[tuple[str, ...]] = ("zhang2024prompthighlighter",)
 
     activation: float = setting(5.0, "factor on attention to the region, before the softmax", real(above=0), asked=True)
     strength: float = setting(
-        1.0, "how much the branch without it is subtracted; 0 decodes plainly", real(least=0), asked=True
+        1.0, "how much the branch without it is subtracted; 0 decodes plainly", real(least=0), asked=True, strength=True
     )
     scale: float = setting(0.01, "what is left of the region's tokens in the other branch", real(0, 1))
     cut: float = CUT

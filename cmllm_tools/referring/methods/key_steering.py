@@ -25,9 +25,14 @@ class KeySteering(LatentMethod):
     prefix (system prompt and image) is run once; a step runs the text over it, forward and backward, and the answer goes
     on from the same cache. `offsets <- offsets - r |K| g / |g|`, with the norms of keys and gradient taken over all layers
     together, so that one step size means the same for every model.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.KeySteering(steps=3)).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "key steering"
+    source: ClassVar[tuple[str, ...]] = ("wu2024controlmllm",)
     defaults: ClassVar[str] = "KeySteering"
 
     step_size: float = setting(
@@ -35,10 +40,14 @@ class KeySteering(LatentMethod):
         "how far a step moves the keys, as a share of the norm of all of the image's keys (r); Adam's learning rate",
         real(above=0),
         asked=True,
+        strength=True,
     )
+    relative: bool = True
     sigma: float = 0.4
     early_stop: float = 0.0
-    moved_layers: tuple[int, ...] = setting((), "window [a, b) of layers whose keys are moved, or () for all", WINDOW)
+    moved_layers: tuple[int, ...] = setting(
+        MODEL_DEFAULT, "window [a, b) of layers whose keys are moved, or () for all", WINDOW
+    )
     update: str = setting("normalised", "steps of one length along the gradient, or Adam's", choice("normalised", "adam"))
 
     def moves(self, mllm: Mllm, prompt: Prompt, runs: int = 1) -> Moved:

@@ -23,6 +23,10 @@ class OutsideHidden(Method):
 
     ControlMLLM's papers have blurring as a baseline (arXiv 2407.21534, table 1). It shows what an answer owes to the region
     alone; what the region's surroundings say is lost.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.OutsideHidden("mean")).answer)
+        red cross at the right
     """
 
     label: ClassVar[str] = "outside hidden"
@@ -55,7 +59,12 @@ class _Cut(Method):
 @register
 @dataclass(frozen=True)
 class Crop(_Cut):
-    """The rectangle around the region, or around all of several, is all that the model is sent."""
+    """The rectangle around the region, or around all of several, is all that the model is sent.
+
+    Examples:
+        >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.Crop(margin=1)).answer)
+        red cross at the right
+    """
 
     label: ClassVar[str] = "crop"
 
@@ -76,6 +85,11 @@ class ZoomAndKeep(_Cut):
 
     The picture has twice the image's sides and its proportions; see `inputs.pixels.beside`. A model that scales images to
     one size sees both views at half their resolution.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.ZoomAndKeep())
+        >>> outcome.sent.image.size
+        (384, 384)
     """
 
     label: ClassVar[str] = "zoom and keep"

@@ -34,9 +34,16 @@ class ViCrop(Method):
     of six sizes the one is taken whose attention stands out most from that of its neighbours. Its smallest size is
     `window` times the image's sides (the published code takes the model's input resolution). Both views are in one picture,
     as a prompt has one image.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, scene.question, box, cm.methods.ViCrop())
+        >>> outcome.sent.image.size
+        (384, 384)
     """
 
     label: ClassVar[str] = "vicrop"
+    told: ClassVar[bool] = False
+    source: ClassVar[tuple[str, ...]] = ("zhang2025vicrop",)
 
     by: str = setting("attention", "what points to the part", choice("attention", "gradient"), asked=True)
     depth: float = setting(

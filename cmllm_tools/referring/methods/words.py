@@ -23,6 +23,11 @@ class Words(Method):
     different units: shares of width and height with two or three digits (Shikra, LLaVA-1.5), thousandths of them (InternVL,
     Qwen3-VL), pixels of the image as the processor scales it (Qwen2.5-VL), special tokens (PaliGemma). "own" writes as the
     model's family was taught, and is refused for a family of which this is not known.
+
+    Examples:
+        >>> outcome = cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.Words())
+        >>> outcome.sent.question
+        'describe the object. Answer for the region [0.76, 0.41, 1.00, 0.66].'
     """
 
     label: ClassVar[str] = "coordinates"

@@ -12,8 +12,10 @@ from ...analysis.attribution.attribute import Attribution
 from ...analysis.attribution.faithfulness import Curves
 from ...analysis.choices import FIGURES, Choice
 from ...analysis.controls import Controls
+from ...analysis.frontier import BOUND, Frontier
 from ...analysis.gradients import GradientProfile
 from ...analysis.head_ranking import HeadRanking, interval_words
+from ...analysis.intervals import interval_text
 from ...analysis.region_shares import HeadGrid
 from ...analysis.sinks import Sinks
 from ...analysis.sweep import Sweep
@@ -175,6 +177,22 @@ def _measured(found: Curves, largest: float) -> list[str]:
 def _positive(layout: VisualTokenLayout, image: Image.Image | None, values: np.ndarray, caption: str) -> Markup:
     """A map on its image; what is below 0 is clear."""
     return map_picture(np.clip(layout.raster(values), 0, None), layout, image, caption=caption)
+
+
+@view(Frontier)
+def frontier_card(found: Frontier) -> Markup:
+    """What each way comes to for the same damage, the most first."""
+    best = {name: each for name, each in found.effect_at().items() if each is not None}
+    most = max([each[1] for each in best.values()], default=0.0)
+    rows: list[list[object]] = []
+    for name in found.effect_at():
+        low, mean, high = best.get(name, (0.0, 0.0, 0.0))
+        words = (
+            [f"{mean:+.2f}", interval_text(found.examples, (low, high), "+.2f")] if name in best else ["-", "more damage"]
+        )
+        rows.append([text(name), *words, bar(max(mean, 0.0) / max(most, 1e-30))])
+    listed = table([text("way"), f"effect at {BOUND:g} nats a token", "95 % interval", ""], rows)
+    return card(type(found).__name__, found.facts(), below=listed)
 
 
 @view(Sweep)

@@ -12,6 +12,8 @@ from ..picture import map_picture
 @view(Attention)
 def attention_card(attention: Attention) -> Markup:
     """The mean over layers, heads and queries, on the image."""
+    if attention.columns is not None:
+        return card(type(attention).__name__, attention.facts())
     layout = attention.prompt.layout
     mean = layout.raster(attention.values.detach().float().mean((0, 1, 2)).cpu().numpy())
     shown = map_picture(mean, layout, attention.prompt.image, caption="mean over layers, heads and queries")

@@ -55,6 +55,11 @@ def curves(lines: Mapping[str, Line], x: str, y: str, title: str = "") -> Figure
     Raises:
         SettingsError: for lines that are not named, or not of as many positions as values, with intervals of another shape,
             and for names of axes that are no texts.
+
+    Examples:
+        >>> figure = cm.figures.curves({"box": ([0, 1, 2], [0.9, 0.5, 0.3])}, "step", "energy")
+        >>> figure.layout.yaxis.title.text
+        'energy'
     """
     must_be(lines, Mapping, "The lines of curves", "{name: (positions, values)}")
     for what, text in (("The x axis", x), ("The y axis", y), ("The title", title)):
@@ -145,6 +150,9 @@ def token_weights(
     Raises:
         SettingsError: for another kind of thing, or no panels.
         RegionError: for a region the model does not see.
+
+    Examples:
+        >>> figure = cm.figures.token_weights(prompt.layout, prompt.image, {"box": box, "point": cm.Point(169, 103)})
     """
     must_be(layout, VisualTokenLayout, "The layout of token_weights", "prompt.layout")
     must_be(panels, Mapping, "The panels of token_weights", "{title: regions}")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ...analysis.frontier import Frontier
+from ...analysis.intervals import FEWEST, bootstrap
 from ...errors import SettingsError
 from ...referring.compare import Comparison
 from .compare import curves
@@ -21,6 +25,11 @@ def comparison(compared: Comparison) -> Figure:
 
     Raises:
         SettingsError: for what is no comparison, or one in which no way has figures.
+
+    Examples:
+        >>> figure = cm.figures.comparison(compared)
+        >>> figure.layout.xaxis.title.text
+        'damage to the unsteered answer, nats per token'
     """
     must_be(compared, Comparison, "The comparison of a figure", "from compare(...) or Comparison.load(path)")
     known = compared.plain[0] >= compared.plain[1]
@@ -35,3 +44,23 @@ def comparison(compared: Comparison) -> Figure:
     what = f"log-odds of {compared.candidates[0]!r}" if compared.candidates else "share of attention in the region"
     to = "an unrelated text" if known else "the unsteered answer"
     return curves(points, f"damage to {to}, nats per token", what, compared.question)
+
+
+def frontier(found: Frontier) -> Figure:
+    """Each way as a curve over its strengths: how far it moves the answer, up, against the damage that it does.
+
+    Points are means over the examples; bars are 95 % intervals of the effect, where there are enough examples for one.
+
+    Raises:
+        SettingsError: for what is no frontier.
+    """
+    must_be(found, Frontier, "The frontier of a figure", "from analysis.frontier(...) or Frontier.load(path)")
+    lines: dict[str, Any] = {}
+    for curve in found.curves:
+        good = np.isfinite(curve.means("effect"))
+        line = curve.means("damage")[good].tolist(), curve.means("effect")[good].tolist()
+        enough = found.examples >= FEWEST
+        lines[curve.name] = (*line, bootstrap(curve.figure("effect")[good].T).T) if enough and good.any() else line
+    to = "an unrelated text" if found.damage_to == "text" else "all that makes sense as an answer"
+    words = f"{found.model}, {found.examples} examples"
+    return curves(lines, f"damage to {to}, nats per token", "change of the right answer's log-odds", words)

@@ -31,6 +31,10 @@ def insertion_deletion(curves: Curves) -> Figure:
 
     Raises:
         SettingsError: for another kind of thing.
+
+    Examples:
+        >>> curves = cm.analysis.insertion_deletion(mllm, prompt, None, cmap, points=4, orders=2, progress=False)
+        >>> figure = cm.figures.insertion_deletion(curves)
     """
     must_be(curves, Curves, "The curves of figures.insertion_deletion", "from analysis.insertion_deletion")
     go = graph_objects()

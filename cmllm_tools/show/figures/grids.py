@@ -10,12 +10,13 @@ import numpy as np
 from ...analysis.head_ranking import HeadRanking
 from ...analysis.region_shares import HeadGrid, head_shares
 from ...attention.capture import Attention
+from ...causes.grid import CauseGrid
 from ...inputs.regions import Regions
 from ...strict import one_of
 from ..html import card
 from ..picture import grid_picture
 from .panels import BAR
-from .parts import LEFT, RIGHT, STYLE, color_scale, graph_objects, must_be, new_figure, place_scale, scale_bar
+from .parts import LEFT, RIGHT, SIGNED_SCALE, STYLE, color_scale, graph_objects, must_be, new_figure, place_scale, scale_bar
 from .words import head, written
 
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ def layer_head_grid(attention: Attention, regions: Regions, *, sigma: float = 0.
     Raises:
         SettingsError: for what is no attention.
         RegionError: for a region the model does not see.
+
+    Examples:
+        >>> figure = cm.figures.layer_head_grid(attention, box)
+        >>> figure.data[0].z.shape
+        (6, 6)
     """
     must_be(attention, Attention, "The attention of layer_head_grid", "from capture_attention(mllm, prompt)")
     return head_grid(head_shares(attention, regions, sigma=sigma))
@@ -47,6 +53,11 @@ def head_grid(grid: HeadGrid, show: Literal["share", "over_chance", "rank"] = "s
     Raises:
         SettingsError: for another kind of thing, or another figure.
         RegionError: for the rank where there are no other places.
+
+    Examples:
+        >>> figure = cm.figures.head_grid(cm.analysis.head_shares(attention, box), "over_chance")
+        >>> figure.data[0].z.shape
+        (6, 6)
     """
     must_be(grid, HeadGrid, "The grid of head_grid", "from analysis.head_shares")
     one_of(show, "show", ("share", "over_chance", "rank"))
@@ -67,6 +78,11 @@ def head_ranking(ranking: HeadRanking) -> Figure:
 
     Raises:
         SettingsError: for what is no ranking.
+
+    Examples:
+        >>> figure = cm.figures.head_ranking(cm.analysis.rank_heads(mllm, examples, progress=False))
+        >>> figure.data[0].z.shape
+        (6, 6)
     """
     must_be(ranking, HeadRanking, "The ranking of head_ranking", "from analysis.rank_heads")
     figures = [ranking.pointing, *ranking.pointing_interval, ranking.lift]
@@ -78,38 +94,74 @@ def head_ranking(ranking: HeadRanking) -> Figure:
     return _grid(ranking.pointing, ranking.layers, ranking.heads, np.dstack(figures), hover, title, ".0%")
 
 
+def cause_grid(grid: CauseGrid, show: Literal["change", "effect"] = "change") -> Figure:
+    """What each change inside the model does to its answer: vermilion for more of the measure, blue for less.
+
+    Args:
+        grid: from `causes.knockout_grid`, `ablate_grid` or `patch`.
+        show: "change", in nats; or the normalised "effect" of patching.
+
+    Raises:
+        SettingsError: for another kind of thing, or another figure.
+        DataError: for the effect where nothing was patched.
+
+    Examples:
+        >>> grid = cm.causes.knockout_grid(mllm, prompt, "last", layers=[4, 5], candidates=two, progress=False)
+        >>> cm.figures.cause_grid(grid).data[0].z.shape
+        (2, 6)
+    """
+    must_be(grid, CauseGrid, "The grid of cause_grid", "from causes.knockout_grid(mllm, prompt)")
+    one_of(show, "show", ("change", "effect"))
+    values = grid.change if show == "change" else grid.effect
+    against = f" against {', '.join(map(repr, grid.answers[1:]))}" if len(grid.answers) > 1 else ""
+    unit = "in nats" if show == "change" else "0 as corrupted, 1 as clean"
+    title = f"{grid.what}: {show} of the {grid.measure} of {grid.answers[0]!r}{against}, {unit}"
+    hover = "%{customdata[0]:+.3f} nats, to %{customdata[1]:.3f}"
+    details = np.dstack([grid.change, grid.values])
+    return _grid(values, grid.rows, grid.columns, details, hover, title, "+.3~g", grid.axes, signed=True)
+
+
 def _grid(
     values: np.ndarray,
-    layers: Sequence[int],
-    heads: Sequence[int],
+    layers: Sequence[int] | Sequence[str],
+    heads: Sequence[int] | Sequence[str],
     details: np.ndarray,
     hover: str,
     title: str,
     form: str,
+    axes: tuple[str, str] = ("layer", "head"),
+    signed: bool = False,
 ) -> Figure:
-    """A layer x head heat map. `details` (layer, head, figure) are for `hover`."""
-    best = np.dstack(np.unravel_index(np.argsort(-values, axis=None), values.shape))[0][:_LISTED]
-    facts = [(f"layer {layers[layer]}, head {heads[head]}", format(values[layer, head], form)) for layer, head in best]
-    figure = new_figure(card(title, facts, grid_picture(values, "layer (down) x head")))
+    """A layer x head heat map, or one of other `axes`. `details` (layer, head, figure) are for `hover`."""
+    order = np.argsort(-np.nan_to_num(np.abs(values) if signed else values), axis=None, kind="stable")
+    best = np.dstack(np.unravel_index(order, values.shape))[0][:_LISTED]
+    down, across = axes
+    facts = [
+        (f"{down} {layers[layer]}, {across} {heads[head]}", format(values[layer, head], form.replace("~", "")))
+        for layer, head in best
+    ]
+    figure = new_figure(card(title, facts, grid_picture(values, f"{down} (down) x {across}", signed=signed)))
+    top = max(float(np.nan_to_num(np.abs(values)).max()), 1e-6)
     figure.add_trace(
         graph_objects().Heatmap(
             z=values,
             x=[str(number) for number in heads],
             y=[str(layer) for layer in layers],
             customdata=details.astype(np.float32),
-            colorscale=color_scale(opaque=True),
-            zmin=0,
-            zmax=max(float(np.nan_to_num(values).max()), 1e-6),
+            colorscale=SIGNED_SCALE if signed else color_scale(opaque=True),
+            zmin=-top if signed else 0,
+            zmax=top,
             colorbar=scale_bar(form=form),
-            hovertemplate=f"layer %{{y}}, head %{{x}}<br>{hover}<extra></extra>",
+            hoverongaps=False,
+            hovertemplate=f"{down} %{{y}}, {across} %{{x}}<br>{hover}<extra></extra>",
         )
     )
-    figure.update_xaxes(title="head", type="category", title_standoff=4, showgrid=False)
-    figure.update_yaxes(title="layer", type="category", autorange="reversed", title_standoff=4, showgrid=False)
-    top = head(figure, written(title))
+    figure.update_xaxes(title=across, type="category", title_standoff=4, showgrid=False)
+    figure.update_yaxes(title=down, type="category", autorange="reversed", title_standoff=4, showgrid=False)
+    above = head(figure, written(title))
     # A row is high enough to be told from its neighbours, and a grid of few is not a slab.
     height = min(max(len(layers) * 11, 160), 440)
-    margin = {"t": top, "b": BAR + 42, "l": LEFT + 46, "r": RIGHT, "pad": 0}
+    margin = {"t": above, "b": BAR + 42, "l": LEFT + 46, "r": RIGHT, "pad": 0}
     place_scale(figure, 44)
-    figure.update_layout(height=top + height + margin["b"], margin=margin, **STYLE)
+    figure.update_layout(height=above + height + margin["b"], margin=margin, **STYLE)
     return figure

@@ -56,6 +56,10 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     Raises:
         SettingsError: for another kind of map.
         ImageError: for what is no image.
+
+    Examples:
+        >>> figure = cm.figures.map_on_image(cmap, prompt.image, box)
+        >>> figure.write_html("map.html", include_plotlyjs=False)
     """
     must_be(cmap, ContextMap, "The map of map_on_image", "from context_map(attention)")
     image = read_image(image)
@@ -96,6 +100,10 @@ def maps_on_image(
     Raises:
         SettingsError: for no maps, another kind of thing, or a map of another number of visual tokens.
         ImageError: for what is no image.
+
+    Examples:
+        >>> maps = [("layer 2", cm.context_map(attention, layers=[2])), ("layer 5", cm.context_map(attention, layers=[5]))]
+        >>> figure = cm.figures.maps_on_image(maps, prompt.image, prompt.layout, box, what="attention")
     """
     must_be(layout, VisualTokenLayout, "The layout of maps_on_image", "prompt.layout")
     one_of(scale, "scale", ("common", "own"))
@@ -144,6 +152,10 @@ def sinks_on_image(found: Sinks, image: Image.Image | None = None) -> Figure:
     Raises:
         SettingsError: for another kind of thing.
         ImageError: when neither has an image.
+
+    Examples:
+        >>> found = cm.analysis.sinks(mllm, scene.image, ["describe the object.", scene.question])
+        >>> figure = cm.figures.sinks_on_image(found)
     """
     must_be(found, Sinks, "The sinks of sinks_on_image", "from analysis.sinks")
     image = found.image if image is None else read_image(image)
@@ -174,6 +186,9 @@ def visual_tokens(layout: VisualTokenLayout, image: Image.Image) -> Figure:
     Raises:
         SettingsError: for what is no layout.
         ImageError: for what is no image.
+
+    Examples:
+        >>> figure = cm.figures.visual_tokens(prompt.layout, prompt.image)
     """
     must_be(layout, VisualTokenLayout, "The layout of visual_tokens", "prompt.layout")
     image = read_image(image)

@@ -137,7 +137,7 @@ def arrange(
         if text:
             # At the picture's edge, wherever that is in its cell.
             edge_of = ("paper", 1) if row == 0 else (f"y{name}", 0) if images else (f"y{name} domain", 1)
-            _note(figure, text, left, edge_of, whole(titles[number], cell * 0.95, lines, bold=bold))
+            _note(figure, number, text, left, edge_of, whole(titles[number], cell * 0.95, lines, bold=bold))
     for number in range(len(titles), len(rows) * columns):
         figure.update_layout({f"xaxis{number + 1}": {"visible": False}, f"yaxis{number + 1}": {"visible": False}})
     place_scale(figure, 8 + axes[1])
@@ -151,8 +151,10 @@ def _fixed(toward: str, image: bool) -> dict[str, Any]:
     return {"constrain": "range" if image else "domain", "constraintoward": toward, "automargin": False}
 
 
-def _note(figure: Figure, text: str, x: float, edge: tuple[str, float], hover: str | None) -> None:
+def _note(figure: Figure, panel: int, text: str, x: float, edge: tuple[str, float], hover: str | None) -> None:
     figure.add_annotation(
+        # By which `printed` finds it.
+        name=f"panel {panel}",
         text=text,
         hovertext=hover,
         showarrow=False,

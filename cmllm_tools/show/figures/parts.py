@@ -52,7 +52,7 @@ STYLE: dict[str, Any] = {
 }
 
 # Blue for less and vermilion for more, clear at 0.
-_SIGNED_SCALE = [
+SIGNED_SCALE = [
     [0, rgba(LESS, OPACITY)],
     [0.5, rgba("white", 0)],
     [1, rgba(MORE, OPACITY)],
@@ -135,7 +135,7 @@ def heat(percent: np.ndarray, layout: VisualTokenLayout, top: float, what: str =
         y=[*boxes[:, 0, 1], boxes[-1, 0, 3]],
         zmin=-top if signed else 0,
         zmax=top,
-        colorscale=_SIGNED_SCALE if signed else color_scale(),
+        colorscale=SIGNED_SCALE if signed else color_scale(),
         colorbar=scale_bar(f"% of the {what} on the image"),
         hovertemplate=f"%{{z:.2f}} % of the {what} on the image<extra></extra>",
     )

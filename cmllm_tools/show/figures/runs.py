@@ -52,6 +52,11 @@ def step_player(trace: Trace) -> Figure:
 
     Raises:
         SettingsError: for what is no trace, or one without steps.
+
+    Examples:
+        >>> figure = cm.figures.step_player(trace)
+        >>> len(figure.layout.sliders[0].steps)
+        4
     """
     from plotly.subplots import make_subplots
 
@@ -99,6 +104,11 @@ def before_after(trace: Trace, scale: Scale = "common") -> Figure:
 
     Raises:
         SettingsError: for what is no trace, or one without steps.
+
+    Examples:
+        >>> figure = cm.figures.before_after(trace)
+        >>> len(figure.data) > 1
+        True
     """
     _check(trace, "before_after")
     one_of(scale, "scale", ("common", "own"))
@@ -138,6 +148,11 @@ def energy_curve(trace: Trace) -> Figure:
 
     Raises:
         SettingsError: for what is no trace, or one without steps.
+
+    Examples:
+        >>> figure = cm.figures.energy_curve(trace)
+        >>> len(figure.data[0].y) == len(trace.steps)
+        True
     """
     _check(trace, "energy_curve")
     title = f"Energy and share of attention {where_text(trace.regions)}"

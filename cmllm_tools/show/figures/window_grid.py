@@ -48,6 +48,9 @@ def window_grid(sweep: Sweep, figure: str = "moved", recommended: Recommendation
     Raises:
         SettingsError: for another kind of thing.
         DataError: for a figure that a sweep does not have.
+
+    Examples:
+        >>> figure = cm.figures.window_grid(sweep, "share", cm.analysis.recommend(sweep))
     """
     must_be(sweep, Sweep, "The sweep of window_grid", "from analysis.sweep_windows")
     must_be(recommended, (Recommendation, type(None)), "The recommended of window_grid", "from analysis.recommend")

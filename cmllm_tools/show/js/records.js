@@ -5,7 +5,9 @@
 /**
  * @typedef {string | null} Words
  * @typedef {number | null} Figure
- * @typedef {[text: Words, figure: Figure, share: Figure, error: Words, sent: Words]} Answer
+ * Rows, columns, corners x0, y0, x1, y1; the map before and after.
+ * @typedef {[number, number, number, number, number, number, ...string[]]} Maps
+ * @typedef {[text: Words, figure: Figure, share: Figure, error: Words, sent: Words, maps: Maps | null]} Answer
  *
  * @typedef {object} Example
  * @property {string | number} id
@@ -22,8 +24,8 @@
 const PAGE = 24;
 const SVG = "http://www.w3.org/2000/svg";
 
-/** @type {{ methods: string[], examples: Example[] }} */
-const { methods, examples } = JSON.parse(text("data"));
+/** @type {{ methods: string[], ramp: number[][], examples: Example[] }} */
+const { methods, ramp, examples } = JSON.parse(text("data"));
 const pictures = /** @type {HTMLTemplateElement} */ (element("pictures")).content.children;
 const method = /** @type {HTMLSelectElement} */ (element("method"));
 const state = /** @type {HTMLSelectElement} */ (element("state"));
@@ -87,22 +89,33 @@ function filter() {
 }
 
 /** @param {Example} example */
-function picture(example) {
-  const [width, height] = example.size;
+function frame({ size: [width, height] }) {
   const svg = document.createElementNS(SVG, "svg");
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
-  svg.setAttribute("role", "img");
-  svg.setAttribute("aria-label", `image of example ${example.id} with its region`);
-  if (example.picture >= 0) {
-    const image = document.createElementNS(SVG, "image");
-    image.setAttribute("href", pictures[example.picture].getAttribute("src") ?? "");
-    image.setAttribute("width", String(width));
-    image.setAttribute("height", String(height));
-    image.setAttribute("preserveAspectRatio", "none");
-    svg.append(image);
-  }
+  return svg;
+}
+
+/**
+ * @param {Element} svg
+ * @param {Example} example
+ */
+function addImage(svg, { picture, size: [width, height] }) {
+  if (picture < 0) return;
+  const image = document.createElementNS(SVG, "image");
+  image.setAttribute("href", pictures[picture].getAttribute("src") ?? "");
+  image.setAttribute("width", String(width));
+  image.setAttribute("height", String(height));
+  image.setAttribute("preserveAspectRatio", "none");
+  svg.append(image);
+}
+
+/**
+ * @param {Element} svg
+ * @param {Example} example
+ */
+function addRegion(svg, { lines }) {
   for (const kind of ["rim", "line"]) {
-    for (const line of example.lines) {
+    for (const line of lines) {
       const drawn = document.createElementNS(SVG, "polyline");
       drawn.setAttribute("points", line.join(" "));
       drawn.setAttribute("class", kind);
@@ -111,12 +124,62 @@ function picture(example) {
       svg.append(drawn);
     }
   }
+}
+
+/** @param {Example} example */
+function picture(example) {
+  const svg = frame(example);
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", `image of example ${example.id} with its region`);
+  addImage(svg, example);
+  addRegion(svg, example);
   return svg;
 }
 
-/** @param {Answer} answer */
-function answered(answer) {
-  const [said, figure, share, error, sent] = answer;
+/**
+ * A map, a pixel to each cell, placed on an image that is shown at any size.
+ * @param {Example} example
+ * @param {number[]} places rows, columns, x0, y0, x1, y1
+ * @param {string} levels
+ */
+function map({ size: [width, height] }, [rows, columns, x0, y0, x1, y1], levels) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [columns, rows];
+  const colors = new Uint8ClampedArray(Array.from(levels).flatMap((level) => ramp[Number.parseInt(level, 16)]));
+  canvas.getContext("2d")?.putImageData(new ImageData(colors, columns, rows), 0, 0);
+  const [left, top] = [x0 / width, y0 / height];
+  const shares = { left, top, width: x1 / width - left, height: y1 / height - top };
+  for (const [name, share] of Object.entries(shares)) canvas.style.setProperty(name, `${100 * share}%`);
+  return canvas;
+}
+
+/**
+ * Where the model looked before the steps and after them, side by side.
+ * @param {Example} example
+ * @param {Maps} maps
+ */
+function looks(example, [rows, columns, x0, y0, x1, y1, ...both]) {
+  const row = made("div", "", "looks");
+  both.forEach((levels, at) => {
+    const name = at ? "after" : "before";
+    const [node, held, below, above] = [made("figure"), made("div"), frame(example), frame(example)];
+    held.setAttribute("role", "img");
+    held.setAttribute("aria-label", `attention ${name} on example ${example.id}`);
+    addImage(below, example);
+    addRegion(above, example);
+    held.append(below, map(example, [rows, columns, x0, y0, x1, y1], levels), above);
+    node.append(held, made("figcaption", name));
+    row.append(node);
+  });
+  return row;
+}
+
+/**
+ * @param {Example} example
+ * @param {Answer} answer
+ */
+function answered(example, answer) {
+  const [said, figure, share, error, sent, maps] = answer;
   const node = made("dd");
   if (error !== null) {
     node.append(made("span", "failed ", "mark wrong"), error);
@@ -129,6 +192,7 @@ function answered(answer) {
   node.append(said ?? "");
   if (share !== null) node.append(made("span", ` (${Math.round(100 * share)} % of attention in the region)`, "quiet"));
   if (sent !== null) node.append(made("p", `asked: ${sent}`, "quiet"));
+  if (maps !== null) node.append(looks(example, maps));
   return node;
 }
 
@@ -141,7 +205,7 @@ function card(example) {
   head.append(made("p", `${example.id}, ${example.where}${example.area ? `, ${example.area} region` : ""}`, "quiet"));
   const list = made("dl");
   example.answers.forEach((answer, at) => {
-    if (answer) list.append(made("dt", methods[at]), answered(answer));
+    if (answer) list.append(made("dt", methods[at]), answered(example, answer));
   });
   node.append(picture(example), head, list);
   return node;

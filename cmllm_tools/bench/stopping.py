@@ -1,0 +1,132 @@
+"""When to stop: one rule for all models beside fixed numbers of steps, each of which may be another model's best."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import SettingsError
+from ..models.mllm import Mllm
+from ..progress import progress_bar
+from ..referring.baseline import Baseline
+from ..referring.energy import odds_gain
+from ..referring.latent_method import LatentMethod
+from ..referring.steering import Steering
+from .embedded import chooses
+from .roc import ReferringExample
+
+# How many times what it was attention in the region, against that elsewhere, may become.
+GAINS = (2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)
+# Effects may differ by so much where the more cautious rule is taken.
+EQUAL = 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Stops:
+    """What each way of stopping comes to, scene by scene.
+
+    Args:
+        gains: rules: the gains in odds at which a run ends.
+        steps: fixed numbers of steps.
+        right: (way, scene), whether the answer names the region's object and no other; first the rules, then the fixed.
+        effect: (way, scene), change of its log-odds.
+        taken: (way, scene), the steps that were taken.
+    """
+
+    gains: tuple[float, ...]
+    steps: tuple[int, ...]
+    right: np.ndarray
+    effect: np.ndarray
+    taken: np.ndarray
+
+    def of(self, scenes: slice) -> "Stops":
+        """Of some of the scenes."""
+        return replace(self, right=self.right[:, scenes], effect=self.effect[:, scenes], taken=self.taken[:, scenes])
+
+    def best_rule(self) -> float:
+        """The gain with most right answers; of those within EQUAL of it, the smallest."""
+        right = self.right[: len(self.gains)].mean(1)
+        return self.gains[int(np.argmax(right >= right.max() - EQUAL))]
+
+    def summary(self, gain: float) -> dict[str, Any]:
+        """Right answers with a rule, and with the fixed number of steps that is best on these very scenes."""
+        at, fixed = self.gains.index(gain), self.right[len(self.gains) :].mean(1)
+        best = int(fixed.argmax())
+
+        def mean(values: np.ndarray) -> float:
+            return round(float(values.mean()), 4)
+
+        return {
+            "n": self.right.shape[1],
+            "rule": mean(self.right[at]),
+            "best_fixed": mean(fixed[best]),
+            "gain": gain,
+            "rule_effect": mean(self.effect[at]),
+            "rule_steps": mean(self.taken[at]),
+            "fixed_steps": self.steps[best],
+            "fixed_effect": mean(self.effect[len(self.gains) + best]),
+            "by_fixed": {str(count): mean(self.right[len(self.gains) + k]) for k, count in enumerate(self.steps)},
+            "by_gain": {f"{each:g}": mean(self.right[k]) for k, each in enumerate(self.gains)},
+        }
+
+
+def stops(
+    mllm: Mllm,
+    scenes: Sequence[ReferringExample],
+    method: LatentMethod,
+    steps: Sequence[int],
+    *,
+    sentence: str = "{}",
+    gains: Sequence[float] = GAINS,
+) -> Stops:
+    """Run a method once for each scene, in small steps without end, and look at its answers where each rule would end it.
+
+    Args:
+        mllm: the model.
+        scenes: whose question names what to choose from.
+        method: with as many steps as the longest fixed run, and small ones.
+        steps: fixed numbers of steps.
+        sentence: how the model names a thing that it is asked for.
+        gains: of the rules.
+
+    Raises:
+        SettingsError: for no scenes, or fixed runs longer than the method's.
+    """
+    if not scenes or max(steps, default=0) > method.resolve(mllm).steps:
+        raise SettingsError("Stops need a scene or more, and a method of at least as many steps as the longest fixed run.")
+    found = [
+        _of_scene(mllm, scene, method, tuple(steps), sentence, tuple(gains)) for scene in progress_bar(scenes, "stops")
+    ]
+    right, effect, taken = np.stack(found, -1)
+    return Stops(tuple(gains), tuple(steps), right, effect, taken)
+
+
+def _of_scene(
+    mllm: Mllm,
+    scene: ReferringExample,
+    method: LatentMethod,
+    steps: tuple[int, ...],
+    sentence: str,
+    gains: tuple[float, ...],
+) -> np.ndarray:
+    """(figure, way): whether right, effect, steps taken."""
+    right = scene.names[0]
+    other = next(name for name in scene.objects if name not in scene.names and name in scene.question)
+    candidates = [sentence.format(name) for name in (right, other)]
+    baseline = Baseline(mllm, mllm.look(scene.image), scene.question, candidates=candidates)
+    run = Steering(mllm, baseline.prompt, scene.region("box"), replace(method, early_stop=0.0, until=0.0))
+    latents, reached = [], []
+    for step in run:
+        latents.append(run.intervention)
+        first = run.trace.steps[0].share
+        reached.append(odds_gain(torch.tensor(first), torch.tensor(step.share)).item())
+    last = len(latents) - 1
+    ends = [next((at for at, gain in enumerate(reached) if at and gain >= wanted), last) for wanted in gains]
+    measured: dict[int, tuple[float, float]] = {}
+    for at in {*ends, *steps}:
+        answer = mllm.generate(baseline.prompt, latents[at], max_new_tokens=16)
+        effect = baseline.odds_of(baseline.prompt, latents[at]) - baseline.log_odds[0]
+        measured[at] = float(chooses(answer, scene)), effect
+    return np.array([[*measured[at], at] for at in [*ends, *steps]]).T
