@@ -31,6 +31,11 @@ class Changing(Intervention):
 
     Raises:
         SettingsError: for other numbers than parts, and a part that cannot begin or end while an answer goes on.
+
+    Examples:
+        >>> edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
+        >>> print(mllm.generate(prompt, cm.Changing((edit, None), (0, 1))))
+        red cross at the right
     """
 
     parts: tuple[Intervention | None, ...]
@@ -74,6 +79,13 @@ class ChosenBy(Intervention):
 
     Raises:
         SettingsError: for what is no function.
+
+    Examples:
+        >>> edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
+        >>> first_word = cm.ChosenBy(lambda number, text: None if text else edit)
+        >>> answer = mllm.generate(prompt, first_word)
+        >>> first_word.schedule(mllm, answer.ids).since
+        (0, 1)
     """
 
     choose: Choose = field(repr=False)
