@@ -12,8 +12,6 @@ SMOLLM2 := 0.1.2
 CACHE := from cmllm_tools.models.smol import cache_folder; print(cache_folder())
 # Of package-lock.json, as npm itself leaves it.
 MODULES := node_modules/.package-lock.json
-# The lower bound in pyproject.toml.
-TRANSFORMERS = $(shell sed -n 's/.*"transformers>=\(.*\)",/\1/p' pyproject.toml)
 VISION := $(VENV)/vision
 # For the tests of runs spread over workers, with what of its dependencies the environment lacks.
 RAY := 2.44.1
@@ -23,7 +21,7 @@ CLUSTER := $(VENV)/ray
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision ray smol demo lab js check test bound notebooks train heldout picture families methods ways docs lock clean
+.PHONY: help venv vision ray smol demo lab js check test lowest notebooks train heldout picture families methods ways docs lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -32,7 +30,7 @@ help:
 	@echo "make js      the same of the widgets' JavaScript alone"
 	@echo "make test    everything, notebooks too"
 	@echo "make docs    the site in build/site, with the lessons' outputs; opened from disk"
-	@echo "make bound   what rests on transformers, with the oldest one that is allowed"
+	@echo "make lowest  the tests of the core, with the lowest versions that are allowed"
 	@echo "make smol    put the model smol together, a real language model (some minutes, once)"
 	@echo "make train   train the embedded model again (about an hour and a half on two cores)"
 
@@ -103,13 +101,18 @@ test: venv vision ray js smol
 	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py tests/test_prefix.py
 	@PYTHONPATH=$(abspath $(CLUSTER)):$$PYTHONPATH $(BIN)/python -m pytest -q -m slow tests/test_evaluation_spread.py
 
-bound:
-	$(PYTHON) -m venv build/bound
-	grep -v -E '^(transformers|tokenizers|huggingface_hub|hf-xet)==' constraints.txt > build/bound.txt
-	build/bound/bin/python -m pip install --quiet -c build/bound.txt torch
-	build/bound/bin/python -m pip install --quiet -c build/bound.txt -e ".[dev]" "transformers==$(TRANSFORMERS).*"
-	build/bound/bin/python -m pytest -q tests/test_embedded.py tests/test_attention.py tests/test_optimize.py \
-		tests/test_loading.py
+# All that the core needs, in the lowest version that pyproject.toml allows, and the libraries of tests as they are pinned.
+# torch is the pinned one, as others have no build for CPUs everywhere: TORCH=2.6.* takes the lowest (some GB).
+TORCH := $(shell sed -n 's/^torch==//p' constraints.txt)
+LOWEST := build/lowest/bin/python
+lowest:
+	$(PYTHON) -m venv build/lowest
+	$(LOWEST) -m pip install --quiet packaging
+	$(LOWEST) tests/lowest_versions.py | grep -v '^torch==' > build/lowest.txt
+	$(LOWEST) -m pip install --quiet -c build/lowest.txt "torch==$(TORCH)"
+	$(LOWEST) -m pip install --quiet -c build/lowest.txt -e . pytest hypothesis beartype safetensors
+	$(LOWEST) -m pytest -q tests/test_embedded.py tests/test_attention.py tests/test_optimize.py tests/test_loading.py \
+		tests/test_regions.py tests/test_energy.py tests/test_trace.py tests/test_figures.py
 
 train: venv
 	$(BIN)/python -m training.embedded.train

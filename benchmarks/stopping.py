@@ -11,12 +11,9 @@ from collections.abc import Iterable
 
 import cmllm_tools as cm
 from cmllm_tools.bench.smol_sets import smol_held_out
-from cmllm_tools.bench.stopping import stops
+from cmllm_tools.bench.stopping import KEYS, SENTENCES, stops
 
-# Steps as small as the model that is moved most easily needs, and how far the other has to go.
-KEYS = {"embedded": (0.02, (1, 2, 4, 8, 15)), "smol": (0.004, (1, 2, 3, 5, 8))}
 LATENT = {"embedded": (0.03, (2, 5, 10, 20)), "smol": (0.02, (1, 2, 3, 5))}
-SENTENCES = {"embedded": "{}", "smol": "The thing in the picture is a {}."}
 
 
 def ways(model: str) -> dict[str, tuple[cm.LatentMethod, tuple[int, ...]]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import cmllm_tools as cm
-from cmllm_tools.bench import ways
+from cmllm_tools.bench import stopping, ways
 from cmllm_tools.bench.embedded import chooses
 from cmllm_tools.bench.tables import control_rows, ways_table
 from cmllm_tools.cli import main
@@ -82,6 +82,7 @@ def test_the_command_measures_all(monkeypatch, capsys, result):
         return result
 
     monkeypatch.setattr(ways, "evaluate_ways", evaluate)
+    monkeypatch.setattr(stopping, "rule_beside_fixed", lambda count, smol: {"embedded": {"n": count}})
     assert main(["eval", "embedded", "--methods", "all", "--n", "3", "--read", "kind=box", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["n"] == 1
     assert (seen["count"], seen["kinds"]) == (3, ["box"])

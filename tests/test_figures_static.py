@@ -18,6 +18,10 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, head_shares, recommend, sinks_in
+from cmllm_tools.causes import CauseGrid
+from cmllm_tools.causes.answering import AnswerTrace
+from cmllm_tools.causes.reading import Lens
+from cmllm_tools.models.answer import Answer
 from cmllm_tools.referring.compare import Comparison, Row
 
 HOSTILE = "<script>alert(1)</script>"
@@ -72,8 +76,18 @@ def drawn(mllm, prompt, box, trace, sweep):
         (-1.0, -9.0),
         (Row("way", "a", (1.0, -1.0), 0.5, 0.1, 0.2),),
     )
+    values = torch.full((2, 2, 1), 0.5)
+    words = (((HOSTILE,), (HOSTILE,)),) * 2
+    lens = Lens("logits", (0, 5), prompt.visual[:2], values.long(), values, words, prompt, HOSTILE)
+    grid_of = CauseGrid(HOSTILE, "log-odds", (HOSTILE, "b"), np.ones((1, 2)), 0.0, ("0",), ("0", "1"))
+    maps_of, shares = torch.ones(2, len(prompt.visual)), torch.ones(2, 1)
+    said = AnswerTrace(
+        Answer(HOSTILE, (1, 2)), (HOSTILE, "a"), maps_of, shares, values, (0,), (0,), prompt.layout, (box,), prompt.image
+    )
     return {
+        "answer_regions": figures.answer_regions(said),
         "before_after": figures.before_after(trace),
+        "cause_grid": figures.cause_grid(grid_of),
         "comparison": figures.comparison(compared),
         "curves": figures.curves(lines, f"step {HOSTILE}", f"energy {HOSTILE}", f"The energy {HOSTILE}"),
         "energy_curve": figures.energy_curve(trace),
@@ -88,6 +102,8 @@ def drawn(mllm, prompt, box, trace, sweep):
         "token_weights": figures.token_weights(prompt.layout, prompt.image, regions),
         "visual_tokens": figures.visual_tokens(prompt.layout, prompt.image),
         "window_grid": figures.window_grid(sweep, "moved", recommend(sweep)),
+        "words_by_token": figures.words_by_token(lens),
+        "words_on_image": figures.words_on_image(lens),
     }
 
 

@@ -3,6 +3,7 @@
 import copy
 import gc
 import weakref
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -12,7 +13,9 @@ from tiny_families import TINY, at_hand
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
+from cmllm_tools.models import together
 from cmllm_tools.models.prefix import prefix_of, prefix_or_none
+from cmllm_tools.models.together import answers_together
 
 QUESTIONS = ("is the object a red cross or a blue seven ?", "describe the object .")
 REGION = cm.Box(5, 5, 40, 40)
@@ -70,6 +73,51 @@ def test_prompts_and_answers_of_a_look_are_those_of_the_image(name):
             ]
             assert answers[0].ids == answers[1].ids
     assert (prefix_or_none(mllm, shared) is None) == bool(mllm.family.no_prefix)
+
+
+MORE = ("what is it ?", "is the object in the middle a red cross , a blue seven or a green moon ?")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", at_hand())
+def test_answers_given_together_are_those_given_alone(name):
+    """In every family: as one batch where its questions are kept apart, and one by one elsewhere."""
+    mllm, _, look = looked(name)
+    prompts = [mllm.prepare(look, question) for question in (*QUESTIONS, *MORE)]
+    alone = [mllm.generate(prompt, max_new_tokens=4) for prompt in prompts]
+    together = answers_together(mllm, prompts, 4)
+    for one, other in zip(together, alone, strict=True):
+        assert (str(one), one.ids, one.ended) == (str(other), other.ids, other.ended)
+
+
+def test_questions_of_other_lengths_are_one_batch_and_looked_at_once(tiny, monkeypatch):
+    mllm, _, look = tiny
+    prompts = [mllm.prepare(look, question) for question in (*QUESTIONS, *MORE)]
+    alone = [mllm.generate(prompt, max_new_tokens=4).ids for prompt in prompts]
+    held, alike = [], together._alike
+    monkeypatch.setattr(together, "_alike", lambda *given: held.append(1) or alike(*given))
+    monkeypatch.setattr(mllm, "generate", None)
+    for _ in range(2):
+        assert [each.ids for each in answers_together(mllm, prompts, 4)] == alone
+    assert len(held) == len(prompts)
+
+
+@pytest.mark.parametrize("why", ["apart", "penalty", "differs"])
+def test_where_a_batch_would_not_do_answers_are_given_one_by_one(tiny, monkeypatch, why):
+    mllm, _, look = tiny
+    prompts = [mllm.prepare(look, question) for question in (*QUESTIONS, *MORE)]
+    if why == "apart":
+        monkeypatch.setattr(mllm, "family", replace(mllm.family, batch=False))
+    elif why == "penalty":
+        monkeypatch.setattr(mllm.model.generation_config, "repetition_penalty", 1.3)
+    else:
+        monkeypatch.setattr(together, "_alike", lambda *given: False)
+    calls, generate = [], mllm.generate
+    monkeypatch.setattr(mllm, "generate", lambda prompt, **options: calls.append(prompt) or generate(prompt, **options))
+    for number in (1, 2):
+        found = answers_together(mllm, prompts, 4)
+        assert len(calls) == number * len(prompts)
+        assert [each.ids for each in found] == [generate(prompt, max_new_tokens=4).ids for prompt in prompts]
 
 
 def test_the_encoder_runs_once_and_so_does_the_prefix(tiny):

@@ -8,19 +8,30 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
+from ..loading import load
 from ..models.mllm import Mllm
+from ..models.smol import NAME
 from ..progress import progress_bar
 from ..referring.baseline import Baseline
 from ..referring.energy import odds_gain
 from ..referring.latent_method import LatentMethod
+from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import Steering
 from .embedded import chooses
+from .heldout import held_out
 from .roc import ReferringExample
+from .smol_sets import smol_held_out
 
 # How many times what it was attention in the region, against that elsewhere, may become.
 GAINS = (2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)
 # Effects may differ by so much where the more cautious rule is taken.
 EQUAL = 0.02
+EMBEDDED = "embedded"
+# Step size and fixed numbers of steps of KeySteering: as small as the model needs that is moved most easily, and as many as
+# the other takes.
+KEYS = {EMBEDDED: (0.02, (1, 2, 4, 8, 15)), NAME: (0.004, (1, 2, 3, 5, 8))}
+# How each model names a thing that it is asked for.
+SENTENCES = {EMBEDDED: "{}", NAME: "The thing in the picture is a {}."}
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +112,35 @@ def stops(
     ]
     right, effect, taken = np.stack(found, -1)
     return Stops(tuple(gains), tuple(steps), right, effect, taken)
+
+
+def rule_beside_fixed(count: int, smol: int = 0, mllm: Mllm | None = None) -> dict[str, dict[str, Any]]:
+    """The rule for KeySteering, chosen on the first half of the embedded model's scenes, on the other half and on `smol`.
+
+    Args:
+        count: scenes of the embedded model, two or more.
+        smol: scenes of `smol`, which takes seconds for each answer; 0 leaves it out.
+        mllm: the embedded model when None.
+
+    Returns:
+        By model, `Stops.summary`: "rule" and "best_fixed" are shares of right answers.
+
+    Raises:
+        SettingsError: for fewer than two scenes.
+    """
+    if count < 2:
+        raise SettingsError(f"A rule is chosen on one half of the scenes and shown on the other; got {count} scenes.")
+    step, fixed = KEYS[EMBEDDED]
+    scenes, method = held_out()[:count], KeySteering(steps=fixed[-1], step_size=step)
+    found = stops(load() if mllm is None else mllm, scenes, method, fixed)
+    gain = found.of(slice(count // 2)).best_rule()
+    result = {EMBEDDED: found.of(slice(count // 2, None)).summary(gain)}
+    if smol:
+        step, fixed = KEYS[NAME]
+        method = KeySteering(steps=fixed[-1], step_size=step)
+        seen = stops(load(NAME), smol_held_out()[:smol], method, fixed, sentence=SENTENCES[NAME])
+        result[NAME] = seen.summary(gain)
+    return result
 
 
 def _of_scene(

@@ -100,7 +100,7 @@ def evaluate_ways(
         get less likely as descriptions, as the embedded model speaks no language that an unrelated text could be in (see
         `Baseline.moved`). *seconds*: of one answer. *follows*: names the object whose region was given (the other
         one, of "wrong_object"; the one that the scene is about, of all others), and no other. After an interrupt, of the
-        scenes that were done, with an entry `interrupted`.
+        scenes that were done, with an entry `interrupted`. The command adds "stopping": `stopping.rule_beside_fixed`.
     """
     started = time.perf_counter()
     count = None if count is None else whole_number(count, "count", least=0)

@@ -140,7 +140,7 @@ def trace_answer(
     Examples:
         >>> trace = cm.trace_answer(mllm, prompt, outcome.intervention, regions=box)
         >>> [round(share, 2) for share in trace.shares[:, 0].tolist()][:2]
-        [0.88, 0.91]
+        [0.36, 0.63]
         >>> layer, head, attention = trace.top_heads(0)[0]
     """
     require(mllm, prompt)

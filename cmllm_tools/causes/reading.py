@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 
 from ..attention.context_token import existing
-from ..errors import UnsupportedModelError
+from ..errors import CaptureError, UnsupportedModelError
 from ..models.batch import Copies
 from ..models.finite import check_logits
 from ..models.hooks import given_again, in_this_use
@@ -59,6 +59,26 @@ class Lens(Shown):
     words: tuple[tuple[tuple[str, ...], ...], ...] = field(repr=False)
     prompt: Prompt = field(repr=False)
     what: str
+
+    @property
+    def visual(self) -> tuple[int, ...]:
+        """Numbers of the visual tokens that were read.
+
+        Raises:
+            CaptureError: for a lens of other tokens.
+        """
+        numbers = {position: number for number, position in enumerate(self.prompt.visual)}
+        if not set(self.positions) <= set(numbers):
+            raise CaptureError(
+                f"Words stand on the image for its visual tokens; this lens is of {self.what}. Read 'image'."
+            )
+        return tuple(numbers[position] for position in self.positions)
+
+    def name_of(self, token: int) -> str:
+        """The token that was read, as a string: by its number among those."""
+        position = self.positions[token]
+        visual = self.prompt.visual
+        return f"visual {visual.index(position)}" if position in visual else self.prompt.tokens[position]
 
     def facts(self) -> list[Fact]:
         said = [word for (word, *_) in self.words[-1]]

@@ -139,13 +139,18 @@ def _evaluate_smol(options: argparse.Namespace) -> int:
 
 def _evaluate_ways(options: argparse.Namespace) -> int:
     from ..bench.embedded import REGIONS
+    from ..bench.stopping import rule_beside_fixed
     from ..bench.tables import ways_table
     from ..bench.ways import evaluate_ways
+    from ..models.smol import smol_folder
 
     given = dict(each.partition("=")[::2] for each in options.read)
     if set(given) - {"kind"}:
         raise SettingsError(f"--read of --methods {ALL} must be kind=NAME, of {', '.join(REGIONS)}; got {options.read}.")
     result = evaluate_ways(options.n, kinds=[given["kind"]] if given else REGIONS, skip=options.skip)
+    if not result.get("interrupted") and result["n"] > 1:
+        # The larger model is not put together for this.
+        result["stopping"] = rule_beside_fixed(result["n"], 4 if smol_folder().exists() else 0)
     print(json.dumps(result) if options.json else ways_table(result))
     return 130 if result.get("interrupted") else 0
 

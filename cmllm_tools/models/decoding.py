@@ -88,7 +88,7 @@ def generate(
     begin = 1 if model.config.is_encoder_decoder else prompt.inputs["input_ids"].shape[1]
     ids = rows[0, begin:].tolist()
     with locked(tokenizer):
-        answer = said(tokenizer, ids, stops(model, tokenizer, options), _ended(model, ids, options))
+        answer = said(tokenizer, ids, stops(model, tokenizer, options), why_ended(model, ids, options))
     if answer.ids and (options["num_beams"] > 1 or not mllm.family.processors):
         # Of beams the one that is kept is known at the end, and a family's own way to generate tells of no steps.
         return answer.weighed(_continued(mllm, prompt, answer, intervention, contrast))
@@ -126,7 +126,7 @@ def _continued(
     return found
 
 
-def _ended(model: Any, ids: list[int], options: dict[str, Any]) -> Ended:
+def why_ended(model: Any, ids: list[int], options: dict[str, Any]) -> Ended:
     """Why an answer of these tokens, with what filled up its row, ended."""
     given = options.get("eos_token_id")
     given = model.generation_config.eos_token_id if given is None else given

@@ -14,7 +14,7 @@ import torch
 from transformers import LogitsProcessorList
 
 from .answer import Answer, said
-from .decoding import stops
+from .decoding import stops, why_ended
 from .finite import Finite
 from .hooks import in_this_use
 from .options import LAST_ID, read_options
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
 _PLAIN = {"attention_mask", "position_ids", "cache_position"}
 # Settings of a checkpoint's own that look at the prompt's tokens, and what each is where it does nothing.
 _OF_TOKENS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "sequence_bias": None}
-# Models whose batches were held against single forwards: whether they are kept apart.
-_CHECKED: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+# Models whose batches were held against single forwards, by whether questions were filled up: whether they are kept apart.
+_CHECKED: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
 
 
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
     """Greedy answers to prompts of one look; one by one where they cannot be one batch.
+
+    Of answers in a batch the tokens' probabilities are not known.
 
     Args:
         prompts: of different questions.
@@ -59,7 +61,7 @@ def _prefix(mllm: "Mllm", prompts: Sequence[Prompt]) -> Prefix | None:
         or look is None
         or len(looks) > 1
         or not mllm.family.batch
-        or not _CHECKED.get(model, True)
+        or not all(_CHECKED.get(model, {}).values())
         or "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters
         or any(value not in (None, _OF_TOKENS[name]) for name, value in own.items())
         or not all(map(_is_plain, prompts))
@@ -106,16 +108,15 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
             output = model.generate(inputs_embeds=states, attention_mask=mask, **options)
         finally:
             handle.remove()
-    if model not in _CHECKED:
-        alike = all(_alike(model, row, prompt) for row, prompt in zip(seen[0], prompts, strict=True))
-        # Of questions that are equally long nothing is filled up, and nothing is known of others.
-        if not alike or len({rest.shape[1] for rest in rests}) > 1:
-            _CHECKED[model] = alike
-        if not alike:
-            return None
+    checked, filled = _CHECKED.setdefault(model, {}), len({rest.shape[1] for rest in rests}) > 1
+    if filled not in checked:
+        checked[filled] = all(_alike(model, row, prompt) for row, prompt in zip(seen[0], prompts, strict=True))
+    if not checked[filled]:
+        return None
     tokens = output if torch.is_tensor(output) else output.sequences
     with locked(tokenizer):
-        return [said(tokenizer, row.tolist(), stops(model, tokenizer, options)) for row in tokens]
+        ends = stops(model, tokenizer, options)
+        return [said(tokenizer, row, ends, why_ended(model, row, options)) for row in tokens.tolist()]
 
 
 def _alike(model: Any, row: torch.Tensor, prompt: Prompt) -> bool:

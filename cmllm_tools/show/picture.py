@@ -36,6 +36,7 @@ def picture(
     boxes: np.ndarray | None = None,
     regions: Iterable[Region] = (),
     caption: str = "",
+    longest: int = SHOWN,
 ) -> Markup:
     """A small picture as an `<img>`: the image, a map on it, boxes, regions.
 
@@ -49,9 +50,10 @@ def picture(
         boxes: (n, 4), corners to draw thinly.
         regions: to outline.
         caption: text below, also the alternative text.
+        longest: its longer side as shown, in pixels.
     """
-    longest = min(max(max(size) / min(size) / 2, 1.0), 2.0)
-    scale = longest * DRAWN / max(size)
+    drawn_at = DRAWN * longest / SHOWN
+    scale = min(max(max(size) / min(size) / 2, 1.0), 2.0) * drawn_at / max(size)
     drawn = (max(round(size[0] * scale), 1), max(round(size[1] * scale), 1))
     canvas = _background(image, drawn)
     if heat is not None and cells is not None:
@@ -79,6 +81,7 @@ def map_picture(
     boxes: np.ndarray | None = None,
     regions: Iterable[Region] = (),
     caption: str = "",
+    longest: int = SHOWN,
 ) -> Markup:
     """A picture of a map on its image.
 
@@ -86,7 +89,7 @@ def map_picture(
         values: (row, column), as `VisualTokenLayout.raster` gives them.
         layout: where each visual token looks.
         top: the value of the last color; the map's highest when None.
-        image, signed, boxes, regions, caption: as in `picture`.
+        image, signed, boxes, regions, caption, longest: as in `picture`.
     """
     heat = values / max(values.max() if top is None else top, 1e-30)
     return picture(
@@ -98,6 +101,7 @@ def map_picture(
         boxes=boxes,
         regions=regions,
         caption=caption,
+        longest=longest,
     )
 
 

@@ -1,5 +1,7 @@
 """Every public figure at the size of real work: long texts, many layers, steps and panels, photographs."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 from PIL import Image
@@ -9,7 +11,11 @@ from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
 from cmllm_tools.analysis.region_shares import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
+from cmllm_tools.causes import CauseGrid
+from cmllm_tools.causes.answering import AnswerTrace
+from cmllm_tools.causes.reading import Lens
 from cmllm_tools.layout.visual_tokens import grid_boxes
+from cmllm_tools.models.answer import Answer
 from cmllm_tools.referring.compare import Comparison, Row
 from cmllm_tools.referring.provenance import Provenance
 from cmllm_tools.referring.trace import Step, Trace
@@ -87,8 +93,28 @@ def of_image(name, image, layout, count):
         "sinks_on_image": figures.sinks_on_image(sinks_in(two, 2), image),
         "visual_tokens": figures.visual_tokens(layout, image),
         "energy_curve": figures.energy_curve(trace),
+        "words_on_image": figures.words_on_image(lens_of(image, layout)),
+        "answer_regions": figures.answer_regions(answer_of(image, layout)),
     }
     return {f"{key}, {name}": figure for key, figure in drawn.items()}
+
+
+def lens_of(image, layout):
+    """What each visual token would say after each of many layers."""
+    count, words = len(layout), ANSWER.split()
+    said = tuple(tuple((words[(n + layer) % len(words)], "a") for n in range(count)) for layer in range(LAYERS))
+    values = torch.linspace(0, 0.9, LAYERS * count * 2).reshape(LAYERS, count, 2)
+    prompt = SimpleNamespace(layout=layout, image=image, visual=tuple(range(count)), tokens=tuple(words))
+    return Lens("logits", tuple(range(LAYERS)), prompt.visual, values.long(), values, said, prompt, "the image")
+
+
+def answer_of(image, layout):
+    words = tuple(ANSWER.split())
+    maps = torch.stack([peak(layout, n / len(words), 0.5) for n in range(len(words))])
+    shares, heads = torch.rand(len(words), 2), torch.rand(len(words), 1, 1)
+    regions = (box_in(image), cm.Point(9, 9))
+    answer = Answer(ANSWER, range(len(words)))
+    return AnswerTrace(answer, words, maps, shares, heads, (0,), (0,), layout, regions, image)
 
 
 def of_numbers():
@@ -111,11 +137,25 @@ def of_numbers():
         Row(f"{n}: {ANSWER[: 60 * (n % 2 + 1)]}", ANSWER, (n - 5.0, 5.0 - n), 0.1, n / 40, n / 30, 1.0, 9)
         for n in range(12)
     ]
+    image = photograph(400, 300)
+    by_token = lens_of(image, layout_of(image, (3, 6)))
     compared = Comparison(
         QUESTION, QUESTION, (cm.Box(0, 0, 9, 9),), (99, 99), (ANSWER, "no"), QUESTION, (-2.0, -9.0), tuple(ways)
     )
     return {
         "comparison": figures.comparison(compared),
+        "cause_grid": figures.cause_grid(
+            CauseGrid(
+                f"no attention from {QUESTION}",
+                "log-odds",
+                (ANSWER, QUESTION),
+                rng.normal(size=(LAYERS, HEADS)),
+                0.0,
+                tuple(map(str, range(LAYERS))),
+                tuple(map(str, range(HEADS))),
+            )
+        ),
+        "words_by_token": figures.words_by_token(by_token),
         "curves": figures.curves(lines, f"step {QUESTION}", f"energy {QUESTION}", QUESTION),
         "curves, few": figures.curves({name: ([0, 1], [1, 2]) for name in "abc"}, "step", "energy", "Energy"),
         "head_grid": figures.head_grid(grid),

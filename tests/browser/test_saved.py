@@ -24,18 +24,21 @@ drawn = gallery.of_image("photograph", image, gallery.layout_of(image, (12, 16))
 drawn |= {"layer_head_grid": cm.figures.layer_head_grid(cm.capture_attention(mllm, prompt), scene.region("box"))}"""
 # One of each kind, by its name in the gallery.
 SHOWN = [
+    "cause_grid",
     "curves",
     "head_grid",
     "head_ranking",
     "insertion_deletion",
     "layer_head_grid",
     "window_grid",
+    "words_by_token",
+    *(f"{kind}, photograph" for kind in ("answer_regions", "words_on_image")),
     *(f"{kind}, photograph" for kind in ("before_after", "energy_curve", "map_on_image", "maps_on_image")),
     *(f"{kind}, photograph" for kind in ("sinks_on_image", "step_player", "token_weights", "visual_tokens")),
 ]
 GROWING = {
     *(f"{kind}, photograph" for kind in ("before_after", "map_on_image", "maps_on_image", "sinks_on_image")),
-    *(f"{kind}, photograph" for kind in ("step_player", "token_weights", "visual_tokens")),
+    *(f"{kind}, photograph" for kind in ("step_player", "token_weights", "visual_tokens", "words_on_image")),
 }
 # Text of each cell that shows a figure, and the box of plotly's drawing, or of the picture that stands for it.
 BOXES = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map((cell) => {

@@ -18,7 +18,7 @@ def at_hand() -> list[str]:
     if VARIABLE in os.environ:
         assert is_torchvision_available()
         return [*TORCHVISION_ONLY, *AGAIN]
-    # `make bound` runs an older transformers, which lacks some.
+    # `make lowest` runs an older transformers, which lacks some.
     known = [family for family in TINY if family in CONFIG_MAPPING]
     return [family for family in known if family not in TORCHVISION_ONLY or is_torchvision_available()]
 

@@ -18,10 +18,12 @@ from .faithfulness import insertion_deletion
 from .grids import cause_grid, head_grid, head_ranking, layer_head_grid
 from .many import head_maps, runs_side_by_side
 from .maps import map_on_image, maps_on_image, sinks_on_image, visual_tokens
+from .readings import answer_regions, words_by_token, words_on_image
 from .runs import before_after, energy_curve, step_player
 from .window_grid import window_grid
 
 __all__ = [
+    "answer_regions",
     "before_after",
     "cause_grid",
     "comparison",
@@ -41,4 +43,6 @@ __all__ = [
     "token_weights",
     "visual_tokens",
     "window_grid",
+    "words_by_token",
+    "words_on_image",
 ]

@@ -63,4 +63,4 @@ def frontier(found: Frontier) -> Figure:
         lines[curve.name] = (*line, bootstrap(curve.figure("effect")[good].T).T) if enough and good.any() else line
     to = "an unrelated text" if found.damage_to == "text" else "all that makes sense as an answer"
     words = f"{found.model}, {found.examples} examples"
-    return curves(lines, f"damage to {to}, nats per token", "change of the right answer's log-odds", words)
+    return curves(lines, f"damage to {to}, nats per token", "gain in log-odds", words)
