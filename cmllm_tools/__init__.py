@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
     from .models.answer import Answer
+    from .models.changing import Changing, ChosenBy
     from .models.contrast import Contrast
     from .models.interventions import Intervention
     from .models.latent import LatentAdded
@@ -85,7 +86,9 @@ __all__ = [
     "Box",
     "Callback",
     "CaptureError",
+    "Changing",
     "Checkpoint",
+    "ChosenBy",
     "ClusterError",
     "CmllmError",
     "Comparison",
@@ -179,6 +182,7 @@ _MODULES = {
     "attention.memory": "MemoryEstimate estimate_memory",
     "referring.methods.controlmllm": "ControlMLLM ControlMLLMPlus",
     "models.answer": "Answer",
+    "models.changing": "Changing ChosenBy",
     "models.contrast": "Contrast",
     "models.look": "Look",
     "models.mllm": "Mllm",

@@ -24,8 +24,8 @@ PAGES = {
     ),
     "referring": (
         "Referring: one question, any method",
-        "refer Outcome Method Intervention LatentAdded AttentionBias Contrast compare Comparison Baseline Effect controls "
-        "Controls AnswerScore cite",
+        "refer Outcome Answer Method Intervention LatentAdded AttentionBias Changing ChosenBy Contrast compare Comparison "
+        "Baseline Effect controls Controls AnswerScore cite",
     ),
     "errors": (
         "Errors",

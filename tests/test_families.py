@@ -1,5 +1,6 @@
 """The conformance suite: every family must pass every check, on a tiny random model loaded by `from_pretrained`."""
 
+import re
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -24,6 +25,7 @@ from cmllm_tools.causes import ablate, knockout, knockout_grid, patch
 from cmllm_tools.causes.tokens import keys_of, queries_of
 from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
 from cmllm_tools.layout.probe import probe
+from cmllm_tools.models import places as places_module
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
@@ -539,13 +541,18 @@ def test_gradient_equals_finite_differences(family):
 def test_layout_equals_the_probed_one(family, shape, monkeypatch):
     mllm, _ = family
     size = SIZES[shape]
-    monkeypatch.setattr(prepare_module, "probe", partial(probe, pieces=1))
+    monkeypatch.setattr(places_module, "probe", partial(probe, pieces=1))
     prompt = mllm.prepare(picture(size), QUESTION)
     found = cm.load((mllm.model, mllm.processor), layout="probe").prepare(picture(size), QUESTION)
-    boxes = dict(zip(prompt.visual, prompt.layout.boxes, strict=True))
-    probed = dict(zip(found.visual, found.layout.boxes, strict=True))
+    boxes, others = (dict(zip(each.visual, each.layout.boxes, strict=True)) for each in (prompt, found))
+    assert_boxes_alike(boxes, others, prompt.layout)
+
+
+def assert_boxes_alike(boxes, probed, layout):
+    """Boxes by position of their visual tokens, in pixels of one image, are those that probing found."""
+    size = layout.image_size
     # What is no visual token looks nowhere; a token over padding may still feel the image beside it.
-    assert set(probed) <= set(boxes) or "padded" in prompt.layout.rule
+    assert set(probed) <= set(boxes) or "padded" in layout.rule
     # A box that is mostly padding shows the probe too little to be measured.
     clipped = {position: np.clip(box, 0, [*size] * 2) for position, box in boxes.items()}
     visible = [
@@ -670,6 +677,71 @@ def test_attribution_is_what_states_and_gradients_say(family):
     assert cells.of_features[0] == pytest.approx(fall.item(), abs=1e-4)
 
 
+# A conversation: a system prompt, three turns, two images, words before and after an image.
+
+TURNS = (
+    "{% for turn in messages %}{{ turn['role'] }} : {% for part in turn['content'] %}"
+    "{% if part['type'] == 'image' %}IMAGE{% else %}{{ part['text'] }}{% endif %} {% endfor %}\n{% endfor %}assistant :"
+)
+
+
+def talk_of(mllm):
+    said = [
+        {"role": "system", "content": [{"type": "text", "text": "what is in the picture ?"}]},
+        {"role": "user", "content": [picture(SIZES["square"]), "is it red ?"]},
+        {"role": "assistant", "content": ["the object is red ."]},
+        {"role": "user", "content": ["or this one :", picture(SIZES["wide"]), QUESTION]},
+    ]
+    family = mllm.family
+    # Of the published model an image has 256 tokens, of the tiny one 16.
+    mllm.family = replace(family, image=f"<img>{'<imgpad>' * 16}</img>") if family.name == "pp_chart2table" else family
+    try:
+        return mllm.prepare(said, chat_template=TURNS.replace("IMAGE", mllm.family.image))
+    finally:
+        mllm.family = family
+
+
+@pytest.fixture(scope="module")
+def talk(family):
+    """(mllm, prompt of a conversation); of families that take one image, a refusal that says so."""
+    mllm, _ = family
+    if mllm.family.several:
+        with pytest.raises(cm.PromptError, match=f"holds one image: {re.escape(mllm.family.several)}"):
+            talk_of(mllm)
+        pytest.skip(mllm.family.several)
+    return mllm, talk_of(mllm)
+
+
+def test_attention_in_a_conversation_equals_eager_attention(talk):
+    mllm, prompt = talk
+    assert len(prompt.images) == len(prompt.layouts) == 2
+    assert_equals_eager(mllm, prompt, 1e-5)
+    for number, layout in enumerate(prompt.layouts):
+        x0, y0, x1, y1 = layout.seen
+        box = cm.Box(x0, y0, (x0 + x1) / 2, (y0 + y1) / 2)
+        weights = prompt.layout.inside(box.on(number))
+        own = prompt.layout.tokens_of(number)
+        np.testing.assert_array_equal(weights[own], layout.inside(box))
+        assert weights.sum() == weights[own].sum() > 0
+
+
+def test_the_replayed_call_of_a_conversation_gives_the_models_own_logits(talk):
+    test_the_replayed_call_gives_the_models_own_logits(talk)
+
+
+def test_each_image_of_a_conversation_is_laid_out_as_probing_finds(talk, monkeypatch):
+    mllm, prompt = talk
+    monkeypatch.setattr(places_module, "probe", partial(probe, pieces=1))
+    found = talk_of(cm.load((mllm.model, mllm.processor), layout="probe"))
+    for number, (own, probed) in enumerate(zip(prompt.layouts, found.layouts, strict=True)):
+        numbers = [each.layout.tokens_of(number) for each in (prompt, found)]
+        boxes, others = (
+            dict(zip(each.visual[part], layout.boxes, strict=True))
+            for each, part, layout in zip((prompt, found), numbers, (own, probed), strict=True)
+        )
+        assert_boxes_alike(boxes, others, own)
+
+
 def test_every_family_is_told_apart_by_whether_it_is_tested():
     assert set(TINY) == {name for name, family in FAMILIES.items() if family.tested}
 
@@ -704,7 +776,7 @@ def test_settings_that_a_row_does_not_cover_are_refused():
 def test_a_processor_with_other_settings_than_the_rule_knows_is_refused(name, monkeypatch):
     """Whatever went wrong, a number of boxes other than that of tokens is never shown as a map."""
     mllm = cm.load(TINY[name]())
-    inputs = prepare_module.tensors(mllm, picture((80, 80)), prompt_text(mllm, QUESTION), {})
+    inputs = prepare_module.tensors(mllm, [picture((80, 80))], prompt_text(mllm, QUESTION), {})
     candidates, end, call = prepare_module.candidates(mllm, inputs)
     monkeypatch.setattr(prepare_module, "candidates", lambda *_, **__: (candidates[:-1], end, call))
     with pytest.raises(cm.UnsupportedModelError, match="must"):

@@ -17,9 +17,10 @@ import cmllm_tools as cm
 from cmllm_tools import analysis, bench, data, figures, widgets
 
 # Public calls that are not tried, by why.
+_INTERVENTIONS = ("Intervention", "LatentAdded", "AttentionBias", "Changing", "ChosenBy")
 EXEMPT = {
     "made by the package, of what it has computed or read": (
-        "Attention Comparison ContextMap Controls Effect Look MemoryEstimate Outcome Prompt Step Trace "
+        "Answer Attention Comparison ContextMap Controls Effect Look MemoryEstimate Outcome Prompt Step Trace "
         "analysis.Agreement analysis.Attribution "
         "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
         "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset Evaluation data.Findings data.Findings.table data.Row"
@@ -36,7 +37,7 @@ EXEMPT = {
         + [f"LatentMethod.{name}" for name in ("done", "moves", "stops", "token")]
     ),
     "asked by refer or generate, with what these have read": " ".join(
-        [f"{kind}.{name}" for kind in ("Intervention", "LatentAdded", "AttentionBias") for name in ("inputs", "opened")]
+        [f"{kind}.{name}" for kind in _INTERVENTIONS for name in ("inputs", "opened", "during")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("done", "moves", "stops", "token")]
     ),
@@ -44,9 +45,11 @@ EXEMPT = {
         "data.Format data.Format.example data.Format.found data.Format.rows data.register"
     ),
     "asked by a layout, with positions of its own": (
+        "Box.placed Point.placed Scribble.placed Mask.placed "
         "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"
     ),
     "a step of a call that is tried, given what the package made": (
+        "Answer.without Answer.weighed ChosenBy.schedule Prompt.showing Contrast.mixed "
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "

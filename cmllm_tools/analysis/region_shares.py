@@ -9,6 +9,7 @@ import torch
 from ..attention.capture import Attention
 from ..errors import CaptureError, RegionError
 from ..inputs.regions import Region, Regions, as_regions, short, where_text
+from ..layout.sheet import SheetLayout, number_of, own_region
 from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
@@ -136,6 +137,11 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
 
     Places are a half of the shape (at least one visual token) apart; at most PLACES of them, evenly chosen.
     """
+    if isinstance(layout, SheetLayout):
+        # On the image that the region is on.
+        number = number_of(as_regions(region)[0], layout.sizes)
+        own = [own_region(each, layout.sizes) for each in as_regions(region)]
+        return [tuple(each.on(number) for each in place) for place in moved_over(layout.layouts[number], own)]
     shape = as_regions(region)
     bounds = np.array([one.bounds for one in shape])
     low, high = bounds[:, :2].min(0), bounds[:, 2:].max(0)

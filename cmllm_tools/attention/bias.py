@@ -1,5 +1,6 @@
 """Attention editing: what the text looks at is moved by a bias on the logits, inside the attention function."""
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -66,6 +67,13 @@ class AttentionBias(Intervention):
         object.__setattr__(self, "since", since)
         object.__setattr__(self, "layers", whole_numbers(self.layers, "the layers", error=CaptureError))
         object.__setattr__(self, "heads", as_heads(self.heads))
+
+    def during(self, first: int, last: int | None) -> "AttentionBias":
+        end = float("inf") if last is None else last
+        since = sorted({0, first, *(at for at in self.since if first < at < end), *([] if last is None else [last])})
+        own = self.bias.reshape(len(self.since), -1)
+        moments = [own[bisect_right(self.since, at) - 1] if first <= at < end else torch.zeros_like(own[0]) for at in since]
+        return replace(self, bias=torch.stack(moments), since=tuple(since))
 
     def opened(self, mllm: Mllm, prompt: Prompt, copies: int = 1) -> AbstractContextManager[None]:
         bias = self.bias.reshape(len(self.since), -1)

@@ -65,13 +65,13 @@ class Placement:
         boxes = self.boxes[placed]
         if self.grid is not None and len(boxes) == self.grid[0] * self.grid[1]:
             return VisualTokenLayout(image_size, boxes, self.grid, self.rule)
-        return VisualTokenLayout(image_size, boxes, _display_grid(boxes, image_size), self.rule, merged=True)
+        return VisualTokenLayout(image_size, boxes, display_grid(boxes, image_size), self.rule, merged=True)
 
 
 LayoutRule = Callable[[LayoutInputs], Placement]
 
 
-def _display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
+def display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
     """(rows, columns) in which the smallest token fills about one cell."""
     clipped = np.clip(boxes, 0, [*image_size] * 2)
     spans = clipped[:, 2:] - clipped[:, :2]

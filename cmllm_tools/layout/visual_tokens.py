@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import RegionError, UnsupportedModelError
-from ..inputs.regions import Region
+from ..inputs.regions import Region, Regions, as_regions
 from ..shown import Fact, Shown
 from ..strict import flag, kind_of, one_of, pair_of_sides, shown
 from . import region_reference, region_weights
@@ -183,9 +183,34 @@ class VisualTokenLayout(Shown):
             )
         return region_reference.Grid(way, self.image_size, self.grid, self.boxes)
 
-    def _check(self, region: Region) -> None:
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """(width, height) of each image; one but for a `SheetLayout`."""
+        return (self.image_size,)
+
+    def on_sheet(self, regions: Regions) -> tuple[Region, ...]:
+        """Regions in pixels of what the layout is shown on: the image itself, or the sheet of several.
+
+        Raises:
+            RegionError: for what are no regions, and one of an image that there is not.
+        """
+        several = as_regions(regions)
+        if all(region.image is None for region in several):
+            return several
+        # It is made for layouts of several images, so that its module cannot be imported where this one begins.
+        from .sheet import region_on_sheet
+
+        return tuple(region if region.image is None else region_on_sheet(region, self.sizes) for region in several)
+
+    @staticmethod
+    def _check_kind(region: Any) -> None:
         if not isinstance(region, Region):
             raise RegionError(f"A region must be a Box, Mask, Scribble or Point; got {shown(region)}.")
+
+    def _check(self, region: Region) -> None:
+        self._check_kind(region)
+        if region.image:
+            raise RegionError(f"A region's image must be one of the prompt's 1, numbered from 0; got {region!r}.")
         region.check(*self.image_size)
         x0, y0, x1, y1 = region.bounds
         if (np.array([x0, y0]).astype(int) >= self.seen[:2]).all() and self._ends_in_view(x1, y1):
@@ -222,6 +247,11 @@ class VisualTokenLayout(Shown):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "VisualTokenLayout":
         kind_of(data, dict, "A stored layout must be a dict, from `to_json`", UnsupportedModelError)
+        if "images" in data:
+            # It is a layout too, so that its module cannot be imported where this one begins.
+            from .sheet import SheetLayout
+
+            return SheetLayout.of([cls.from_json(each) for each in data["images"]])
         if missing := {"image_size", "boxes", "grid", "rule"} - data.keys():
             raise UnsupportedModelError(f"A stored layout must have {', '.join(sorted(missing))}; got {shown(data)}.")
         return cls(data["image_size"], data["boxes"], data["grid"], data["rule"], data.get("merged", False))

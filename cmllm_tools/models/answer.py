@@ -43,6 +43,11 @@ class Answer(str):
         pieces: these tokens one by one; none where only text and ids are known.
         ended: why it ended: "end token", "length" (max_new_tokens), "stopped" (by a text, a time or a function that was to
             end it); "" where that is not known.
+
+    Examples:
+        >>> answer = mllm.generate(prompt)
+        >>> [answer[piece.begin : piece.end].strip() for piece in answer.pieces], answer.ended
+        (['blue', 'zero', 'at', 'the', 'center'], 'end token')
     """
 
     ids: tuple[int, ...]

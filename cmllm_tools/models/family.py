@@ -46,6 +46,7 @@ class Family:
         batch: whether several copies of a prompt run as one batch.
         contrast: whether contrastive decoding, which needs such a batch, is possible.
         one_image: why two images in one batch are not kept apart; "" where they are.
+        several: why a prompt holds one image; "" where it may hold several.
         processors: whether its `generate` heeds a `logits_processor`.
         beams: whether transformers can search with beams when there is an image.
         prefix: why an answer cannot continue from the cached keys of its image; "" where it can.
@@ -68,6 +69,7 @@ class Family:
     batch: bool = True
     contrast: bool = True
     one_image: str = ""
+    several: str = ""
     processors: bool = True
     beams: bool = True
     prefix: str = ""

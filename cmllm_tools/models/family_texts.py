@@ -20,3 +20,5 @@ OVERLAP = (
 )
 GLM_TEMPLATE = "[gMASK]<sop><|user|>\n{image}{question}<|assistant|>\n"
 GLM_IMAGE = "<|begin_of_image|><|image|><|end_of_image|>"
+QUERIES_OF_ITS_OWN = "learned queries look at each image by itself, and not at several together"
+PUT_IN = "its processor puts the image in, which is no part of the text"

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
+from ..errors import SettingsError
 from ..strict import kind_of
 from .contrast import Contrast
 
@@ -60,6 +61,17 @@ class Intervention(ABC):
         Raises:
             CaptureError: for a prompt that it does not fit.
         """
+
+    def during(self, first: int, last: int | None) -> "Intervention":
+        """The same for the answer's tokens [first, last) alone, None to its end; the first token is 0.
+
+        Raises:
+            SettingsError: for one that acts when the image is read, and stays.
+        """
+        raise SettingsError(
+            "An intervention that changes while the model answers must act on each token by itself, as AttentionBias does; "
+            f"{type(self).__name__} acts when the prompt is read, and stays. Give it for the whole answer."
+        )
 
     def inputs(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> "dict[str, torch.Tensor]":
         """What the model is given: the prompt, `copies` times as one batch, unless the others are of something else.

@@ -9,6 +9,7 @@ import torch
 
 from ..errors import CaptureError
 from ..strict import shown
+from .changing import ChosenBy
 from .interventions import Intervention, Referred
 from .replay import LanguageCall, check_latent, latent_added
 from .undisturbed import unaffected
@@ -111,6 +112,8 @@ def read_intervention(given: Any, call: LanguageCall) -> Intervention | None:
     """
     if isinstance(given, Referred):
         given = given.intervention
+    elif callable(given) and not isinstance(given, Intervention | torch.Tensor | Steered):
+        return ChosenBy(given)
     elif isinstance(given, Steered):
         given = LatentAdded(given.latent, contrast=given.method.contrast_decoding)
     if given is None or (isinstance(given, Intervention) and not isinstance(given, LatentAdded)):

@@ -31,13 +31,14 @@ def family_for(config: Any) -> Family:
 
 
 def family_rows() -> list[dict[str, Any]]:
-    """The table as plain data: `{"family", "way_in", "layout", "key_steering", "tested", "notes"}`, by name."""
+    """The table as plain data: `{"family", "way_in", "layout", "key_steering", "several_images", "tested", "notes"}`."""
     return [
         {
             "family": family.name,
             "way_in": family.way_in,
             "layout": getattr(family.layout, "__name__", "").replace("_", " "),
             "key_steering": not family.no_prefix,
+            "several_images": not family.several,
             "tested": family.tested,
             "notes": family.notes,
         }

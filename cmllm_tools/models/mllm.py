@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import PromptError, SettingsError, UnsupportedModelError
+from ..inputs.conversation import Conversation, Messages, is_messages, read_messages
 from ..inputs.images import ImageSource
 from ..layout.grid_rules import Placement
 from ..strict import kind_of, one_of, shown, whole_numbers
@@ -154,12 +155,24 @@ class Mllm:
         with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             return look(self, image, processor_options)
 
-    def prepare(self, image: ImageSource | Look, question: str, **processor_options: Any) -> Prompt:
+    def prepare(
+        self,
+        image: ImageSource | Look | Conversation | Messages,
+        question: str | None = None,
+        *,
+        images: Sequence[ImageSource] | None = None,
+        chat_template: str | None = None,
+        **processor_options: Any,
+    ) -> Prompt:
         """Image and question as the model reads them; runs the vision encoder once, or not for an image looked at before.
 
         Args:
-            image: all that `read_image` takes, of at least 4 px a side; or a `Look` of this model.
-            question: the user's words, without the image placeholder or the template around them.
+            image: all that `read_image` takes, of at least 4 px a side; or a `Look` of this model. Or a conversation, which
+                has its question: messages of transformers' chat format, or a `Conversation`, as a prompt keeps it. The
+                question is then the last text of its last turn, and a region's `image` the number of the one that it is on.
+            question: the user's words, without the image placeholder or the template around them; None of a conversation.
+            images: of a conversation, those that its messages leave out, in their order.
+            chat_template: of a conversation: in the place of the processor's and the tokenizer's.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
 
@@ -167,20 +180,32 @@ class Mllm:
             ImageError: for an image that cannot be read, is too small for the model, or that the processor cannot take.
             PromptError: for an empty question, one that contains the image placeholder or stands before the image, padding
                 on the right, options that the processor would ignore, settings of the image processor, a prompt that would
-                be cut or is longer than the model's positions, a look of another model, and options beside a look.
+                be cut or is longer than the model's positions, a look of another model, options beside a look, messages
+                that are none, several images of a family that takes one, and a template that changes what was said.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
+        talk = image if isinstance(image, Conversation) else None
+        if is_messages(image):
+            talk = read_messages(image, images, chat_template)
+        elif images is not None or chat_template is not None:
+            raise PromptError("images and chat_template must be left out but for a conversation in messages; this is none.")
+        if (talk is None) == (question is None):
+            raise PromptError(
+                "A prompt must have a question, as prepare(image, question), or be a conversation, whose last turn asks "
+                f"it; got {shown(question)}."
+            )
+        asked = "" if question is None else question
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
         with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             if not isinstance(image, Look):
-                return prepare(self, image, question, processor_options)
+                return prepare(self, image if talk is None else talk, asked, processor_options)
             if processor_options:
                 raise PromptError(
                     f"Options of the processor must be given to look(image, ...), which keeps them; got "
                     f"{shown(processor_options)} beside a look."
                 )
             image.check(self)
-            return prepare(self, image.image, question, image.options, image)
+            return prepare(self, image.image, asked, image.options, image)
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""

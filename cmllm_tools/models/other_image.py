@@ -53,7 +53,7 @@ class AgainstImage(Intervention):
                 f"A {mllm.family.name} model cannot decode against another image: {mllm.family.one_image}. Use a method "
                 "that changes attention, as AttentionEdit()."
             )
-        other = mllm.prepare(Image.fromarray(self.pixels.numpy()), prompt.question).inputs
+        other = mllm.prepare(*prompt.showing(Image.fromarray(self.pixels.numpy()))).inputs
         # What has a value for each token is the same of both, and longer where an answer follows.
         length = prompt.inputs["input_ids"].shape
         rest = {

@@ -6,20 +6,21 @@ import inspect
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from PIL import Image
 
 from ..errors import ImageError, PromptError, UnsupportedModelError
+from ..inputs.conversation import Conversation
 from ..inputs.images import ImageSource, read_image
-from ..layout.grid_rules import LayoutInputs, Placement
-from ..layout.probe import probe
+from ..layout.sheet import sheet_of
 from ..strict import shown
+from .conversation_text import conversation_text, marked_text
 from .origin import Origin
+from .places import laid_out, placements
 from .processor_options import checked, cut_at
 from .prompt import Prompt
 from .replay import LanguageCall, record
-from .template import prompt_text, text_span
+from .template import MARK, prompt_text, text_span
 
 if TYPE_CHECKING:
     from .look import Look
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 def prepare(
     mllm: Mllm,
-    image: ImageSource,
+    image: ImageSource | Conversation,
     question: str,
     options: dict[str, Any],
     look: Look | None = None,
@@ -37,21 +38,28 @@ def prepare(
     """See `Mllm.prepare`.
 
     Args:
+        image: or a conversation, which has its question.
         look: at the same image with the same options; what it has is not computed again where it still holds.
         keep_before: keep what ran before the call; see `record`.
     """
-    image = read_image(image)
-    text = prompt_text(mllm, question)
-    inputs = tensors(mllm, image, text, options)
+    talk = image if isinstance(image, Conversation) else None
+    if isinstance(image, Conversation):
+        images, question = list(image.images), image.question
+        text, marked = conversation_text(mllm, image), marked_text(mllm, image)
+    else:
+        images = [read_image(image)]
+        text, marked = prompt_text(mllm, question), prompt_text(mllm, MARK)
+    inputs = tensors(mllm, images, text, options)
     ids = inputs["input_ids"][0].tolist()
     padding = _padding(inputs)
-    _check_size(mllm, image, ids)
+    _check_size(mllm, images[0], ids)
     look = look if look is not None and look.serves(mllm) and look.fits(inputs) else None
     again: Any = {"keep_before": keep_before, "known": look.before if look is not None else None}
     found, image_end, call = candidates(mllm, inputs, **again)
-    placement = _placement(mllm, image, text, inputs, len(found), options)
-    visual = found[torch.from_numpy(placement.placed(image.size))]
-    span, offsets = text_span(mllm, text, question, ids[padding:])
+    places = placements(mllm, images, text, inputs, found, options)
+    chosen, layout = laid_out(mllm, places, [each.size for each in images])
+    visual = found[torch.from_numpy(chosen)]
+    span, offsets = text_span(mllm, text, marked, question, ids[padding:])
     if padding + span[0] < image_end and not mllm.family.learned:
         raise PromptError(
             f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
@@ -59,7 +67,7 @@ def prepare(
         )
     call = call.with_visual(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual, **again)
     return Prompt(
-        image=image,
+        image=sheet_of(images),
         question=question,
         text=text,
         inputs=inputs,
@@ -67,17 +75,18 @@ def prepare(
         visual=tuple(visual.tolist()),
         image_end=image_end,
         text_span=tuple(padding + position for position in span),
-        layout=placement.layout(image.size),
+        layout=layout,
         call=call,
         learned=int(attrgetter(mllm.family.learned)(mllm.model.config)) if mllm.family.learned else 0,
         offsets=offsets,
         origin=Origin.of(mllm),
         look=look,
+        conversation=talk,
     )
 
 
-def tensors(mllm: Mllm, image: Image.Image, text: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What the processor makes of both, where the model takes it.
+def tensors(mllm: Mllm, shown_images: list[Image.Image], text: str, options: dict[str, Any]) -> dict[str, Any]:
+    """What the processor makes of images and text, where the model takes it.
 
     Raises:
         ImageError: for an image that the processor cannot take.
@@ -105,16 +114,19 @@ def tensors(mllm: Mllm, image: Image.Image, text: str, options: dict[str, Any]) 
         # It would take a side of 1 or 3 pixels for the channels.
         given["input_data_format"] = "channels_last"
     try:
-        batch = processor(images=image, text=text, return_tensors="pt", **given)
+        # One image as it is, as some processors take a list of one for something else.
+        given_images = shown_images[0] if len(shown_images) == 1 else shown_images
+        batch = processor(images=given_images, text=text, return_tensors="pt", **given)
     except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
         if options:
             raise PromptError(
                 f"Options of a prompt must be such that {type(processor).__name__} takes them; "
                 f"got {shown(options)}: {error}"
             ) from error
+        sizes = ", ".join(f"{image.width} x {image.height} px" for image in shown_images)
         raise ImageError(
             f"An image must be such that {type(processor).__name__} takes it and the prompt {shown(text)}; "
-            f"got {image.width} x {image.height} px: {error}"
+            f"got {sizes}: {error}"
         ) from error
     _check_length(mllm, batch["input_ids"].shape[1], cut_at(tokenizer, flat))
     return {
@@ -174,31 +186,6 @@ def candidates(mllm: Mllm, inputs: dict[str, Any], **recorded: Any) -> tuple[tor
             "Check that processor and model belong together."
         )
     return placeholders, image_end, None
-
-
-def _placement(
-    mllm: Mllm, image: Image.Image, text: str, inputs: dict[str, Any], count: int, options: dict[str, Any]
-) -> Placement:
-    if mllm.family.layout is not None:
-        placement = mllm.family.layout(LayoutInputs(mllm.model, mllm.processor, image.size, inputs, count))
-        if len(placement.boxes) != count:
-            raise UnsupportedModelError(
-                f"The layout rule of {mllm.family.name} must give a box for each of the {count} states that may be "
-                f"visual; it gave {len(placement.boxes)} ({placement.rule}). Check that processor and model belong "
-                "together, and that the processor has its own settings."
-            )
-        return placement
-    key = (image.size, count, repr(options))
-    if key not in mllm.probed:
-
-        def states(probe_image: Image.Image) -> np.ndarray:
-            probed = tensors(mllm, probe_image, text, options)
-            found, _, call = candidates(mllm, probed)
-            call = call or record(mllm.model, mllm.family.site, probed, found)
-            return call.with_visual(found).visual_states.float().cpu().numpy()
-
-        mllm.probed[key] = probe(states, image.size)
-    return mllm.probed[key]
 
 
 def _padding(inputs: dict[str, Any]) -> int:

@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from ..errors import CaptureError, CmllmError, PromptError
+from ..inputs.conversation import Conversation
+from ..layout.sheet import SheetLayout, cut_up
 from ..layout.visual_tokens import VisualTokenLayout
 from ..shown import Fact, Shown
 from ..strict import flag, several, shown, whole_number, whole_numbers
@@ -28,7 +30,7 @@ Queries = Literal["text", "after_image", "last"] | str | int | Sequence[int] | S
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Prompt(Shown):
-    """One image and one question, ready for the model.
+    """One image and one question, or a conversation about one or several, ready for the model.
 
     Args:
         image: upright RGB image as the user gave it.
@@ -47,6 +49,8 @@ class Prompt(Shown):
         origin: the model that prepared it, and its state then; None is not checked.
         look: the look that it shares image and prefix with; None where it has its own.
         answered: how many of the last tokens are an answer's; see `batch.followed_by`.
+        conversation: what was said, where the prompt is made of one; None for one image and one question. Of several images
+            `image` is the sheet on which they stand side by side, and `layout` a `SheetLayout`.
 
     Examples:
         >>> prompt.question, len(prompt.tokens), prompt.layout.grid
@@ -70,6 +74,23 @@ class Prompt(Shown):
     origin: Origin | None = None
     look: "Look | None" = None
     answered: int = 0
+    conversation: Conversation | None = None
+
+    @property
+    def images(self) -> tuple[Image.Image, ...]:
+        """Upright RGB images as the user gave them, in their order."""
+        return (self.image,) if self.conversation is None else self.conversation.images
+
+    @property
+    def layouts(self) -> tuple[VisualTokenLayout, ...]:
+        """Where each visual token of each image looks, in that image's own pixels."""
+        return self.layout.layouts if isinstance(self.layout, SheetLayout) else (self.layout,)
+
+    def showing(self, picture: Image.Image) -> "tuple[Image.Image | Conversation, str | None]":
+        """What `Mllm.prepare` makes the same prompt of with another picture of this size: a sheet, of several images."""
+        if self.conversation is None:
+            return picture, self.question
+        return self.conversation.showing(cut_up(picture, self.layout.sizes)), None
 
     def check(self, mllm: "Mllm", replayed: bool = False) -> None:
         """Refuse to be used with another model than that which prepared the prompt, or after it was moved or cast.

@@ -21,7 +21,7 @@ MARK = "\ufffc"
 
 
 # A part of a message that a template wrote out as it came, in Python's way or JSON's.
-_WRITTEN_OUT = re.compile(r"""['"]type['"]\s*:\s*['"](image|text)['"]""")
+WRITTEN_OUT = re.compile(r"""['"]type['"]\s*:\s*['"](image|text)['"]""")
 
 
 def prompt_text(mllm: Mllm, question: str) -> str:
@@ -38,9 +38,8 @@ def prompt_text(mllm: Mllm, question: str) -> str:
     processor, family = mllm.processor, mllm.family
     if not isinstance(question, str) or not question.strip() or not encodable(question):
         raise PromptError(f"A question must be a text of whole characters with at least one word; got {shown(question)}.")
-    image = str(getattr(processor, "image_token", family.image)) if family.way_in == UNKNOWN else family.image
-    placeholders = {"<image>", str(getattr(processor, "image_token", "<image>"))}
-    for placeholder in sorted(placeholders):
+    image, *marks = placeholders(mllm)
+    for placeholder in marks:
         if placeholder in question:
             raise PromptError(
                 f"A question must not contain the image placeholder {placeholder!r}, which the template adds; "
@@ -58,16 +57,22 @@ def prompt_text(mllm: Mllm, question: str) -> str:
         except (TemplateError, TypeError, ValueError, KeyError, AttributeError) as error:
             reason = str(error)
             continue
-        if not _WRITTEN_OUT.search(text.replace(question, "")):
+        if not WRITTEN_OUT.search(text.replace(question, "")):
             rendered.append(text)
     if not rendered:
         raise UnsupportedModelError(
             f"The chat template of {mllm.name} must take a message with an image and a text, or one text; {reason}. Set "
             f"{type(source).__name__}.chat_template to one that does."
         )
-    marks = [mark for mark in (image, *placeholders) if mark]
-    marked = [text for text in rendered if max(map(text.count, marks)) == 1]
+    marked = [text for text in rendered if max(map(text.count, filter(None, (image, *marks)))) == 1]
     return (marked or rendered)[0]
+
+
+def placeholders(mllm: Mllm) -> tuple[str, ...]:
+    """What stands for an image in the family's prompts, then all that may stand for one in a text."""
+    processor, family = mllm.processor, mllm.family
+    image = str(getattr(processor, "image_token", family.image)) if family.way_in == UNKNOWN else family.image
+    return image, *sorted({"<image>", str(getattr(processor, "image_token", "<image>"))})
 
 
 def _rendered(source: Any, content: Any) -> str:
@@ -76,10 +81,15 @@ def _rendered(source: Any, content: Any) -> str:
     )
 
 
-def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
+def text_span(
+    mllm: Mllm, text: str, marked: str, question: str, ids: list[int]
+) -> tuple[tuple[int, ...], tuple[tuple[int, int], ...]]:
     """Positions of the question's tokens among `ids`, and the characters [from, to) of the question that each covers.
 
     The placeholder before them is expanded, and tokens may be added after.
+
+    Args:
+        marked: the text with MARK in the question's place, as the template's own words may be the same.
 
     Raises:
         UnsupportedModelError: for a slow tokenizer, or a template that changes the question.
@@ -90,8 +100,7 @@ def text_span(mllm: Mllm, text: str, question: str, ids: list[int]) -> tuple[tup
             f"{mllm.name} must have a fast tokenizer, to know which tokens are the question's; "
             f"got {type(tokenizer).__name__}."
         )
-    # The template's own words may be those of the question: the place of a mark says which are meant.
-    start = prompt_text(mllm, MARK).find(MARK)
+    start = marked.find(MARK)
     start = text.find(question.strip(), start) if start >= 0 else -1
     end = start + len(question.strip())
     encoded = tokenizer(text, return_offsets_mapping=True, truncation=False)

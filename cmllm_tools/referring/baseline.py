@@ -10,7 +10,8 @@ import torch
 from ..attention.capture import capture_attention
 from ..attention.context_map import context_map
 from ..errors import SettingsError
-from ..inputs.images import ImageSource, read_image
+from ..inputs.conversation import Conversation, Messages
+from ..inputs.images import ImageSource
 from ..inputs.regions import Regions
 from ..models.answer import Answer
 from ..models.interventions import Intervention
@@ -20,8 +21,8 @@ from ..models.prompt import Prompt
 from ..models.scoring import continuation
 from ..models.undisturbed import locked
 from ..strict import kind_of, several, shown
+from .asked import Asked
 from .cost import measured
-from .method import named
 from .outcome import Outcome, Sent
 from .target import region_share
 
@@ -59,8 +60,8 @@ class Baseline:
 
     Args:
         mllm: the model.
-        image: all that `read_image` takes, or a `Look` of this model.
-        question: the user's words; `{place}` in them is left out.
+        image: all that `read_image` takes, a `Look` of this model, or a conversation, as for `Mllm.prepare`.
+        question: the user's words; `{place}` in them is left out. None of a conversation.
         candidates: answers whose log-odds are asked for: none, or two or more.
         text: that damage is measured on; of `UNRELATED` the first that the tokenizer knows when None.
         max_new_tokens: upper bound on the answer's length.
@@ -85,8 +86,8 @@ class Baseline:
     def __init__(
         self,
         mllm: Mllm,
-        image: ImageSource | Look,
-        question: str,
+        image: ImageSource | Look | Conversation | Messages,
+        question: str | None,
         *,
         candidates: Sequence[str] = (),
         text: str | None = None,
@@ -99,7 +100,7 @@ class Baseline:
             known_text(mllm) if text is None else kind_of(text, str, "The text that damage is measured on must be one")
         )
         with measured(mllm.device) as self.cost:
-            self.prompt: Prompt = mllm.prepare(image if isinstance(image, Look) else read_image(image), named(question, ""))
+            self.prompt: Prompt = Asked.of(image, question).named("").prepared(mllm)
             self.answer: Answer = mllm.generate(self.prompt, max_new_tokens=max_new_tokens)
         self._unsteered = self._likelihoods(self.prompt, None)
 

@@ -8,14 +8,15 @@ from typing import Any
 
 from ..errors import DataError, SettingsError
 from ..files import said, write_whole
-from ..inputs.images import ImageSource, read_image
-from ..inputs.regions import Region, Regions, as_regions
+from ..inputs.images import ImageSource
+from ..inputs.regions import Region, Regions
 from ..models.mllm import Mllm
 from ..notation import text_table
 from ..progress import progress_bar
 from ..shown import Fact, Shown
 from ..stored import Reader, dump_json, finite, items, load_json, or_none, record, text_of
 from ..strict import flag, several, shown, whole_number
+from .asked import Asked
 from .baseline import Baseline, Effect
 from .method import Method, as_method
 from .methods.attention_bias import AttentionEdit
@@ -245,11 +246,11 @@ class Comparing:
         **options: Any,
     ):
         self.ways = named_methods(methods)
-        source, self._regions = read_image(image), as_regions(regions)
-        for region in self._regions:
-            region.check(*source.size)
-        self._asked, self._most = (source, question, self._regions), max_new_tokens
-        baseline = Baseline(mllm, source, question, max_new_tokens=max_new_tokens, **options)
+        self._user, self._most = Asked.of(image, question), max_new_tokens
+        self._regions, talk = self._user.regions(regions), self._user.conversation
+        given = (self._user.image, question) if talk is None else (talk, None)
+        self._asked = (*given, self._regions)
+        baseline = Baseline(mllm, *given, max_new_tokens=max_new_tokens, **options)
         unsteered = baseline.unsteered(self._regions)
         self._baseline, self._outcomes = baseline, dict[str, Outcome]()
         self._rows = [_row(UNSTEERED, str(baseline.answer), unsteered, baseline.cost.seconds, baseline.cost.peak_memory)]
@@ -267,12 +268,11 @@ class Comparing:
 
     def so_far(self, complete: bool) -> Comparison:
         """What was done; `complete` is whether that is all that is wanted."""
-        image, question, regions = self._asked
         return Comparison(
             model=self._baseline.mllm.name,
-            question=question,
-            regions=regions,
-            size=image.size,
+            question=self._user.question,
+            regions=self._regions,
+            size=self._user.image.size,
             candidates=self._baseline.candidates,
             text=self._baseline.text,
             plain=self._baseline.plain,

@@ -11,7 +11,9 @@ import torch
 from PIL import Image
 
 from ..errors import PromptError
+from ..inputs.conversation import Conversation
 from ..inputs.regions import Region
+from ..layout.sheet import cut_up
 from ..models.answer import Answer
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
@@ -36,6 +38,7 @@ class Sent:
         size: (width, height) of the image that was sent.
         regions: where the regions are in it, in its pixels.
         image_hash: SHA-256 of its RGB pixels.
+        conversation: whose images stand on a sheet, which is the image; None of one image and one question.
     """
 
     image: Image.Image = field(repr=False)
@@ -44,11 +47,20 @@ class Sent:
     size: tuple[int, int]
     regions: tuple[Region, ...]
     image_hash: str
+    conversation: Conversation | None = None
 
     @classmethod
-    def of(cls, image: Image.Image, question: str, text: str, regions: tuple[Region, ...]) -> "Sent":
+    def of(
+        cls,
+        image: Image.Image,
+        question: str,
+        text: str,
+        regions: tuple[Region, ...],
+        conversation: Conversation | None = None,
+    ) -> "Sent":
         """Of an image that is at hand."""
-        return cls(image, question, text, image.size, regions, hashlib.sha256(np.asarray(image).tobytes()).hexdigest())
+        digest = hashlib.sha256(np.asarray(image).tobytes()).hexdigest()
+        return cls(image, question, text, image.size, regions, digest, conversation)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,6 +118,8 @@ class Outcome(Shown):
                 f"An outcome's image must be whole to be sent again, {self.sent.size}; its file kept a copy of "
                 f"{self.sent.image.size} px. Prepare the image itself."
             )
+        if self.sent.conversation is not None:
+            return mllm.prepare(self.sent.conversation)
         return mllm.prepare(self.sent.image, self.sent.question)
 
     def facts(self) -> list[Fact]:
@@ -147,6 +161,7 @@ class Outcome(Shown):
             "sent": {
                 "regions": [region.to_json() for region in self.sent.regions],
                 **{name: getattr(self.sent, name) for name in ("question", "text", "size", "image_hash")},
+                "conversation": None if self.sent.conversation is None else self.sent.conversation.to_json(),
             },
             "seconds": self.seconds,
             "peak_memory": self.peak_memory,
@@ -176,6 +191,9 @@ class Outcome(Shown):
         if data["intervention"] is not None:
             intervention = restored(data["intervention"], within(tensors, "intervention"))
         image = Image.fromarray(tensors["image"].numpy())
+        if (talk := data["sent"]["conversation"]) is not None and image.size == data["sent"]["size"]:
+            data["sent"]["conversation"] = talk.showing(cut_up(image, data["sent"].pop("sizes")))
+        data["sent"].pop("sizes", None)
         return cls(
             answer=data["answer"],
             method=data["method"],

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 
 from ..errors import DataError
+from ..inputs.conversation import Conversation, Turn
+from ..layout.sheet import sheet_size
+from ..models.changing import Changing, ChosenBy
 from ..models.contrast import Contrast
 from ..models.interventions import KINDS, Intervention
 from ..stored import Reader, as_tuple, items, or_none, record, text_of
@@ -41,7 +44,21 @@ def read_outcome(path: str | PathLike[str]) -> tuple[dict[str, Any], dict[str, t
 
 
 def contents_of(intervention: Intervention) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """An intervention's tensors, and its kind and other fields as plain data."""
+    """An intervention's tensors, and its kind and other fields as plain data.
+
+    Raises:
+        DataError: for a function that chooses what is done.
+    """
+    if isinstance(intervention, ChosenBy):
+        raise DataError("A function that steers cannot be saved; save what it chose, ChosenBy.schedule(mllm, answer.ids).")
+    if isinstance(intervention, Changing):
+        several = [None if part is None else contents_of(part) for part in intervention.parts]
+        named = enumerate(part[0] if part is not None else {} for part in several)
+        plain_parts = [None if part is None else part[1] for part in several]
+        contrast = None if intervention.contrast is None else asdict(intervention.contrast)
+        rest = {"parts": plain_parts, "since": list(intervention.since), "contrast": contrast}
+        found = {f"{number}.{name}": tensor for number, each in named for name, tensor in each.items()}
+        return found, {"kind": Changing.__name__, **rest}
     values = {each.name: getattr(intervention, each.name) for each in fields(intervention)}
     tensors = {name: value.detach().float().cpu().contiguous() for name, value in values.items() if torch.is_tensor(value)}
     plain = {name: value for name, value in values.items() if name not in tensors}
@@ -64,6 +81,12 @@ def restored(data: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> In
             "Import the module that defines it first."
         )
     contrast = plain.pop("contrast", None)
+    if kind is Changing and isinstance(parts := plain.get("parts"), list):
+        saved = [
+            None if part is None else restored(_object(part, "a part"), within(tensors, str(at)))
+            for at, part in enumerate(parts)
+        ]
+        plain["parts"], tensors = tuple(saved), {}
     try:
         found = None if contrast is None else Contrast(**contrast)
         return kind(**{name: as_tuple(value) for name, value in plain.items()}, **tensors, contrast=found)
@@ -126,9 +149,43 @@ def _texts(value: Any, what: str) -> dict[str, Any]:
 
 
 def _sent(value: Any, what: str) -> dict[str, Any]:
-    return record(
-        value, what, {"question": text_of, "text": text_of, "size": _size, "regions": _unread, "image_hash": text_of}
-    )
+    readers: dict[str, Reader] = {"question": text_of, "text": text_of, "size": _size, "regions": _unread}
+    readers |= {"image_hash": text_of, "conversation": or_none(_conversation)}
+    # What was sent before there were conversations has none.
+    found = record({"conversation": None, **value} if isinstance(value, dict) else value, what, readers)
+    if found["conversation"] is None:
+        return found
+    talk, sizes = found["conversation"]
+    if sheet_size(sizes) != found["size"]:
+        raise DataError(f"{what}'s images must fill a sheet of {found['size']}; theirs has {sheet_size(sizes)}.")
+    return found | {"conversation": talk, "sizes": sizes}
+
+
+def _conversation(value: Any, what: str) -> tuple[Conversation, tuple[tuple[int, int], ...]]:
+    readers: dict[str, Reader] = {
+        "turns": lambda each, name: items(each, name, _turn),
+        "sizes": lambda each, name: items(each, name, _size),
+        "chat_template": or_none(text_of),
+    }
+    found = record(value, what, readers)
+    shown_images = [part for turn in found["turns"] for part in turn.parts if not isinstance(part, str)]
+    if shown_images != list(range(len(found["sizes"]))) or not shown_images or not _asks(found["turns"]):
+        raise DataError(f"{what} must show each of its images once, in their order, and end with a question.")
+    return Conversation(found["turns"], (), found["chat_template"]), found["sizes"]
+
+
+def _asks(turns: tuple[Turn, ...]) -> bool:
+    return any(isinstance(part, str) for part in turns[-1].parts)
+
+
+def _turn(value: Any, what: str) -> Turn:
+    if not isinstance(value, list) or len(value) != 2:
+        raise DataError(f"{what} must be a role and what it says; got {shown(value)}.")
+    return Turn(text_of(value[0], what), items(value[1], what, _part))
+
+
+def _part(value: Any, what: str) -> str | int:
+    return value if isinstance(value, str) else whole_number(value, what, 0, error=DataError)
 
 
 def _provenance(value: Any, what: str) -> dict[str, Any]:

@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import SettingsError
-from ..inputs.images import ImageSource, read_image
-from ..inputs.regions import Region, Regions, as_regions
+from ..inputs.conversation import Conversation, Messages
+from ..inputs.images import ImageSource
+from ..inputs.regions import Region, Regions
 from ..models.interventions import Intervention
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
+from .asked import Asked
 from .callbacks import Callback
 from .cost import measured
 from .latent_method import LatentMethod
-from .method import Method, Request, given_method
+from .method import Method, given_method
 from .methods.controlmllm import ControlMLLM
 from .outcome import Outcome, Sent
 from .provenance import Provenance
@@ -23,8 +25,8 @@ from .trace import Trace
 
 def refer(
     mllm: Mllm,
-    image: ImageSource | Look | Seen,
-    question: str,
+    image: ImageSource | Look | Seen | Conversation | Messages,
+    question: str | None,
     regions: Regions,
     method: Method | None = None,
     *,
@@ -40,10 +42,11 @@ def refer(
     Args:
         mllm: the model.
         image: all that `read_image` takes, or a `Look` or `Seen` of this model: methods that send the image as it is share
-            that.
+            that; or a conversation, as for `Mllm.prepare`. A method that draws on an image changes the one that the regions
+            are on.
         question: the user's words; a method that names the region in words puts them in place of `{place}`, others leave
-            it out.
-        regions: one or several, in pixels of the image.
+            it out. None of a conversation, which has its own.
+        regions: one or several, in pixels of the image; of several images by number, as `Box(..., image=1)`.
         method: how to refer; `ControlMLLM()` when None.
         callbacks: told of every step, where the method takes steps.
         max_new_tokens: upper bound on the answer's length.
@@ -63,37 +66,30 @@ def refer(
     """
     require(mllm)
     given = given_method(method, ControlMLLM())
-    source, several = image.image if isinstance(image, Look | Seen) else read_image(image), as_regions(regions)
-    for region in several:
-        region.check(*source.size)
+    user = Asked.of(image, question)
+    several = user.regions(regions)
     with measured(mllm.device) as cost:
         resolved = given.resolve(mllm)
-        asked = resolved.sent(Request(source, question, several), mllm).named("")
-        prompt = _prompt(mllm, image if asked.image is source else asked.image, asked)
-        intervention, trace = found(mllm, prompt, asked.regions, resolved, callbacks)
-        if isinstance(image, Seen) and intervention is None and asked.image is source and not options:
-            answer, before = image.answer(prompt, max_new_tokens)
+        asked, places = user.sent(resolved, several, mllm)
+        prompt = asked.prepared(mllm)
+        intervention, trace = found(mllm, prompt, places, resolved, callbacks)
+        if isinstance(asked.look, Seen) and intervention is None and not options:
+            answer, before = asked.look.answer(prompt, max_new_tokens)
         else:
             answer, before = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options), 0.0
     return Outcome(
         answer=answer,
         method=resolved,
         regions=several,
-        question=question,
-        size=source.size,
-        sent=Sent.of(prompt.image, prompt.question, prompt.text, asked.regions),
+        question=user.question,
+        size=user.image.size,
+        sent=Sent.of(prompt.image, prompt.question, prompt.text, places, prompt.conversation),
         intervention=intervention,
         trace=trace,
         seconds=cost.seconds + before,
         peak_memory=cost.peak_memory,
         provenance=Provenance.of(mllm),
     )
-
-
-def _prompt(mllm: Mllm, image: ImageSource | Look | Seen, asked: Request) -> Prompt:
-    if isinstance(image, Seen):
-        return image.prompt(asked.question)
-    return mllm.prepare(image if isinstance(image, Look) else asked.image, asked.question)
 
 
 def found(

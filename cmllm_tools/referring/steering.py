@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import EnergyWarning, NotFiniteError, OptimizationError, SettingsError, carry
-from ..inputs.regions import Region, Regions, as_regions
+from ..inputs.regions import Region, Regions
 from ..models.interrupts import uninterrupted
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
@@ -61,7 +61,7 @@ class Steering:
         require(mllm, prompt)
         prompt.check(mllm, replayed=True)
         self.mllm, self.prompt = mllm, prompt
-        self.regions = as_regions(regions)
+        self.regions = prompt.layout.on_sheet(regions)
         self.method = given_latent_method(method, ControlMLLM()).resolve(mllm)
         self.target = self.method.target(prompt.layout, self.regions)
         self._runs = Runs(mllm, prompt, self.target, [self.method], sound=True)

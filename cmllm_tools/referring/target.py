@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from ..attention.context_map import ContextMap
 from ..errors import CaptureError, RegionError
-from ..inputs.regions import Regions, as_regions
+from ..inputs.regions import Regions
 from ..layout.visual_tokens import RegionWarning, Rule, VisualTokenLayout
 from ..models.undisturbed import unaffected
 from ..strict import kind_of
@@ -59,7 +59,7 @@ class Target:
             RegionWarning: as the layout does, and for a region that covers all that the model sees.
         """
         kind_of(layout, VisualTokenLayout, "Regions are measured on a layout of visual tokens (prompt.layout)", RegionError)
-        several, sigma = as_regions(regions), checked_sigma(sigma)
+        several, sigma = layout.on_sheet(regions), checked_sigma(sigma)
         rows = [layout.distance(region, rule) if region.soft else layout.inside(region, rule) for region in several]
         for region, row in zip(several, rows, strict=True):
             if not region.soft and row.min() > 1 - 1e-6:

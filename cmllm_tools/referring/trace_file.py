@@ -11,6 +11,7 @@ import torch
 
 from ..errors import TraceError
 from ..inputs.regions import Region, region_from_json
+from ..layout.sheet import SheetLayout
 from ..layout.visual_tokens import VisualTokenLayout, most_cells
 from ..stored import (
     Reader,
@@ -116,6 +117,11 @@ def regions_of(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
 
 
 def _layout(value: Any, what: str) -> VisualTokenLayout:
+    if isinstance(value, dict) and "images" in value:
+        several = record(value, what, {"images": lambda each, name: items(each, name, _layout, TraceError)}, TraceError)
+        if len(several["images"]) < 2:
+            raise TraceError(f"{what} of several images must be of two or more; got {len(several['images'])}.")
+        return SheetLayout.of(several["images"])
     value = {"merged": False, **value} if isinstance(value, dict) else value
     found = record(
         value,

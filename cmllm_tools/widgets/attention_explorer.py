@@ -11,7 +11,7 @@ import traitlets
 from ..attention.capture import Attention, capture_attention
 from ..attention.context_map import ContextMap, context_map
 from ..errors import CaptureError
-from ..inputs.regions import Regions, as_regions, where_text
+from ..inputs.regions import Regions, where_text
 from ..models.batch import answer_of, followed_by
 from ..models.latent import Latent, read_latent
 from ..models.mllm import Mllm, require
@@ -103,7 +103,7 @@ class AttentionExplorer(MapWidget):
         self.prompt = prompt
         self._copy = prompt.image.copy()
         self._copy.thumbnail((COPY_SIZE, COPY_SIZE))
-        self.regions = () if region is None else as_regions(region)
+        self.regions = () if region is None else prompt.layout.on_sheet(region)
         self._target = Target.of(prompt.layout, self.regions, sigma) if self.regions else None
         looking = not (prompt.learned or mllm.model.config.is_encoder_decoder)
         self.answer = mllm.generate(prompt, latent) if answer and looking else None

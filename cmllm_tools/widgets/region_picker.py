@@ -117,6 +117,8 @@ class RegionPicker(Snapshot, anywidget.AnyWidget):
     def _check_regions(self, proposal: Any) -> tuple[Region, ...]:
         given = proposal["value"]
         regions = () if isinstance(given, list | tuple) and not given else as_regions(given)
+        if self.token_layout is not None:
+            regions = self.token_layout.on_sheet(regions) if regions else ()
         for region in regions:
             region.check(*self._picture.size)
         self._measured(regions, self.token_layout, self.sigma)

@@ -164,7 +164,7 @@ def baseline_states(mllm: Mllm, prompt: Prompt, baseline: Baseline) -> torch.Ten
         return torch.zeros_like(states)
     if baseline != "blank":
         raise SettingsError(f"A baseline must be 'mean', 'blank', 'zero' or a tensor of states; got {shown(baseline)}.")
-    blank = _wide(mllm.prepare(Image.new("RGB", prompt.image.size, GREY), prompt.question))
+    blank = _wide(mllm.prepare(*prompt.showing(Image.new("RGB", prompt.image.size, GREY))))
     if blank.shape != states.shape:
         raise SettingsError(
             f"A blank image must give as many visual tokens as the prompt's, {len(states)}; it gave {len(blank)}. "

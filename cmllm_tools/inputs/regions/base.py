@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from copy import copy
+from dataclasses import dataclass, field, fields
 from numbers import Integral
 from typing import Any, ClassVar
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ...errors import RegionError
 from ...shown import Fact, Shown
-from ...strict import number, pair_of_sides, several, shown
+from ...strict import number, pair_of_sides, several, shown, whole_number
 
 Size = tuple[int, int]
 # Pixels, more than any image has that Pillow opens; a few run lengths, or two sides, can stand for more.
@@ -23,9 +24,16 @@ _ROWS = 255
 
 @dataclass(frozen=True, repr=False)
 class Region(Shown, ABC):
-    """What the user drew. `soft` regions attract by distance (scribble, point), the others by area (box, mask)."""
+    """What the user drew. `soft` regions attract by distance (scribble, point), the others by area (box, mask).
+
+    Args:
+        image: number of the image that it is on, from 0, where a prompt has several; its pixels are that image's. None
+            where there is one image, or for pixels of the sheet on which several stand side by side (`prompt.image`).
+    """
 
     soft: ClassVar[bool] = False
+
+    image: int | None = field(default=None, kw_only=True)
 
     @abstractmethod
     def check(self, width: int, height: int) -> None:
@@ -70,8 +78,44 @@ class Region(Shown, ABC):
     def moved(self, right: float, down: float) -> "Region":
         """The same shape elsewhere; of a mask, whole pixels, and what leaves the image is lost."""
 
+    def placed(self, right: float, down: float, size: Size) -> "Region":
+        """The same shape, moved, on a picture of (width, height), of no number; of a mask, what leaves it is lost."""
+        return self.moved(right, down).on(None)
+
+    def on(self, image: int | None) -> "Region":
+        """The same on the image of this number."""
+        number = checked_number(image)
+        if number == self.image:
+            return self
+        other = copy(self)
+        object.__setattr__(other, "image", number)
+        return other
+
+    @property
+    def _number(self) -> list[Fact]:
+        return [] if self.image is None else [("image", repr(self.image))]
+
+    @property
+    def _image_data(self) -> dict[str, Any]:
+        """Of `to_json`: the image's number where there is one."""
+        return {} if self.image is None else {"image": self.image}
+
     def facts(self) -> list[Fact]:
-        return [(field.name, repr(getattr(self, field.name))) for field in fields(self)]
+        own = [(each.name, repr(getattr(self, each.name))) for each in fields(self) if each.name != "image"]
+        return [*own, *self._number]
+
+    def _as_made(self) -> str:
+        """The call that makes it."""
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in Region.facts(self))})"
+
+
+def checked_number(image: Any) -> int | None:
+    """Which image a region is on, or None.
+
+    Raises:
+        RegionError: for what is no number of one.
+    """
+    return None if image is None else whole_number(image, "The number of a region's image", 0, error=RegionError)
 
 
 def where_text(regions: Iterable[Region]) -> str:

@@ -13,7 +13,7 @@ from ...errors import RegionError
 from ...shown import Fact
 from ...strict import pair_of_sides, shown, whole_number
 from ..images import ImageSource, array_of, grey_values, open_image
-from .base import LARGEST, Region, Size, between_pixels, image_size, marked_before, shift
+from .base import LARGEST, Region, Size, between_pixels, checked_number, image_size, marked_before, shift
 
 # Rows that are gone through at once.
 _ROWS = 255
@@ -49,7 +49,8 @@ class Mask(Region):
     corner: tuple[int, int]
     part: np.ndarray
 
-    def __init__(self, pixels: Any):
+    def __init__(self, pixels: Any, *, image: int | None = None):
+        object.__setattr__(self, "image", checked_number(image))
         marked = _read_image_mask(pixels, None) if isinstance(pixels, Image.Image) else _as_marked(pixels)
         self._keep(marked, (0, 0), marked.shape[::-1])
 
@@ -97,8 +98,8 @@ class Mask(Region):
         pixels.setflags(write=False)
         return pixels
 
-    def _key(self) -> tuple[Size, tuple[int, int], tuple[int, ...]]:
-        return self.size, self.corner, self.part.shape
+    def _key(self) -> tuple[Size, tuple[int, int], tuple[int, ...], int | None]:
+        return self.size, self.corner, self.part.shape, self.image
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mask) and self._key() == other._key() and np.array_equal(self.part, other.part)
@@ -107,7 +108,7 @@ class Mask(Region):
         return hash((self._key(), self.part.tobytes()))
 
     def facts(self) -> list[Fact]:
-        return [("", f"{np.count_nonzero(self.part)} of {self.size[0]} x {self.size[1]} px")]
+        return [("", f"{np.count_nonzero(self.part)} of {self.size[0]} x {self.size[1]} px"), *self._number]
 
     def check(self, width: int, height: int) -> None:
         width, height = image_size(width, height)
@@ -164,19 +165,24 @@ class Mask(Region):
         return result
 
     def moved(self, right: float, down: float) -> "Mask":
-        right, down = shift(right, down)
-        (left, top), (width, height) = self.corner, self.size
+        moved = self.placed(*shift(right, down), self.size)
+        object.__setattr__(moved, "image", self.image)
+        return moved
+
+    def placed(self, right: float, down: float, size: Size) -> "Mask":
+        (left, top), (width, height) = self.corner, size
         left, top = left + round(right), top + round(down)
         kept = self.part[max(-top, 0) : max(height - top, 0), max(-left, 0) : max(width - left, 0)]
-        moved = object.__new__(Mask)
-        moved._keep(kept, (max(left, 0), max(top, 0)), self.size)
-        return moved
+        placed = object.__new__(Mask)
+        placed._keep(kept, (max(left, 0), max(top, 0)), size)
+        return placed
 
     def to_json(self) -> dict[str, Any]:
         return {
             "kind": "mask",
             "size": [self.size[1], self.size[0]],
             "counts": run_lengths(self.part, self.corner, self.size),
+            **self._image_data,
         }
 
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from ...errors import RegionError
 from ...shown import Fact
 from ...strict import several, shown
-from .base import Region, Size, between_pixels, coordinates, image_size, marked_before, raster_size, shift
+from .base import Region, Size, between_pixels, checked_number, coordinates, image_size, marked_before, raster_size, shift
 
 # Pixels that lines are drawn on at once.
 _AT_ONCE = 2**23
@@ -18,7 +18,7 @@ _AT_ONCE = 2**23
 _MOST_SHOWN = 100
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Box(Region):
     """A rectangle from corner (x0, y0) to corner (x1, y1), in pixels; fractions count.
 
@@ -40,6 +40,7 @@ class Box(Region):
     y1: float
 
     def __post_init__(self) -> None:
+        checked_number(self.image)
         corners = coordinates((self.x0, self.y0, self.x1, self.y1), "A box needs four finite numbers x0, y0, x1, y1")
         for name, value in zip(("x0", "y0", "x1", "y1"), corners, strict=True):
             object.__setattr__(self, name, value)
@@ -48,6 +49,9 @@ class Box(Region):
                 f"A box needs x0 < x1 and y0 < y1; got x {self.x0:g}..{self.x1:g}, y {self.y0:g}..{self.y1:g}. "
                 "Give the top left corner first."
             )
+
+    def __repr__(self) -> str:
+        return self._as_made()
 
     def check(self, width: int, height: int) -> None:
         width, height = image_size(width, height)
@@ -77,10 +81,10 @@ class Box(Region):
 
     def moved(self, right: float, down: float) -> "Box":
         right, down = shift(right, down)
-        return Box(self.x0 + right, self.y0 + down, self.x1 + right, self.y1 + down)
+        return Box(self.x0 + right, self.y0 + down, self.x1 + right, self.y1 + down, image=self.image)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "box", "corners": [float(value) for value in self.bounds]}
+        return {"kind": "box", "corners": [float(value) for value in self.bounds], **self._image_data}
 
 
 class _Marks(Region):
@@ -153,7 +157,8 @@ class Scribble(_Marks):
 
     points: tuple[tuple[float, float], ...]
 
-    def __init__(self, points: Iterable[Sequence[float]]):
+    def __init__(self, points: Iterable[Sequence[float]], *, image: int | None = None):
+        object.__setattr__(self, "image", checked_number(image))
         needs = "A scribble needs pairs of finite numbers (x, y)"
         if isinstance(points, np.ndarray):
             points = points.tolist()
@@ -173,26 +178,26 @@ class Scribble(_Marks):
         object.__setattr__(self, "points", tuple(zip(xs, ys, strict=True)))
 
     def __repr__(self) -> str:
-        return super().__repr__() if len(self.points) > _MOST_SHOWN else f"{type(self).__name__}(points={self.points})"
+        return super().__repr__() if len(self.points) > _MOST_SHOWN else self._as_made()
 
     def facts(self) -> list[Fact]:
         if len(self.points) <= _MOST_SHOWN:
             return super().facts()
         x0, y0, x1, y1 = self.bounds
-        return [("", f"{len(self.points)} points"), ("x", f"{x0:g}..{x1:g}"), ("y", f"{y0:g}..{y1:g}")]
+        return [("", f"{len(self.points)} points"), ("x", f"{x0:g}..{x1:g}"), ("y", f"{y0:g}..{y1:g}"), *self._number]
 
     def outline(self) -> list[list[tuple[float, float]]]:
         return [list(self.points)]
 
     def moved(self, right: float, down: float) -> "Scribble":
         right, down = shift(right, down)
-        return Scribble([(x + right, y + down) for x, y in self.points])
+        return Scribble([(x + right, y + down) for x, y in self.points], image=self.image)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "scribble", "points": [list(point) for point in self.points]}
+        return {"kind": "scribble", "points": [list(point) for point in self.points], **self._image_data}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Point(_Marks):
     """One position (x, y) in pixels.
 
@@ -210,9 +215,13 @@ class Point(_Marks):
     y: float
 
     def __post_init__(self) -> None:
+        checked_number(self.image)
         x, y = coordinates((self.x, self.y), "A point needs two finite numbers x, y")
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
+
+    def __repr__(self) -> str:
+        return self._as_made()
 
     def outline(self) -> list[list[tuple[float, float]]]:
         return [[(self.x, self.y)]]
@@ -222,7 +231,7 @@ class Point(_Marks):
         return Point(self.x + right, self.y + down)
 
     def to_json(self) -> dict[str, Any]:
-        return {"kind": "point", "position": [float(self.x), float(self.y)]}
+        return {"kind": "point", "position": [float(self.x), float(self.y)], **self._image_data}
 
 
 def _drawn(points: np.ndarray) -> Iterator[np.ndarray]:

@@ -43,7 +43,7 @@ def region_from_json(data: Mapping[str, Any], size: Size | None = None) -> Regio
     if not isinstance(data, Mapping) or "kind" not in data:
         raise RegionError(f"{_NEEDS}; got {shown(data)}.")
     try:
-        region = _of_kind(data, size)
+        region = _of_kind(data, size).on(data.get("image"))
     except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, RegionError):
             raise  # it says more

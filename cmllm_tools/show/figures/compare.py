@@ -10,7 +10,7 @@ from PIL import Image
 
 from ...errors import SettingsError
 from ...inputs.images import read_image
-from ...inputs.regions import Regions, as_regions
+from ...inputs.regions import Regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...referring.target import Target
 from ...strict import kind_of, number, numbers_or_gaps, several, shown
@@ -162,13 +162,14 @@ def token_weights(
         kind_of(title, str, "The title of a panel must be a text")
     image = read_image(image)
     cells = VisualTokenLayout(layout.image_size, layout.cells.reshape(-1, 4), layout.grid, layout.rule)
-    grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in panels.values()]
+    shown = {title: layout.on_sheet(regions) for title, regions in panels.items()}
+    grids = [cells.raster(Target.of(cells, regions, sigma).weights().numpy()) for regions in shown.values()]
     pictures = [
-        map_picture(grid, layout, image, top=1.0, regions=as_regions(regions), caption=title)
-        for grid, (title, regions) in zip(grids, panels.items(), strict=True)
+        map_picture(grid, layout, image, top=1.0, regions=regions, caption=title)
+        for grid, (title, regions) in zip(grids, shown.items(), strict=True)
     ]
     figure = panelled(len(grids), aspect_of(layout), stills("Weight of each visual token, 0 to 1", pictures))
-    for at, (grid, given) in enumerate(zip(grids, panels.values(), strict=True), 1):
+    for at, (grid, given) in enumerate(zip(grids, shown.values(), strict=True), 1):
         add_image(figure, image, layout, at)
         weights = heat(grid, layout, 1.0)
         weights.update(
@@ -178,7 +179,7 @@ def token_weights(
             **on_panel(at),
         )
         figure.add_trace(weights)
-        add_outlines(figure, as_regions(given), at)
+        add_outlines(figure, given, at)
     arrange(figure, list(panels), aspect_of(layout), top=12)
     figure.update_layout(**STYLE)
     return figure

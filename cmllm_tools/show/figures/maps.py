@@ -16,7 +16,7 @@ from ...analysis.sinks import Sinks
 from ...attention.context_map import ContextMap
 from ...errors import ImageError, SettingsError
 from ...inputs.images import read_image
-from ...inputs.regions import Box, Regions, as_regions
+from ...inputs.regions import Box, Regions
 from ...layout.visual_tokens import VisualTokenLayout
 from ...strict import one_of
 from ..html import card
@@ -64,7 +64,7 @@ def map_on_image(cmap: ContextMap, image: Image.Image, regions: Regions | None =
     must_be(cmap, ContextMap, "The map of map_on_image", "from context_map(attention)")
     image = read_image(image)
     percent = percent_grid(_values(cmap, cmap.layout), cmap.layout)
-    outlined = as_regions(regions) if regions is not None else ()
+    outlined = cmap.layout.on_sheet(regions) if regions is not None else ()
     title, top = f"Attention of {' '.join(cmap.words)!r}", max(float(percent.max()), 1e-30)
     shown = map_picture(
         percent, cmap.layout, image, top=top, regions=outlined, caption=f"0 to {top:.1f} % of the attention on the image"
@@ -116,7 +116,7 @@ def maps_on_image(
     if scale == "common":
         tops = [max(tops)] * len(tops)
     titles = [title for title, _ in maps]
-    outlined = as_regions(regions) if regions is not None else ()
+    outlined = layout.on_sheet(regions) if regions is not None else ()
     span = f"{-tops[0] if signed else 0:.1f} to {tops[0]:.1f} %" if scale == "common" else "each on its own scale, %"
     pictures = [
         map_picture(

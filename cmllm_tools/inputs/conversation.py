@@ -1,0 +1,145 @@
+"""A conversation: turns of text and images, in the words of transformers' chat format."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from ..errors import PromptError
+from ..shown import Fact, Shown
+from ..strict import several, shown
+from .images import ImageSource, read_image
+
+# In the chat format.
+Messages = Sequence[Mapping[str, Any]]
+# A part of a turn: a text, or the number of an image.
+Part = str | int
+# Where a part of the chat format has its image, by the names that are in use.
+_SOURCES = ("image", "url", "path", "base64", "image_url")
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one of them says.
+
+    Args:
+        role: "system", "user", "assistant", or what else the template knows.
+        parts: texts and numbers of images, in their order.
+    """
+
+    role: str
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Conversation(Shown):
+    """Turns of text and images; the question is the last text of the last turn, which is the user's.
+
+    Args:
+        turns: one or more.
+        images: upright RGB images, in the order in which they are shown.
+        chat_template: a template of Jinja in the place of the processor's and the tokenizer's; None for these.
+    """
+
+    turns: tuple[Turn, ...]
+    images: tuple[Image.Image, ...] = field(repr=False)
+    chat_template: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The last text."""
+        return next(part for part in reversed(self.turns[-1].parts) if isinstance(part, str))
+
+    def facts(self) -> list[Fact]:
+        said = [
+            (turn.role, " ".join(f"<image {p}>" if isinstance(p, int) else repr(p) for p in turn.parts))
+            for turn in self.turns
+        ]
+        sizes = ", ".join(f"{image.width} x {image.height} px" for image in self.images)
+        return [("", f"{len(self.images)} images ({sizes})"), *said]
+
+    def asking(self, question: str) -> Conversation:
+        """The same with another question."""
+        last = list(self.turns[-1].parts)
+        at = max(number for number, part in enumerate(last) if isinstance(part, str))
+        last[at] = question
+        return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], parts=tuple(last))))
+
+    def showing(self, images: Sequence[Image.Image]) -> Conversation:
+        """The same with as many other images."""
+        return replace(self, images=tuple(images))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data of the turns, without the images' pixels."""
+        turns = [[turn.role, list(turn.parts)] for turn in self.turns]
+        return {"turns": turns, "sizes": [list(image.size) for image in self.images], "chat_template": self.chat_template}
+
+
+def is_messages(given: object) -> bool:
+    """Whether it is in the chat format, and no image."""
+    return isinstance(given, list | tuple) and bool(given) and all(isinstance(each, Mapping) for each in given)
+
+
+def read_messages(
+    messages: Any, images: Sequence[ImageSource] | None = None, chat_template: str | None = None
+) -> Conversation:
+    """A conversation in the chat format: `[{"role": "user", "content": [{"type": "image", "image": ...}, "what is it?"]}]`.
+
+    Content is a text, or a list of texts, images, and parts as `{"type": "text", "text": ...}` and `{"type": "image", ...}`
+    with the image under "image", "url" or "path", as all that `read_image` takes. A part without one takes the next of
+    `images`.
+
+    Raises:
+        PromptError: for anything else, a conversation without images or that does not end with a user's words, and images
+            that are left.
+        ImageError: for an image that cannot be read.
+    """
+    if not is_messages(messages):
+        raise PromptError(f"A conversation must be a list of messages with role and content; got {shown(messages)}.")
+    if chat_template is not None and not isinstance(chat_template, str):
+        raise PromptError(f"A chat template must be a text; got {shown(chat_template)}.")
+    given = several(() if images is None else images, "images must be several", PromptError)
+    waiting, found = iter(given), list[Image.Image]()
+    turns = tuple(_turn(message, waiting, found) for message in messages)
+    left = sum(1 for _ in waiting)
+    if left or not found:
+        raise PromptError(
+            f"A conversation must show every image that is given with it, and at least one; {left} of {len(given)} are "
+            f"left, and it shows {len(found)}."
+        )
+    last = turns[-1]
+    if last.role != "user" or not any(isinstance(part, str) and part.strip() for part in last.parts):
+        raise PromptError(f"A conversation must end with a user's question in words; its last turn is {last!r:.200}.")
+    return Conversation(turns, tuple(found), chat_template)
+
+
+def _turn(message: Mapping[str, Any], waiting: Iterator[ImageSource], found: list[Image.Image]) -> Turn:
+    role, content = message.get("role"), message.get("content")
+    if not isinstance(role, str) or set(message) - {"role", "content"}:
+        raise PromptError(f"A message must have a role and a content, and nothing else; got {shown(dict(message))}.")
+    contents = content if isinstance(content, list | tuple) else [content]
+    parts = tuple(part for each in contents if (part := _part(each, waiting, found)) != "")
+    if not parts:
+        raise PromptError(f"A message's content must be a text, or texts and images; got {shown(content)}.")
+    return Turn(role, parts)
+
+
+def _part(part: Any, waiting: Iterator[ImageSource], found: list[Image.Image]) -> Part:
+    if isinstance(part, str):
+        return part
+    if isinstance(part, Image.Image | np.ndarray):
+        part = {"type": "image", "image": part}
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return str(part["text"])
+    if kind not in ("image", "image_url"):
+        raise PromptError(f"A part of a message must be a text or an image; got {shown(part)}.")
+    source = next((part[name] for name in _SOURCES if part.get(name) is not None), None)
+    if source is None and (source := next(waiting, None)) is None:
+        raise PromptError("A message's image must be in it, or in images=, in their order; one has none.")
+    found.append(read_image(source["url"] if isinstance(source, Mapping) and "url" in source else source))
+    return len(found) - 1

@@ -1,0 +1,101 @@
+"""What is asked, of one image or in a conversation about several, and what a method makes of it."""
+
+from dataclasses import dataclass, replace
+
+from PIL import Image
+
+from ..errors import PromptError, SettingsError
+from ..inputs.conversation import Conversation, Messages, is_messages, read_messages
+from ..inputs.images import ImageSource, read_image
+from ..inputs.regions import Region, Regions, as_regions
+from ..layout.sheet import number_of, own_region, region_on_sheet, sheet_of
+from ..models.look import Look, Seen
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
+from ..strict import shown
+from .method import Method, Request, named
+
+
+@dataclass(frozen=True, eq=False)
+class Asked:
+    """An image and a question, or a conversation.
+
+    Args:
+        image: upright RGB image; the sheet of a conversation's.
+        question: the user's words.
+        conversation: None for one image and one question.
+        look: at the image, where there is one.
+    """
+
+    image: Image.Image
+    question: str
+    conversation: Conversation | None = None
+    look: Look | Seen | None = None
+
+    @classmethod
+    def of(cls, image: ImageSource | Look | Seen | Conversation | Messages, question: str | None) -> "Asked":
+        """Of what `refer` takes.
+
+        Raises:
+            ImageError: for what cannot be read.
+            PromptError: for a conversation with a question beside it, and an image without one.
+        """
+        talk = read_messages(image) if is_messages(image) else image
+        if isinstance(talk, Conversation):
+            if question is not None:
+                raise PromptError(f"A conversation has its question; give None for another one; got {shown(question)}.")
+            return cls(sheet_of(talk.images), talk.question, talk)
+        if question is None:
+            raise PromptError("A question must be given with an image; got None. Only a conversation has its own.")
+        look = talk if isinstance(talk, Look | Seen) else None
+        return cls(read_image(talk) if look is None else look.image, question, None, look)
+
+    def regions(self, regions: Regions) -> tuple[Region, ...]:
+        """Regions in pixels of the image, or the sheet.
+
+        Raises:
+            RegionError: for one that is off its image.
+        """
+        sizes = [self.image.size] if self.conversation is None else [each.size for each in self.conversation.images]
+        return tuple(region_on_sheet(region, sizes) for region in as_regions(regions))
+
+    def named(self, place: str) -> "Asked":
+        """The same with these words in the question in the place of the region's."""
+        words = named(self.question, place)
+        return replace(self, question=words, conversation=self.conversation and self.conversation.asking(words))
+
+    def prepared(self, mllm: Mllm) -> Prompt:
+        """As the model reads it."""
+        if self.conversation is not None:
+            return mllm.prepare(self.conversation)
+        if isinstance(self.look, Seen):
+            return self.look.prompt(self.question)
+        return mllm.prepare(self.image if self.look is None else self.look, self.question)
+
+    def sent(self, method: Method, regions: tuple[Region, ...], mllm: Mllm) -> tuple["Asked", tuple[Region, ...]]:
+        """What a method sends in place of this, and where the regions are in that.
+
+        In a conversation, a method that draws, crops or says where a region is does so for the image that it is on.
+
+        Raises:
+            SettingsError: for such a method with regions on several images.
+        """
+        if self.conversation is None:
+            request = method.sent(Request(self.image, self.question, regions), mllm).named("")
+            look = self.look if request.image is self.image else None
+            return Asked(request.image, request.question, None, look), request.regions
+        if type(method).sent is Method.sent:
+            return self.named(""), regions
+        images = list(self.conversation.images)
+        sizes = [image.size for image in images]
+        numbers = sorted({number_of(region, sizes) for region in regions})
+        if len(numbers) > 1:
+            raise SettingsError(
+                f"{method.called()} changes one image, the one that the regions are on; these are on images {numbers}. "
+                "Give regions of one image, or a method that changes no image, as AttentionEdit()."
+            )
+        own = tuple(own_region(region, sizes) for region in regions)
+        request = method.sent(Request(images[numbers[0]], self.question, own), mllm).named("")
+        images[numbers[0]] = request.image
+        changed = Asked.of(self.conversation.showing(images).asking(request.question), None)
+        return changed, changed.regions([region.on(numbers[0]) for region in request.regions])
