@@ -117,6 +117,13 @@ class Reproduction:
         table: of the paper.
         run: all answers; methods are `unsteered` and the kinds of region.
         of: number of examples that the published split has here.
+
+    Examples:
+        >>> found = cm.evaluation.reproduce(
+        ...     mllm, "controlmllm", "roc", cm.bench.HELDOUT, preset="llava-1.5", regions=["box"], count=1, progress=False
+        ... )
+        >>> sorted(found.summary()["rows"])
+        ['box', 'unsteered']
     """
 
     table: Table
@@ -197,6 +204,13 @@ def reproduce(
         SettingsError: for a method, table, preset or kind of region that there is none of.
         DataError: for a folder that has no such set, or a file of another run.
         OutputError: when the file cannot be written.
+
+    Examples:
+        >>> found = cm.evaluation.reproduce(
+        ...     mllm, "controlmllm", "roc", cm.bench.HELDOUT, preset="llava-1.5", regions=["box"], count=1, progress=False
+        ... )
+        >>> found.run.methods
+        ('unsteered', 'box')
     """
     found = Table.of(mllm, method, table, preset)
     kinds = found.regions if regions is None else several(regions, "Kinds of region must be several, as ('box', 'mask')")

@@ -43,6 +43,13 @@ class Answer(str):
         pieces: these tokens one by one; none where only text and ids are known.
         ended: why it ended: "end token", "length" (max_new_tokens), "stopped" (by a text, a time or a function that was to
             end it); "" where that is not known.
+
+    Examples:
+        >>> answer = mllm.generate(prompt)
+        >>> print(answer)
+        blue zero at the center
+        >>> answer.ended, len(answer.ids) == len(answer.pieces)
+        ('end token', True)
     """
 
     ids: tuple[int, ...]
