@@ -172,7 +172,12 @@ class OutputWarning(UserWarning):
 
 
 class EnergyWarning(UserWarning):
-    """A run whose energy is higher at its end than before any step: attention left the regions."""
+    """A run whose energy is higher at its end than before any step: attention left the regions.
+
+    Examples:
+        >>> issubclass(cm.EnergyWarning, UserWarning)
+        True
+    """
 
 
 def carry(error: BaseException, name: str, value: Any, words: str) -> None:

@@ -9,18 +9,21 @@ from cmllm_tools.referring.registry import all_methods
 
 # Page -> what it is about, and which of `cm`'s own names it has. What is in no list fails the build.
 PAGES = {
-    "models": ("Models, images and prompts", "load Mllm Prompt Look read_image demo_scene self_check WeightsWarning"),
+    "models": (
+        "Models, images and prompts",
+        "load Mllm Answer Prompt Look read_image demo_scene self_check WeightsWarning",
+    ),
     "regions": ("Regions, and where visual tokens look", "Box Mask Scribble Point VisualTokenLayout RegionWarning"),
     "attention": (
         "Attention and memory",
-        "capture_attention Attention context_map ContextMap trace_answer AnswerTrace lens Lens estimate_memory "
-        "MemoryEstimate",
+        "capture_attention Attention context_map ContextMap estimate_memory MemoryEstimate",
     ),
+    "answers": ("While the answer is written", "trace_answer AnswerTrace lens Lens"),
     "energy": ("Energy", "energy region_share hard_energy soft_energy gaussian"),
     "steering": (
         "Steering step by step",
         "optimize Steering Trace Step ControlMLLM ControlMLLMPlus LatentMethod Callback Answers Checkpoint EarlyStopping "
-        "ProgressBar OutputWarning",
+        "ProgressBar EnergyWarning OutputWarning",
     ),
     "referring": (
         "Referring: one question, any method",
@@ -44,7 +47,7 @@ ROOMS = {
     "widgets": "Widgets",
 }
 # On a page of their own.
-ELSEWHERE = {"methods", "figures", "evaluate", "Evaluation"}
+ELSEWHERE = {"causes", "methods", "figures", "evaluate", "Evaluation"}
 # Without its own docstring.
 GIVEN = (Path(__file__).parent / "given.py").read_text(encoding="utf-8").split("\n\n", 1)[1].strip()
 

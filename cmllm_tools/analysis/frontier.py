@@ -104,6 +104,12 @@ class Frontier(Shown):
             `Baseline.moved`.
         curves: one to each way.
         complete: False where an interrupt left examples out.
+
+    Examples:
+        >>> example = cm.analysis.Example(scene.image, scene.question, box, "red cross", ["blue zero"])
+        >>> found = cm.analysis.frontier(mllm, [example], methods=ways[1:], progress=False)
+        >>> found.examples, [curve.name for curve in found.curves]
+        (1, ['red circle'])
     """
 
     model: str
@@ -209,6 +215,12 @@ def frontier(
     Raises:
         DataError: for no examples, or one without answers.
         SettingsError: for what are no methods or factors.
+
+    Examples:
+        >>> example = cm.analysis.Example(scene.image, scene.question, box, "red cross", ["blue zero"])
+        >>> found = cm.analysis.frontier(mllm, [example], methods=ways, factors=[0.5, 1], progress=False)
+        >>> [len(curve.strengths) for curve in found.curves]
+        [2, 2]
     """
     require(mllm)
     chosen, shown_bar = as_examples(examples), flag(progress, "progress")

@@ -53,6 +53,11 @@ def frontier(found: Frontier) -> Figure:
 
     Raises:
         SettingsError: for what is no frontier.
+
+    Examples:
+        >>> example = cm.analysis.Example(scene.image, scene.question, box, "red cross", ["blue zero"])
+        >>> found = cm.analysis.frontier(mllm, [example], methods=ways, factors=[0.5, 1], progress=False)
+        >>> figure = cm.figures.frontier(found)
     """
     must_be(found, Frontier, "The frontier of a figure", "from analysis.frontier(...) or Frontier.load(path)")
     lines: dict[str, Any] = {}
