@@ -1,12 +1,12 @@
 """What a sweep chooses from, and the entries of its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import DataError, SettingsError
 from ..models.prompt import Queries, as_queries, queries_name
 from ..notation import window_text
-from ..referring.kinds import read_window
+from ..referring.kinds import FLAG, read_window
 from ..referring.latent_method import LatentMethod
 from ..referring.registry import method_from_json
 from ..stored import Reader, items, record, text_of
@@ -72,7 +72,11 @@ def _method(value: Any, what: str) -> LatentMethod:
     found = method_from_json(value)
     if not isinstance(found, LatentMethod):
         raise DataError(f"{what} must be one that takes steps; got a {found.called()}.")
-    return found
+    # A sweep's method has all settings filled in: a flag that is open here came later, and what it turns on was not there.
+    later: dict[str, Any] = {
+        each.name: False for each in found.settings() if each.kind is FLAG and getattr(found, each.name) is None
+    }
+    return replace(found, **later)
 
 
 FIELDS: dict[str, Reader] = {
