@@ -31,18 +31,25 @@ def executed() -> dict[str, nbformat.NotebookNode]:
 def _run(path: Path) -> nbformat.NotebookNode:
     kept = RUNS / f"{path.stem}-{_digest(path)}.ipynb"
     if not kept.exists():
-        notebook = nbformat.read(path, as_version=4)
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(path.parent), str(ROOT)]), "OMP_NUM_THREADS": "1"}
         with tempfile.TemporaryDirectory() as folder:
-            client = NotebookClient(
-                notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": folder}}
-            )
-            client.execute(env=environment)
-        for old in RUNS.glob(f"{path.stem}-*.ipynb"):
-            old.unlink()
-        nbformat.write(notebook, kept)
+            run(path, Path(folder))
         print(f"ran {path.name}", flush=True)
     return nbformat.read(kept, as_version=4)
+
+
+def run(path: Path, folder: Path) -> nbformat.NotebookNode:
+    """Run a lesson in a folder and keep what it gave, for the site; `make test` does so too."""
+    notebook = nbformat.read(path, as_version=4)
+    # What stands beside the lessons is found by them, in JupyterLab as here.
+    paths = [str(path.parent), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    client = NotebookClient(notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": folder}})
+    client.execute(env=environment)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for old in RUNS.glob(f"{path.stem}-*.ipynb"):
+        old.unlink()
+    nbformat.write(notebook, RUNS / f"{path.stem}-{_digest(path)}.ipynb")
+    return notebook
 
 
 def _digest(path: Path) -> str:
