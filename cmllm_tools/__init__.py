@@ -61,7 +61,8 @@ if TYPE_CHECKING:
     from .referring.baseline import Baseline, Effect
     from .referring.callbacks import Answers, Callback, Checkpoint, EarlyStopping, ProgressBar
     from .referring.citing import cite
-    from .referring.compare import Comparison, compare
+    from .referring.compare import compare
+    from .referring.comparison import Comparison
     from .referring.energy import gaussian, hard_energy, soft_energy
     from .referring.latent_method import LatentMethod
     from .referring.method import Method
@@ -165,7 +166,8 @@ _MODULES = {
     "causes.reading": "Lens lens",
     "referring.baseline": "Baseline Effect",
     "referring.citing": "cite",
-    "referring.compare": "Comparison compare",
+    "referring.compare": "compare",
+    "referring.comparison": "Comparison",
     "referring.callbacks": "Answers Callback Checkpoint EarlyStopping ProgressBar",
     "attention.context_map": "ContextMap context_map",
     "referring.energy": "gaussian hard_energy soft_energy",

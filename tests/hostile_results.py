@@ -13,7 +13,7 @@ from cmllm_tools.bench import embedded
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol import evaluate_smol
 from cmllm_tools.bench.window_test import sweep_and_test
-from cmllm_tools.referring.compare import Row
+from cmllm_tools.referring.comparison import Row
 from cmllm_tools.show.report import write_report
 
 

@@ -22,7 +22,7 @@ from cmllm_tools.causes import CauseGrid
 from cmllm_tools.causes.answering import AnswerTrace
 from cmllm_tools.causes.reading import Lens
 from cmllm_tools.models.answer import Answer
-from cmllm_tools.referring.compare import Comparison, Row
+from cmllm_tools.referring.comparison import Comparison, Row
 
 HOSTILE = "<script>alert(1)</script>"
 CONTEXTS = ("text", "last", (HOSTILE,))

@@ -19,7 +19,7 @@ from ..models.look import Look
 from ..models.mllm import Mllm, require
 from ..progress import progress_bar
 from ..referring.baseline import Baseline
-from ..referring.compare import UNSTEERED
+from ..referring.comparison import UNSTEERED
 from ..referring.method import Method, as_method
 from ..referring.methods.attention_bias import AttentionEdit
 from ..referring.methods.drawn import Drawn

@@ -11,7 +11,8 @@ from ..errors import OptimizationError, RegionError, SettingsError
 from ..inputs.images import ImageSource
 from ..inputs.regions import Regions
 from ..models.mllm import Mllm
-from ..referring.compare import Comparing, Comparison, usual_methods
+from ..referring.compare import Comparing, usual_methods
+from ..referring.comparison import Comparison
 from ..referring.method import Method
 from .closing import replace_children
 from .event_loop import in_thread_of, running_loop, take_turns

@@ -16,7 +16,7 @@ from cmllm_tools.causes.answering import AnswerTrace
 from cmllm_tools.causes.reading import Lens
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.models.answer import Answer
-from cmllm_tools.referring.compare import Comparison, Row
+from cmllm_tools.referring.comparison import Comparison, Row
 from cmllm_tools.referring.provenance import Provenance
 from cmllm_tools.referring.trace import Step, Trace
 

@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from ...inputs.regions import where_text
 from ...models.other_image import AgainstImage
-from ...referring.compare import Comparison
+from ...referring.comparison import Comparison
 from ...referring.outcome import Outcome
 from ...referring.trace import STEP_COLUMNS, Step, Trace
 from ...shown import view

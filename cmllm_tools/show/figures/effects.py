@@ -9,7 +9,7 @@ import numpy as np
 from ...analysis.frontier import Frontier
 from ...analysis.intervals import FEWEST, bootstrap
 from ...errors import SettingsError
-from ...referring.compare import Comparison
+from ...referring.comparison import Comparison
 from .compare import curves
 from .parts import must_be
 
