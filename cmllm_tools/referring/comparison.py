@@ -12,7 +12,7 @@ from ..inputs.regions import Region
 from ..notation import text_table
 from ..shown import Fact, Shown
 from ..stored import Reader, dump_json, finite, items, load_json, or_none, record, text_of
-from ..strict import flag, whole_number
+from ..strict import flag, shown, whole_number
 from .outcome import Outcome
 from .trace_file import regions_of
 
