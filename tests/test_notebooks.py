@@ -38,7 +38,7 @@ def test_notebooks_run_from_top_to_bottom(path):
             assert held == made
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[:7], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_lessons_say_for_whom_they_are_and_have_questions_for_the_class(path):
     sources = [cell.source for cell in nbformat.read(path, as_version=4).cells]
     assert re.search(r"\*\*Time\.\*\* \d+ minutes\. \*\*Know before\.\*\* \w", sources[0])
