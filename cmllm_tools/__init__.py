@@ -134,6 +134,7 @@ __all__ = [
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
+    "causes",
     "cite",
     "compare",
     "context_map",
