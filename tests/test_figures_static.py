@@ -18,6 +18,7 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, head_shares, recommend, sinks_in
+from cmllm_tools.analysis.frontier import Curve, Frontier
 from cmllm_tools.causes import CauseGrid
 from cmllm_tools.causes.answering import AnswerTrace
 from cmllm_tools.causes.reading import Lens
@@ -80,6 +81,7 @@ def drawn(mllm, prompt, box, trace, sweep):
     words = (((HOSTILE,), (HOSTILE,)),) * 2
     lens = Lens("logits", (0, 5), prompt.visual[:2], values.long(), values, words, prompt, HOSTILE)
     grid_of = CauseGrid(HOSTILE, "log-odds", (HOSTILE, "b"), np.ones((1, 2)), 0.0, ("0",), ("0", "1"))
+    frontier_of = Frontier(HOSTILE, 3, "text", (Curve(HOSTILE, "step_size", (0.1, 0.2), np.ones((4, 2, 3))),))
     maps_of, shares = torch.ones(2, len(prompt.visual)), torch.ones(2, 1)
     said = AnswerTrace(
         Answer(HOSTILE, (1, 2)), (HOSTILE, "a"), maps_of, shares, values, (0,), (0,), prompt.layout, (box,), prompt.image
@@ -91,12 +93,15 @@ def drawn(mllm, prompt, box, trace, sweep):
         "comparison": figures.comparison(compared),
         "curves": figures.curves(lines, f"step {HOSTILE}", f"energy {HOSTILE}", f"The energy {HOSTILE}"),
         "energy_curve": figures.energy_curve(trace),
+        "frontier": figures.frontier(frontier_of),
         "head_grid": figures.head_grid(grid, "over_chance"),
+        "head_maps": figures.head_maps(attention),
         "head_ranking": figures.head_ranking(ranking),
         "insertion_deletion": figures.insertion_deletion(Curves(*scores, *np.zeros((2, 5, 21)), HOSTILE)),
         "layer_head_grid": figures.layer_head_grid(attention, box),
         "map_on_image": figures.map_on_image(cmap, prompt.image, box),
         "maps_on_image": figures.maps_on_image(maps, prompt.image, prompt.layout, box),
+        "runs_side_by_side": figures.runs_side_by_side({HOSTILE: trace, "other": trace}),
         "sinks_on_image": figures.sinks_on_image(sinks_in([cmap, cmap], factor=2), prompt.image),
         "step_player": figures.step_player(trace),
         "token_weights": figures.token_weights(prompt.layout, prompt.image, regions),
@@ -173,7 +178,7 @@ def test_a_page_s_figure_of_pictures_grows_with_its_width(drawn):
 
 
 def test_text_is_escaped_in_static_html(drawn, as_in_jupyter):
-    without_words = {"head_grid", "head_ranking", "layer_head_grid", "visual_tokens"}
+    without_words = {"head_grid", "head_maps", "head_ranking", "layer_head_grid", "visual_tokens"}
     for name in set(figures.__all__) - without_words:
         assert "&lt;script&gt;alert(1)" in drawn[name]._repr_html_(), name
 

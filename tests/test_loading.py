@@ -99,7 +99,7 @@ def test_queries_that_are_not_there(prompt, queries, message):
     [
         ("", "at least one word; got ''"),
         ("  \n", "at least one word"),
-        (None, "at least one word; got None"),
+        (None, "must have a question, as .*; got None"),
         ("what is <image> ?", "must not contain the image placeholder '<image>'"),
     ],
 )

@@ -77,7 +77,7 @@ def test_published_defaults():
     assert (paper["step_size"], paper["ema"], paper["early_stop"]) == (400.0, 0.5, 0.25)
     assert (paper["steps"], paper["queries"], paper["sigma"]) == (5, "text", 0.1)
     plus = method_defaults("ControlMLLMPlus", "llava", 32, 4096)
-    assert plus == {"steps": 3, "step_size": 0.03, "layers": (14, 26), "contrast": 0.7}
+    assert plus == {"steps": 3, "step_size": 0.03, "layers": (14, 26), "queries": "last", "contrast": 0.7}
     assert cm.ControlMLLMPlus().sigma == 0.4
 
 

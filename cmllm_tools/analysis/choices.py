@@ -72,7 +72,9 @@ def _method(value: Any, what: str) -> LatentMethod:
     found = method_from_json(value)
     if not isinstance(found, LatentMethod):
         raise DataError(f"{what} must be one that takes steps; got a {found.called()}.")
-    # A sweep's method has all settings filled in: a flag that is open here came later, and what it turns on was not there.
+    if found.step_size is None:
+        return found
+    # All of its settings are filled in: a flag that is open came later, and what it turns on was not there.
     later: dict[str, Any] = {
         each.name: False for each in found.settings() if each.kind is FLAG and getattr(found, each.name) is None
     }

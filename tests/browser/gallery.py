@@ -9,6 +9,7 @@ from PIL import Image
 import cmllm_tools as cm
 from cmllm_tools import figures
 from cmllm_tools.analysis import Choice, Curves, HeadRanking, Sweep, recommend
+from cmllm_tools.analysis.frontier import Curve, Frontier
 from cmllm_tools.analysis.region_shares import HeadGrid
 from cmllm_tools.analysis.sinks import sinks_in
 from cmllm_tools.causes import CauseGrid
@@ -90,6 +91,7 @@ def of_image(name, image, layout, count):
         "maps_on_image six": figures.maps_on_image(maps[:6], image, layout, box, what="attention"),
         "maps_on_image": figures.maps_on_image(maps, image, layout, box, what="attention", scale="own"),
         "token_weights": figures.token_weights(layout, image, regions),
+        "runs_side_by_side": figures.runs_side_by_side({ANSWER: trace, "2": trace, QUESTION: trace}),
         "sinks_on_image": figures.sinks_on_image(sinks_in(two, 2), image),
         "visual_tokens": figures.visual_tokens(layout, image),
         "energy_curve": figures.energy_curve(trace),
@@ -155,6 +157,7 @@ def of_numbers():
                 tuple(map(str, range(HEADS))),
             )
         ),
+        "frontier": figures.frontier(frontier_of(rng)),
         "words_by_token": figures.words_by_token(by_token),
         "curves": figures.curves(lines, f"step {QUESTION}", f"energy {QUESTION}", QUESTION),
         "curves, few": figures.curves({name: ([0, 1], [1, 2]) for name in "abc"}, "step", "energy", "Energy"),
@@ -166,6 +169,16 @@ def of_numbers():
         "window_grid": figures.window_grid(many, "moved", recommend(many)),
         "window_grid, equal": figures.window_grid(few, "share"),
     }
+
+
+def frontier_of(rng):
+    """Many ways with long names."""
+    strengths = (0.25, 0.5, 1.0, 2.0, 4.0)
+    curves = [
+        Curve(f"{n}: {ANSWER[: 60 * (n % 2)]}", "step_size", strengths, np.abs(rng.normal(size=(4, 5, 12))).cumsum(1))
+        for n in range(12)
+    ]
+    return Frontier(QUESTION, 12, "text", tuple(curves))
 
 
 def windows(layers, contexts):

@@ -90,7 +90,7 @@ def page(browser, drawn, tmp_path_factory):
 
 
 def test_every_figure_is_tried(drawn):
-    assert {re.split("[ ,]", name)[0] for name in drawn} | {"layer_head_grid"} == set(figures.__all__)
+    assert {re.split("[ ,]", name)[0] for name in drawn} | {"head_maps", "layer_head_grid"} == set(figures.__all__)
     # A width of its own would be stretched to the notebook's in the picture that JupyterLab saves.
     assert {name for name, figure in drawn.items() if figure.layout.width is not None} == set()
 

@@ -57,8 +57,9 @@ FROZEN, ENDED = re.compile(r"0/7|\b0%\|"), re.compile(r"100%.*\b(\d+)/\1 \[")
 
 @pytest.fixture(scope="module")
 def file(tmp_path_factory):
-    # A comparison is drawn as curves are.
-    assert {name.split(",")[0] for name in SHOWN} | {"comparison"} == set(figures.__all__)
+    # Comparisons are drawn as curves are, many maps as several.
+    others = {"comparison", "frontier", "head_maps", "runs_side_by_side"}
+    assert {name.split(",")[0] for name in SHOWN} | others == set(figures.__all__)
     file = tmp_path_factory.mktemp("saved") / "files" / "figures.ipynb"
     file.parent.mkdir()
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}

@@ -22,7 +22,7 @@ from PIL import Image
 from ...errors import SettingsError
 from ...files import write_whole
 from ...strict import flag, number, shown, whole_number
-from ..palette import rgb
+from ..palette import GREY, RULE, rgb
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -128,7 +128,7 @@ def _panel(axes: Axes, figure: Any, name: str, x: Any, y: Any) -> float:
     _axis(axes, x, y)
     grids = [trace for trace in figure.data if trace.type == "heatmap" and (trace.xaxis or "x")[1:] == name]
     if not grids:
-        axes.grid(color="#dddddd", linewidth=0.5)
+        axes.grid(color=RULE, linewidth=0.5)
         return _CURVES
     down, across = np.asarray(grids[0].z).shape
     return float(min(max(down / across, _CELL * down / 3, 0.3), 1.0)) * 0.75 + 0.1
@@ -211,7 +211,7 @@ def _axis(axes: Axes, x: Any, y: Any) -> None:
             axes.set(**{f"{which}lim": (0, None)})
         if (axis.tickformat or "").endswith("%"):
             getattr(axes, f"{which}axis").set_major_formatter(PercentFormatter(1, 0))
-    axes.tick_params(length=2, width=0.5, color="#888888")
+    axes.tick_params(length=2, width=0.5, color=GREY)
 
 
 def _scale(sheet: Sheet, figure: Any, axes: np.ndarray) -> float:
