@@ -41,6 +41,10 @@ def first_asked(**fields):
     return check([Example(**fields)], progress=False)
 
 
+def cited(used):
+    return cm.cite(used)
+
+
 ANSWERED = Evaluation(
     (Record(id=0, method="plus", settings={}, model="m", answer="a", names=("a",), scores={"right": 1.0}),)
 )
@@ -92,7 +96,7 @@ PLAIN = {
     ),
     "ControlMLLMPlus.times": (cm.ControlMLLMPlus(step_size=1.0).times, {"factor": 2.0}),
     "ControlMLLMPlus.target": (cm.ControlMLLMPlus().target, {"layout": LAYOUT, "regions": BOX}),
-    "cite": (lambda used: cm.cite(used), {"used": cm.methods.RedCircle()}),
+    "cite": (cited, {"used": cm.methods.RedCircle()}),
     "Changing": (cm.Changing, {"parts": (None, None), "since": (0, 2)}),
     "ChosenBy": (cm.ChosenBy, {"choose": lambda number, text: None}),
     "Contrast": (cm.Contrast, {"alpha": 0.5, "beta": 0.1}),

@@ -119,7 +119,8 @@ def stops(
     taken = given_latent_method(method, KeySteering())
     if not chosen or not counts or not rules or max(counts) > taken.resolve(mllm).steps:
         raise SettingsError(
-            "Stops need a scene or more, a gain, a number of steps, and a method of at least as many as the longest fixed run."
+            "Stops need a scene or more, a gain, a number of steps, and a method of at least as many as the longest fixed "
+            "run."
         )
     found = [_of_scene(mllm, scene, taken, counts, sentence, rules) for scene in progress_bar(chosen, "stops")]
     return Stops(rules, counts, *np.stack(found, -1))
