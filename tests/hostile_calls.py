@@ -41,6 +41,10 @@ def first_asked(**fields):
     return check([Example(**fields)], progress=False)
 
 
+def cited(used):
+    return cm.cite(used)
+
+
 ANSWERED = Evaluation(
     (Record(id=0, method="plus", settings={}, model="m", answer="a", names=("a",), scores={"right": 1.0}),)
 )
@@ -80,6 +84,7 @@ PLAIN = {
     "VisualTokenLayout.from_json": (cm.VisualTokenLayout.from_json, {"data": LAYOUT.to_json()}),
     "ControlMLLM": (cm.ControlMLLM, {**METHOD, "ema": 0.5, "accumulate": False, "scale_gradient": False}),
     "ControlMLLM.published": (cm.ControlMLLM.published, {"model": "llava-1.5", "task": "roc", "steps": 2}),
+    "ControlMLLM.times": (cm.ControlMLLM(step_size=1.0).times, {"factor": 2.0}),
     "ControlMLLM.target": (cm.ControlMLLM().target, {"layout": LAYOUT, "regions": BOX}),
     "ControlMLLMPlus": (
         cm.ControlMLLMPlus,
@@ -89,7 +94,9 @@ PLAIN = {
         cm.ControlMLLMPlus.published,
         {"model": None, "task": "roc", "steps": 2, "queries": "last"},
     ),
+    "ControlMLLMPlus.times": (cm.ControlMLLMPlus(step_size=1.0).times, {"factor": 2.0}),
     "ControlMLLMPlus.target": (cm.ControlMLLMPlus().target, {"layout": LAYOUT, "regions": BOX}),
+    "cite": (cited, {"used": cm.methods.RedCircle()}),
     "Changing": (cm.Changing, {"parts": (None, None), "since": (0, 2)}),
     "ChosenBy": (cm.ChosenBy, {"choose": lambda number, text: None}),
     "Contrast": (cm.Contrast, {"alpha": 0.5, "beta": 0.1}),
@@ -104,6 +111,7 @@ PLAIN = {
     "Trace.load": (cm.Trace.load, {"path": None}),
     "analysis.Choice": (analysis.Choice, {"layers": (0, 2), "queries": "text"}),
     "analysis.HeadRanking.load": (analysis.HeadRanking.load, {"path": None}),
+    "analysis.Frontier.load": (analysis.Frontier.load, {"path": None}),
     "analysis.Sweep.load": (analysis.Sweep.load, {"path": None}),
     "analysis.Sweep.from_json": (analysis.Sweep.from_json, {"data": None}),
     "data.read": (read, {"folder": HELDOUT, "format": "roc", "region": "box", "located": False}),

@@ -12,6 +12,8 @@ from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol import evaluate_smol
+from cmllm_tools.bench.stopping import rule_beside_fixed, stops
+from cmllm_tools.bench.ways import evaluate_ways
 from cmllm_tools.bench.window_test import sweep_and_test
 from cmllm_tools.referring.comparison import Row
 from cmllm_tools.show.report import write_report
@@ -115,6 +117,17 @@ def of_results(mllm, prompt, box, example):
             {"count": 1, "mllm": mllm, "methods": {"edit": cm.methods.AttentionEdit()}, "kinds": ("box",), "skip": 299}
             | {"styles": ("seen_styles",)},
         ),
+        "bench.evaluate_ways": (
+            evaluate_ways,
+            {"count": 1, "mllm": mllm, "methods": {"crop": cm.methods.Crop()}, "kinds": ("box",), "controlled": ()}
+            | {"skip": 499},
+        ),
+        "bench.stops": (
+            stops,
+            {"mllm": mllm, "scenes": [example], "method": cm.methods.KeySteering(steps=1), "steps": (1,), "sentence": "{}"}
+            | {"gains": (2.0,)},
+        ),
+        "bench.rule_beside_fixed": (rule_beside_fixed, {"count": 2, "mllm": mllm}),
         "bench.sweep_and_test": (
             sweep_and_test,
             {"mllm": mllm, "lines": read_roc(example.root)[:4], "kind": "box", "method": one, "contexts": ("last",), "n": 2}

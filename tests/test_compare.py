@@ -106,7 +106,7 @@ def test_what_is_measured_must_make_sense(mllm, choice):
     for candidates in (("a cat",), ("a", "a"), ("a", 3), ("a", " ")):
         with pytest.raises(cm.SettingsError, match="Candidates must be two or more different answers, or none"):
             cm.Baseline(mllm, choice.image, choice.question, candidates=candidates)
-    with pytest.raises(cm.SettingsError, match="An effect is of an Outcome"):
+    with pytest.raises(cm.SettingsError, match="measures an Outcome"):
         cm.Baseline(mllm, choice.image, choice.question, text=TEXT).effect("red")
     # The text of a tokenizer of few words.
     assert cm.Baseline(mllm, choice.image, choice.question).text == UNRELATED[1]

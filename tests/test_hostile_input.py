@@ -11,19 +11,21 @@ import pytest
 import torch
 from hostile import tried
 from hostile_calls import PLAIN, of_a_model
+from hostile_causes import of_causes
 from hostile_results import of_results, of_widgets
 
 import cmllm_tools as cm
-from cmllm_tools import analysis, bench, data, figures, widgets
+from cmllm_tools import analysis, bench, causes, data, figures, widgets
 
 # Public calls that are not tried, by why.
 _INTERVENTIONS = ("Intervention", "LatentAdded", "AttentionBias", "Changing", "ChosenBy")
+_CAUSED = ("causes.AttentionCut", "causes.HeadsPut")
 EXEMPT = {
     "made by the package, of what it has computed or read": (
-        "Answer Attention Comparison ContextMap Controls Effect Look MemoryEstimate Outcome Prompt Step Trace "
-        "analysis.Agreement analysis.Attribution "
-        "analysis.Curves analysis.GradientProfile analysis.HeadGrid analysis.HeadRanking analysis.Recommendation "
-        "analysis.Sinks analysis.Sweep bench.HeldOut data.Dataset Evaluation data.Findings data.Findings.table data.Row"
+        "Answer AnswerTrace Attention Comparison ContextMap Controls Effect Lens Look MemoryEstimate Outcome Prompt "
+        "Step Trace analysis.Agreement analysis.Attribution analysis.Curves analysis.Frontier analysis.GradientProfile "
+        "analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks analysis.Sweep bench.HeldOut "
+        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"
@@ -32,14 +34,15 @@ EXEMPT = {
     ),
     "written by a subclass": " ".join(
         ["Intervention", "LatentMethod", "LatentMethod.start"]
-        + [f"Method.{name}" for name in ("intervention", "resolve", "sent")]
+        + [f"Method.{name}" for name in ("intervention", "resolve", "sent", "times")]
         + [f"LatentMethod.{name}" for name in ("checked", "intervention", "layers_of", "resolve", "sent", "target")]
-        + [f"LatentMethod.{name}" for name in ("done", "moves", "stops", "token")]
+        + [f"LatentMethod.{name}" for name in ("absolute", "done", "moves", "stops", "times", "token")]
     ),
     "asked by refer or generate, with what these have read": " ".join(
-        [f"{kind}.{name}" for kind in _INTERVENTIONS for name in ("inputs", "opened", "during")]
+        [f"{kind}.{name}" for kind in _INTERVENTIONS + _CAUSED for name in ("inputs", "opened", "during")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("done", "moves", "stops", "token")]
+        + ["ControlMLLM.absolute", "ControlMLLMPlus.absolute"]
     ),
     "written by a subclass of data.Format, or registers one": (
         "data.Format data.Format.example data.Format.found data.Format.rows data.register"
@@ -51,8 +54,9 @@ EXEMPT = {
     "a step of a call that is tried, given what the package made": (
         "Answer.without Answer.weighed ChosenBy.schedule Prompt.showing Contrast.mixed "
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
-        "analysis.Sweep.empty analysis.Sweep.with_example "
+        "analysis.Sweep.empty analysis.Sweep.with_example analysis.Sweep.with_examples "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
+        "bench.Stops.of bench.Stops.summary bench.control_rows bench.ways_rows bench.ways_table "
         "bench.as_json bench.marked bench.smol_table bench.words_right Look.check Look.fits Look.serves"
     ),
 }
@@ -85,6 +89,11 @@ def test_a_model_is_left_as_found_after_hostile_arguments(mllm, prompt, box, exa
 
 
 @pytest.mark.slow
+def test_a_model_is_left_as_found_after_hostile_questions_for_causes(mllm, prompt, box, example, state):
+    tried(of_causes(mllm, prompt, box, example), 4, state)
+
+
+@pytest.mark.slow
 def test_hostile_arguments_of_what_shows_results_are_refused_or_right(mllm, prompt, box, example, state):
     tried(of_results(mllm, prompt, box, example), 4, state)
 
@@ -96,7 +105,7 @@ def test_hostile_values_set_on_widgets_are_refused_or_right(mllm, prompt, box, e
 
 def public_calls():
     """Names of all public functions and classes, and of their methods, that take arguments."""
-    rooms = {"": cm, "analysis.": analysis, "data.": data, "figures.": figures, "widgets.": widgets}
+    rooms = {"": cm, "analysis.": analysis, "causes.": causes, "data.": data, "figures.": figures, "widgets.": widgets}
     named = [(f"{room}{name}", getattr(module, name)) for room, module in rooms.items() for name in module.__all__]
     for info in iter_modules(bench.__path__):
         module = import_module(f"{bench.__name__}.{info.name}")
@@ -117,7 +126,7 @@ def public_calls():
 
 
 def test_every_public_call_is_tried_or_exempt_for_a_reason(mllm, prompt, box, example):
-    tables = [PLAIN, *(make(mllm, prompt, box, example) for make in (of_a_model, of_results, of_widgets))]
+    tables = [PLAIN, *(make(mllm, prompt, box, example) for make in (of_a_model, of_causes, of_results, of_widgets))]
     tried_calls = {name for table in tables for name in table}
     exempt = {name for names in EXEMPT.values() for name in names.split()}
     public = set(public_calls())
@@ -131,5 +140,6 @@ def test_every_public_call_is_tried_or_exempt_for_a_reason(mllm, prompt, box, ex
 def test_many_more_hostile_arguments_are_refused_or_right(mllm, prompt, box, example, state):
     tried(PLAIN, 100)
     tried(of_a_model(mllm, prompt, box, example), 25, state)
+    tried(of_causes(mllm, prompt, box, example), 25, state)
     tried(of_results(mllm, prompt, box, example), 25, state)
     tried(of_widgets(mllm, prompt, box, example), 25, state)

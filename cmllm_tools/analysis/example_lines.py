@@ -29,12 +29,18 @@ class ExampleLines:
         path: of the file.
         what: what it must be, for messages: "A sweep must be read from its own file".
 
+    Raises:
+        DataError: for what is no path.
+
     Attributes:
         head: of the file; None as long as there is none.
     """
 
     def __init__(self, path: str | PathLike[str], what: str):
-        self.path, self.what = Path(path).expanduser(), what
+        try:
+            self.path, self.what = Path(path).expanduser(), what
+        except (TypeError, RuntimeError) as error:
+            raise DataError(f"{what}; {said(path)} names none: {reason(error)}") from error
         self.head: dict[str, Any] | None = None
         self._read = self._lines = 0
 

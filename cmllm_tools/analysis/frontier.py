@@ -132,8 +132,9 @@ class Frontier(Shown):
 
     def table(self, damage: float = BOUND) -> str:
         """The ways at equal damage, and every point of their curves, as plain text."""
-        best = [["", f"effect at {damage:g} nats a token", "95 % interval"]]
-        for name, found in self.effect_at(damage).items():
+        bound = number(damage, "A bound on damage")
+        best = [["", f"effect at {bound:g} nats a token", "95 % interval"]]
+        for name, found in self.effect_at(bound).items():
             ends = "" if found is None else interval_text(self.examples, (found[0], found[2]), "+.2f")
             best.append([name, "more damage at any strength" if found is None else f"{found[1]:+.2f}", ends])
         points = [["", "strength", "share in region", "effect", "damage", "s"]]

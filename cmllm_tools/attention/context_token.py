@@ -142,7 +142,7 @@ def existing(numbers: Iterable[int], known: Sequence[int], what: str) -> tuple[i
     """
     chosen = tuple(dict.fromkeys(whole_numbers(numbers, f"the {what.lower()}", error=CaptureError)))
     if not chosen or not set(chosen) <= set(known):
-        raise CaptureError(f"{what} must be at least one number in {number_ranges(known)}; got {list(chosen)}.")
+        raise CaptureError(f"{what} must be at least one number in {number_ranges(known)}; got {shown(list(chosen))}.")
     return tuple(sorted(chosen))
 
 

@@ -9,14 +9,15 @@ import torch
 
 from ..errors import SettingsError
 from ..loading import load
-from ..models.mllm import Mllm
+from ..models.mllm import Mllm, require
 from ..models.smol import NAME
 from ..progress import progress_bar
 from ..referring.baseline import Baseline
 from ..referring.energy import odds_gain
-from ..referring.latent_method import LatentMethod
+from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import Steering
+from ..strict import kind_of, number, several, shown, whole_number, whole_numbers
 from .embedded import chooses
 from .heldout import held_out
 from .roc import ReferringExample
@@ -103,15 +104,26 @@ def stops(
         gains: of the rules.
 
     Raises:
-        SettingsError: for no scenes, or fixed runs longer than the method's.
+        SettingsError: for no scenes, gains or steps, or fixed runs longer than the method's.
+        UnsupportedModelError: for what is no model.
     """
-    if not scenes or max(steps, default=0) > method.resolve(mllm).steps:
-        raise SettingsError("Stops need a scene or more, and a method of at least as many steps as the longest fixed run.")
-    found = [
-        _of_scene(mllm, scene, method, tuple(steps), sentence, tuple(gains)) for scene in progress_bar(scenes, "stops")
+    require(mllm)
+    chosen = [
+        kind_of(each, ReferringExample, "A scene must be a ReferringExample, as read_roc gives them")
+        for each in several(scenes, "scenes must be several")
     ]
-    right, effect, taken = np.stack(found, -1)
-    return Stops(tuple(gains), tuple(steps), right, effect, taken)
+    counts = whole_numbers(steps, "steps", least=1)
+    rules = tuple(number(each, "Each of the gains", above=0) for each in several(gains, "gains must be several numbers"))
+    if not isinstance(sentence, str) or "{}" not in sentence:
+        raise SettingsError(f"A sentence must have {{}} where the name of a thing comes; got {shown(sentence)}.")
+    taken = given_latent_method(method, KeySteering())
+    if not chosen or not counts or not rules or max(counts) > taken.resolve(mllm).steps:
+        raise SettingsError(
+            "Stops need a scene or more, a gain, a number of steps, and a method of at least as many as the longest fixed "
+            "run."
+        )
+    found = [_of_scene(mllm, scene, taken, counts, sentence, rules) for scene in progress_bar(chosen, "stops")]
+    return Stops(rules, counts, *np.stack(found, -1))
 
 
 def rule_beside_fixed(count: int, smol: int = 0, mllm: Mllm | None = None) -> dict[str, dict[str, Any]]:
@@ -128,8 +140,8 @@ def rule_beside_fixed(count: int, smol: int = 0, mllm: Mllm | None = None) -> di
     Raises:
         SettingsError: for fewer than two scenes.
     """
-    if count < 2:
-        raise SettingsError(f"A rule is chosen on one half of the scenes and shown on the other; got {count} scenes.")
+    whole_number(count, "count, one half of which chooses the rule that is shown on the other,", 2)
+    whole_number(smol, "smol", 0)
     step, fixed = KEYS[EMBEDDED]
     scenes, method = held_out()[:count], KeySteering(steps=fixed[-1], step_size=step)
     found = stops(load() if mllm is None else mllm, scenes, method, fixed)
@@ -154,7 +166,7 @@ def _of_scene(
     """(figure, way): whether right, effect, steps taken."""
     right = scene.names[0]
     other = next(name for name in scene.objects if name not in scene.names and name in scene.question)
-    candidates = [sentence.format(name) for name in (right, other)]
+    candidates = [sentence.replace("{}", name) for name in (right, other)]
     baseline = Baseline(mllm, mllm.look(scene.image), scene.question, candidates=candidates)
     run = Steering(mllm, baseline.prompt, scene.region("box"), replace(method, early_stop=0.0, until=0.0))
     latents, reached = [], []

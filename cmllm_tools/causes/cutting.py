@@ -62,7 +62,7 @@ def knockout(
     """
     require(mllm, prompt)
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
-    where = where_of(mllm, _numbers(layers), _numbers(heads))
+    where = where_of(mllm, layers, heads)
     numbers = tuple(sorted({layer for layer, _ in where}))
     scored = Scored(mllm, prompt, answer, candidates, first=first_of(rows))
     knocking = _Knocking(mllm, rows, keys)
@@ -165,7 +165,3 @@ class _Knocking(Changing):
 
 def _cut_text(from_: Tokens, to: Tokens) -> str:
     return f"no attention from {tokens_text(from_)} to {tokens_text(to)}"
-
-
-def _numbers(numbers: Iterable[int] | None) -> Sequence[int] | None:
-    return None if numbers is None else tuple(numbers)

@@ -1,6 +1,6 @@
 """What is done to attention: knocked out, a head's output put at a value, or put in from another run; copy by copy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -17,7 +17,7 @@ from ..models.interventions import Intervention
 from ..models.latent import as_numbers
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
-from ..strict import flag, shown, whole_number, whole_numbers
+from ..strict import flag, several, shown, whole_numbers
 from .tokens import Places, in_sequence
 
 # (layer, head) pairs, or every head of a layer where the head is None.
@@ -184,9 +184,8 @@ class HeadsPut(Intervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         values = as_numbers(self.values)
-        pairs = tuple(
-            tuple(whole_number(each, "A layer or head", 0, error=CaptureError) for each in pair) for pair in self.pairs
-        )
+        several_pairs = several(self.pairs, "Heads are put by (layer, head) pairs, as [(2, 3)]", CaptureError)
+        pairs = tuple(whole_numbers(pair, "a (layer, head) pair", 0, error=CaptureError) for pair in several_pairs)
         if values.dim() != 2 or len(values) != len(pairs) or not pairs or any(len(pair) != 2 for pair in pairs):
             raise CaptureError(
                 "Heads are put at values (pair, width), a row for each (layer, head) pair; got shape "
@@ -208,7 +207,7 @@ class HeadsPut(Intervention):
         return PutIn(cells, Places(self.queries, self.onwards), values, mllm, prompt).opened(mllm)
 
 
-def where_of(mllm: Mllm, layers: Sequence[int] | None, heads: Sequence[int] | None) -> Where:
+def where_of(mllm: Mllm, layers: Iterable[int] | None, heads: Iterable[int] | None) -> Where:
     """Layers, all when None, with some heads each, or all.
 
     Raises:

@@ -75,8 +75,13 @@ class Lens(Shown):
         return tuple(numbers[position] for position in self.positions)
 
     def name_of(self, token: int) -> str:
-        """The token that was read, as a string: by its number among those."""
-        position = self.positions[token]
+        """The token that was read, as a string: by its number among those.
+
+        Raises:
+            CaptureError: for a token that there is not.
+        """
+        last = len(self.positions) - 1
+        position = self.positions[whole_number(token, "The number of a token that was read", 0, last, CaptureError)]
         visual = self.prompt.visual
         return f"visual {visual.index(position)}" if position in visual else self.prompt.tokens[position]
 

@@ -60,19 +60,19 @@ def queries_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> Places:
         CaptureError: for tokens that do not look, as those of an image beside the text's sequence.
     """
     regions = regions_of(tokens)
-    if not in_sequence(mllm, prompt) and (regions or tokens in (IMAGE, BEFORE)):
+    if not in_sequence(mllm, prompt) and (regions or _is(tokens, IMAGE, BEFORE)):
         raise CaptureError(
             f"The visual tokens of {mllm.family.name} are no part of the text's sequence ({mllm.family.way_in}), and "
             f"those that look at them are the text's or learned ones; got {shown(tokens)}. Give 'text' or 'all'."
         )
     if prompt.learned or mllm.model.config.is_encoder_decoder:
-        if tokens == ANSWERING:
+        if _is(tokens, ANSWERING):
             raise CaptureError(
                 f"The answer's tokens of {mllm.family.name} are not among those that look at visual states; got "
                 f"{ANSWERING!r}. Give 'text' or 'all'."
             )
         return Places(_positions(prompt, tokens, regions))
-    return Places(_positions(prompt, tokens, regions), isinstance(tokens, str) and tokens in _ONWARDS)
+    return Places(_positions(prompt, tokens, regions), _is(tokens, *_ONWARDS))
 
 
 def keys_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> tuple[int, ...]:
@@ -83,7 +83,7 @@ def keys_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> tuple[int, ...]:
         CaptureError: for words, where the layers that are known look at visual states beside the sequence alone.
     """
     regions = regions_of(tokens)
-    if not in_sequence(mllm, prompt) and not regions and tokens != IMAGE:
+    if not in_sequence(mllm, prompt) and not regions and not _is(tokens, IMAGE):
         raise CaptureError(
             f"In {mllm.family.name} only the attention to visual states is known ({mllm.family.way_in}); got "
             f"{shown(tokens)} to look at. Give 'image' or regions."
@@ -110,11 +110,16 @@ def tokens_text(tokens: Any) -> str:
     names = {IMAGE: "the image", "text": "the question", "last": "the last token", ANSWERING: "the answering tokens"}
     names |= {"after_image": "what follows the image", BEFORE: "what stands before the image", ALL: "all tokens"}
     if isinstance(tokens, str):
-        return names.get(tokens, repr(tokens))
+        return names.get(tokens, shown(tokens))
     regions = regions_of(tokens)
     if regions:
         return "the region" if len(regions) == 1 else f"{len(regions)} regions"
     return shown(tokens)
+
+
+def _is(tokens: Any, *names: str) -> bool:
+    """Whether tokens are given by one of these names; an array has no single answer to whether it equals one."""
+    return isinstance(tokens, str) and tokens in names
 
 
 def regions_of(tokens: Any) -> tuple[Region, ...]:

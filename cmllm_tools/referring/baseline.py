@@ -125,11 +125,15 @@ class Baseline:
         Raises:
             PromptError, CaptureError: for an outcome of another model.
         """
-        kind_of(outcome, Outcome, "An effect is of an Outcome, as refer(...) gives it")
         return self._effect(self.prompt_of(outcome), outcome.intervention, outcome.sent.regions)
 
     def prompt_of(self, outcome: Outcome) -> Prompt:
-        """What an outcome sent: this baseline's own prompt where that is the same."""
+        """What an outcome sent: this baseline's own prompt where that is the same.
+
+        Raises:
+            SettingsError: for what is no outcome.
+        """
+        kind_of(outcome, Outcome, "A baseline measures an Outcome, as refer(...) gives it")
         same = outcome.sent.question == self.prompt.question and outcome.sent.image_hash == self._hash
         return self.prompt if same else outcome.prompt(self.mllm)
 
@@ -149,7 +153,7 @@ class Baseline:
         by how much they, together, get less likely, for each token of the first.
 
         Raises:
-            SettingsError: where there are no candidates.
+            SettingsError: where there are no candidates, or for what is no outcome.
         """
         prompt, before = self.prompt_of(outcome), [each.sum().item() for each in self._unsteered[2:]]
         after = self._scores(prompt, outcome.intervention)
@@ -169,7 +173,6 @@ class Baseline:
         """
         if outcome is None:
             return self.odds_of(self.prompt, None)
-        kind_of(outcome, Outcome, "Log-odds are with an Outcome, as refer(...) gives it, or unsteered")
         return self.odds_of(self.prompt_of(outcome), outcome.intervention)
 
     def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:

@@ -11,7 +11,7 @@ from ..inputs.regions import Region
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
-from ..strict import kind_of
+from ..strict import kind_of, number
 from .settings import Setting, settings_of
 
 Self_ = TypeVar("Self_", bound="Method")
@@ -105,13 +105,14 @@ class Method:
         """The same method, so many times as strong.
 
         Raises:
-            SettingsError: for a method without a strength or one that is left open, and a strength that is out of range.
+            SettingsError: for what is no number, a method without a strength or one that is left open, and a strength that
+                is out of range.
         """
         declared = self.strength_setting()
         value = None if declared is None else getattr(self, declared.name)
         if declared is None or value is None:
             raise SettingsError(f"{self.called()} has no strength that could be multiplied; resolve it for a model first.")
-        value = factor * value
+        value = number(number(factor, "The factor of a strength") * value, f"The strength of {self.called()}")
         changes: dict[str, Any] = {declared.name: round(value) if declared.kind.name == "whole" else value}
         return replace(self, **changes)
 

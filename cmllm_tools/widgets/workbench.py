@@ -132,7 +132,9 @@ class Workbench(RunningPanel):
     def close(self) -> None:
         """Close the panel and all that it is made of, and end a run that goes on; its trace stays in `trace`."""
         self.stop(CLOSED)
-        self.ways.stop()
+        # One that was refused has no parts.
+        if self.comm is not None:
+            self.ways.stop()
         super().close()
 
     def __repr__(self) -> str:
