@@ -12,7 +12,7 @@ from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
 from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol import evaluate_smol
-from cmllm_tools.bench.stopping import rule_beside_fixed, stops
+from cmllm_tools.bench.stopping import stops
 from cmllm_tools.bench.ways import evaluate_ways
 from cmllm_tools.bench.window_test import sweep_and_test
 from cmllm_tools.referring.comparison import Row
@@ -127,7 +127,6 @@ def of_results(mllm, prompt, box, example):
             {"mllm": mllm, "scenes": [example], "method": cm.methods.KeySteering(steps=1), "steps": (1,), "sentence": "{}"}
             | {"gains": (2.0,)},
         ),
-        "bench.rule_beside_fixed": (rule_beside_fixed, {"count": 2, "mllm": mllm}),
         "bench.sweep_and_test": (
             sweep_and_test,
             {"mllm": mllm, "lines": read_roc(example.root)[:4], "kind": "box", "method": one, "contexts": ("last",), "n": 2}

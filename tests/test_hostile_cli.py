@@ -24,6 +24,7 @@ VALUES = NUMBERS + TEXTS + FILES
 STEER = ["steer", "picture.png", "describe the object.", "--point", "50", "50", "--steps", "1"]
 COMPARE = ["compare", "picture.png", "describe the object.", "--point", "50", "50", "--methods", "crop"]
 SWEEP = ["sweep", "picture.png", "what is this ?", "--point", "50", "50", "--steps", "1", "--contexts", "last"]
+REPRODUCE = ["reproduce", "controlmllm", "--table", "roc", "--data", "folder"]
 SETTINGS = {setting.name for method in all_methods().values() for setting in method.settings()}
 METHOD = {"--method": 1} | {f"--{name.replace('_', '-')}": 1 for name in sorted(SETTINGS)}
 SWEPT = ("--layers", "--queries")
@@ -41,7 +42,7 @@ COMMANDS = [
     (["eval", "embedded", "--n", "1", "--skip", "499"], {"--skip": 1, "--json": 0, "": 1}),
     (["eval"], {"": 1}),
     (["heads", "embedded", "--n", "1"], {"--n": 1, "--skip": 1, "--region": 1, "--queries": 1, "--out": 1} | MODEL),
-    (["heads", "embedded", "--n", "1"], {"--html": 1, "": 1, "--json": 0}),
+    (["heads", "embedded", "--n", "1"], {"--html": 1, "--resume": 1, "": 1, "--json": 0}),
     (["heads"], {"": 1}),
     (["sweep"], {"": 1}),
     # No set, as to sweep one takes minutes.
@@ -51,7 +52,9 @@ COMMANDS = [
         ["eval", "folder"],
         {"--shuffle": 1, "--shard": 1, "--scorer": 1, "--judge": 1, "--max-new-tokens": 1, "--methods": 2},
     ),
-    (["eval", "folder"], {"--ray": 1, "--workers": 1, "--gpus-per-worker": 1}),
+    (["eval", "folder"], {"--ray": 1, "--workers": 1, "--gpus-per-worker": 1, "--batch": 1}),
+    (REPRODUCE, {"--table": 1, "--data": 1, "--regions": 1, "--preset": 1, "--n": 1, "--out": 1, "--json": 0} | MODEL),
+    (["reproduce"], {"": 1}),
     (["eval", "folder"], {"--out": 1, "--strict": 0, "--retry": 0, "--effects": 0, "": 1}),
     (["data", "check", "folder"], {"--format": 1, "--read": 1, "--json": 0, "": 1}),
     (["data", "formats"], {"": 1}),

@@ -51,6 +51,9 @@ EXEMPT = {
         "Box.placed Point.placed Scribble.placed Mask.placed "
         "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"
     ),
+    "takes as long as there are scenes, whose number may be large; what it gives is made by one that is tried": (
+        "bench.rule_beside_fixed"
+    ),
     "a step of a call that is tried, given what the package made": (
         "Answer.without Answer.weighed ChosenBy.schedule Prompt.showing Contrast.mixed "
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "

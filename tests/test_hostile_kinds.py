@@ -14,7 +14,9 @@ import cmllm_tools as cm
 from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.examples import as_examples
 from cmllm_tools.bench.matching import names_it, reference_match, strict_match
+from cmllm_tools.bench.stopping import rule_beside_fixed, stops
 from cmllm_tools.loading import EMBEDDED_MODEL
+from cmllm_tools.referring.methods.key_steering import KeySteering
 from cmllm_tools.show.cards.analysis import sweep_pictures
 
 
@@ -200,6 +202,24 @@ def test_a_panel_that_was_refused_goes_without_a_word(monkeypatch):
         widgets.Workbench(None, None)
     gc.collect()
     assert told == []
+
+
+def test_new_calls_refuse_in_the_packages_words(mllm, prompt, example):
+    for call, error, words in (
+        (lambda: rule_beside_fixed(1), cm.SettingsError, "shown on the other, must be a whole number of at least 2; got 1"),
+        (lambda: stops(mllm, [example], KeySteering(steps=1), [2]), cm.SettingsError, "at least as many as the longest"),
+        (lambda: stops(mllm, [7], KeySteering(steps=1), [1]), cm.SettingsError, "must be a ReferringExample"),
+        (
+            lambda: cm.ControlMLLM(step_size=1.0).times("2"),
+            cm.SettingsError,
+            "factor of a strength must be a finite number",
+        ),
+        (lambda: analysis.Sweep.load(None), cm.DataError, "None names none"),
+        (lambda: cm.causes.knockout(mllm, prompt, layers=7), cm.CaptureError, "the layers must be several whole numbers"),
+        (lambda: cm.causes.HeadsPut(torch.ones(1, 2), None, (0,)), cm.CaptureError, r"\(layer, head\) pairs, as"),
+    ):
+        with pytest.raises(error, match=words):
+            call()
 
 
 def test_folders_that_hold_no_checkpoint_are_refused_in_a_few_words(tmp_path):
