@@ -17,7 +17,7 @@ from ..models.interventions import Intervention
 from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from .defaults import method_defaults, published_settings
+from .defaults import ELSEWHERE, method_defaults, published_settings
 from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real
 from .method import Method, given_method
 from .moved import Moved, VisualStates
@@ -112,6 +112,10 @@ class LatentMethod(Method):
         if pairs_within(self.heads, None)[0] is not None:
             found["layers"] = ()
         found |= published_settings(config.model_type)
+        elsewhere = ELSEWHERE.get(self.defaults, {})
+        if self.relative and elsewhere.get("relative"):
+            # A model's own step size is no share of a norm.
+            found["step_size"] = elsewhere["step_size"]
         left_open = {each.name for each in fields(self) if getattr(self, each.name) is None}
         if "step_size" not in left_open or "relative" not in found:
             found["relative"] = False
