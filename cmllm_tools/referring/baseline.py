@@ -130,7 +130,9 @@ class Baseline:
 
     def prompt_of(self, outcome: Outcome) -> Prompt:
         """What an outcome sent: this baseline's own prompt where that is the same."""
-        same = outcome.sent.question == self.prompt.question and outcome.sent.image_hash == self._hash
+        # The text has all of a conversation, of which the question is the last turn.
+        same = outcome.sent.question == self.prompt.question and outcome.sent.text == self.prompt.text
+        same = same and outcome.sent.image_hash == self._hash
         return self.prompt if same else outcome.prompt(self.mllm)
 
     @cached_property
