@@ -183,3 +183,41 @@ def test_the_benchmark_says_what_the_issue_asks(capsys):
     assert point[0] == 2.0
     assert len(point) == 4
     assert result["curves"]["Crop"][0][0] is None
+
+
+def test_a_way_that_cannot_be_gone_is_a_gap(mllm, examples):
+    class Absent(Method):
+        def sent(self, request, mllm):
+            raise cm.UnsupportedModelError("not for this model")
+
+    ways = {"absent": Absent(), "edit": cm.methods.AttentionEdit(1.0)}
+    found = cm.analysis.frontier(mllm, examples[:1], methods=ways, factors=(1,), progress=False)
+    assert np.isnan(found["absent"].values).all()
+    assert np.isfinite(found["edit"].values).all()
+
+
+def test_an_error_has_the_examples_that_were_done(mllm, examples):
+    calls = iter(range(9))
+
+    class Broken(Method):
+        def sent(self, request, mllm):
+            if next(calls) == 1:
+                raise ZeroDivisionError
+            return request
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        cm.analysis.frontier(mllm, examples, methods={"broken": Broken()}, progress=False)
+    assert (caught.value.frontier.examples, caught.value.frontier.complete) == (1, False)
+
+
+def test_the_first_example_says_what_damage_is_to(mllm, examples, monkeypatch):
+    """So a mean over examples is of one quantity."""
+    said, asked = iter([True, False]), []
+    real = cm.Baseline.moved
+    monkeypatch.setattr(cm.Baseline, "speaks", property(lambda self: next(said)))
+    monkeypatch.setattr(
+        cm.Baseline, "moved", lambda self, outcome, speaks: asked.append(speaks) or real(self, outcome, speaks)
+    )
+    way = {"edit": cm.methods.AttentionEdit(1.0)}
+    found = cm.analysis.frontier(mllm, examples, methods=way, factors=(1,), progress=False)
+    assert (asked, found.damage_to) == ([True, True], "text")

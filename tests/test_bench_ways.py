@@ -59,7 +59,9 @@ def test_an_interrupt_leaves_the_scenes_that_were_done(mllm, monkeypatch):
         return real(*given)
 
     monkeypatch.setattr(ways, "_of_scene", scene)
-    found = ways.evaluate_ways(3, mllm, methods={"unsteered": Unsteered()}, controlled=())
+    found = ways.evaluate_ways(3, mllm, methods={"unsteered": Unsteered()})
+    # None of those that are controlled by default is among the methods.
+    assert found["controls"] == {}
     assert (found["n"], found["interrupted"]) == (1, True)
 
 
@@ -105,3 +107,23 @@ def test_the_readme_s_table_is_made_from_the_saved_result():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert page.readme(text) == text
     assert "| KeySteering |" in text
+
+
+def test_an_interrupt_of_what_comes_last_keeps_the_result(monkeypatch, capsys, result):
+    def interrupted(*given):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ways, "evaluate_ways", lambda *given, **more: result | {"n": 2})
+    monkeypatch.setattr(stopping, "rule_beside_fixed", interrupted)
+    assert main(["eval", "embedded", "--methods", "all", "--json"]) == 130
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n"], found["interrupted"]) == (2, True)
+    # The table does not show it, so that it is not asked for.
+    assert main(["eval", "embedded", "--methods", "all"]) == 0
+    assert "AttentionEdit, box" in capsys.readouterr().out
+
+
+def test_a_control_s_interval_is_of_its_own_trials():
+    """Of some scenes there may be none."""
+    result = {"n": 100, "controls": {"Keys": {"elsewhere": {"follows": 0.5, "ci": [0.1, 0.9]}}}}
+    assert control_rows(result)[1] == ["elsewhere", "50 (10 to 90)"]

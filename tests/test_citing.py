@@ -86,3 +86,10 @@ def test_what_cannot_be_cited_is_refused(given):
         return
     with pytest.raises(cm.SettingsError, match="must be a method, a model, a run or an outcome"):
         cm.cite(given)
+
+
+def test_a_run_whose_model_has_no_class_is_cited(mllm, prompt, box):
+    """Files of before have none."""
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1))
+    del trace.provenance.model["class"]
+    assert "wu2026controlmllmplus" in keys(cm.cite(trace))

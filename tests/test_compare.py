@@ -225,3 +225,16 @@ def test_the_command(mllm, picture_file, scene, tmp_path, capsys):
     assert "plotly" in html.read_text(encoding="utf-8")
     assert main([*told, "--candidates", "red cross"]) == 2
     assert "Candidates must be two or more" in capsys.readouterr().err
+
+
+def test_an_outcome_of_another_conversation_is_measured_on_its_own_prompt(mllm, choice):
+    """Last question and image are the same; what was said before is not."""
+    last = {"role": "user", "content": choice.question}
+    first = {"role": "user", "content": [choice.image, "is it red?"]}
+    one, other = ([first, {"role": "assistant", "content": said}, last] for said in ("it is red", "it is blue"))
+    baseline = cm.Baseline(mllm, one, None, max_new_tokens=1)
+    same, another = (
+        cm.refer(mllm, talk, None, choice.region("box"), FEW["edit"], max_new_tokens=1) for talk in (one, other)
+    )
+    assert baseline.prompt_of(same) is baseline.prompt
+    assert baseline.prompt_of(another).text == another.sent.text != baseline.prompt.text

@@ -1,12 +1,16 @@
 """The workbench's tab of ways: what it compares is `cm.compare` of what is drawn, and Stop ends it after a way."""
 
 import asyncio
+import sys
 
 import pytest
 
 import cmllm_tools as cm
 from cmllm_tools.referring.compare import usual_methods
 from cmllm_tools.widgets.compare_tab import AS_SET
+
+# By its name: the package's attribute may be the function.
+compare = sys.modules["cmllm_tools.referring.compare"]
 
 TWO = ("attention edit", "crop")
 
@@ -66,3 +70,20 @@ def test_stop_ends_it_after_a_way(bench):
 def test_without_an_event_loop_the_button_says_so(bench):
     bench.ways._compare.click()
     assert "needs a running event loop" in bench.ways._message.value
+
+
+def test_an_interrupt_says_that_ways_are_missing(bench, monkeypatch):
+    real, calls = compare._tried, iter(range(9))
+
+    def tried(*given):
+        if next(calls) == 1:
+            raise KeyboardInterrupt
+        return real(*given)
+
+    monkeypatch.setattr(compare, "_tried", tried)
+    bench.ways._ways.value = TWO
+    with pytest.raises(KeyboardInterrupt):
+        bench.ways.run()
+    assert [row.name for row in bench.ways.comparison.rows][1:] == [TWO[0]]
+    assert not bench.ways.comparison.complete
+    assert not bench.ways._compare.disabled

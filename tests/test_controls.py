@@ -151,3 +151,10 @@ def test_what_cannot_be_controlled_is_refused(mllm, choice, outcome, tmp_path):
     reopened = cm.Outcome.load(whole.save(tmp_path / "outcome.safetensors"))
     with pytest.raises(cm.PromptError, match=r"must be whole to be sent again, \(600, 600\); its file kept a copy of"):
         reopened.prompt(mllm)
+
+
+def test_an_outcome_of_a_conversation_is_refused(mllm, choice):
+    talk = [{"role": "user", "content": [choice.image, choice.question]}]
+    outcome = cm.refer(mllm, talk, None, choice.region("box"), EDIT, max_new_tokens=1)
+    with pytest.raises(cm.SettingsError, match="this outcome is of a conversation"):
+        cm.controls(mllm, outcome, candidates=CANDIDATES, progress=False)

@@ -96,3 +96,19 @@ def test_a_run_whose_energy_rose_says_so(tiny, monkeypatch):
     method = replace(method, early_stop=1e-6)
     with pytest.warns(cm.EnergyWarning):
         assert cm.optimize(mllm, prompt, REGION, method).stopped == "early stop: energy rose"
+
+
+@pytest.mark.parametrize("made", [cm.ControlMLLM, cm.ControlMLLMPlus])
+def test_relative_steps_of_a_model_with_settings_of_its_own_are_those_of_others(tiny, mllm, made):
+    """Its own step size is no share of a norm."""
+    found = made(relative=True).resolve(mllm)
+    assert (found.relative, found.step_size) == (True, made().resolve(tiny[0]).step_size)
+    assert made(relative=True, step_size=0.5).resolve(mllm).step_size == 0.5
+    assert cm.methods.KeySteering().resolve(mllm).step_size == 0.1
+
+
+@pytest.mark.parametrize("until", [0.5, 1])
+def test_a_gain_that_is_there_before_any_step_is_refused(until):
+    with pytest.raises(cm.SettingsError, match="until must be 0, or above 1"):
+        cm.ControlMLLM(until=until)
+    assert cm.ControlMLLM(until=0).until == 0

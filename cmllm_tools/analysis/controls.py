@@ -171,8 +171,8 @@ def controls(
         progress: show a progress bar.
 
     Raises:
-        SettingsError: for what is no outcome, a method that sends another image when the user's is not given, and an answer
-            that is the unsteered one when there are no candidates.
+        SettingsError: for no outcome, or one of a conversation, a method that sends another image when the user's is
+            not given, and an answer that is the unsteered one when there are no candidates.
         PromptError, CaptureError: for an outcome of another model.
 
     Examples:
@@ -182,6 +182,10 @@ def controls(
     """
     require(mllm)
     kind_of(outcome, Outcome, "Controls are of an Outcome, as refer(...) gives it")
+    if outcome.sent.conversation is not None:
+        raise SettingsError(
+            "Controls are of one image and one question; this outcome is of a conversation. Refer without one."
+        )
     count, rng = whole_number(count, "count", 1, 1000), np.random.default_rng(whole_seed(seed))
     others = [as_regions(each) for each in several(wrong, "The wrong object must be several regions, as [Box(...)]")]
     trials = _Trials(mllm, outcome, _own_image(mllm, outcome, image), candidates)

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..attention.capture import capture_attention
 from ..attention.context_map import context_map
-from ..errors import DataError, NotFiniteError, OptimizationError, SettingsError
+from ..errors import DataError, NotFiniteError, OptimizationError, SettingsError, UnsupportedModelError, carry
 from ..files import said, write_whole
 from ..inputs.regions import as_regions
 from ..models.mllm import Mllm, require
@@ -203,7 +203,7 @@ def frontier(
 
     A method declares which of its settings is its strength (`Method.strength_setting`); it is made so many times what it is
     for the model, where that is in its range. A method without one is a single point. An interrupt ends it with the
-    examples that were done.
+    examples that were done; another error has them as its `.frontier`.
 
     Args:
         mllm: the model.
@@ -235,17 +235,30 @@ def frontier(
         raise SettingsError("factors must be one or more; got none.")
     ways = {name: _strengths(way.resolve(mllm), times) for name, way in named_methods(methods).items()}
     values: list[list[np.ndarray]] = []
-    speaks, complete = True, True
+    speaks: bool | None = None
+    complete = True
     try:
         for example in progress_bar(chosen, "frontier", shown=shown_bar, unit="example"):
             candidates = (example.answer, *example.alternatives)
             baseline = Baseline(mllm, mllm.look(example.image), example.question, candidates=candidates, text=text)
-            speaks = speaks and baseline.speaks
-            values.append([np.stack([_figures(baseline, example, way) for way in each], 1) for each in ways.values()])
+            # By the first: a mean is over what is the same for all.
+            speaks = baseline.speaks if speaks is None else speaks
+            values.append([np.stack([_figures(baseline, example, way, speaks) for way in of], 1) for of in ways.values()])
     except KeyboardInterrupt:
         complete = False
         if not values:
             raise
+    except BaseException as error:
+        if values:
+            so_far = _frontier(mllm, ways, values, bool(speaks), complete=False)
+            carry(error, "frontier", so_far, f"The frontier over the {len(values)} examples so far")
+        raise
+    return _frontier(mllm, ways, values, bool(speaks), complete)
+
+
+def _frontier(
+    mllm: Mllm, ways: Mapping[str, Sequence[Method]], values: Sequence[Sequence[np.ndarray]], speaks: bool, complete: bool
+) -> Frontier:
     curves = tuple(
         _curve(name, ways[name], np.stack(of, -1)) for name, of in zip(ways, zip(*values, strict=True), strict=True)
     )
@@ -271,18 +284,18 @@ def _strength(method: Method) -> float | None:
     return None if declared is None else float(getattr(method, declared.name))
 
 
-def _figures(baseline: Baseline, example: Example, way: Method) -> np.ndarray:
-    """(figure,) of one run; nan where it went too far."""
+def _figures(baseline: Baseline, example: Example, way: Method, speaks: bool) -> np.ndarray:
+    """(figure,) of one run; nan where it went too far, or the way cannot be gone here."""
     try:
         look = baseline.prompt.look or baseline.prompt.image
         outcome = refer(baseline.mllm, look, example.question, example.region, way)
         if outcome.interrupted:
             raise KeyboardInterrupt
-        effect, damage = baseline.moved(outcome)
+        effect, damage = baseline.moved(outcome, speaks)
         attention = capture_attention(baseline.mllm, baseline.prompt_of(outcome), latent=outcome.intervention)
         share = region_share(context_map(attention), as_regions(outcome.sent.regions))
         return np.array([share, effect, damage, outcome.seconds])
-    except (OptimizationError, NotFiniteError):
+    except (OptimizationError, NotFiniteError, SettingsError, UnsupportedModelError):
         return np.full(len(FIGURES), np.nan)
 
 

@@ -1,5 +1,6 @@
 """An evaluation's figures as the table that the README shows, with the interval of each."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ def control_rows(result: dict[str, Any]) -> list[list[str]]:
     names = dict.fromkeys(name for found in controls.values() for name in found)
     rows = [["answer follows, % (95 % interval)", *(WAYS_TITLES.get(name, name) for name in controls)]]
     for name in names:
-        cells = [_percent(found[name]["follows"], result["n"]) if name in found else "" for found in controls.values()]
+        cells = [_within(found[name]["follows"], found[name]["ci"]) if name in found else "" for found in controls.values()]
         rows.append([CONTROL_TITLES.get(name, name.replace("_", " ")), *cells])
     return rows
 
@@ -120,5 +121,9 @@ def ways_table(result: dict[str, Any]) -> str:
 
 def _percent(fraction: float, count: int) -> str:
     """`97 (95 to 98)`."""
-    low, high = 100 * wilson(np.array(fraction), count)
-    return f"{100 * fraction:.0f} ({low:.0f} to {high:.0f})"
+    return _within(fraction, wilson(np.array(fraction), count))
+
+
+def _within(fraction: float, ends: Iterable[float]) -> str:
+    low, high = ends
+    return f"{100 * fraction:.0f} ({100 * low:.0f} to {100 * high:.0f})"

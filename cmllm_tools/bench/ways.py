@@ -77,7 +77,7 @@ def evaluate_ways(
     *,
     methods: dict[str, Method] | None = None,
     kinds: Sequence[str] = REGIONS,
-    controlled: Sequence[str] = CONTROLLED,
+    controlled: Sequence[str] | None = None,
     skip: int = 0,
 ) -> dict[str, Any]:
     """What ways of referring come to on `count` held-out scenes after the first `skip`; a progress bar on stderr.
@@ -87,7 +87,8 @@ def evaluate_ways(
         mllm: the embedded model when None.
         methods: by name; `all_ways()` when None.
         kinds: of regions, of "box", "mask", "scribble" and "point".
-        controlled: names of the methods whose controls (`cm.controls`) are run, with the first of the kinds.
+        controlled: names of the methods whose controls (`cm.controls`) are run, with the first of the kinds; those of
+            CONTROLLED that are among the methods when None.
         skip: scenes left out before.
 
     Raises:
@@ -107,6 +108,7 @@ def evaluate_ways(
     skip = whole_number(skip, "skip", least=0)
     kinds = tuple(one_of(each, "Each of the kinds", REGIONS) for each in several(kinds, "kinds must be several"))
     ways = all_ways() if methods is None else _named(methods)
+    controlled = [each for each in CONTROLLED if each in ways] if controlled is None else controlled
     if unknown := [each for each in several(controlled, "controlled must be several names") if each not in ways]:
         raise SettingsError(f"controlled must be names of the methods, {', '.join(ways)}; got {unknown}.")
     mllm = load() if mllm is None else mllm

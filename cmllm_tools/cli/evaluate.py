@@ -148,9 +148,13 @@ def _evaluate_ways(options: argparse.Namespace) -> int:
     if set(given) - {"kind"}:
         raise SettingsError(f"--read of --methods {ALL} must be kind=NAME, of {', '.join(REGIONS)}; got {options.read}.")
     result = evaluate_ways(options.n, kinds=[given["kind"]] if given else REGIONS, skip=options.skip)
-    if not result.get("interrupted") and result["n"] > 1:
-        # The larger model is not put together for this.
-        result["stopping"] = rule_beside_fixed(result["n"], 4 if smol_folder().exists() else 0)
+    # Tables do not show it.
+    if options.json and not result.get("interrupted") and result["n"] > 1:
+        try:
+            # The larger model is not put together for this.
+            result["stopping"] = rule_beside_fixed(result["n"], 4 if smol_folder().exists() else 0)
+        except KeyboardInterrupt:
+            result["interrupted"] = True
     print(json.dumps(result) if options.json else ways_table(result))
     return 130 if result.get("interrupted") else 0
 

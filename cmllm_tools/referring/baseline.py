@@ -134,7 +134,9 @@ class Baseline:
             SettingsError: for what is no outcome.
         """
         kind_of(outcome, Outcome, "A baseline measures an Outcome, as refer(...) gives it")
-        same = outcome.sent.question == self.prompt.question and outcome.sent.image_hash == self._hash
+        # The text has all of a conversation, of which the question is the last turn.
+        same = outcome.sent.question == self.prompt.question and outcome.sent.text == self.prompt.text
+        same = same and outcome.sent.image_hash == self._hash
         return self.prompt if same else outcome.prompt(self.mllm)
 
     @cached_property
@@ -146,18 +148,21 @@ class Baseline:
         """Whether the text is in a language of the model's: likelier than one drawn by lot."""
         return self.plain[0] >= self.plain[1]
 
-    def moved(self, outcome: Outcome) -> tuple[float, float]:
+    def moved(self, outcome: Outcome, speaks: bool | None = None) -> tuple[float, float]:
         """Change of the first candidate's log-odds against the others, and damage in nats per token.
 
         Damage is to the text. Of a model that does not speak its language it is to the candidates, all of which make sense:
         by how much they, together, get less likely, for each token of the first.
+
+        Args:
+            speaks: whether damage is to the text, so that it is to the same for all of a set; as `speaks` says when None.
 
         Raises:
             SettingsError: where there are no candidates, or for what is no outcome.
         """
         prompt, before = self.prompt_of(outcome), [each.sum().item() for each in self._unsteered[2:]]
         after = self._scores(prompt, outcome.intervention)
-        if self.speaks:
+        if self.speaks if speaks is None else speaks:
             text = continuation(self.mllm, prompt, self.text, outcome.intervention)
             damage = (self._unsteered[0] - text).mean().item()
         else:

@@ -38,7 +38,7 @@ def cite(*used: Any) -> str:
     for each in used:
         if isinstance(each, Outcome | Trace):
             methods += each.method.sources()
-            models += model_sources(each.provenance.model["name"], each.provenance.model["class"])
+            models += model_sources(each.provenance.model.get("name"), each.provenance.model.get("class"))
         elif isinstance(each, Mllm):
             models += model_sources(each.name, type(each.model).__name__)
         elif isinstance(each, Method):

@@ -114,6 +114,13 @@ def _share(value: Any, what: str) -> float:
     return weight
 
 
+def _gain(value: Any, what: str) -> float:
+    gain = number(value, what, least=0)
+    if 0 < gain <= 1:
+        raise SettingsError(f"{what} must be 0, or above 1, as it is 1 before any step; got {shown(value)}.")
+    return gain
+
+
 def _betas(value: Any, what: str) -> tuple[float, float]:
     needs = f"{what} must be two numbers, as (0.9, 0.999)"
     found = several(value, needs)
@@ -178,6 +185,7 @@ STEPS = Kind("whole", "a whole number of at least 1", _steps, int)
 FLAG = Kind("flag", "yes or no", flag, _flag, lambda value: "yes" if value else "no")
 SHARE = Kind("real", "above 0 and at most 1", _share, float, _number)
 SIGMA = Kind("real", f"a width in {SIGMAS[0]:g}..{SIGMAS[1]:g}", checked_sigma, float, _number)
+GAIN = Kind("real", "0, or a number above 1", _gain, float, _number)
 BETAS = Kind(
     "numbers", "two numbers in [0, 1)", _betas, lambda words: tuple(map(float, words.replace(",", " ").split())), _joined
 )

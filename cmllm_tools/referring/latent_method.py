@@ -17,8 +17,8 @@ from ..models.interventions import Intervention
 from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from .defaults import method_defaults, published_settings
-from .kinds import FLAG, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real
+from .defaults import ELSEWHERE, method_defaults, published_settings
+from .kinds import FLAG, GAIN, HEADS, NUMBERS, QUERIES, SIGMA, STEPS, WINDOW, choice, real
 from .method import Method, given_method
 from .moved import Moved, VisualStates
 from .settings import MODEL_DEFAULT, setting
@@ -85,7 +85,7 @@ class LatentMethod(Method):
         0.0,
         "stop once attention in the regions, against that elsewhere, is so many times what it was before any step; 0 never "
         "stops",
-        real(least=0),
+        GAIN,
     )
     without: tuple[int, ...] = setting((), "numbers of visual tokens to leave out of map and energy", NUMBERS)
     average: bool = setting(False, "take the mean of several regions' energies, not their sum", FLAG, left_open=True)
@@ -112,6 +112,10 @@ class LatentMethod(Method):
         if pairs_within(self.heads, None)[0] is not None:
             found["layers"] = ()
         found |= published_settings(config.model_type)
+        elsewhere = ELSEWHERE.get(self.defaults, {})
+        if self.relative and elsewhere.get("relative"):
+            # A model's own step size is no share of a norm.
+            found["step_size"] = elsewhere["step_size"]
         left_open = {each.name for each in fields(self) if getattr(self, each.name) is None}
         if "step_size" not in left_open or "relative" not in found:
             found["relative"] = False

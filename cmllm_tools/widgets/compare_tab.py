@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
@@ -142,12 +143,19 @@ class CompareTab(ipw.VBox):
         candidates = [part.strip() for part in self._candidates.value.split(",") if part.strip()]
         run = Comparing(self._mllm, image, question, regions, methods=self.methods, candidates=candidates)
         self._progress.max = len(run)
-        for number, _ in enumerate(run, 1):
-            self._progress.value = number
-            self._show(run.so_far(complete=not self._stopped or number == len(run)))
-            if self._stopped:
-                return
-            yield
+        number = 0
+        try:
+            for number, _ in enumerate(run, 1):
+                self._progress.value = number
+                self._show(run.so_far(complete=not self._stopped or number == len(run)))
+                if self._stopped:
+                    return
+                yield
+        except BaseException:
+            # An interrupt, or the end of its task: ways may be missing.
+            if self.comparison is not None and number < len(run):
+                self._show(replace(self.comparison, complete=False))
+            raise
 
     def _show(self, found: Comparison) -> None:
         self.comparison = found

@@ -38,6 +38,8 @@ _HOVERED, _LISTED = 3, 8
 _TEXTS, _TEXT = 1_200_000, 110
 # Sizes of words in cells, in pixels; smaller ones cannot be read.
 _LARGEST, _LEAST = 12, 8
+# Pixels between names of columns, and what all columns have together where it is narrow.
+_APART, _NARROW = 24, 430
 # Share of the scale from which on dark letters are read better.
 _BRIGHT = 0.45
 _SCALE, _SLIDER = 62, 66
@@ -216,10 +218,12 @@ def _heat(
             ygap=1,
         )
     )
+    # As many names as do not meet in a narrow cell of a notebook.
+    shown = range(0, len(columns), -(-_APART * len(columns) // _NARROW))
     figure.update_xaxes(
         title=axes[1],
-        tickvals=list(range(len(columns))),
-        ticktext=[escape(name, quote=False) for name in columns],
+        tickvals=list(shown),
+        ticktext=[escape(columns[at], quote=False) for at in shown],
         tickangle=-60 if len(columns) > 6 else 0,
         showgrid=False,
         zeroline=False,
