@@ -17,7 +17,7 @@ from ..models.interventions import Intervention
 from ..models.latent import as_numbers
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
-from ..strict import flag, shown, whole_number, whole_numbers
+from ..strict import flag, several, shown, whole_numbers
 from .tokens import Places, in_sequence
 
 # (layer, head) pairs, or every head of a layer where the head is None.
@@ -74,7 +74,7 @@ class KnockOut(Edit):
 
     def __init__(self, cells: Sequence[Where], rows: Places, keys: Sequence[int], mllm: Mllm, prompt: Prompt):
         super().__init__(cells, rows, mllm, prompt)
-        self._keys, self.met, self._blind = torch.tensor(list(keys)), False, torch.zeros(())
+        self._keys, self.met, self._blind = torch.tensor(list(keys), dtype=torch.long), False, torch.zeros(())
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)
@@ -108,9 +108,15 @@ class PutIn(Edit):
         self._values = values
 
     def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        values = self._values[call.layer]
+        if values.shape[1] not in (1, output.shape[-1]):
+            raise CaptureError(
+                f"Heads are put at one value each, or at values as wide as what they draw, {output.shape[-1]} in layer "
+                f"{call.layer}; got {values.shape[1]}. Take them from this model."
+            )
         rows, _ = self.places(call)
         chosen = self.chosen(call)[:, None, :, None] & rows[:, None, None]
-        return torch.where(chosen, self._values[call.layer].to(output), output)
+        return torch.where(chosen, values.to(output), output)
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +191,8 @@ class HeadsPut(Intervention):
         super().__post_init__()
         values = as_numbers(self.values)
         pairs = tuple(
-            tuple(whole_number(each, "A layer or head", 0, error=CaptureError) for each in pair) for pair in self.pairs
+            whole_numbers(pair, "a (layer, head) pair", 0, error=CaptureError)
+            for pair in several(self.pairs, "Heads must be several (layer, head) pairs", CaptureError)
         )
         if values.dim() != 2 or len(values) != len(pairs) or not pairs or any(len(pair) != 2 for pair in pairs):
             raise CaptureError(
