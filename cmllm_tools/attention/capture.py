@@ -134,8 +134,7 @@ def capture_attention(
     keys = _columns(mllm, prompt, columns)
     rows = token.resolve(mllm, prompt, seeing=keys is None)
     values, other = read_latent_or_other(latent, prompt.call)
-    if isinstance(other, ChosenBy) and not mllm.model.config.is_encoder_decoder:
-        other = other.read(mllm, prompt)
+    other = other.read(mllm, prompt) if isinstance(other, ChosenBy) and not mllm.model.config.is_encoder_decoder else other
     wanted = None if token.heads is None else rows.heads
     seen = prompt.visual if keys is None else keys
     recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, seen, values, other=other)
