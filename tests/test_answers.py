@@ -526,3 +526,8 @@ def test_what_a_callers_functions_give_back_is_read(mllm, prompt, options, messa
     same = {"logits_processor": [lambda ids, scores: scores * 1.0]}
     plain = mllm.generate(prompt, latent, contrast=contrast, max_new_tokens=2)
     assert mllm.generate(prompt, latent, contrast=contrast, max_new_tokens=2, **same) == plain
+
+
+def test_fewer_log_probabilities_than_tokens_leave_an_answer_as_it_is(mllm, prompt):
+    answer = mllm.generate(prompt)
+    assert answer.weighed([-1.0]).pieces == answer.pieces

@@ -76,3 +76,9 @@ def test_an_answers_regions_and_its_strip_of_pictures(mllm, prompt, box):
     alone = cm.trace_answer(mllm, prompt, answer="red cross")
     (drawn,) = cm.figures.answer_regions(alone).data
     np.testing.assert_allclose(drawn.z[0], alone.on_image.numpy(), rtol=1e-5)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_grid_of_nothing_yet_is_drawn():
+    empty = CauseGrid("x", "log-odds", ("a",), np.full((1, 1), np.nan), 0.0, ("0",), ("0",))
+    assert np.isnan(cm.figures.cause_grid(empty).data[0].z).all()

@@ -299,3 +299,12 @@ def test_what_cannot_be_asked_is_refused(mllm, prompt, box):
         mllm.generate(small, cm.causes.AttentionCut((900,), (3,)))
     with pytest.raises(cm.CaptureError, match="a row for each"):
         cm.causes.HeadsPut(torch.zeros(2, 1), ((0, 0),), (3,))
+
+
+def test_changes_of_nothing_or_of_another_width(mllm, prompt):
+    nothing = cm.causes.AttentionCut(prompt.text_span, ())
+    assert mllm.generate(prompt, nothing) == mllm.generate(prompt)
+    with pytest.raises(cm.CaptureError, match=r"pair must be several whole numbers"):
+        cm.causes.HeadsPut(torch.zeros(1, 1), (3,), (3,))
+    with pytest.raises(cm.CaptureError, match=r"as wide as what they draw, 32 in layer 0; got 5"):
+        mllm.generate(prompt, cm.causes.HeadsPut(torch.zeros(1, 5), ((0, 0),), (3,)))

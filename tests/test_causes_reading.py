@@ -4,6 +4,8 @@ import pytest
 import torch
 from conftest import assert_same, snapshot
 from test_families import eager
+from tests_support import noise
+from tiny_families import TINY
 
 import cmllm_tools as cm
 from cmllm_tools.models.batch import followed_by
@@ -145,3 +147,27 @@ def test_attention_among_the_texts_tokens(mllm, prompt, box):
         cm.context_map(text)
     with pytest.raises(cm.CaptureError, match="columns must be 'image', 'text' or 'all'"):
         cm.capture_attention(mllm, prompt, columns="words")
+
+
+def test_words_of_a_text_beside_the_image_are_no_visual_tokens():
+    mllm = cm.load(TINY["mllama"]())
+    prompt = mllm.prepare(noise((64, 64)), "describe the object .")
+    found = cm.lens(mllm, prompt, "text", layers=[0], how="embeddings")
+    assert [found.name_of(at) for at in range(len(found.positions))] == [prompt.tokens[at] for at in prompt.text_span]
+    with pytest.raises(cm.CaptureError, match="this lens is of the question"):
+        _ = found.visual
+
+
+def test_heads_that_were_not_asked_for_are_not_among_the_first(mllm, prompt):
+    trace = cm.trace_answer(mllm, prompt, heads=[(0, 1), (3, 2)], answer="red cross")
+    assert {pair[:2] for pair in trace.top_heads(0)} == {(0, 1), (3, 2)}
+
+
+def test_a_function_chooses_what_is_done_as_when_answering(mllm, prompt, box):
+    edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
+    chosen = cm.trace_answer(mllm, prompt, lambda number, text: edit, regions=box)
+    expected = cm.trace_answer(mllm, prompt, edit, regions=box)
+    assert chosen.answer == expected.answer
+    torch.testing.assert_close(chosen.maps, expected.maps)
+    values = cm.capture_attention(mllm, prompt, queries="last", latent=lambda number, text: edit).values
+    torch.testing.assert_close(values, cm.capture_attention(mllm, prompt, queries="last", latent=edit).values)

@@ -322,3 +322,20 @@ def test_keys_are_steered_and_text_goes_on_from_two_images(mllm, talk):
 def test_a_conversation_says_what_it_is(talk):
     assert isinstance(talk.conversation, Conversation)
     assert "2 images (96 x 64 px, 48 x 80 px)" in repr(talk.conversation)
+
+
+def test_a_reopened_outcome_without_its_images_is_saved_again(mllm, tmp_path):
+    asked = [{"role": "user", "content": [noise((500, 300)), noise((400, 300)), ASK]}]
+    outcome = cm.refer(mllm, asked, None, cm.Box(150, 20, 300, 160, image=0), cm.methods.AttentionEdit())
+    opened = cm.Outcome.load(outcome.save(tmp_path / "one.safetensors"))
+    again = cm.Outcome.load(opened.save(tmp_path / "two.safetensors"))
+    assert again.sent.conversation.images == ()
+    assert again.sent.conversation.sizes == ((500, 300), (400, 300))
+    assert again.sent.conversation.to_json() == outcome.sent.conversation.to_json()
+
+
+def test_a_blank_text_at_the_end_is_no_question(mllm):
+    prompt = mllm.prepare([{"role": "user", "content": [IMAGES[0], ASK, " "]}])
+    assert prompt.question == ASK
+    assert [prompt.tokens[at] for at in prompt.text_span] == ["describe", "the", "object", "."]
+    assert prompt.conversation.asking("what").turns[-1].parts == (0, "what", " ")

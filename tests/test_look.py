@@ -100,6 +100,7 @@ def test_questions_of_other_lengths_are_one_batch_and_looked_at_once(tiny, monke
     for _ in range(2):
         assert [each.ids for each in answers_together(mllm, prompts, 4)] == alone
     assert len(held) == len(prompts)
+    assert set(together._CHECKED[mllm.model]) == {(prompts[0].call.attention, True)}
 
 
 @pytest.mark.parametrize("why", ["apart", "penalty", "differs"])

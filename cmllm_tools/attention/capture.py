@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 
 from ..errors import CaptureError
+from ..models.changing import ChosenBy
 from ..models.checkpointing import checkpointed
 from ..models.finite import not_finite
 from ..models.interrupts import restoring
@@ -133,6 +134,7 @@ def capture_attention(
     keys = _columns(mllm, prompt, columns)
     rows = token.resolve(mllm, prompt, seeing=keys is None)
     values, other = read_latent_or_other(latent, prompt.call)
+    other = other.read(mllm, prompt) if isinstance(other, ChosenBy) and not mllm.model.config.is_encoder_decoder else other
     wanted = None if token.heads is None else rows.heads
     seen = prompt.visual if keys is None else keys
     recorder = capture(mllm, prompt, rows.layers, wanted, rows.queries, seen, values, other=other)

@@ -39,6 +39,7 @@ class AnswerTrace(Shown):
         layout: where each visual token looks.
         regions: what shares are of.
         image: what the visual tokens look at.
+        pairs: the (layer, head) pairs that were asked for, where they were pairs.
 
     Examples:
         >>> trace = cm.trace_answer(mllm, prompt, regions=box)
@@ -58,6 +59,7 @@ class AnswerTrace(Shown):
     layout: VisualTokenLayout = field(repr=False)
     regions: tuple[Region, ...]
     image: Image.Image = field(repr=False)
+    pairs: tuple[tuple[int, int], ...] | None = None
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -84,11 +86,11 @@ class AnswerTrace(Shown):
             PromptError: for a token that there is not.
         """
         number = whole_number(token, "The number of an answer's token", 0, len(self) - 1, PromptError)
-        values = self.by_head[number].flatten()
+        pairs = self.pairs or [(layer, head) for layer in self.layers for head in self.heads]
+        places = [(self.layers.index(layer), self.heads.index(head)) for layer, head in pairs]
+        values = torch.stack([self.by_head[number][place] for place in places])
         best = values.topk(min(whole_number(count, "count", 1), len(values)))
-        places = (divmod(at, len(self.heads)) for at in best.indices.tolist())
-        pairs = ((self.layers[layer], self.heads[head]) for layer, head in places)
-        return [(*pair, value) for pair, value in zip(pairs, best.values.tolist(), strict=True)]
+        return [(*pairs[at], value) for at, value in zip(best.indices.tolist(), best.values.tolist(), strict=True)]
 
     def facts(self) -> list[Fact]:
         least, most = self.on_image.min().item(), self.on_image.max().item()
@@ -180,4 +182,5 @@ def trace_answer(
         prompt.layout,
         several,
         prompt.image,
+        attention.pairs,
     )

@@ -74,7 +74,7 @@ class KnockOut(Edit):
 
     def __init__(self, cells: Sequence[Where], rows: Places, keys: Sequence[int], mllm: Mllm, prompt: Prompt):
         super().__init__(cells, rows, mllm, prompt)
-        self._keys, self.met, self._blind = torch.tensor(list(keys)), False, torch.zeros(())
+        self._keys, self.met, self._blind = torch.tensor(list(keys), dtype=torch.long), False, torch.zeros(())
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)
@@ -108,9 +108,15 @@ class PutIn(Edit):
         self._values = values
 
     def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        values = self._values[call.layer]
+        if values.shape[1] not in (1, output.shape[-1]):
+            raise CaptureError(
+                f"Heads are put at one value each, or at values as wide as what they draw, {output.shape[-1]} in layer "
+                f"{call.layer}; got {values.shape[1]}. Take them from this model."
+            )
         rows, _ = self.places(call)
         chosen = self.chosen(call)[:, None, :, None] & rows[:, None, None]
-        return torch.where(chosen, self._values[call.layer].to(output), output)
+        return torch.where(chosen, values.to(output), output)
 
 
 @dataclass(frozen=True, eq=False)

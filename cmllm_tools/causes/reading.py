@@ -67,7 +67,7 @@ class Lens(Shown):
         Raises:
             CaptureError: for a lens of other tokens.
         """
-        numbers = {position: number for number, position in enumerate(self.prompt.visual)}
+        numbers = {position: number for number, position in enumerate(self._visual)}
         if not set(self.positions) <= set(numbers):
             raise CaptureError(
                 f"Words stand on the image for its visual tokens; this lens is of {self.what}. Read 'image'."
@@ -82,8 +82,13 @@ class Lens(Shown):
         """
         last = len(self.positions) - 1
         position = self.positions[whole_number(token, "The number of a token that was read", 0, last, CaptureError)]
-        visual = self.prompt.visual
+        visual = self._visual
         return f"visual {visual.index(position)}" if position in visual else self.prompt.tokens[position]
+
+    @property
+    def _visual(self) -> tuple[int, ...]:
+        """Positions in the sequence of the visual tokens; of those beside it, a prompt has positions among the states."""
+        return self.prompt.visual if self.prompt.call.site.in_sequence else ()
 
     def facts(self) -> list[Fact]:
         said = [word for (word, *_) in self.words[-1]]
@@ -146,7 +151,7 @@ def lens(
         reading.check()
         read: Any = partial(_probabilities, reading)
     else:
-        read = partial(_cosines, mllm.model.get_input_embeddings().weight)
+        read = partial(_cosines, _unit(mllm.model.get_input_embeddings().weight))
     best = [read(reading.states[layer], positions).topk(whole_number(top, "top", 1, _words(mllm)), -1) for layer in chosen]
     ids = torch.stack([each.indices for each in best]).cpu()
     spelled = iter(mllm.words(ids.flatten().tolist()))
@@ -238,12 +243,12 @@ def _probabilities(reading: _Reading, states: torch.Tensor, positions: list[int]
 
 
 def _cosines(embeddings: torch.Tensor, states: torch.Tensor, positions: list[int]) -> torch.Tensor:
-    """(token, vocabulary)."""
-    unit = [
-        torch.nn.functional.normalize(each.float(), dim=-1)
-        for each in (states[positions].to(embeddings.device), embeddings)
-    ]
-    return unit[0] @ unit[1].T
+    """(token, vocabulary); the embeddings are of length 1."""
+    return _unit(states[positions].to(embeddings.device)) @ embeddings.T
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors.float(), dim=-1)
 
 
 def _words(mllm: Mllm) -> int:

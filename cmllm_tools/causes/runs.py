@@ -20,7 +20,7 @@ from ..models.interrupts import restoring
 from ..models.mllm import Mllm
 from ..models.prefix import Prefix, continued_answer, prefilled, prefix_or_none
 from ..models.prompt import Prompt
-from ..models.residual import given, kept_outputs
+from ..models.residual import given, kept_outputs, states_of, with_states
 from ..models.scoring import answer_logits, picked
 from ..models.undisturbed import undisturbed
 
@@ -124,7 +124,7 @@ class Runs:
             outputs: what layers give in place of what they would compute, by their numbers.
         """
         answered = self._copies.of(copies)
-        skipped = {self.layers[number]: [given(output, copies)] for number, output in outputs.items()}
+        skipped = {self.layers[number]: [output] for number, output in _given(outputs, copies).items()}
         with ExitStack() as opened:
             opened.enter_context(undisturbed(self.mllm.model))
             if self._prefix is None:
@@ -139,3 +139,16 @@ class Runs:
             if edit is not None:
                 opened.enter_context(edit())
             return answer_logits(self.mllm, answered.inputs, length)
+
+
+def _given(outputs: dict[int, Any], copies: int) -> dict[int, Any]:
+    """What layers gave of one prompt, for several copies of it.
+
+    Where the next layer is skipped too, nothing reads the states: these layers share a place that may be written into.
+    """
+    unread = [number for number in outputs if number + 1 in outputs]
+    shared = states_of(outputs[unread[0]]).expand(copies, -1, -1).clone() if unread else None
+    return {
+        number: given(output, copies) if shared is None or number not in unread else with_states(output, shared)
+        for number, output in outputs.items()
+    }

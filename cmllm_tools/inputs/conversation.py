@@ -37,36 +37,46 @@ class Turn:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Conversation(Shown):
-    """Turns of text and images; the question is the last text of the last turn, which is the user's.
+    """Turns of text and images; the question is the last words of the last turn, which is the user's.
 
     Args:
         turns: one or more.
-        images: upright RGB images, in the order in which they are shown.
+        images: upright RGB images, in the order in which they are shown; none where a file kept a smaller copy of them.
         chat_template: a template of Jinja in the place of the processor's and the tokenizer's; None for these.
+        sizes: (width, height) of each image; those of `images` where they are there.
     """
 
     turns: tuple[Turn, ...]
     images: tuple[Image.Image, ...] = field(repr=False)
     chat_template: str | None = None
+    sizes: tuple[tuple[int, int], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.images:
+            object.__setattr__(self, "sizes", tuple(image.size for image in self.images))
 
     @property
     def question(self) -> str:
-        """The last text."""
-        return next(part for part in reversed(self.turns[-1].parts) if isinstance(part, str))
+        """The last text that has words."""
+        return str(self.turns[-1].parts[self._asked])
+
+    @property
+    def _asked(self) -> int:
+        parts = self.turns[-1].parts
+        return max(number for number, part in enumerate(parts) if has_words(part))
 
     def facts(self) -> list[Fact]:
         said = [
             (turn.role, " ".join(f"<image {p}>" if isinstance(p, int) else repr(p) for p in turn.parts))
             for turn in self.turns
         ]
-        sizes = ", ".join(f"{image.width} x {image.height} px" for image in self.images)
-        return [("", f"{len(self.images)} images ({sizes})"), *said]
+        sizes = ", ".join(f"{width} x {height} px" for width, height in self.sizes)
+        return [("", f"{len(self.sizes)} images ({sizes})"), *said]
 
     def asking(self, question: str) -> Conversation:
         """The same with another question."""
         last = list(self.turns[-1].parts)
-        at = max(number for number, part in enumerate(last) if isinstance(part, str))
-        last[at] = question
+        last[self._asked] = question
         return replace(self, turns=(*self.turns[:-1], replace(self.turns[-1], parts=tuple(last))))
 
     def showing(self, images: Sequence[Image.Image]) -> Conversation:
@@ -76,7 +86,12 @@ class Conversation(Shown):
     def to_json(self) -> dict[str, Any]:
         """Plain data of the turns, without the images' pixels."""
         turns = [[turn.role, list(turn.parts)] for turn in self.turns]
-        return {"turns": turns, "sizes": [list(image.size) for image in self.images], "chat_template": self.chat_template}
+        return {"turns": turns, "sizes": [list(size) for size in self.sizes], "chat_template": self.chat_template}
+
+
+def has_words(part: Part) -> bool:
+    """Whether a part of a turn is a text that is not blank."""
+    return isinstance(part, str) and bool(part.strip())
 
 
 def is_messages(given: object) -> bool:
@@ -112,7 +127,7 @@ def read_messages(
             f"left, and it shows {len(found)}."
         )
     last = turns[-1]
-    if last.role != "user" or not any(isinstance(part, str) and part.strip() for part in last.parts):
+    if last.role != "user" or not any(map(has_words, last.parts)):
         raise PromptError(f"A conversation must end with a user's question in words; its last turn is {last!r:.200}.")
     return Conversation(turns, tuple(found), chat_template)
 

@@ -71,8 +71,14 @@ class Answer(str):
         return Answer(self, (each for each in self.ids if each != token), pieces, self.ended)
 
     def weighed(self, log_probabilities: Iterable[float]) -> "Answer":
-        """The same, with the log-probability of each token; some may be those of tokens that ended it."""
-        pieces = (replace(piece, log_probability=each) for piece, each in zip(self.pieces, log_probabilities, strict=False))
+        """The same, with the log-probability of each token; some may be those of tokens that ended it.
+
+        Of fewer than there are tokens nothing is known: they may be of any of them.
+        """
+        known = tuple(log_probabilities)
+        if len(known) < len(self.pieces):
+            return self
+        pieces = (replace(piece, log_probability=each) for piece, each in zip(self.pieces, known, strict=False))
         return Answer(self, self.ids, pieces, self.ended)
 
 

@@ -110,15 +110,18 @@ class ChosenBy(Intervention):
 
     def opened(self, mllm: "Mllm", prompt: "Prompt", copies: int = 1) -> AbstractContextManager[None]:
         if prompt.answered:
-            # The answer is there: all of its tokens are read at once.
-            ids = prompt.inputs["input_ids"][0, -prompt.answered :].tolist()
-            return self.schedule(mllm, ids).opened(mllm, prompt, copies)
+            return self.read(mllm, prompt).opened(mllm, prompt, copies)
         if mllm.model.config.is_encoder_decoder:
             raise CaptureError(
                 f"What steers can be chosen token by token where the answer follows the prompt; in {mllm.family.name} it "
                 "does not. Give one intervention."
             )
         return forwards_replaced([mllm.model], _Choosing(self, mllm, prompt, copies).forward)
+
+    def read(self, mllm: "Mllm", prompt: "Prompt") -> Changing:
+        """What is chosen where all tokens are read at once: for those of a prompt's answer, or the first to come."""
+        ids = prompt.inputs["input_ids"][0].tolist()
+        return self.schedule(mllm, ids[len(ids) - prompt.answered :])
 
     def _chosen(self, mllm: "Mllm", ids: list[int]) -> Intervention | None:
         with locked(mllm.processor.tokenizer):

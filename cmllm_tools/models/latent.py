@@ -110,16 +110,20 @@ def read_intervention(given: Any, call: LanguageCall) -> Intervention | None:
     Raises:
         CaptureError: for what is none of these, or a latent that does not fit the call.
     """
-    if isinstance(given, Referred):
-        given = given.intervention
-    elif callable(given) and not isinstance(given, Intervention | torch.Tensor | Steered):
-        return ChosenBy(given)
-    elif isinstance(given, Steered):
+    given = _meant(given)
+    if isinstance(given, Steered):
         given = LatentAdded(given.latent, contrast=given.method.contrast_decoding)
     if given is None or (isinstance(given, Intervention) and not isinstance(given, LatentAdded)):
         return given
     found = given if isinstance(given, LatentAdded) else LatentAdded(given)
     return LatentAdded(read_latent(found.latent, call).detach(), contrast=found.contrast)
+
+
+def _meant(given: Any) -> Any:
+    """What is to be done, of what has it; a function chooses it."""
+    if isinstance(given, Referred):
+        return given.intervention
+    return ChosenBy(given) if callable(given) and not isinstance(given, Intervention | torch.Tensor | Steered) else given
 
 
 def read_latent_or_other(given: Any, call: LanguageCall) -> tuple[torch.Tensor | None, Intervention | None]:
@@ -128,7 +132,7 @@ def read_latent_or_other(given: Any, call: LanguageCall) -> tuple[torch.Tensor |
     Raises:
         CaptureError: as `read_latent`.
     """
-    found: Any = given.intervention if isinstance(given, Referred) else given
+    found = _meant(given)
     if isinstance(found, Intervention) and not isinstance(found, LatentAdded):
         return None, found
     return None if found is None else read_latent(found, call), None

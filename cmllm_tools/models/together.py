@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 _PLAIN = {"attention_mask", "position_ids", "cache_position"}
 # Settings of a checkpoint's own that look at the prompt's tokens, and what each is where it does nothing.
 _OF_TOKENS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "sequence_bias": None}
-# Models whose batches were held against single forwards, by whether questions were filled up: whether they are kept apart.
-_CHECKED: WeakKeyDictionary[Any, dict[bool, bool]] = WeakKeyDictionary()
+# Models whose batches were held against single forwards, by the implementation of attention and whether
+# questions were filled up: whether they are kept apart.
+_CHECKED: WeakKeyDictionary[Any, dict[tuple[str | None, bool], bool]] = WeakKeyDictionary()
 
 
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
@@ -61,7 +62,7 @@ def _prefix(mllm: "Mllm", prompts: Sequence[Prompt]) -> Prefix | None:
         or look is None
         or len(looks) > 1
         or not mllm.family.batch
-        or not all(_CHECKED.get(model, {}).values())
+        or not all(_CHECKED.get(model, {}).get((prompts[0].call.attention, filled), True) for filled in (False, True))
         or "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters
         or any(value not in (None, _OF_TOKENS[name]) for name, value in own.items())
         or not all(map(_is_plain, prompts))
@@ -108,10 +109,10 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
             output = model.generate(inputs_embeds=states, attention_mask=mask, **options)
         finally:
             handle.remove()
-    checked, filled = _CHECKED.setdefault(model, {}), len({rest.shape[1] for rest in rests}) > 1
-    if filled not in checked:
-        checked[filled] = all(_alike(model, row, prompt) for row, prompt in zip(seen[0], prompts, strict=True))
-    if not checked[filled]:
+    checked, kind = _CHECKED.setdefault(model, {}), (prompts[0].call.attention, len({rest.shape[1] for rest in rests}) > 1)
+    if kind not in checked:
+        checked[kind] = all(_alike(model, row, prompt) for row, prompt in zip(seen[0], prompts, strict=True))
+    if not checked[kind]:
         return None
     tokens = output if torch.is_tensor(output) else output.sequences
     with locked(tokenizer):

@@ -192,8 +192,7 @@ class Outcome(Shown):
             intervention = restored(data["intervention"], within(tensors, "intervention"))
         image = Image.fromarray(tensors["image"].numpy())
         if (talk := data["sent"]["conversation"]) is not None and image.size == data["sent"]["size"]:
-            data["sent"]["conversation"] = talk.showing(cut_up(image, data["sent"].pop("sizes")))
-        data["sent"].pop("sizes", None)
+            data["sent"]["conversation"] = talk.showing(cut_up(image, talk.sizes))
         return cls(
             answer=data["answer"],
             method=data["method"],

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from ..inputs.conversation import Conversation, Turn
+from ..inputs.conversation import Conversation, Turn, has_words
 from ..layout.sheet import sheet_size
 from ..models.changing import Changing, ChosenBy
 from ..models.contrast import Contrast
@@ -155,13 +155,13 @@ def _sent(value: Any, what: str) -> dict[str, Any]:
     found = record({"conversation": None, **value} if isinstance(value, dict) else value, what, readers)
     if found["conversation"] is None:
         return found
-    talk, sizes = found["conversation"]
-    if sheet_size(sizes) != found["size"]:
-        raise DataError(f"{what}'s images must fill a sheet of {found['size']}; theirs has {sheet_size(sizes)}.")
-    return found | {"conversation": talk, "sizes": sizes}
+    sheet = sheet_size(found["conversation"].sizes)
+    if sheet != found["size"]:
+        raise DataError(f"{what}'s images must fill a sheet of {found['size']}; theirs has {sheet}.")
+    return found
 
 
-def _conversation(value: Any, what: str) -> tuple[Conversation, tuple[tuple[int, int], ...]]:
+def _conversation(value: Any, what: str) -> Conversation:
     readers: dict[str, Reader] = {
         "turns": lambda each, name: items(each, name, _turn),
         "sizes": lambda each, name: items(each, name, _size),
@@ -171,11 +171,11 @@ def _conversation(value: Any, what: str) -> tuple[Conversation, tuple[tuple[int,
     shown_images = [part for turn in found["turns"] for part in turn.parts if not isinstance(part, str)]
     if shown_images != list(range(len(found["sizes"]))) or not shown_images or not _asks(found["turns"]):
         raise DataError(f"{what} must show each of its images once, in their order, and end with a question.")
-    return Conversation(found["turns"], (), found["chat_template"]), found["sizes"]
+    return Conversation(found["turns"], (), found["chat_template"], found["sizes"])
 
 
 def _asks(turns: tuple[Turn, ...]) -> bool:
-    return any(isinstance(part, str) for part in turns[-1].parts)
+    return any(map(has_words, turns[-1].parts))
 
 
 def _turn(value: Any, what: str) -> Turn:

@@ -114,7 +114,7 @@ def grid_picture(
     """
     rows, columns = values.shape
     if top is None:
-        top = float(np.nanmax(np.abs(values) if signed else values))
+        top = float(np.nan_to_num(np.abs(values) if signed else values).max())
     return picture(
         (columns, rows),
         cells=grid_boxes((0, 0, columns, rows), values.shape).reshape(rows, columns, 4),
