@@ -15,6 +15,8 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
+from cmllm_tools.files import write_whole
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 RUNS = ROOT / "build/lessons"
@@ -46,17 +48,19 @@ def run(path: Path, folder: Path) -> nbformat.NotebookNode:
     client = NotebookClient(notebook, timeout=HANGS, kernel_name="python3", resources={"metadata": {"path": folder}})
     client.execute(env=environment)
     RUNS.mkdir(parents=True, exist_ok=True)
-    for old in RUNS.glob(f"{path.stem}-*.ipynb"):
+    kept = RUNS / f"{path.stem}-{_digest(path)}.ipynb"
+    write_whole(kept, lambda file: file.write(nbformat.writes(notebook).encode()))
+    for old in set(RUNS.glob(f"{path.stem}-*.ipynb")) - {kept}:
         old.unlink()
-    nbformat.write(notebook, RUNS / f"{path.stem}-{_digest(path)}.ipynb")
     return notebook
 
 
 def _digest(path: Path) -> str:
     """Of the lesson and of all that it can import."""
     digest = hashlib.sha256(path.read_bytes())
-    for source in sorted([*(ROOT / "cmllm_tools").rglob("*.py"), *path.parent.glob("*.py")]):
-        digest.update(source.read_bytes())
+    for source in sorted([*(ROOT / "cmllm_tools").rglob("*"), *path.parent.glob("*.py")]):
+        if source.is_file() and "__pycache__" not in source.parts:
+            digest.update(str(source.relative_to(ROOT)).encode() + b"\0" + source.read_bytes())
     return digest.hexdigest()[:16]
 
 

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from cmllm_tools.bench.tables import control_rows, ways_rows
+from cmllm_tools.files import write_whole
 from cmllm_tools.notation import markdown_table
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +25,8 @@ def readme(text: str) -> str:
 
 def main() -> None:
     path = ROOT / "README.md"
-    path.write_text(readme(path.read_text(encoding="utf-8")), encoding="utf-8")
+    text = readme(path.read_text(encoding="utf-8"))
+    write_whole(path, lambda file: file.write(text.encode()))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ def test_the_model_tells_its_preset():
             "attention_modules": {0: layers - 1},
         }
         assert table("controlmllm++", "roc", None, like).preset == preset
+        # ControlMLLM's paper has no Qwen2.5-VL: its run is that of a model in hand.
+        assert table("controlmllm", "roc", None, like).preset == (preset if preset in FIGURES["controlmllm"] else "")
     # One that the papers do not have takes the published code's settings for a model in hand.
     own = table("controlmllm", "roc")
     assert own.preset == ""
@@ -123,5 +125,8 @@ def test_what_was_not_published_is_refused(mllm, tmp_path):
             Table.of(mllm, *given)
     with pytest.raises(cm.SettingsError, match="A kind of region of this table"):
         evaluation.reproduce(mllm, "controlmllm", "rtc", rtc(tmp_path), regions=["point"], progress=False)
+    for given in ({"regions": []}, {"count": 1.5}, {"count": 0}):
+        with pytest.raises(cm.SettingsError, match=r"one kind of region or more|count must be a whole number"):
+            evaluation.reproduce(mllm, "controlmllm", "rtc", tmp_path, progress=False, **given)
     with pytest.raises(cm.DataError, match="list of examples"):
         evaluation.reproduce(mllm, "controlmllm", "roc", tmp_path / "RTC", progress=False)

@@ -1,5 +1,6 @@
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import fields, replace
 from pathlib import Path
 
@@ -147,3 +148,12 @@ def test_shards_are_put_together(tmp_path):
         evaluation.merge([again, written(tmp_path / "dog.jsonl", replace(ONE, answer="a dog"))], tmp_path / "all.jsonl")
     with pytest.raises(cm.DataError, match="with another model or other settings"):
         evaluation.merge([again, written(tmp_path / "x.jsonl", replace(ONE, id=9, settings={}))], tmp_path / "all.jsonl")
+
+
+@pytest.mark.parametrize(("until", "same"), [(0.0, True), (2.0, False)])
+def test_a_setting_that_came_later_was_off_before(tmp_path, until, same):
+    later = replace(ONE, id=9, settings=ONE.settings | {"until": until, "relative": False})
+    paths = [written(tmp_path / f"{each.id}.jsonl", each) for each in (ONE, later)]
+    for order in (paths, paths[::-1]):
+        with nullcontext() if same else pytest.raises(cm.DataError, match="with another model or other settings"):
+            assert evaluation.merge(order, tmp_path / "all.jsonl")[1] == 2

@@ -125,6 +125,18 @@ def test_questions_of_an_image_in_one_batch_are_answered_as_one_by_one(mllm, dat
     assert max(calls) == min(batch, 3)
 
 
+def test_a_batch_that_fails_is_answered_one_by_one(mllm, dataset, monkeypatch):
+    def fails(*given):
+        raise torch.OutOfMemoryError("of the batch alone")
+
+    examples = [cm.data.Example(dataset[0].image, question, dataset[0].region, "a cat") for question in QUESTIONS]
+    alone = cm.evaluate(mllm, examples, [evaluation.Unsteered()], progress=False)
+    monkeypatch.setattr("cmllm_tools.models.look.Seen.answer_together", fails)
+    found = cm.evaluate(mllm, examples, [evaluation.Unsteered()], batch=3, progress=False)
+    assert not found.failed
+    assert answers(found.records) == answers(alone.records)
+
+
 def test_a_question_that_fails_leaves_the_others_of_its_batch(mllm, dataset):
     examples = [cm.data.Example(dataset[0].image, question, dataset[0].region, "a cat") for question in QUESTIONS]
     rows = list(cm.data.Dataset.of(examples).rows)
@@ -307,6 +319,14 @@ def test_a_file_of_another_run_is_refused(mllm, dataset, tmp_path):
     cm.evaluate(mllm, dataset[:1], METHODS, path=path, progress=False)
     with pytest.raises(cm.DataError, match=r"must be of this model and these settings; .* has plus of embedded"):
         cm.evaluate(mllm, dataset[:1], {"plus": cm.ControlMLLMPlus(steps=3)}, path=path, progress=False)
+    # A record of before a setting was there had it off.
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    for line in lines:
+        line["settings"].pop("until", None)
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), "utf-8")
+    assert len(cm.evaluate(mllm, dataset[:1], METHODS, path=path, progress=False).records) == 2
+    with pytest.raises(cm.DataError, match="these settings"):
+        cm.evaluate(mllm, dataset[:1], {"plus": replace(PLUS, until=2.0)}, path=path, progress=False)
     # Other methods are added, and other examples stay in the file.
     more = cm.evaluate(mllm, dataset[1:], {"three": cm.ControlMLLMPlus(steps=3)}, path=path, progress=False)
     assert len(more.records) == 2

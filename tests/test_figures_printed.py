@@ -121,6 +121,48 @@ def test_later_changes_are_in_the_file(figures):
     assert drawn(figure, 3.3).axes[0].get_xlabel() == "time"
 
 
+def test_a_log_axis_is_one_on_paper():
+    figure = cm.figures.curves({"a": ([1, 10], [1, 1000])}, "step", "energy")
+    figure.update_yaxes(type="log", range=[0, 3])
+    (axes,) = drawn(figure, 3.3).axes
+    assert (axes.get_xscale(), axes.get_yscale(), axes.get_ylim()) == ("linear", "log", (1.0, 1000.0))
+    figure.update_xaxes(type="date")
+    with pytest.raises(cm.SettingsError, match="must be linear, log or of names; this one is 'date'"):
+        drawn(figure, 3.3)
+
+
+def test_rules_go_from_edge_to_edge():
+    figure = cm.figures.curves({"a": ([0, 4], [0, 8])}, "step", "energy")
+    figure.add_hline(y=2)
+    figure.add_vline(x=3)
+    sheet = drawn(figure, 3.3)
+    sheet.draw_without_rendering()
+    (axes,) = sheet.axes
+    across, down = (
+        axes.transAxes.inverted().transform(line.get_transform().transform(line.get_xydata())) for line in axes.lines[-2:]
+    )
+    assert (across[:, 0].min(), across[:, 0].max()) == pytest.approx((0, 1))
+    assert (down[:, 1].min(), down[:, 1].max()) == pytest.approx((0, 1))
+    inside = axes.transAxes.transform
+    assert axes.transData.inverted().transform(inside(across))[:, 1] == pytest.approx(2)
+    assert axes.transData.inverted().transform(inside(down))[:, 0] == pytest.approx(3)
+
+
+def test_what_is_not_known_is_named():
+    figure = cm.figures.curves({"a": ([0, 4], [0, 8])}, "step", "energy")
+    figure.add_shape(type="line", xref="paper", yref="y", x0=0, x1=1, y0=2, y1=2)
+    with pytest.raises(cm.SettingsError, match="of one panel; this one has a line at xref='paper'"):
+        drawn(figure, 3.3)
+    figure.layout.shapes = ()
+    figure.add_bar(x=[0, 1], y=[1, 2])
+    with pytest.raises(cm.SettingsError, match="curves and heat maps; this one has a bar"):
+        drawn(figure, 3.3)
+    figure.data = ()
+    figure.add_pie(values=[1, 2])
+    with pytest.raises(cm.SettingsError, match="this one has a pie"):
+        drawn(figure, 3.3)
+
+
 def test_settings_of_matplotlib_are_left_alone(figures, tmp_path):
     before = dict(matplotlib.rcParams)
     figures["grid"].save(tmp_path / "grid.pdf")
@@ -175,6 +217,11 @@ def test_heads_are_tiled_in_their_order(attention, figures):
     assert np.unravel_index(share.argmax(), share.shape)[:2] == tuple(
         at // 8 for at in np.unravel_index(common.argmax(), (48, 48))
     )
+
+
+def test_heads_of_attention_to_all_tokens_are_those_to_the_image(mllm, prompt, figures):
+    every = cm.capture_attention(mllm, prompt, columns="all")
+    assert (cm.figures.head_maps(every).data[0].z == figures["heads"].data[0].z).all()
 
 
 def test_more_heads_than_a_page_holds_are_refused(attention, monkeypatch):

@@ -23,6 +23,35 @@ def test_notebooks_store_no_outputs(path):
         assert cell.get("execution_count") is None
 
 
+def test_a_lesson_is_run_again_when_any_file_of_the_package_changes(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "ROOT", tmp_path)
+    (tmp_path / "cmllm_tools").mkdir()
+    (tmp_path / "notebooks").mkdir()
+    lesson = tmp_path / "notebooks/01.ipynb"
+    lesson.write_text("{}", "utf-8")
+    seen = {lessons._digest(lesson)}
+    for name in ("a.py", "a.js", "a.safetensors"):
+        for text in ("1", "2"):
+            (tmp_path / "cmllm_tools" / name).write_text(text, "utf-8")
+            seen.add(lessons._digest(lesson))
+    assert len(seen) == 7
+
+
+def test_a_run_that_cannot_be_written_leaves_the_one_of_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(lessons, "RUNS", tmp_path)
+    monkeypatch.setattr(lessons.NotebookClient, "execute", lambda *_, **__: None)
+    monkeypatch.setattr(lessons, "_digest", lambda path: "old")
+    path = NOTEBOOKS[0]
+    lessons.run(path, tmp_path)
+    monkeypatch.setattr(lessons, "_digest", lambda path: "new")
+    with monkeypatch.context() as full, pytest.raises(OSError, match="no space"):
+        full.setattr(lessons, "write_whole", lambda *_: (_ for _ in ()).throw(OSError("no space")))
+        lessons.run(path, tmp_path)
+    assert [kept.name for kept in tmp_path.iterdir()] == [f"{path.stem}-old.ipynb"]
+    lessons.run(path, tmp_path)
+    assert [kept.name for kept in tmp_path.iterdir()] == [f"{path.stem}-new.ipynb"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebooks_run_from_top_to_bottom(path):

@@ -50,7 +50,8 @@ class SweepFile:
         Raises:
             DataError: for a file that is no sweep, or one of another model, method or choices.
         """
-        if not self.path.exists() or (ExampleLines.begun(self.path) and not self._begun()):
+        # What was killed before its first line leaves an empty file.
+        if not self.path.exists() or not self.path.stat().st_size or (ExampleLines.begun(self.path) and not self._begun()):
             return sweep
         return sweep.resumed(self.read())
 

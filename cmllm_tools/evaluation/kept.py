@@ -13,7 +13,7 @@ from ..errors import DataError
 from ..files import appending
 from ..progress import progress_bar
 from ..strict import flag, shown
-from .records import Record, is_whole, latest, read_records
+from .records import Record, is_whole, latest, read_records, same_settings
 from .summary import Evaluation
 
 
@@ -72,7 +72,7 @@ class Plan:
             DataError: for records of another model, or of other settings.
         """
         for each in self.records.values():
-            if each.model != model or settings.get(each.method, each.settings) != each.settings:
+            if each.model != model or not same_settings(settings.get(each.method, each.settings), each.settings):
                 raise DataError(
                     "A file that is gone on with must be of this model and these settings; "
                     f"{shown(fspath(self.path or ''))} has {each.method} of {each.model} with {each.settings}. "

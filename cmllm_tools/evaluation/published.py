@@ -14,7 +14,7 @@ from ..notation import text_table
 from ..referring.defaults import FIGURES, LOCATED, MAX_PIXELS, MODELS, UNSTEERED, published_answer
 from ..referring.latent_method import LatentMethod
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
-from ..strict import one_of, several
+from ..strict import one_of, several, whole_number_or_none
 from .runner import Unsteered, evaluate
 from .scorers import Figure
 from .summary import Evaluation, written
@@ -63,6 +63,8 @@ class Table:
         found = preset
         if found is None:
             found = MODELS.get((mllm.model.config.model_type, mllm.layers), "")
+            # A paper need not have run each of them.
+            found = found if found in FIGURES[method] else ""
         elif found not in FIGURES[method]:
             known = ", ".join(FIGURES[method])
             raise SettingsError(f"{SOURCES[method]} has figures for {known}; got the preset {found!r}.")
@@ -200,7 +202,7 @@ def reproduce(
         progress: whether bars are shown.
 
     Raises:
-        SettingsError: for a method, table, preset or kind of region that there is none of.
+        SettingsError: for a method, table, preset or kind of region that there is none of, no kinds, or a count below 1.
         DataError: for a folder that has no such set, or a file of another run.
         OutputError: when the file cannot be written.
 
@@ -215,6 +217,9 @@ def reproduce(
     """
     found = Table.of(mllm, method, table, preset)
     kinds = found.regions if regions is None else several(regions, "Kinds of region must be several, as ('box', 'mask')")
+    if not kinds:
+        raise SettingsError("A table must be run with one kind of region or more; got none.")
+    whole_number_or_none(count, "count", least=1)
     for kind in kinds:
         one_of(kind, "A kind of region of this table", (*found.regions, found.regions[0]), SettingsError)
     mllm = _bounded(mllm, MAX_PIXELS[found.preset]) if found.preset in MAX_PIXELS else mllm

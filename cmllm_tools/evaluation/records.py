@@ -1,7 +1,7 @@
 """Answers as lines of a file: one record to each, added whole, read back checked, and put together from several files."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from os import PathLike
@@ -170,6 +170,14 @@ def latest(records: Iterable[Record]) -> list[Record]:
     return list({each.key: each for each in records}.values())
 
 
+def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether two records' settings are those of one run; a setting that came after a record was off in it."""
+    alone = one.keys() ^ other.keys()
+    return not any(one.get(name) or other.get(name) for name in alone) and all(
+        one[name] == other[name] for name in one.keys() & other.keys()
+    )
+
+
 def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tuple[Path, int]:
     """Put the records of several runs together, as of the shards of a set; an answer comes before an error.
 
@@ -192,7 +200,7 @@ def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tup
     for path in paths:
         for each in latest(read_records(path)):
             first, there = known.setdefault(each.method, (each, path))
-            if (first.settings, first.model) != (each.settings, each.model):
+            if first.model != each.model or not same_settings(first.settings, each.settings):
                 raise DataError(
                     f"Records that are put together must be of one run; {said(path)} has {each.method} with another model "
                     f"or other settings than {said(there)}: {each.model}, {each.settings} and {first.model}, "

@@ -194,13 +194,13 @@ class Runner:
     def _answer_ahead(self, dataset: Dataset, example: Example, todo: Sequence[tuple[int, str]]) -> set[int]:
         """Plain answers to the next examples of the same image at once; the numbers of those examples.
 
-        What fails here fails again when its own turn comes, and is recorded then.
+        What fails here is tried by itself when its own turn comes, and recorded where it fails again.
         """
         wanted: dict[int, set[str]] = {}
         for number, name in todo:
             wanted.setdefault(number, set()).add(name)
         several = {}
-        with suppress(CmllmError):
+        with suppress(Exception):
             for number in list(wanted)[: self.batch]:
                 each = dataset[number]
                 if not _same(example.image, each.image):
@@ -211,7 +211,8 @@ class Runner:
         for name, method in self.methods.items():
             if isinstance(method, LatentMethod) or type(method).intervention is not Method.intervention:
                 continue
-            with suppress(CmllmError):
+            # A batch can fail by itself, as for want of memory, where its answers one by one do not.
+            with suppress(Exception):
                 seen = self._seen_of(example)
                 asked = [
                     method.sent(Request(seen.image, each.question, each.regions), self.mllm).named("")

@@ -55,6 +55,7 @@ def head_maps(attention: Attention, scale: Scale = "own") -> Figure:
 
     Raises:
         SettingsError: for what is no attention, or for more maps than a page can hold.
+        CaptureError: for attention that was captured to the text alone.
 
     Examples:
         >>> figure = cm.figures.head_maps(attention)
@@ -63,6 +64,7 @@ def head_maps(attention: Attention, scale: Scale = "own") -> Figure:
     """
     must_be(attention, Attention, "The attention of head_maps", "from capture_attention(mllm, prompt)")
     one_of(scale, "scale", ("common", "own"))
+    attention = attention.on_image()
     layout: VisualTokenLayout = attention.prompt.layout
     rows, columns = layout.grid
     down, across = len(attention.layers), len(attention.heads)

@@ -101,6 +101,9 @@ def _line_height() -> float:
 
 def _panels(figure: Any) -> Iterator[tuple[str, Any, Any]]:
     """Each panel that something is drawn in: the number in its axes' names, and the axes."""
+    for trace in figure.data:
+        if trace.type not in ("heatmap", "scatter"):
+            raise SettingsError(f"A figure for a paper must be of curves and heat maps; this one has a {trace.type}.")
     used = dict.fromkeys((trace.xaxis or "x")[1:] for trace in figure.data)
     for name in sorted(used, key=lambda number: int(number or 1)):
         yield name, figure.layout[f"xaxis{name}"], figure.layout[f"yaxis{name}"]
@@ -118,9 +121,7 @@ def _panel(axes: Axes, figure: Any, name: str, x: Any, y: Any) -> float:
         if (trace.xaxis or "x")[1:] == name:
             _map(axes, trace, over) if trace.type == "heatmap" else _line(axes, trace)
     for shape in figure.layout.shapes:
-        if (shape.xref or "x")[1:] == name:
-            xs, ys = [shape.x0, shape.x1, shape.x1, shape.x0, shape.x0], [shape.y0, shape.y0, shape.y1, shape.y1, shape.y0]
-            axes.plot(xs, ys, color=_color(shape.line.color), linewidth=0.5 * shape.line.width)
+        _shape(axes, shape, name)
     axes.spines[:].set_visible(False)
     if over:
         (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
@@ -132,6 +133,28 @@ def _panel(axes: Axes, figure: Any, name: str, x: Any, y: Any) -> float:
         return _CURVES
     down, across = np.asarray(grids[0].z).shape
     return float(min(max(down / across, _CELL * down / 3, 0.3), 1.0)) * 0.75 + 0.1
+
+
+def _shape(axes: Axes, shape: Any, name: str) -> None:
+    """An outline or a rule, in the panel's units or from edge to edge of it, as of add_hline."""
+    refs = [(shape.xref or "x").removesuffix(" domain"), (shape.yref or "y").removesuffix(" domain")]
+    if shape.type not in ("line", "rect", None) or "paper" in refs:
+        raise SettingsError(
+            "Shapes of a figure for a paper must be lines and rectangles of one panel; this one has a "
+            f"{shape.type} at xref={shape.xref!r}, yref={shape.yref!r}."
+        )
+    if refs != [f"x{name}", f"y{name}"]:
+        return
+    xs, ys = [shape.x0, shape.x1, shape.x1, shape.x0, shape.x0], [shape.y0, shape.y0, shape.y1, shape.y1, shape.y0]
+    whole = [ref.endswith(" domain") for ref in (shape.xref or "x", shape.yref or "y")]
+    units = {
+        (False, False): axes.transData,
+        (True, False): axes.get_yaxis_transform(),
+        (False, True): axes.get_xaxis_transform(),
+        (True, True): axes.transAxes,
+    }
+    color, width = _color(shape.line.color), 0.5 * (shape.line.width or 2)
+    axes.plot(xs, ys, color=color, linewidth=width, transform=units[whole[0], whole[1]])
 
 
 def _map(axes: Axes, trace: Any, over: bool) -> None:
@@ -202,9 +225,15 @@ def _axis(axes: Axes, x: Any, y: Any) -> None:
     from matplotlib.ticker import PercentFormatter
 
     for which, axis in (("x", x), ("y", y)):
-        axes.set(**{f"{which}label": _plain(axis.title.text or "", " ")})
+        if axis.type not in (None, "-", "linear", "log", "category"):
+            raise SettingsError(
+                f"An axis of a figure for a paper must be linear, log or of names; this one is {axis.type!r}."
+            )
+        log = axis.type == "log"
+        axes.set(**{f"{which}scale": "log" if log else "linear", f"{which}label": _plain(axis.title.text or "", " ")})
         if axis.range is not None and not isinstance(axis.range[0], str):
-            axes.set(**{f"{which}lim": [float(end) for end in axis.range]})
+            # Plotly has the ends of a log axis as exponents.
+            axes.set(**{f"{which}lim": [10 ** float(end) if log else float(end) for end in axis.range]})
         if axis.tickvals is not None:
             axes.set(**{f"{which}ticks": list(axis.tickvals), f"{which}ticklabels": list(axis.ticktext)})
         if axis.rangemode == "tozero":
