@@ -106,7 +106,8 @@ def lens_of(image, layout):
     count, words = len(layout), ANSWER.split()
     said = tuple(tuple((words[(n + layer) % len(words)], "a") for n in range(count)) for layer in range(LAYERS))
     values = torch.linspace(0, 0.9, LAYERS * count * 2).reshape(LAYERS, count, 2)
-    prompt = SimpleNamespace(layout=layout, image=image, visual=tuple(range(count)), tokens=tuple(words))
+    call = SimpleNamespace(site=SimpleNamespace(in_sequence=True))
+    prompt = SimpleNamespace(layout=layout, image=image, visual=tuple(range(count)), tokens=tuple(words), call=call)
     return Lens("logits", tuple(range(LAYERS)), prompt.visual, values.long(), values, said, prompt, "the image")
 
 
