@@ -232,8 +232,8 @@ def _heat(
     above = head(figure, written(title))
     longest = max(text_width(name, 12) for name in columns)
     below = 44 + (round(longest * 0.87) if len(columns) > 6 else 16)
-    # Below 64 px plotly takes from the margins, where the title is.
-    height = min(max(len(rows) * 22, 66), 720)
+    # Where labels leave less than 64 px, plotly takes from the margins, where the title is.
+    height = min(max(len(rows) * 22, 96), 720)
     margin = {"t": above, "b": below + _SCALE, "l": LEFT + 66, "r": RIGHT, "pad": 0}
     place_scale(figure, below + 4)
     figure.update_layout(height=above + height + below + _SCALE, margin=margin, **STYLE)
