@@ -120,7 +120,7 @@ def at_width(page, width):
 def test_pictures_use_the_width_there_is(page):
     """They keep their shape, nothing else grows with them, and they stop where a screen is full, or the figure."""
     found = {width: {each["name"]: each for each in at_width(page, width) if each["pictures"]} for width in WIDTHS}
-    assert len({re.split("[ ,]", name)[0] for name in found[WIDTHS[0]]}) == 7
+    assert len({re.split("[ ,]", name)[0] for name in found[WIDTHS[0]]}) == 9
     for name, narrow in found[WIDTHS[0]].items():
         aspect = 3000 / 4000 if "12 MP" in name else 2000 / 300
         rows = {round(one["y"]) for one in narrow["pictures"]}
@@ -143,10 +143,10 @@ def test_pictures_use_the_width_there_is(page):
 
 @pytest.mark.parametrize("theme", THEMES)
 def test_figures_are_read_on_the_page_s_own_colour(page, theme):
-    """Nothing is painted below, and all texts have contrast with it, but for figures in a cell."""
+    """Nothing is painted below, and all texts have contrast with it, but for what stands in a cell or on an image."""
     colors = page.evaluate(
         """() => [...document.querySelectorAll(".plotly-graph-div text")]
-            .filter((node) => node.textContent.trim() && !node.closest(".heatmap-label"))
+            .filter((node) => node.textContent.trim() && !node.closest(".heatmap-label, .textpoint"))
             .map((node) => getComputedStyle(node).fill)"""
     )
     papers = page.evaluate("[...document.querySelectorAll('.plotly-graph-div .main-svg')].map((n) => n.style.background)")

@@ -67,7 +67,8 @@ def words_on_image(lens: Lens) -> Figure:
     numbers, layout, go = lens.visual, lens.prompt.layout, graph_objects()
     boxes = layout.boxes[list(numbers)]
     centres, columns = (boxes[:, :2] + boxes[:, 2:]) / 2, layout.grid[1]
-    cell = WIDE / columns
+    high = picture_height(aspect_of(layout), WIDE)
+    cell = min(WIDE, high / aspect_of(layout)) / columns
     size = int(min(_LARGEST, cell / 3.2))
     top = max(float(lens.values[..., 0].max()), 1e-6)
 
@@ -119,7 +120,7 @@ def words_on_image(lens: Lens) -> Figure:
         )
         for layer, (z, words), title in zip(layers, states, titles, strict=True)
     ]
-    above, high = max(head(figure, title) for title in titles), picture_height(aspect_of(layout), WIDE)
+    above = max(head(figure, title) for title in titles)
     head(figure, titles[-1])
     fixed = {"constrain": "range", "automargin": False}
     figure.update_layout(
