@@ -31,5 +31,5 @@ def test_ends_are_those_of_runs_with_the_rule(mllm):
     assert found.effect[1] == found.effect[3]
     with pytest.raises(cm.SettingsError, match="as the longest fixed run"):
         stops(mllm, [scene], method, (9,))
-    with pytest.raises(cm.SettingsError, match="one half of the scenes"):
+    with pytest.raises(cm.SettingsError, match="one half of which chooses the rule"):
         rule_beside_fixed(1)
