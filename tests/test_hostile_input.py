@@ -24,8 +24,8 @@ EXEMPT = {
     "made by the package, of what it has computed or read": (
         "Answer AnswerTrace Attention Comparison ContextMap Controls Effect Lens Look MemoryEstimate Outcome Prompt "
         "Step Trace analysis.Agreement analysis.Attribution analysis.Curves analysis.Frontier analysis.GradientProfile "
-        "ChosenBy.read analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks analysis.Sweep bench.HeldOut "
-        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
+        "analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks analysis.Sweep bench.HeldOut "
+        "ChosenBy.read bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"

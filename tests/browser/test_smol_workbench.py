@@ -18,7 +18,11 @@ bench"""
 @pytest.fixture(scope="module")
 def notebook(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("smol")
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)]), folder / "smol.ipynb")
+    # Without it JupyterLab asks.
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel), folder / "smol.ipynb"
+    )
     with opened(browser, tmp_path_factory.mktemp("home"), folder / "smol.ipynb", "jupyterlab") as notebook:
         yield notebook
 
