@@ -21,11 +21,12 @@ from cmllm_tools import analysis, bench, causes, data, figures, widgets
 _INTERVENTIONS = ("Intervention", "LatentAdded", "AttentionBias", "Changing", "ChosenBy")
 _CAUSED = ("causes.AttentionCut", "causes.HeadsPut")
 EXEMPT = {
+    "called while a model answers": "ChosenBy.read",
     "made by the package, of what it has computed or read": (
         "Answer AnswerTrace Attention Comparison ContextMap Controls Effect Lens Look MemoryEstimate Outcome Prompt "
         "Step Trace analysis.Agreement analysis.Attribution analysis.Curves analysis.Frontier analysis.GradientProfile "
         "analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks analysis.Sweep bench.HeldOut "
-        "ChosenBy.read bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
+        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"
