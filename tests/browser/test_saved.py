@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import nbformat
 import pytest
 from nbconvert import HTMLExporter
+from playwright.sync_api import TimeoutError as NotInTime
 
 from cmllm_tools import figures
 
@@ -96,7 +97,10 @@ def check_reopened(browser, file, address, pictures, width):
         # Figures are laid out a little after they have their boxes. Where the notebook's scrollbar comes only then,
         # JupyterLab does not tell them, and they are some pixels too wide until the window is resized.
         front.page.evaluate("setInterval(() => window.dispatchEvent(new Event('resize')), 10000)")
-        front.page.wait_for_function(f"() => !({SIDEWAYS})().length", timeout=HANGS)
+        try:
+            front.page.wait_for_function(f"() => !({SIDEWAYS})().length", timeout=HANGS)
+        except NotInTime:
+            raise AssertionError(f"These are scrolled sideways: {front.page.evaluate(SIDEWAYS)}") from None
     assert [name for name, *_ in after] == [f"drawn[{name!r}]" for name in SHOWN]
     assert {name: (size, then) for (name, *size), (_, *then) in zip(before, after, strict=True) if apart(size, then)} == {}
     assert ENDED.search(text)
