@@ -49,7 +49,7 @@ BOXES = """() => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell")].map
 }).filter(([text]) => text.startsWith("drawn["))"""
 SIDEWAYS = """() => [...document.querySelectorAll(".jp-Notebook .jp-OutputArea-output")]
     .filter((one) => one.scrollWidth > one.clientWidth + 1)
-    .map((one) => one.textContent.slice(0, 80))"""
+    .map((one) => [one.className, one.textContent.slice(0, 80), one.scrollWidth, one.clientWidth])"""
 # Cells out of sight are drawn too.
 WHOLE = {"@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"}}
 # A bar at its beginning.
@@ -96,7 +96,10 @@ def check_reopened(browser, file, address, pictures, width):
         text = front.page.locator(".jp-Notebook").text_content()
         # Figures are laid out a little after they have their boxes. Where the notebook's scrollbar comes only then,
         # JupyterLab does not tell them, and they are some pixels too wide until the window is resized.
-        front.page.evaluate("setInterval(() => window.dispatchEvent(new Event('resize')), 10000)")
+        # On a busy machine they take long to be drawn again.
+        front.page.evaluate(
+            "() => { const told = () => window.dispatchEvent(new Event('resize')); told(); setInterval(told, 45000); }"
+        )
         try:
             front.page.wait_for_function(f"() => !({SIDEWAYS})().length", timeout=HANGS)
         except NotInTime:
