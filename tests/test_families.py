@@ -685,10 +685,14 @@ TURNS = (
 )
 
 
+# Of perception_lm, transformers stacks the images of a prompt, which must then have as many tiles as each other.
+BESIDE_WIDE = {"perception_lm": "tall"}
+
+
 def talk_of(mllm):
     said = [
         {"role": "system", "content": [{"type": "text", "text": "what is in the picture ?"}]},
-        {"role": "user", "content": [picture(SIZES["square"]), "is it red ?"]},
+        {"role": "user", "content": [picture(SIZES[BESIDE_WIDE.get(mllm.family.name, "square")]), "is it red ?"]},
         {"role": "assistant", "content": ["the object is red ."]},
         {"role": "user", "content": ["or this one :", picture(SIZES["wide"]), QUESTION]},
     ]
