@@ -12,7 +12,6 @@ import torch
 from ..attention.context_token import existing
 from ..attention.observe import AttentionCall, Observer, observed
 from ..errors import CaptureError, UnsupportedModelError
-from ..models.interrupts import restoring
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.residual import changed_outputs, states_of
@@ -20,6 +19,7 @@ from ..models.undisturbed import unaffected
 from ..notation import number_ranges
 from ..strict import one_of, shown, whole_number
 from .cells import COPIES, windows_of
+from .edits import Drawn
 from .grid import CauseGrid, Cell, filled, run_of
 from .runs import Runs
 from .scored import OWN, Scored
@@ -200,27 +200,10 @@ class _Patching:
     def _drawn_of(self, runs: Runs) -> dict[int, torch.Tensor]:
         """(token, head, width) of each layer in the clean run."""
         if runs not in self._drawn:
-            keep = _Keep()
-
-            @restoring
-            def keeping() -> Any:
-                with observed(self.mllm, keep):
-                    yield
-
-            self._clean[runs](1, keeping)
-            self._drawn[runs] = keep.drawn
+            drawn = Drawn()
+            self._clean[runs](1, lambda: observed(self.mllm, drawn))
+            self._drawn[runs] = drawn.found
         return self._drawn[runs]
-
-
-class _Keep(Observer):
-    """Keeps what heads draw."""
-
-    def __init__(self) -> None:
-        self.drawn: dict[int, torch.Tensor] = {}
-
-    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
-        self.drawn[call.layer] = output[0].detach().clone()
-        return output
 
 
 class _Put(Observer):
