@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..attention.context_token import existing
-from ..attention.edits import Places as Rows
-from ..attention.edits import additive_mask
+from ..attention.edits import RowPlaces, additive_mask
 from ..attention.observe import AttentionCall, Observer, observed
 from ..attention.rows import check_mask
 from ..errors import CaptureError
@@ -39,7 +38,7 @@ class Edit(Observer):
         self._length = len(prompt.tokens) - prompt.answered
         within = in_sequence(mllm, prompt)
         # Learned queries are all there at once, and have no cache.
-        self._stands = None if prompt.learned else Rows(len(prompt.tokens), within)
+        self._stands = None if prompt.learned else RowPlaces(len(prompt.tokens), within)
 
     def opened(self, mllm: Mllm) -> AbstractContextManager[None]:
         """While open, the layers are edited."""

@@ -13,7 +13,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..referring.baseline import log_odds, read_candidates
 from ..shown import Fact, Shown
-from .runs import Edit, Runs
+from .runs import Open, Runs
 
 LOG_ODDS, LOG_PROBABILITY = "log-odds", "log-probability"
 # Tokens of the model's own answer that are scored.
@@ -99,7 +99,7 @@ class Scored:
     def __call__(
         self,
         copies: int,
-        edit: Callable[[Runs], Edit] | None = None,
+        edit: Callable[[Runs], Open] | None = None,
         begin: int = 0,
         latent: torch.Tensor | None = None,
     ) -> list[float]:

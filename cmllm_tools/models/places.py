@@ -24,12 +24,12 @@ if TYPE_CHECKING:
 # Stands for the question where an image is looked at alone; what its tokens see does not depend on it.
 ALONE = "What is this?"
 # For each image, the numbers of its states among those that may be visual, and where each of them looks.
-Places = list[tuple[np.ndarray, Placement]]
+Placements = list[tuple[np.ndarray, Placement]]
 
 
 def placements(
     mllm: Mllm, images: list[Image.Image], text: str, inputs: dict[str, Any], found: torch.Tensor, options: dict[str, Any]
-) -> Places:
+) -> Placements:
     """Where each state that may be visual looks, image by image.
 
     The rule of a family tells of one image: of several, each is laid out as it is alone where together they have as many
@@ -52,7 +52,7 @@ def placements(
     return [_probed(mllm, images, number, text, count, options) for number in range(len(images))]
 
 
-def laid_out(mllm: Mllm, places: Places, sizes: Sequence[Size]) -> tuple[np.ndarray, VisualTokenLayout]:
+def laid_out(mllm: Mllm, places: Placements, sizes: Sequence[Size]) -> tuple[np.ndarray, VisualTokenLayout]:
     """Numbers of the visual tokens among the states that may be visual, ascending, and their layout.
 
     Raises:
