@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from ..errors import SettingsError
-from ..loading import load
+from ..loading import EMBEDDED, load
 from ..models.mllm import Mllm, require
 from ..models.smol import NAME
 from ..progress import progress_bar
@@ -27,7 +27,6 @@ from .smol_sets import smol_held_out
 GAINS = (2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)
 # Effects may differ by so much where the more cautious rule is taken.
 EQUAL = 0.02
-EMBEDDED = "embedded"
 # Step size and fixed numbers of steps of KeySteering: as small as the model needs that is moved most easily, and as many as
 # the other takes.
 KEYS = {EMBEDDED: (0.02, (1, 2, 4, 8, 15)), NAME: (0.004, (1, 2, 3, 5, 8))}

@@ -15,10 +15,6 @@ from .edits import Edit, Where, where_of
 from .grid import CauseGrid, Cell, filled, run_of
 from .scored import Scored
 
-# Beyond this many copies a batch is hardly faster, and its memory grows.
-COPIES = 16
-
-
 # Makes the edit of copies of a prompt, of each in layers and heads of its own.
 MakeEdit = Callable[[Sequence[Where], Prompt], Edit]
 

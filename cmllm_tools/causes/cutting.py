@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 
 from ..errors import CaptureError
+from ..models.batch import MAX_COPIES
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
-from .cells import COPIES, Cells, measured
+from .cells import Cells, measured
 from .edits import AttentionCut, KnockOut, Where, where_of
 from .grid import CauseGrid
 from .scored import Change, Scored
@@ -94,7 +95,7 @@ def knockout_grid(
     step: int = 1,
     answer: str | Sequence[int] | None = None,
     candidates: Sequence[str] = (),
-    max_copies: int = COPIES,
+    max_copies: int = MAX_COPIES,
     path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> CauseGrid:

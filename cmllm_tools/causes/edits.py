@@ -119,7 +119,7 @@ class PutIn(Edit):
         return torch.where(chosen, values.to(output), output)
 
 
-class Drawn(Observer):
+class HeadOutputs(Observer):
     """Keeps what heads draw in a run of one prompt.
 
     Args:

@@ -10,12 +10,13 @@ from ..attention.context_token import existing
 from ..attention.heads import Heads, as_heads
 from ..attention.observe import observed
 from ..errors import CaptureError
+from ..models.batch import MAX_COPIES
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected, undisturbed
 from ..strict import one_of, shown
-from .cells import COPIES, Cells, MakeEdit, measured
-from .edits import Drawn, HeadsPut, PutIn, where_of
+from .cells import Cells, MakeEdit, measured
+from .edits import HeadOutputs, HeadsPut, PutIn, where_of
 from .grid import CauseGrid
 from .scored import Change, Scored
 from .tokens import Places, Tokens, queries_of, tokens_text
@@ -87,7 +88,7 @@ def ablate_grid(
     step: int = 1,
     answer: str | Sequence[int] | None = None,
     candidates: Sequence[str] = (),
-    max_copies: int = COPIES,
+    max_copies: int = MAX_COPIES,
     path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> CauseGrid:
@@ -121,7 +122,7 @@ def _put_values(mllm: Mllm, prompt: Prompt, how: str, layers: set[int]) -> dict[
     if how == "zero":
         return {layer: torch.zeros(mllm.heads, 1) for layer in layers}
     prompt.check(mllm, replayed=True)
-    means = Drawn(lambda drawn: drawn.mean(0))
+    means = HeadOutputs(lambda drawn: drawn.mean(0))
     with undisturbed(mllm.model), observed(mllm, means):
         prompt.call.replay()
     return means.found

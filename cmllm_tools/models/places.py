@@ -16,13 +16,11 @@ from ..layout.probe import probe
 from ..layout.sheet import SheetLayout
 from ..layout.visual_tokens import VisualTokenLayout
 from .replay import record
-from .template import prompt_text
+from .template import STAND_IN, prompt_text
 
 if TYPE_CHECKING:
     from .mllm import Mllm
 
-# Stands for the question where an image is looked at alone; what its tokens see does not depend on it.
-ALONE = "What is this?"
 # For each image, the numbers of its states among those that may be visual, and where each of them looks.
 Placements = list[tuple[np.ndarray, Placement]]
 
@@ -84,7 +82,7 @@ def _alone(mllm: Mllm, rule: LayoutRule, image: Image.Image, options: dict[str, 
     # What is prepared is laid out here, so that its module cannot be imported where this one begins.
     from .prepare import candidates, tensors
 
-    inputs = tensors(mllm, [image], prompt_text(mllm, ALONE), options)
+    inputs = tensors(mllm, [image], prompt_text(mllm, STAND_IN), options)
     return _by_rule(mllm, rule, image.size, inputs, len(candidates(mllm, inputs)[0]))
 
 

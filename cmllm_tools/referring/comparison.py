@@ -17,7 +17,6 @@ from .outcome import Outcome
 from .trace_file import regions_of
 
 FORMAT = 1
-UNSTEERED = "unsteered"
 
 
 @dataclass(frozen=True)
