@@ -82,6 +82,8 @@ def compare(
 class Comparing:
     """A comparison way by way: whoever goes through it has the name of each way that was done; see `compare`.
 
+    Each way looks at the image itself, as what it takes is measured from the image to the answer.
+
     Args:
         **options: for `Baseline`.
 
