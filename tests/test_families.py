@@ -20,7 +20,7 @@ from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
-from cmllm_tools.attention.capture import capture, kernel_errors
+from cmllm_tools.attention.recorder import capture, kernel_errors
 from cmllm_tools.causes import ablate, knockout, knockout_grid, patch
 from cmllm_tools.causes.tokens import keys_of, queries_of
 from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
