@@ -242,8 +242,8 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
     if prompt.call.attention in seen:
         return
     with undisturbed(mllm.model):
-        plain = states_of(prefix.call.replay())[:, prefix.length :]
-        continued = states_of(prefix.continued(prefix.layers))
+        plain = float_states(prefix.call.replay())[:, prefix.length :]
+        continued = float_states(prefix.continued(prefix.layers))
     if plain.shape != continued.shape:
         raise _refused(mllm, "its text has other states over a cached prefix")
     off = ((plain - continued).abs().max() / plain.abs().max()).item()
@@ -252,7 +252,7 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
     seen.add(prompt.call.attention)
 
 
-def states_of(output: Any) -> torch.Tensor:
+def float_states(output: Any) -> torch.Tensor:
     """The states (prompt, token, width) that a call's module gives, in float32."""
     found = output if torch.is_tensor(output) else output[0]
     result: torch.Tensor = found.float()

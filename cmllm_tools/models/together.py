@@ -19,7 +19,7 @@ from .finite import Finite
 from .hooks import in_this_use
 from .options import LAST_ID, read_options
 from .origin import looked_once
-from .prefix import ROUNDING, Prefix, continued_answer, prefix_or_none, states_of
+from .prefix import ROUNDING, Prefix, continued_answer, float_states, prefix_or_none
 from .prompt import Prompt
 from .undisturbed import locked, undisturbed
 
@@ -101,7 +101,7 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
 
     def keep(module: Any, given: tuple[Any, ...], output: Any) -> None:
         if not seen:
-            seen.append(states_of(output)[:, -1])
+            seen.append(float_states(output)[:, -1])
 
     with undisturbed(model), continued_answer(batch, prefix.layers):
         handle = prefix.call.module.register_forward_hook(in_this_use(keep))
@@ -123,6 +123,6 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
 def _alike(model: Any, row: torch.Tensor, prompt: Prompt) -> bool:
     """Whether a prompt's last state in the batch is that of its own forward, but for rounding."""
     with undisturbed(model):
-        alone = states_of(prompt.call.replay())[0, -1]
+        alone = float_states(prompt.call.replay())[0, -1]
     off = ((row - alone).abs().max() / alone.abs().max()).item()
     return bool(off <= ROUNDING.get(model.dtype, 0.1))

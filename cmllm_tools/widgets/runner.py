@@ -19,7 +19,7 @@ from ..referring.run import refer
 from ..referring.steering import Steering
 from ..referring.trace import Step, Trace
 from ..strict import kind_of
-from .asked import Asked
+from .current_prompt import CurrentPrompt
 from .event_loop import running_loop, take_turns
 from .messages import Messages
 from .panel import Panel
@@ -35,7 +35,7 @@ class RunningPanel(Panel):
     _busy = False
 
     mllm: Mllm
-    _asked: Asked
+    _asked: CurrentPrompt
 
     def _ready(self, mllm: Mllm) -> None:
         self.mllm = mllm
