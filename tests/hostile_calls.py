@@ -252,6 +252,14 @@ def of_a_model(mllm, prompt, box, example):
         ),
         "analysis.rollout": (analysis.rollout, both | {"queries": "text", "residual": 0.5, "latent": None}),
         "analysis.relevancy": (analysis.relevancy, both | {"answer": "red circle", "latent": None}),
+        "analysis.token_activation": (
+            analysis.token_activation,
+            both | {"answer": "red circle", "token": 0, "context": True, "smooth": True, "latent": None},
+        ),
+        "analysis.grad_cam": (
+            analysis.grad_cam,
+            both | {"answer": "red circle", "token": 0, "layer": -1, "latent": None},
+        ),
         "analysis.gradient_profile": (
             analysis.gradient_profile,
             both | single | {"region": box, "sigma": 0.1, "rule": "area", "latent": None},

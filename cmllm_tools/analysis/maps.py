@@ -10,9 +10,9 @@ from typing import Any
 
 import torch
 
-from ..attention.capture import check_finite, replay
 from ..attention.context_map import ContextMap
 from ..attention.observe import AttentionCall, Observer, observed
+from ..attention.recorder import check_finite, replay
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
 from ..models.finite import check_logits

@@ -106,7 +106,7 @@ def biased(
             f"A bias must be one finite number for each of the prompt's {len(prompt.visual)} visual tokens; got "
             f"{biases.shape[-1]}. It belongs to one prompt: make it again for another image or model."
         )
-    within = mllm.family.site.in_sequence and not prompt.learned
+    within = not mllm.family.beside
     if len(since) > 1 and not within:
         raise CaptureError(
             f"A bias can change while the answer goes on where visual tokens are part of the text's sequence; in "

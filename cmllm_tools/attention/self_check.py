@@ -13,7 +13,7 @@ from ..models.prompt import Prompt
 from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
 from ..shown import Fact, Shown
-from .capture import capture, kernel_errors
+from .recorder import capture, kernel_errors
 
 IMAGE_SIZE = (160, 120)
 QUESTION = "what is this?"
