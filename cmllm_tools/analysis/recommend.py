@@ -8,7 +8,7 @@ from ..errors import DataError
 from ..strict import kind_of
 from .choices import Choice
 from .intervals import bootstrap, interval_text
-from .sweep import LESS, Sweep, measured
+from .sweep import LESS, Sweep, where_measured
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def recommend(sweep: Sweep, by: str | None = None) -> Recommendation:
     """
     kind_of(sweep, Sweep, "A recommendation is made from a Sweep, as sweep_windows gives it", DataError)
     by = sweep.decisive if by is None else by
-    values = measured(sweep.figure(by)) * (-1 if by in LESS else 1)
+    values = where_measured(sweep.figure(by)) * (-1 if by in LESS else 1)
     if values.shape[1] < 2 or not np.isfinite(values).all(1).any():
         raise DataError(
             f"A recommendation needs at least two examples on which {by!r} was measured, and a choice that failed on none; "

@@ -88,7 +88,7 @@ class Sweep(Shown):
 
     def means(self, name: str) -> np.ndarray:
         """(choice,): mean of a figure over the examples on which it was measured; nan for a choice that failed on one."""
-        values = measured(self.figure(name))
+        values = where_measured(self.figure(name))
         return values.mean(1) if values.shape[1] else np.full(len(values), np.nan)
 
     def grid(self, name: str, queries: Queries) -> np.ndarray:
@@ -231,7 +231,7 @@ class Sweep(Shown):
         return result
 
 
-def measured(values: np.ndarray) -> np.ndarray:
+def where_measured(values: np.ndarray) -> np.ndarray:
     """(choice, example): a figure of the examples that have it; some of a set may have no answer to measure."""
     return values[:, np.isfinite(values).any(0)]
 
