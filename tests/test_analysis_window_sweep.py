@@ -16,7 +16,7 @@ from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep
 from cmllm_tools.analysis.window_sweep import sweep_windows
 from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.loop import steer_together
 from cmllm_tools.referring.target import Target
