@@ -8,7 +8,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 import cmllm_tools as cm
 from cmllm_tools.attention.recorder import capture
 from cmllm_tools.models.batch import _NotTwice, copies, widened
-from cmllm_tools.models.replay import latent_added
+from cmllm_tools.models.latent_states import latent_added
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.models.undisturbed import undisturbed
 

@@ -19,9 +19,9 @@ from ..models.finite import check_logits
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
+from ..models.latent_states import latent_added
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
 from ..strict import number
 

@@ -17,10 +17,10 @@ from jaxtyping import Float
 from transformers import DynamicCache
 
 from ..errors import UnsupportedModelError
-from .hooks import in_this_use
+from .hooks import in_this_use, named_arguments
 from .interrupts import restoring
 from .origin import weights_mark
-from .replay import LanguageCall, named_arguments
+from .replay import LanguageCall
 from .undisturbed import undisturbed
 from .visual_keys import VisualKeys
 
