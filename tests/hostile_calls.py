@@ -167,6 +167,14 @@ def of_a_model(mllm, prompt, box, example):
             mllm.prepare,
             {"image": example.image, "question": "describe the object.", "padding_side": "left"},
         ),
+        "Mllm.prepare of a text": (
+            mllm.prepare,
+            {"image": example.image, "question": "describe the object.", "text": "<image> describe the object. :"},
+        ),
+        "Mllm.prepare of inputs": (
+            mllm.prepare,
+            {"image": example.image, "question": "describe the object.", "inputs": prompt.inputs},
+        ),
         "Mllm.look": (mllm.look, {"image": example.image, "padding_side": "left"}),
         "Mllm.words": (mllm.words, {"ids": [1, 2]}),
         "Mllm.generate": (

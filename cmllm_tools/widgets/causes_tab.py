@@ -19,7 +19,7 @@ from .closing import replace_children
 from .code_view import CodeView
 from .messages import Messages, hint
 from .subject import Stale, Subject
-from .work_tab import WorkTab
+from .work_tab import LABEL, WorkTab
 
 FROM = {
     "what follows the image": "after_image",
@@ -36,7 +36,6 @@ _NOTHING_YET = (
     "Here you see which layers and heads the answer needs: they are kept from looking at the region, each by itself, and "
     "what becomes of the answer is a cell of a grid. Press Knock out."
 )
-_LABEL = {"description_width": "70px"}
 
 
 class CausesTab(WorkTab):
@@ -78,10 +77,10 @@ class CausesTab(WorkTab):
         self._plain: Answer | None = None
         numbers = mllm.attention_layers
         few = len(numbers) <= _FEW
-        self._from = ipw.Dropdown(options=list(FROM.items()), description="from", style=_LABEL)
-        self._to = ipw.Dropdown(options=[REGION, IMAGE], description="to", style=_LABEL)
+        self._from = ipw.Dropdown(options=list(FROM.items()), description="from", style=LABEL)
+        self._to = ipw.Dropdown(options=[REGION, IMAGE], description="to", style=LABEL)
         self._heads = ipw.Dropdown(
-            options=[("one by one", False), ("all at once", True)], value=not few, description="heads", style=_LABEL
+            options=[("one by one", False), ("all at once", True)], value=not few, description="heads", style=LABEL
         )
         self._window = ipw.BoundedIntText(
             value=1 if few else -(-len(numbers) // _WINDOWS),
@@ -89,14 +88,14 @@ class CausesTab(WorkTab):
             max=len(numbers),
             description="layers",
             tooltip="How many layers in a row are knocked out at once",
-            style=_LABEL,
+            style=LABEL,
             layout=ipw.Layout(width="160px"),
         )
         self._candidates = ipw.Text(
             description="answers",
             placeholder="two or more, with commas between: log-odds; none: the model's own",
             continuous_update=False,
-            style=_LABEL,
+            style=LABEL,
             layout=ipw.Layout(width="auto", max_width="620px"),
         )
         self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that knocks out the same")

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
+from markupsafe import Markup
 
 from ..errors import RegionError, SettingsError
 from ..inputs.images import ImageSource
@@ -14,9 +15,10 @@ from ..models.mllm import Mllm
 from ..referring.compare import Comparing, usual_methods
 from ..referring.comparison import Comparison
 from ..referring.method import Method
+from ..show.cards.referring import comparison_sent, comparison_table
 from .closing import replace_children
 from .messages import Messages, hint
-from .work_tab import WorkTab
+from .work_tab import LABEL, WorkTab
 
 AS_SET = "as set above"
 _NOTHING_YET = (
@@ -52,9 +54,16 @@ class CompareTab(WorkTab):
         self._mllm, self._asked, self._method = mllm, asked, method
         self.comparison: Comparison | None = None
         names = [AS_SET, *usual_methods()]
-        self._ways = ipw.SelectMultiple(options=names, value=names, rows=len(names), description="ways")
+        # One row more than there are, or fronts scroll them.
+        self._ways = ipw.SelectMultiple(
+            options=names, value=names, rows=len(names) + 1, description="ways", style=LABEL, tooltip="Ctrl adds one"
+        )
         self._candidates = ipw.Text(
-            description="answers", placeholder="two or more, with commas between: their log-odds", continuous_update=False
+            description="answers",
+            placeholder="two or more, with commas between: their log-odds",
+            continuous_update=False,
+            style=LABEL,
+            layout=ipw.Layout(width="auto", max_width="620px"),
         )
         self._found = ipw.VBox([hint(_NOTHING_YET)])
         row = ipw.HBox([button, self._stop, self._progress, self._message], layout=ipw.Layout(flex_flow="row wrap"))
@@ -104,4 +113,10 @@ class CompareTab(WorkTab):
     def _show(self, found: Comparison) -> None:
         self.comparison = found
         if self.comm is not None:
-            replace_children(self._found, ipw.HTML(str(found._repr_html_())))
+            replace_children(self._found, ipw.HTML(str(_shown(found))).add_class("cmllm-found"))
+
+
+def _shown(found: Comparison) -> Markup:
+    """The ways first, as one looks at them; what was sent is folded away."""
+    sent = Markup("<details><summary>what each was sent, and what the figures mean</summary>{}</details>")
+    return comparison_table(found) + sent.format(comparison_sent(found))

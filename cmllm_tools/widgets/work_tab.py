@@ -11,6 +11,9 @@ from ..errors import OptimizationError
 from .event_loop import in_thread_of, running_loop, take_turns
 from .messages import Messages
 
+# How wide the names of fields are.
+LABEL = {"description_width": "70px"}
+
 
 class WorkTab(ipw.VBox):
     """Work that is done in turns of the kernel's event loop.

@@ -1,5 +1,7 @@
 """The workbench's tabs of the answer and of causes in JupyterLab, with a real mouse: look first, read, knock out, point."""
 
+import re
+
 import nbformat
 import pytest
 
@@ -12,6 +14,7 @@ mllm, scene = cm.load(), cm.demo_scene()
 bench = cm.widgets.Workbench(mllm, scene.image, regions=scene.region("box"), method=cm.ControlMLLMPlus(steps=3))
 bench"""
 WIDTHS = (1400, 700)
+NUMBER = re.compile(r"\d")
 
 
 @pytest.fixture(scope="module")
@@ -21,13 +24,14 @@ def panel(browser, tmp_path_factory):
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel)
     nbformat.write(notebook, folder / "causes.ipynb")
-    with opened(browser, tmp_path_factory.mktemp("home"), folder / "causes.ipynb", "jupyterlab") as front:
+    with opened(browser, tmp_path_factory.mktemp("home"), folder / "causes.ipynb", "jupyterlab", alone=True) as front:
         yield Panel(front)
 
 
 def photographed(panel, pictures, name):
     for width in WIDTHS:
-        panel.page.set_viewport_size({"width": width, "height": 1700})
+        # So high that the whole panel is in the picture.
+        panel.page.set_viewport_size({"width": width, "height": 2600})
         panel.page.mouse.move(0, 0)
         panel.page.wait_for_timeout(300)
         panel.root.screenshot(path=pictures / f"workbench-{name}-{width}.png")
@@ -66,7 +70,7 @@ def test_attention_is_knocked_out_and_a_cell_says_what_the_model_says_then(panel
     panel.press("Knock out")
     view = panel.root.locator(".cmllm-causes")
     # All of them have their numbers.
-    view.locator(".row:last-child .cell:last-child", has_text=".").wait_for()
+    view.locator(".row:last-child .cell:last-child", has_text=NUMBER).wait_for()
     assert view.locator(".cell").count() == 36
     view.locator(".row[role=row]").nth(4).locator(".cell").first.click()
     view.locator(".said .after", has_text="blue zero").wait_for()
@@ -77,7 +81,7 @@ def test_attention_is_knocked_out_and_a_cell_says_what_the_model_says_then(panel
     panel.root.get_by_label("heads").last.select_option("all at once")
     panel.press("Knock out")
     view.locator(".heads", has_text="all heads").wait_for()
-    view.locator(".row:last-child .cell:last-child", has_text=".").wait_for()
+    view.locator(".row:last-child .cell:last-child", has_text=NUMBER).wait_for()
     photographed(panel, pictures, "causes-windows")
 
 
@@ -85,5 +89,5 @@ def test_ways_are_compared(panel, pictures):
     panel.root.get_by_role("tab", name="Compare").click()
     photographed(panel, pictures, "compare-empty")
     panel.press("Compare")
-    panel.page.wait_for_timeout(25000)
+    panel.root.locator(".cmllm-found tbody tr").nth(7).wait_for()
     photographed(panel, pictures, "compare")

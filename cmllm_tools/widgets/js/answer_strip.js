@@ -128,10 +128,12 @@ function render({ model, el }) {
     const inside = token.shares.map((share) => percent(share, 1)).join(", ");
     const where = inside ? `; of that, ${inside} ${data.where}` : "";
     const line = `"${readable(token.text)}", token ${at + 1} of ${tokens.length}: ${percent(token.on_image, 1)} of its attention is on the image${where}`;
-    const heads = token.heads.map(([layer, head, value]) => `layer ${layer} head ${head} (${percent(value)})`);
+    const heads = token.heads.map(([layer, head, value]) =>
+      `layer ${layer} head ${head} (${percent(value)})`.replaceAll(" ", "\u00a0"),
+    );
     view.facts.replaceChildren();
     add(view.facts, "div", { textContent: line });
-    const most = data.where ? `Heads that look most at what is ${data.where}` : "Heads that look most at the image";
+    const most = data.where ? "Heads that look there most" : "Heads that look at the image most";
     add(view.facts, "div", { textContent: `${most}: ${heads.join(", ")}` });
     view.said.replaceChildren();
     const letters = [...data.answer];

@@ -5,7 +5,7 @@
 import { add } from "./dom.js";
 import { ARROWS, isCommand, keepKeys } from "./keys.js";
 import { within } from "./numbers.js";
-import { furthest, SIGNED_RAMP, signed, signedColor } from "./signed.js";
+import { digitsFor, furthest, SIGNED_RAMP, signed, signedColor } from "./signed.js";
 
 const [WIDE, LEAST, MOST, BAR, HIGH] = [420, 9, 52, 120, 26]; // of the grid, its cells, one that is alone in its row
 const NUMBERED = 30; // a cell that is narrower has no number
@@ -90,17 +90,19 @@ function render({ model, el }) {
     const against = others.length ? ` against ${others.map((one) => `"${one}"`).join(", ")}` : "";
     title.textContent = `Change of the ${data.measure} of "${first}"${against}, in nats`;
     const across = data.columns.length > 1 ? ` (down) and ${data.axes[1]} (across)` : "";
-    note.textContent = `${data.what}, by ${data.axes[0]}${across}; unchanged ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
+    const what = data.what.charAt(0).toUpperCase() + data.what.slice(1);
+    note.textContent = `${what}: ${data.axes[0]}${across}. Unchanged it is ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
     grid.ariaLabel = `${title.textContent}; arrow keys choose`;
     const top = furthest(data.change);
-    least.textContent = signed(-top, 2);
-    most.textContent = signed(top, 2);
+    const digits = digitsFor(top);
+    least.textContent = signed(-top, digits);
+    most.textContent = signed(top, digits);
     const numbered = Number.parseInt(grid.style.getPropertyValue("--wide"), 10) >= NUMBERED;
     cells.forEach((row, down) => {
       row.forEach((cell, across) => {
         const value = data.change[down][across];
         cell.style.background = signedColor(value, top);
-        cell.textContent = numbered && value !== null ? signed(value) : "";
+        cell.textContent = numbered && value !== null ? signed(value, digits) : "";
         cell.ariaLabel = spoken(down, across);
       });
     });

@@ -1,6 +1,7 @@
 // @ts-check
 // Changes with a sign: their colors and how they are written.
 import { faded } from "./colors.js";
+import { within } from "./numbers.js";
 import { PALETTE } from "./palette.js";
 
 const STRONGEST = 0.6; // so that the page's own letters can be read on it, light or dark
@@ -25,12 +26,19 @@ export const signedColor = (value, most) =>
 export const SIGNED_RAMP = `linear-gradient(to right, ${faded(PALETTE.blue, STRONGEST)}, transparent, ${faded(PALETTE.vermilion, STRONGEST)})`;
 
 /**
- * With its sign, short enough for a cell.
+ * With its sign; what is rounded to nothing is 0.
  *
  * @param {number} value
- * @param {number} [digits] after the point; as many as a cell has room for when left out
+ * @param {number} digits after the point
  */
-export function signed(value, digits = Math.abs(value) >= 9.95 ? 0 : 1) {
+export function signed(value, digits) {
   const text = value.toFixed(digits);
-  return Number(text) === 0 ? text.replace("-", "") : value < 0 ? text : `+${text}`;
+  return Number(text) === 0 ? "0" : value < 0 ? text : `+${text}`;
 }
+
+/**
+ * Digits after the point with which the largest change has two that count, three at most.
+ *
+ * @param {number} most
+ */
+export const digitsFor = (most) => within(1 - Math.floor(Math.log10(most)), 3);
