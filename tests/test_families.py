@@ -20,7 +20,7 @@ from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
-from cmllm_tools.attention.capture import capture, kernel_errors
+from cmllm_tools.attention.recorder import capture, kernel_errors
 from cmllm_tools.causes import ablate, knockout, knockout_grid, patch
 from cmllm_tools.causes.tokens import keys_of, queries_of
 from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
@@ -29,10 +29,10 @@ from cmllm_tools.models import places as places_module
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
+from cmllm_tools.models.latent_states import latent_added
 from cmllm_tools.models.lookup import family_for
 from cmllm_tools.models.other_image import AgainstImage
 from cmllm_tools.models.processors import VIDEO, processor_class
-from cmllm_tools.models.replay import latent_added
 from cmllm_tools.models.scoring import AnswerScore, continuation
 from cmllm_tools.models.template import prompt_text
 

@@ -16,16 +16,13 @@ from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.interventions import Intervention
 from ..models.latent import Latent, read_latent_or_other
+from ..models.latent_states import latent_added
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
-from ..models.replay import latent_added
-from ..models.residual import changed_outputs
+from ..models.residual import INPUT, changed_outputs
 from ..models.scoring import answer_logits
 from ..models.undisturbed import unaffected, undisturbed
 from ..strict import flag, shown, whole_number
-
-# What goes into the first layer stands before layer 0.
-INPUT = -1
 
 
 @unaffected(gradient=False)

@@ -9,7 +9,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 
 
-class Asked:
+class CurrentPrompt:
     """What a panel asks a model.
 
     Args:
