@@ -2,9 +2,10 @@ import json
 
 import pytest
 import torch
+from tests_support import noise
 
 import cmllm_tools as cm
-from benchmarks import attribution, capture, evaluate, key_ranks, steer, sweep
+from benchmarks import answer, attribution, capture, evaluate, key_ranks, steer, sweep
 from cmllm_tools.referring.target import Target
 
 pytestmark = pytest.mark.slow
@@ -30,6 +31,20 @@ def test_capture_benchmark_measures_what_it_says(monkeypatch):
     assert 0 < summary["memory_ratio_to_reference"] < 1
     assert 0 < summary["memory_ratio_checkpointed"] < 1
     assert details["peak_mb"]["ours, window"] < details["peak_mb"]["ours"] < details["peak_mb"]["reference"]
+
+
+def test_answer_benchmark_measures_what_it_says(monkeypatch):
+    """On a model small enough for a unit test. What is counted is exactly so many numbers for each token."""
+    for name, value in {"LAYERS": 2, "WIDTH": 64}.items():
+        monkeypatch.setattr(capture, name, value)
+    mllm = capture.random_llava(4)
+    prompt = mllm.prepare(noise((60, 60)), capture.QUESTION)
+    found = answer.measure(mllm, prompt, (8, 16, 32))
+    assert set(found) == {"growth", "peak_mb", "stored", "captured", "lengths"}
+    for length, stored, captured in zip(found["lengths"], found["stored"], found["captured"], strict=True):
+        # Of each token a map of 16 visual tokens and a number of each of 2 x 8 heads; no region.
+        assert stored == length * (16 + 2 * 8)
+        assert captured == length * 2 * 8 * 16
 
 
 def test_sweep_benchmark_measures_what_it_says(monkeypatch):
