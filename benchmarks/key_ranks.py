@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
-from cmllm_tools.attention.key_offsets import KeyOffsets, keys_of
+from cmllm_tools.attention.key_offsets import KeyOffsets, visual_keys
 from cmllm_tools.evaluation.matching import names_it
 
 RANKS = (1, 2, 4)
@@ -42,7 +42,7 @@ def of_scene(mllm: cm.Mllm, scene: cm.bench.ReferringExample, sentence: str) -> 
     )
     method = cm.methods.KeySteering(steps=1, **({"step_size": 0.2} if sentence == "{}" else {}))
     outcome = cm.refer(mllm, baseline.prompt.image, scene.question, scene.region("box"), method)
-    width = keys_of(mllm, baseline.prompt).by_layer[0].shape[-1]
+    width = visual_keys(mllm, baseline.prompt).by_layer[0].shape[-1]
     found = []
     for rank in (*RANKS, width):
         offsets, share = cut(outcome.intervention.offsets, width, rank)

@@ -15,7 +15,7 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.attention.context_map import context_map
-from cmllm_tools.attention.key_offsets import KeyOffsets, keys_of
+from cmllm_tools.attention.key_offsets import KeyOffsets, visual_keys
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.prefix import continued_answer, prefix_of
 
@@ -96,7 +96,7 @@ BESIDE = [name for name in at_hand() if FAMILIES[name].beside]
 def test_keys_beside_the_text_are_moved_where_the_model_makes_them(name):
     """The same answer as from a model whose own key projections have the offsets added, and none at zero."""
     mllm, prompt = prepared(name)
-    keys = keys_of(mllm, prompt)
+    keys = visual_keys(mllm, prompt)
     zero_ids, zero = answered(mllm, prompt, intervention=KeyOffsets(torch.zeros(keys.zero.shape)))
     ids, plain = answered(mllm, prompt)
     assert zero_ids == ids
@@ -150,7 +150,7 @@ def test_the_gradient_is_that_of_finite_differences(made):
         attention = cm.capture_attention(mllm, prompt, latent=KeyOffsets(offsets))
         return cm.energy(context_map(attention), REGION, sigma=0.4).item()
 
-    zero, direction = keys_of(mllm, prompt).zero, run.latent / run.latent.norm()
+    zero, direction = visual_keys(mllm, prompt).zero, run.latent / run.latent.norm()
     step = 1e-4
     slope = (energy(zero + step * direction) - energy(zero - step * direction)) / (2 * step)
     # The update goes against the gradient, by one length.

@@ -53,7 +53,7 @@ class KeyOffsets(Intervention):
         object.__setattr__(self, "offsets", offsets)
 
     def opened(self, mllm: Mllm, prompt: Prompt, copies: int = 1) -> AbstractContextManager[None]:
-        keys = keys_of(mllm, prompt)
+        keys = visual_keys(mllm, prompt)
         expected = tuple(keys.zero.shape)
         if tuple(self.offsets.shape) != expected:
             raise CaptureError(
@@ -64,7 +64,7 @@ class KeyOffsets(Intervention):
         return keys.opened(torch.cat([offsets, *[torch.zeros_like(offsets)] * (copies - 1)]))
 
 
-def keys_of(mllm: Mllm, prompt: Prompt) -> VisualKeys:
+def visual_keys(mllm: Mllm, prompt: Prompt) -> VisualKeys:
     """The keys of a prompt's visual tokens: those cached, or those beside the text's sequence.
 
     Raises:

@@ -8,7 +8,7 @@ from functools import partial
 
 import torch
 
-from ..attention.key_offsets import keys_of
+from ..attention.key_offsets import visual_keys
 from ..attention.recorder import Recorder, capture
 from ..models.batch import copies
 from ..models.latent import with_all_states
@@ -87,7 +87,7 @@ class VisualTokenKeys(Moved):
 
     def __init__(self, mllm: Mllm, prompt: Prompt, layers: Sequence[int] | None = None):
         self.mllm, self.prompt, self.forward = mllm, prompt, prompt.call.replay
-        self.keys = keys_of(mllm, prompt)
+        self.keys = visual_keys(mllm, prompt)
         self.zero = self.keys.zero
         count = len(self.keys.by_layer)
         held = torch.tensor([layers is None or layer in layers for layer in mllm.attention_layers])

@@ -12,7 +12,7 @@ from .closing import replace_children
 from .step_player import StepPlayer
 
 # Why a run without updates ended.
-UNSTEERED = "unsteered"
+NO_UPDATES = "unsteered"
 
 
 class Results:
@@ -42,7 +42,7 @@ class Results:
         """Before and after; None for one that was not decoded."""
         steps = self.trace.steps if self.trace else []
         if self.trace is not None and steps:
-            return steps[0].answer, None if self.trace.stopped == UNSTEERED else steps[-1].answer
+            return steps[0].answer, None if self.trace.stopped == NO_UPDATES else steps[-1].answer
         return self.before, None if self.outcome is None else self.outcome.answer
 
     def kept(self) -> Trace | Outcome:
@@ -89,6 +89,6 @@ class Results:
         """Show the answers there are."""
         before, after = self.answers
         rows = [("before", before)]
-        if self.trace is None or self.trace.stopped != UNSTEERED:
+        if self.trace is None or self.trace.stopped != NO_UPDATES:
             rows.append(("after", after if ended else None))
         self._answers_box.value = str(card("", [(when, answer or "...") for when, answer in rows]))

@@ -23,7 +23,7 @@ from .current_prompt import CurrentPrompt
 from .event_loop import running_loop, take_turns
 from .messages import Messages
 from .panel import Panel
-from .results import UNSTEERED
+from .results import NO_UPDATES
 
 STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
@@ -212,7 +212,7 @@ class RunningPanel(Panel):
     def _unsteered(self) -> Generator[None, None, None]:
         """The first step of a run, and its answer; no run that one could look into the layers of."""
         run, _ = self._again(self._first_step)
-        self._run, run.trace.stopped, self._progress.max = None, UNSTEERED, 1
+        self._run, run.trace.stopped, self._progress.max = None, NO_UPDATES, 1
         self._show(run.trace)
         yield
         Answers("ends").on_step(run, run.trace.steps[0])
