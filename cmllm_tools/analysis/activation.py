@@ -11,6 +11,7 @@ from ..errors import CaptureError, PromptError, UnsupportedModelError
 from ..layout.neighbours import neighbourhoods
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.batch import answer_of, followed_by
+from ..models.changing import ChosenBy
 from ..models.finite import check_logits
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
@@ -210,6 +211,7 @@ def cams(
 def _with(mllm: Mllm, prompt: Prompt, given: Intervention | Latent | None) -> Iterator[None]:
     """While open, the prompt is read with an intervention or a latent."""
     latent, other = read_latent_or_other(given, prompt.call)
+    other = other.read(mllm, prompt) if isinstance(other, ChosenBy) else other
     added = None if latent is None else latent.detach()
     with nullcontext() if other is None else other.opened(mllm, prompt), latent_added(prompt.call, added):
         yield
