@@ -23,7 +23,8 @@ from cmllm_tools.analysis import Example, sweep_windows
 from cmllm_tools.attention.recorder import capture, kernel_errors
 from cmllm_tools.causes import ablate, knockout, knockout_grid, patch
 from cmllm_tools.causes.tokens import keys_of, queries_of
-from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
+from cmllm_tools.layout.grid_rules import square_grid
+from cmllm_tools.layout.placement import LayoutInputs
 from cmllm_tools.layout.probe import probe
 from cmllm_tools.models import places as places_module
 from cmllm_tools.models import prepare as prepare_module

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from ..layout.grid_rules import LayoutRule
+from ..layout.placement import LayoutRule
 from .replay import CallSite
 
 IN_SEQUENCE = CallSite()

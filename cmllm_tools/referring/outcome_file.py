@@ -32,7 +32,7 @@ from ..stored import (
 from ..strict import shown
 from .answer_file import saved_answer
 from .tensor_file import Shapes, read_tensors, write_tensors
-from .trace_file import check_image, check_trace, method_of, regions_of
+from .trace_file import check_image, check_trace, saved_method, saved_regions
 
 FORMAT = "1"
 
@@ -124,8 +124,8 @@ def _checked(data: Any, shapes: Shapes) -> dict[str, Any]:
     if found["trace"] is not None:
         found["trace"] = check_trace(found["trace"], of_trace)
     sent = found["sent"]
-    sent["regions"] = regions_of(sent["regions"], sent["size"])
-    return found | {"regions": regions_of(found["regions"], found["size"])}
+    sent["regions"] = saved_regions(sent["regions"], sent["size"])
+    return found | {"regions": saved_regions(found["regions"], found["size"])}
 
 
 def _completed(data: Any) -> Any:
@@ -186,7 +186,7 @@ def _provenance(value: Any, what: str) -> dict[str, Any]:
 
 _FIELDS: dict[str, Reader] = {
     "answer": saved_answer,
-    "method": method_of,
+    "method": saved_method,
     "regions": unread,
     "question": text_of,
     "size": sides_of,
