@@ -89,9 +89,9 @@ function render({ model, el }) {
     const [first, ...others] = data.answers;
     const against = others.length ? ` against ${others.map((one) => `"${one}"`).join(", ")}` : "";
     title.textContent = `Change of the ${data.measure} of "${first}"${against}, in nats`;
-    const across = data.columns.length > 1 ? ` (down) and ${data.axes[1]} (across)` : "";
     const what = data.what.charAt(0).toUpperCase() + data.what.slice(1);
-    note.textContent = `${what}: ${data.axes[0]}${across}. Unchanged it is ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
+    const sides = data.columns.length > 1 ? ` ${data.axes[0]} down, ${data.axes[1]} across;` : "";
+    note.textContent = `${what}:${sides} unchanged ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
     grid.ariaLabel = `${title.textContent}; arrow keys choose`;
     const top = furthest(data.change);
     const digits = digitsFor(top);
