@@ -50,8 +50,11 @@ function render({ model, el }) {
   let laid = "";
 
   /** @type {(row: number, column: number) => string} */
-  const nameOf = (row, column) =>
-    `${data.axes[0]} ${data.rows[row]}, ${data.columns[column] === "all" ? `all ${data.axes[1]}s` : `${data.axes[1]} ${data.columns[column]}`}`;
+  const nameOf = (row, column) => {
+    const [down, across] = data.axes;
+    const name = data.columns[column];
+    return `${down} ${data.rows[row]}, ${name === "all" ? `all ${across}s` : `${across} ${name}`}`;
+  };
 
   /** @type {(row: number, column: number) => string} */
   const spoken = (row, column) => {
