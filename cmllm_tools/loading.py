@@ -25,6 +25,8 @@ from .progress import waiting
 from .strict import flag, kind_of, one_of, shown
 
 # The model that ships with the package: a small LLaVA trained from nothing on generated scenes (embedded/MODEL_CARD.md).
+# Name of the model that comes with the package.
+EMBEDDED = "embedded"
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "model"
 # What transformers raises for a checkpoint or an option that it cannot use.
 _NOT_LOADED = (
@@ -162,7 +164,7 @@ def _loaded(
             f"{said(source)} cannot be loaded: {said(error, _LONGEST)}"
         ) from error
     _check_weights(source, loaded, found)
-    name = "embedded" if model is None else str(model)
+    name = EMBEDDED if model is None else str(model)
     return Mllm(loaded, processor, name, revision, layout)
 
 

@@ -167,6 +167,14 @@ def of_a_model(mllm, prompt, box, example):
             mllm.prepare,
             {"image": example.image, "question": "describe the object.", "padding_side": "left"},
         ),
+        "Mllm.prepare of a text": (
+            mllm.prepare,
+            {"image": example.image, "question": "describe the object.", "text": "<image> describe the object. :"},
+        ),
+        "Mllm.prepare of inputs": (
+            mllm.prepare,
+            {"image": example.image, "question": "describe the object.", "inputs": prompt.inputs},
+        ),
         "Mllm.look": (mllm.look, {"image": example.image, "padding_side": "left"}),
         "Mllm.words": (mllm.words, {"ids": [1, 2]}),
         "Mllm.generate": (
@@ -252,6 +260,14 @@ def of_a_model(mllm, prompt, box, example):
         ),
         "analysis.rollout": (analysis.rollout, both | {"queries": "text", "residual": 0.5, "latent": None}),
         "analysis.relevancy": (analysis.relevancy, both | {"answer": "red circle", "latent": None}),
+        "analysis.token_activation": (
+            analysis.token_activation,
+            both | {"answer": "red circle", "token": 0, "context": True, "smooth": True, "latent": None},
+        ),
+        "analysis.grad_cam": (
+            analysis.grad_cam,
+            both | {"answer": "red circle", "token": 0, "layer": -1, "latent": None},
+        ),
         "analysis.gradient_profile": (
             analysis.gradient_profile,
             both | single | {"region": box, "sigma": 0.1, "rule": "area", "latent": None},

@@ -139,7 +139,7 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: replace(need, free=0))
     assert window_sweep._copies_that_fit(mllm, one)(longer) == 1
     monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: replace(need, free=10**9, checkpointing=True))
-    assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.COPIES
+    assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.MAX_COPIES
 
 
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):

@@ -34,7 +34,7 @@ def test_it_compares_what_is_drawn(mllm, bench, scene):
     for row, other in zip(found.rows, expected.rows, strict=True):
         assert row.log_odds == pytest.approx(other.log_odds, abs=1e-4)
     assert "attention edit" in bench.ways._found.children[0].value
-    assert not bench.ways._compare.disabled
+    assert not bench.ways._button.disabled
 
 
 def test_the_panel_s_own_method_is_one_of_the_ways(bench):
@@ -68,7 +68,7 @@ def test_stop_ends_it_after_a_way(bench):
 
 
 def test_without_an_event_loop_the_button_says_so(bench):
-    bench.ways._compare.click()
+    bench.ways._button.click()
     assert "needs a running event loop" in bench.ways._message.value
 
 
@@ -86,4 +86,4 @@ def test_an_interrupt_says_that_ways_are_missing(bench, monkeypatch):
         bench.ways.run()
     assert [row.name for row in bench.ways.comparison.rows][1:] == [TWO[0]]
     assert not bench.ways.comparison.complete
-    assert not bench.ways._compare.disabled
+    assert not bench.ways._button.disabled

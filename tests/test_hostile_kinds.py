@@ -207,6 +207,11 @@ def test_a_panel_that_was_refused_goes_without_a_word(monkeypatch):
 def test_new_calls_refuse_in_the_packages_words(mllm, prompt, example):
     for call, error, words in (
         (lambda: rule_beside_fixed(1), cm.SettingsError, "shown on the other, must be a whole number of at least 2; got 1"),
+        (
+            lambda: rule_beside_fixed(2, way="Crop"),
+            cm.SettingsError,
+            "way must be 'KeySteering' or 'ControlMLLMPlus'; got 'Crop'",
+        ),
         (lambda: stops(mllm, [example], KeySteering(steps=1), [2]), cm.SettingsError, "at least as many as the longest"),
         (lambda: stops(mllm, [7], KeySteering(steps=1), [1]), cm.SettingsError, "must be a ReferringExample"),
         (

@@ -1,5 +1,6 @@
 """Which layers and heads look at what, and whether that says anything about the answer."""
 
+from .activation import grad_cam, token_activation
 from .attribution.agreement import Agreement, agreement, rank_correlations
 from .attribution.attribute import Attribution, attribute
 from .attribution.faithfulness import Curves, infidelity, insertion_deletion, sensitivity
@@ -33,6 +34,7 @@ __all__ = [
     "attribute",
     "bootstrap",
     "frontier",
+    "grad_cam",
     "gradient_profile",
     "infidelity",
     "insertion_deletion",
@@ -46,4 +48,5 @@ __all__ = [
     "sinks",
     "sinks_in",
     "sweep_windows",
+    "token_activation",
 ]

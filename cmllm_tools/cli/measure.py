@@ -12,10 +12,10 @@ from ..bench.heldout import HELDOUT
 from ..errors import SettingsError
 from ..files import existing
 from ..inputs.images import read_image
-from ..loading import load
+from ..inputs.regions import REGION_KINDS
+from ..loading import EMBEDDED, load
 from ..show.report import write_page
 from .options import (
-    KINDS,
     add_count,
     add_method,
     add_model,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ..analysis import Recommendation, Sweep
     from ..bench.window_test import HeldOut
 
-EMBEDDED = "embedded"
 # Queries that differ from example to example: the words that name the object.
 BY_NAME = "name"
 
@@ -49,7 +48,7 @@ def add_heads(heads: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
     add_count(heads)
-    heads.add_argument("--region", choices=KINDS, default="box")
+    heads.add_argument("--region", choices=REGION_KINDS, default="box")
     heads.add_argument(
         "--queries",
         default=BY_NAME,
@@ -72,7 +71,7 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
     add_region(sweep, required=False)
     sweep.add_argument("--answer", help="the right one, about an image")
     sweep.add_argument("--alternatives", nargs="+", default=[], metavar="ANSWER", help="wrong ones, about an image")
-    sweep.add_argument("--region", choices=KINDS, default="box", help="which of a set's regions")
+    sweep.add_argument("--region", choices=REGION_KINDS, default="box", help="which of a set's regions")
     sweep.add_argument("--n", type=int, default=40, metavar="N", help="examples of the first half to sweep (default: 40)")
     sweep.add_argument("--held-out", type=int, metavar="N", help="examples of the other half to test on (default: all)")
     sweep.add_argument(

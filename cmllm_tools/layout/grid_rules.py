@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from ..errors import ImageError, UnsupportedModelError
+from ..inputs.regions import Size
 from .visual_tokens import VisualTokenLayout, fixed_grid, grid_boxes
 
 # What each rule draws its boxes from: a placeholder without a box (a row break, a CLS token) is no visual token.
 Grid = tuple[int, int]
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .grid_rules import Grid, LayoutInputs, Placement, Size, check_boxes, check_count, pictures, row_ends
+from ..inputs.regions import Size
+from .grid_rules import Grid, LayoutInputs, Placement, check_boxes, check_count, pictures, row_ends
 from .visual_tokens import grid_boxes
 
 

@@ -7,9 +7,10 @@ except ModuleNotFoundError as error:
         "cmllm_tools.widgets needs anywidget, which is not installed here. Run: pip install 'cmllm_tools[notebook]'"
     ) from error
 
+from .answer_strip import AnswerStrip
 from .attention_explorer import AttentionExplorer
 from .region_picker import RegionPicker
 from .step_player import StepPlayer
 from .workbench import Workbench
 
-__all__ = ["AttentionExplorer", "RegionPicker", "StepPlayer", "Workbench"]
+__all__ = ["AnswerStrip", "AttentionExplorer", "RegionPicker", "StepPlayer", "Workbench"]

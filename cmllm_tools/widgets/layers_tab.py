@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ipywidgets as ipw
@@ -10,11 +10,9 @@ import ipywidgets as ipw
 from ..analysis.choices import Choice
 from ..analysis.sweep import Sweep
 from ..errors import CmllmError, DataError, SettingsError
-from ..inputs.regions import Regions
 from ..models.mllm import Mllm
-from ..models.prompt import Prompt, Queries
+from ..models.prompt import Queries
 from ..notation import layers_text
-from ..referring.trace import Trace
 from ..strict import kind_of
 from .attention_explorer import AttentionExplorer
 from .closing import replace_children
@@ -22,27 +20,13 @@ from .event_loop import in_thread_of, running_loop
 from .messages import Messages, hint
 from .setting_fields import NAMED
 from .settings import SettingsPanel
+from .subject import Subject
 
 BEFORE, AFTER = "before steering", "after"
 _NOTHING_YET = (
     "Here you see where each token looks, in every layer and head, and choose those to steer with. Press Look; "
     "a sweep of the layers is shown below once it is set: bench.layers.sweep = cm.analysis.sweep_windows(...)."
 )
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What is looked into.
-
-    Args:
-        prompt: image and question.
-        regions: to measure the share in; may be none.
-        run: the last one on this prompt, None before one.
-    """
-
-    prompt: Prompt
-    regions: Regions
-    run: Trace | None
 
 
 class LayersTab(ipw.VBox):

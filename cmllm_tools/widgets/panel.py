@@ -9,6 +9,8 @@ from ..models.vocabulary import known_words, unknown_words
 from ..referring.method import Method
 from ..referring.outcome import Outcome
 from ..referring.trace import Trace
+from .answer_tab import AnswerTab
+from .causes_tab import CausesTab
 from .code_view import CodeView
 from .compare_tab import CompareTab
 from .layers_tab import LayersTab
@@ -20,7 +22,10 @@ from .settings import SettingsPanel
 from .snapshot import Snapshot
 from .step_player import StepPlayer
 
-_NO_STEPS = "Here a run is shown step by step: where the question's tokens look, energy, and answers. Press Steer."
+_NO_STEPS = (
+    "Here a run is shown step by step: where the tokens that are steered look, energy, and answers. Press Steer, or before "
+    "that Look first, to see them unsteered."
+)
 
 
 class PanelView(anywidget.AnyWidget):
@@ -39,10 +44,22 @@ class Panel(Snapshot, ipw.VBox):
         question: to start with.
         layers: the tab of layers and heads.
         ways: the tab that compares ways of referring.
+        answer: the tab that steps through the answer.
+        causes: the tab that knocks attention out.
     """
 
-    def __init__(self, picker: RegionPicker, settings: SettingsPanel, question: str, layers: LayersTab, ways: CompareTab):
+    def __init__(
+        self,
+        picker: RegionPicker,
+        settings: SettingsPanel,
+        question: str,
+        layers: LayersTab,
+        ways: CompareTab,
+        answer: AnswerTab,
+        causes: CausesTab,
+    ):
         self.picker, self.settings, self.layers, self.ways = picker, settings, layers, ways
+        self.answer, self.causes = answer, causes
         self._make_run(question)
         self._make_files()
         self._picker_box, self._player_box = ipw.VBox([picker]), ipw.VBox([hint(_NO_STEPS)])
@@ -50,7 +67,10 @@ class Panel(Snapshot, ipw.VBox):
         super().__init__(
             [
                 ipw.HBox([self._picker_box, self._side], layout=ipw.Layout(flex_flow="row wrap", grid_gap="16px")),
-                ipw.Tab([self._player_box, layers, ways], titles=["Steps", "Layers", "Compare"]),
+                ipw.Tab(
+                    [self._player_box, answer, layers, causes, ways],
+                    titles=["Steps", "Answer", "Layers", "Causes", "Compare"],
+                ),
                 self._below,
                 self._code,
                 PanelView(),
@@ -58,12 +78,20 @@ class Panel(Snapshot, ipw.VBox):
         )
         self.add_class("cmllm-workbench")
 
+    def _follow(self) -> None:
+        """Something was set, or a run has ended: what is shown in the tabs may be of the past."""
+        for tab in (self.answer, self.layers, self.causes):
+            tab.follow()
+
     def _make_run(self, question: str) -> None:
         """Question, settings, and what a run says: beside the buttons that begin and end it."""
         wide = {"layout": ipw.Layout(width="auto"), "style": {"description_width": "70px"}}
         self._question = ipw.Textarea(question, description="question", rows=1, **wide).add_class("cmllm-question")
         self._unknown = ipw.HTML().add_class("cmllm-unknown")
         self._steer = ipw.Button(description="Steer", button_style="primary", tooltip="Move attention into the regions")
+        self._first = ipw.Button(
+            description="Look first", tooltip="The answer and the map of the tokens that will be steered, as they are"
+        )
         self._stop = ipw.Button(
             description="Stop", disabled=True, tooltip="End the run after this step, and keep its trace"
         )
@@ -75,7 +103,7 @@ class Panel(Snapshot, ipw.VBox):
                 self._question,
                 self._unknown,
                 self.settings,
-                ipw.HBox([self._steer, self._stop]),
+                ipw.HBox([self._steer, self._first, self._stop], layout=ipw.Layout(flex_flow="row wrap")),
                 self._progress,
                 self._status,
                 self._message,

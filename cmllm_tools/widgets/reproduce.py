@@ -2,6 +2,7 @@
 
 import json
 from base64 import b85encode
+from collections.abc import Mapping
 from importlib import import_module
 from os import PathLike
 from pathlib import Path
@@ -11,13 +12,12 @@ from zlib import compress
 
 from ..inputs.images import ImageSource
 from ..inputs.regions import Mask, Point, Region, Scribble
+from ..loading import EMBEDDED
 from ..models.mllm import Mllm
 from ..referring.latent_method import LatentMethod
 from ..referring.method import Method
 
 PLACEHOLDER = "path/to/your/image.png"
-# What `load()` calls the model that ships with the package.
-EMBEDDED = "embedded"
 # Longest line, about, and how far a part of one is moved to the right.
 WIDTH, STEP = 100, "    "
 _IMPORTS_OF_MASKS = [
@@ -41,27 +41,52 @@ def code(
 
     Settings are written out, also where they are the model's defaults, which a later version may have changed.
     """
-    path = source(image)
-    model = "" if mllm.name == EMBEDDED else repr(mllm.name)
     given = [
         f"{each.name}={getattr(method, each.name)!r}"
         for each in method.settings()
         if (each.asked and each.name != "heads") or getattr(method, each.name) != each.default
     ]
     imported, name = _name(type(method))
-    picture, asked = _literal(path or PLACEHOLDER), _literal(question)
+    picture, asked = _literal(source(image) or PLACEHOLDER), _literal(question)
     lines = [
+        *_prepared(mllm, image, question, regions, imported),
+        *_assigned("method", name, given),
+        *_run(method, picture, asked),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def knockout_code(
+    mllm: Mllm, image: ImageSource, question: str, regions: tuple[Region, ...], arguments: Mapping[str, Any]
+) -> str:
+    """A script that knocks attention out, see `code`.
+
+    Args:
+        arguments: of `causes.knockout_grid`, by name; the word "regions" stands for these.
+    """
+    given = [f"{name}={value if value == 'regions' and name == 'to' else repr(value)}" for name, value in arguments.items()]
+    lines = [
+        *_prepared(mllm, image, question, regions, []),
+        *_assigned("grid", "cm.causes.knockout_grid", ["mllm", "prompt", *given]),
+        "print(grid)",
+        "figure = cm.figures.cause_grid(grid)",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _prepared(mllm: Mllm, image: ImageSource, question: str, regions: tuple[Region, ...], imported: list[str]) -> list[str]:
+    """Lines that load the model, and make prompt and regions."""
+    path = source(image)
+    model = "" if mllm.name == EMBEDDED else repr(mllm.name)
+    return [
         *(_IMPORTS_OF_MASKS if any(isinstance(region, Mask) for region in regions) else ["import cmllm_tools as cm"]),
         *imported,
         "",
         f"mllm = cm.load({model})",
         *(["# The image came from no file: put its path here."] if path is None else []),
-        *_assigned("prompt", "mllm.prepare", [picture, asked]),
+        *_assigned("prompt", "mllm.prepare", [_literal(path or PLACEHOLDER), _literal(question)]),
         *_list_of(regions),
-        *_assigned("method", name, given),
-        *_run(method, picture, asked),
     ]
-    return "\n".join(lines) + "\n"
 
 
 def _name(kind: type[Method]) -> tuple[list[str], str]:

@@ -11,6 +11,9 @@ from ..show.html import card
 from .closing import replace_children
 from .step_player import StepPlayer
 
+# Why a run without updates ended.
+UNSTEERED = "unsteered"
+
 
 class Results:
     """The last run's results, in the parts of a panel that show them.
@@ -38,8 +41,8 @@ class Results:
     def answers(self) -> tuple[str | None, str | None]:
         """Before and after; None for one that was not decoded."""
         steps = self.trace.steps if self.trace else []
-        if steps:
-            return steps[0].answer, steps[-1].answer
+        if self.trace is not None and steps:
+            return steps[0].answer, None if self.trace.stopped == UNSTEERED else steps[-1].answer
         return self.before, None if self.outcome is None else self.outcome.answer
 
     def kept(self) -> Trace | Outcome:
@@ -85,5 +88,7 @@ class Results:
     def show_answers(self, ended: bool) -> None:
         """Show the answers there are."""
         before, after = self.answers
-        rows = [("before", before), ("after", after if ended else None)]
+        rows = [("before", before)]
+        if self.trace is None or self.trace.stopped != UNSTEERED:
+            rows.append(("after", after if ended else None))
         self._answers_box.value = str(card("", [(when, answer or "...") for when, answer in rows]))

@@ -19,10 +19,11 @@ from ..referring.run import refer
 from ..referring.steering import Steering
 from ..referring.trace import Step, Trace
 from ..strict import kind_of
-from .asked import Asked
+from .current_prompt import CurrentPrompt
 from .event_loop import running_loop, take_turns
 from .messages import Messages
 from .panel import Panel
+from .results import UNSTEERED
 
 STOPPED, INTERRUPTED, CLOSED = "stopped", "interrupted", "closed"
 _BUSY = "A run goes on in this panel: press Stop, or wait for its end, before you steer again."
@@ -35,13 +36,15 @@ class RunningPanel(Panel):
     _busy = False
 
     mllm: Mllm
-    _asked: Asked
+    _asked: CurrentPrompt
 
     def _ready(self, mllm: Mllm) -> None:
         self.mllm = mllm
         self.error: BaseException | None = None
         self.task: asyncio.Task[Any] | None = None
         self._run: Steering | None = None
+        # What the last run of a method that takes no steps was asked on.
+        self._answered_on: Prompt | None = None
         self._busy = False
         self._reason: str | None = None
         # Messages of widgets may be handled by another thread. The first guards `_busy`; the second is held during a turn,
@@ -68,19 +71,37 @@ class RunningPanel(Panel):
         Raises:
             OptimizationError: when there is no event loop; `run` needs none.
         """
+        return self._launch(look=False)
+
+    def look(self) -> asyncio.Task[Any] | None:
+        """Begin a run without updates, as Look first does: the unsteered answer, and the map of the tokens to be steered.
+
+        Returns:
+            As `steer`; the trace has its first step alone.
+
+        Raises:
+            OptimizationError: when there is no event loop; `run(look=True)` needs none.
+        """
+        return self._launch(look=True)
+
+    def _launch(self, look: bool) -> asyncio.Task[Any] | None:
         here = running_loop()
         loop = self._loop if self._loop is not None and self._loop.is_running() else here
         if loop is None:
-            raise OptimizationError("steer() needs a running event loop, as notebooks have one. Call run() instead.")
+            name, other = ("look()", "run(look=True)") if look else ("steer()", "run()")
+            raise OptimizationError(f"{name} needs a running event loop, as notebooks have one. Call {other} instead.")
         if not self._begin():
             return None
         if loop is here:
-            return self._start(loop)
-        loop.call_soon_threadsafe(self._start, loop)
+            return self._start(loop, look)
+        loop.call_soon_threadsafe(self._start, loop, look)
         return None
 
-    def run(self) -> Trace | Outcome | None:
+    def run(self, look: bool = False) -> Trace | Outcome | None:
         """The run of the Steer button, from start to end in this call; its errors are shown, and raised.
+
+        Args:
+            look: without updates, as Look first.
 
         Returns:
             The trace; the outcome for a method that takes no steps, None where that was stopped.
@@ -93,13 +114,19 @@ class RunningPanel(Panel):
             raise OptimizationError(_BUSY)
         try:
             with self._turn:
-                for _ in self._turns():
+                for _ in self._turns(look):
                     pass
         except (Exception, KeyboardInterrupt) as error:
             self._broke_off(error)
             raise
         finally:
             self._end()
+        return self._found(look)
+
+    def _found(self, look: bool) -> Trace | Outcome | None:
+        """What the last run came to, of steps or not."""
+        if look:
+            return self.trace if self.error is None else None
         return self.outcome if self._run is None else self._run.trace
 
     def stop(self, reason: str = STOPPED) -> None:
@@ -132,26 +159,29 @@ class RunningPanel(Panel):
         self._stop.disabled = False
         return True
 
-    def _start(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any]:
+    def _start(self, loop: asyncio.AbstractEventLoop, look: bool) -> asyncio.Task[Any]:
         # Kept, as a loop alone does not keep its tasks from being collected.
-        self.task = loop.create_task(self._cooperate())
+        self.task = loop.create_task(self._cooperate(look))
         return self.task
 
-    async def _cooperate(self) -> Trace | Outcome | None:
+    async def _cooperate(self, look: bool = False) -> Trace | Outcome | None:
         try:
-            await take_turns(self._turns(), self._turn, lambda: self.stop(INTERRUPTED))
+            await take_turns(self._turns(look), self._turn, lambda: self.stop(INTERRUPTED))
         except (Exception, KeyboardInterrupt) as error:
             # Shown, and not raised: nobody may await the task, and an interrupt that left it would end the kernel's loop.
             self._broke_off(error)
         finally:
             self._end()
-        return self.outcome if self._run is None else self._run.trace
+        return self._found(look)
 
-    def _turns(self) -> Generator[None, None, None]:
-        """A run, cut where others have their turn."""
+    def _turns(self, look: bool) -> Generator[None, None, None]:
+        """A run, or one without updates, cut where others have their turn."""
         if not self.picker.regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
         self._asked.ask(self.question)
+        if look:
+            yield from self._unsteered()
+            return
         if not isinstance(method := self.method, LatentMethod):
             yield from self._answered(method)
             return
@@ -179,6 +209,16 @@ class RunningPanel(Panel):
         self._show(run.trace)
         self._status.value = f"{run.trace.stopped} (step {run.trace.steps[-1].number} of {last})"
 
+    def _unsteered(self) -> Generator[None, None, None]:
+        """The first step of a run, and its answer; no run that one could look into the layers of."""
+        run, _ = self._again(self._first_step)
+        self._run, run.trace.stopped, self._progress.max = None, UNSTEERED, 1
+        self._show(run.trace)
+        yield
+        Answers("ends").on_step(run, run.trace.steps[0])
+        self._show(run.trace)
+        self._status.value, self._progress.value = "unsteered: this is what Steer begins with", 1
+
     def _answered(self, method: Method) -> Generator[None, None, None]:
         """A run of a method that takes no steps."""
 
@@ -186,6 +226,7 @@ class RunningPanel(Panel):
             return str(self._again(lambda: self.mllm.generate(self._prompt)))
 
         def referred() -> Outcome:
+            self._answered_on = self._prompt
             asked = self._prompt.image, self.question, self.picker.regions
             return refer(self.mllm, *asked, method, progress=False)
 
@@ -220,7 +261,7 @@ class RunningPanel(Panel):
     def _end(self) -> None:
         self._stop.disabled = True
         self._busy = False
-        self.layers.follow()
+        self._follow()
         self.keep()
 
     # What the panel says.

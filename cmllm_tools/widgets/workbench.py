@@ -15,13 +15,16 @@ from ..notation import updates_text
 from ..referring.method import Method
 from ..referring.trace import Trace
 from . import reproduce
-from .asked import Asked
+from .answer_tab import AnswerTab
+from .causes_tab import CausesTab
 from .closing import all_or_none, replace_children
 from .compare_tab import CompareTab
-from .layers_tab import LayersTab, Subject
+from .current_prompt import CurrentPrompt
+from .layers_tab import LayersTab
 from .region_picker import RegionPicker
 from .runner import CLOSED, RunningPanel
 from .settings import SettingsPanel
+from .subject import Subject
 
 
 class Workbench(RunningPanel):
@@ -45,6 +48,8 @@ class Workbench(RunningPanel):
         picker: the `RegionPicker`; `picker.regions` may be set.
         settings: the fields of the method.
         layers: the tab that looks into layers and heads; `layers.sweep` may be set.
+        answer: the tab that steps through the answer; `answer.strip` is the last one.
+        causes: the tab that knocks attention out; `causes.grid` is the last one.
         ways: the tab that compares ways of referring; `ways.comparison` is the last one.
         error: what the last run or command failed with, None when it did not.
 
@@ -72,16 +77,21 @@ class Workbench(RunningPanel):
         self._ready(mllm)
         with all_or_none():
             settings = SettingsPanel(mllm, method)
-            self._asked = Asked(mllm, image, question)
+            self._asked = CurrentPrompt(mllm, image, question)
             prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.sigma_shown)
             layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
             ways = CompareTab(mllm, self._to_compare, lambda: self.method, self._try, self._turn)
-            super().__init__(picker, settings, question, layers, ways)
+            answer = AnswerTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
+            causes = CausesTab(
+                mllm, self._subject, self._try, self._again, self._turn, self._knockout_code, lambda: self._state()[:-1]
+            )
+            super().__init__(picker, settings, question, layers, ways, answer, causes)
             self._listen()
 
     def _listen(self) -> None:
         self._steer.on_click(lambda _: self._try(self.steer, self._message))
+        self._first.on_click(lambda _: self._try(self.look, self._message))
         self._stop.on_click(lambda _: self.stop())
         self._save.on_click(lambda _: self._try(self.save, self._saved))
         self._copy.on_click(lambda _: self._try(lambda: self._code.show(self.code()), self._saved))
@@ -97,7 +107,7 @@ class Workbench(RunningPanel):
 
     @image.setter
     def image(self, image: ImageSource) -> None:
-        asked = Asked(self.mllm, image, self.question)
+        asked = CurrentPrompt(self.mllm, image, self.question)
         prompt = asked.prompt
         try:
             picker = RegionPicker(prompt.image, self.picker.regions, prompt.layout, sigma=self.picker.sigma)
@@ -135,6 +145,7 @@ class Workbench(RunningPanel):
         # One that was refused has no parts.
         if self.comm is not None:
             self.ways.stop()
+            self.causes.stop()
         super().close()
 
     def __repr__(self) -> str:
@@ -154,19 +165,24 @@ class Workbench(RunningPanel):
         self._asked.ask(self.question)
         run = self._run
         trace = run.trace if run is not None and self._asked.has(run.prompt) else None
-        return Subject(self._prompt, self.picker.regions, trace)
+        of_it = self._answered_on is not None and self._asked.has(self._answered_on)
+        return Subject(self._prompt, self.picker.regions, trace, self.outcome if of_it else None)
+
+    def _knockout_code(self, arguments: dict[str, Any]) -> str:
+        return reproduce.knockout_code(self.mllm, self._asked.source, self.question, self.picker.regions, arguments)
 
     def _to_compare(self) -> tuple[Image.Image, str, Regions]:
         return self.picker.image, self.question, self.picker.regions
 
     def _state(self) -> tuple[Any, ...]:
         """What the panel shows now, without preparing it."""
-        return self.question, self.picker.image, list(self.picker.regions), self._run
+        run = self._run if self._run is not None else self.outcome
+        return self.question, self.picker.image, list(self.picker.regions), run
 
     def _changed(self, change: Any = None) -> None:
         """Something was set: what depends on it follows."""
         self._warn_of_unknown(self.mllm.processor.tokenizer)
-        self.layers.follow()
+        self._follow()
         # A field may hold what is no setting while it is being typed; Steer says so.
         with suppress(SettingsError):
             self.picker.sigma = self.settings.sigma_shown

@@ -196,12 +196,15 @@ class Notebook:
 
 
 @contextmanager
-def opened(browser, home, file, app):
-    """A front with the notebook run from top to bottom; afterwards, no errors and nothing asked of the net."""
+def opened(browser, home, file, app, alone=False):
+    """A front with the notebook run from top to bottom; afterwards, no errors and nothing asked of the net.
+
+    `alone` is without JupyterLab's sidebar, as one has it on a narrow screen.
+    """
     with server(app, file.parent, home) as address:
         # So high that the whole panel is in a picture of it.
         context = browser.new_context(viewport={"width": 1440, "height": 1700})
-        where = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]
+        where = "doc/tree" if alone else {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]
         notebook = Notebook(context.new_page(), f"{address}{where}/{file.name}")
         notebook.run_all()
         yield notebook

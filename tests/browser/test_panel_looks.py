@@ -23,6 +23,8 @@ def panel(width, height):
     middle = cm.Box(width / 2 - 0.2 * min(width, height), height / 2, width / 2 + 0.2 * min(width, height), height / 2 + 60)
     bench = cm.widgets.Workbench(mllm, photograph(width, height), {QUESTION!r}, middle, cm.ControlMLLMPlus(steps=12))
     bench.run(), bench.layers.look(), bench._code.show(bench.code())
+    bench.ways._ways.value = ("crop",)
+    bench.answer.read(), bench.causes.run(), bench.causes.answer_at(4, 0), bench.ways.run()
     return bench"""
 SIZES = {"12 MP": (4000, 3000), "tall": (300, 2000)}
 # Faults of a panel: [what, who, with whom].
@@ -117,7 +119,7 @@ def test_nothing_is_cut_or_covered_or_unreadable(front, pictures, width, theme):
     faults, pale = {}, {}
     for at, name in enumerate(SIZES):
         panel = page.locator(".cmllm-workbench").nth(at)
-        for tab in ("Steps", "Layers"):
+        for tab in ("Steps", "Answer", "Layers", "Causes", "Compare"):
             panel.get_by_role("tab", name=tab).click()
             page.mouse.move(0, 0)
             page.wait_for_timeout(300)

@@ -63,6 +63,11 @@ def outcome_card(outcome: Outcome) -> Markup:
 @view(Comparison)
 def comparison_card(comparison: Comparison) -> Markup:
     """What each way was sent, and a table of the ways with a bar for the share in the region."""
+    return comparison_sent(comparison, below=comparison_table(comparison))
+
+
+def comparison_sent(comparison: Comparison, below: Markup | None = None) -> Markup:
+    """What each way was sent, and on what the figures stand."""
     by_image: dict[str, list[str]] = {}
     for name, outcome in comparison.outcomes.items():
         by_image.setdefault(outcome.sent.image_hash, []).append(name)
@@ -70,8 +75,7 @@ def comparison_card(comparison: Comparison) -> Markup:
     for names in by_image.values():
         sent = comparison.outcomes[names[0]].sent
         pictures.append(picture(sent.size, sent.image, regions=sent.regions, caption=f"sent by {', '.join(names)}"))
-    listed = comparison_table(comparison)
-    return card(type(comparison).__name__, comparison.facts(), *pictures, below=listed)
+    return card(type(comparison).__name__, comparison.facts(), *pictures, below=below)
 
 
 def comparison_table(comparison: Comparison) -> Markup:

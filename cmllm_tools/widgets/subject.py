@@ -1,0 +1,54 @@
+"""What the tabs of a workbench look into, and whether it is still what the panel shows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ..inputs.regions import Regions
+from ..models.prompt import Prompt
+from ..referring.outcome import Outcome
+from ..referring.trace import Trace
+from .messages import Messages
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is looked into.
+
+    Args:
+        prompt: image and question.
+        regions: to measure the share in; may be none.
+        run: the last one on this prompt, None before one.
+        outcome: of the last run on this prompt, where its method takes no steps.
+    """
+
+    prompt: Prompt
+    regions: Regions
+    run: Trace | None
+    outcome: Outcome | None = None
+
+
+class Stale(Messages):
+    """Says where what is shown below is of the past.
+
+    Args:
+        state: what the panel shows now, to compare with what was looked into.
+        button: what renews it, by its name.
+    """
+
+    def __init__(self, state: Callable[[], tuple[Any, ...]], button: str):
+        super().__init__()
+        self._state, self._button = state, button
+        self._seen: tuple[Any, ...] | None = None
+
+    def fresh(self) -> None:
+        """What is shown is of now."""
+        self._seen = self._state()
+        self.clear()
+
+    def follow(self) -> None:
+        """Something was set in the panel."""
+        if self._seen is None or self._state() == self._seen:
+            self.clear()
+        else:
+            self.say(f"What is shown below is from before the last change of the panel; press {self._button}.")
