@@ -97,6 +97,7 @@ def of_results(mllm, prompt, box, example):
         "write_report": (write_report, {"trace": trace, "path": "page.html"}),
         "widgets.RegionPicker": (widgets.RegionPicker, {"image": image, "regions": box, "layout": layout, "sigma": 0.1}),
         "widgets.StepPlayer": (widgets.StepPlayer, {"trace": trace, "step": -1, "layer": None}),
+        "widgets.AnswerStrip": (widgets.AnswerStrip, {"trace": cm.trace_answer(mllm, prompt, regions=box), "token": 0}),
         "widgets.AttentionExplorer": (
             widgets.AttentionExplorer,
             {"mllm": mllm, "prompt": prompt, "region": box, "queries": "text", "layer": 0, "head": 0, "answer": False}
@@ -141,17 +142,21 @@ def of_widgets(mllm, prompt, box, example):
     picker = widgets.RegionPicker(example.image, box, prompt.layout)
     player = widgets.StepPlayer(trace)
     explorer = widgets.AttentionExplorer(mllm, prompt, box, answer=False)
+    strip = widgets.AnswerStrip(cm.trace_answer(mllm, prompt, regions=box))
     bench = widgets.Workbench(mllm, example.image, regions=box, method=cm.ControlMLLMPlus(steps=1))
     bench.run()
     settable = [
         *((picker, name) for name in ("regions", "region", "token_layout", "sigma")),
         *((player, name) for name in ("step", "layer")),
+        (strip, "token"),
         *((explorer, name) for name in ("queries", "layer", "head")),
         *((bench, name) for name in ("image", "question", "method")),
         *((bench.layers, "sweep"), (bench.settings, "method")),
     ]
     return {
         "widgets.StepPlayer.write_html": (player.write_html, {"path": "player.html"}),
+        "widgets.AnswerStrip.write_html": (strip.write_html, {"path": "strip.html"}),
+        "widgets.Workbench.run": (bench.run, {"look": True}),
         "widgets.AttentionExplorer.write_html": (explorer.write_html, {"path": "explorer.html"}),
         "widgets.Workbench.save": (bench.save, {"path": "run.safetensors"}),
         "widgets.Workbench.stop": (bench.stop, {"reason": "enough"}),
