@@ -8,8 +8,8 @@ from cmllm_tools import figures, widgets
 
 WHAT_TO_DO = (
     "docs/gallery.md shows every name of cm.figures and cm.widgets. For a new one, add a section `### name` with its "
-    "lines, the last of which is the figure or widget, and `![name](gallery/name.png)`; then `make gallery` draws the pictures "
-    "(it needs Chromium). The browser tests of overlaps read the same list."
+    "lines, the last of which is the figure or widget, and `![name](gallery/name.png)`; then `make gallery` draws the "
+    "pictures (it needs Chromium). The browser tests of overlaps read the same list."
 )
 
 
