@@ -101,6 +101,7 @@ PLAIN = {
     "ChosenBy": (cm.ChosenBy, {"choose": lambda number, text: None}),
     "Contrast": (cm.Contrast, {"alpha": 0.5, "beta": 0.1}),
     "EarlyStopping": (cm.EarlyStopping, {"threshold": 0.2, "on_rise": False}),
+    "ProgressBar": (cm.ProgressBar, {"after": 0.0}),
     "Checkpoint": (cm.Checkpoint, {"path": "run.safetensors", "every": 1}),
     "Answers": (cm.Answers, {"at": "each"}),
     "read_image": (cm.read_image, {"image": np.zeros((8, 8), np.uint8)}),
