@@ -21,7 +21,7 @@ CLUSTER := $(VENV)/ray
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision ray smol demo lab js check test lowest notebooks train heldout picture families methods ways docs lock clean
+.PHONY: help venv vision ray smol demo lab js check test test-vision test-ray lowest notebooks train heldout picture families methods ways docs lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -98,7 +98,13 @@ test: venv vision ray js smol
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest -q $(PARALLEL)
-	@$(BIN)/python tests/torchvision_wheel.py $(VISION) tests/test_families.py tests/test_prefix.py
+	@$(MAKE) --no-print-directory --output-sync=target -j 2 test-vision test-ray
+
+# In one process each, as what they put on the path must be there from its start.
+test-vision:
+	@$(BIN)/python tests/torchvision_wheel.py $(VISION) -q tests/test_families.py tests/test_prefix.py
+
+test-ray:
 	@PYTHONPATH=$(abspath $(CLUSTER)):$$PYTHONPATH $(BIN)/python -m pytest -q -m slow tests/test_evaluation_spread.py
 
 # All that the core needs, in the lowest version that pyproject.toml allows, and the libraries of tests as they are pinned.

@@ -31,7 +31,7 @@ from tqdm import tqdm
 import cmllm_tools as cm
 from benchmarks.steer_models import MODELS
 from cmllm_tools.attention.memory import free_bytes, peak_bytes
-from cmllm_tools.models.replay import add_latent
+from cmllm_tools.models.latent_states import add_latent
 from cmllm_tools.models.undisturbed import undisturbed
 from cmllm_tools.referring.cost import settle
 from cmllm_tools.referring.target import Target

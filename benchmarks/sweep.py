@@ -21,9 +21,9 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
-from cmllm_tools.analysis.window_sweep import COPIES
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
+from cmllm_tools.models.batch import MAX_COPIES
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.latent_method import LatentMethod
 
@@ -68,7 +68,7 @@ def measure(compare: int, count: int, method: LatentMethod | None = None) -> dic
         started = time.perf_counter()
         # How many copies fit is found once for a sweep, and is no part of an example.
         swept = together(
-            sweep_windows(mllm, [example], contexts=CONTEXTS, method=method, max_copies=COPIES, progress=False)
+            sweep_windows(mllm, [example], contexts=CONTEXTS, method=method, max_copies=MAX_COPIES, progress=False)
         )
         between = time.perf_counter()
         alone = one_by_one(mllm, example, choices, method)

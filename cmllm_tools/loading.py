@@ -24,6 +24,8 @@ from .models.undisturbed import unaffected
 from .strict import flag, kind_of, one_of, shown
 
 # The model that ships with the package: a small LLaVA trained from nothing on generated scenes (embedded/MODEL_CARD.md).
+# Name of the model that comes with the package.
+EMBEDDED = "embedded"
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "model"
 # What transformers raises for a checkpoint or an option that it cannot use.
 _NOT_LOADED = (
@@ -159,7 +161,7 @@ def _loaded(
             f"{said(source)} cannot be loaded: {said(error, _LONGEST)}"
         ) from error
     _check_weights(source, loaded, found)
-    name = "embedded" if model is None else str(model)
+    name = EMBEDDED if model is None else str(model)
     return Mllm(loaded, processor, name, revision, layout)
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+# Stands in a question for the words that name the region, as `<location>` does in the published questions.
+PLACE = "{place}"
+
 
 def number_ranges(numbers: Sequence[int]) -> str:
     """`0..3, 7` for (0, 1, 2, 3, 7): both ends are meant."""

@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +15,7 @@ import numpy as np
 
 from .errors import CmllmError, DataError
 from .files import reason, said
-from .strict import number, shown
+from .strict import number, shown, whole_number
 
 # The entry of a file that holds the SHA-256 of all its bytes, taken while the entry held zeros.
 SEAL = "sha256"
@@ -103,6 +105,28 @@ def load_json(path: str | PathLike[str], what: str) -> dict[str, Any]:
     return data
 
 
+@contextmanager
+def load_saved(path: str | PathLike[str], what: str, mark: str, form: int) -> Iterator[dict[str, Any]]:
+    """The entries of a JSON file of this format, to be read within.
+
+    Args:
+        path: of the file.
+        what: it must be, for messages.
+        mark: the entry that has the number of its format.
+        form: that number.
+
+    Raises:
+        DataError: for a file that is missing, damaged, or refused within.
+    """
+    data = load_json(path, what)
+    try:
+        if data.pop(mark, None) != form:
+            raise DataError(f"it must have {mark}, {form}")
+        yield data
+    except DataError as error:
+        raise DataError(f"{what}; {said(path)} is not: {error}") from error
+
+
 def parse_json(text: str | bytes) -> Any:
     """Plain data; NaN and infinity are refused, as is what is nested too deeply.
 
@@ -115,13 +139,44 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def is_whole_line(line: bytes, starts: Sequence[bytes], what: str) -> bool:
+    """Whether a file's last line of JSON is all there, or was cut by what ended its process.
+
+    Args:
+        line: without its end.
+        starts: how the lines of such a file begin.
+        what: is wrong with one that begins otherwise, for the message.
+
+    Raises:
+        DataError: for a line that was never of such a file: it is another one, and nothing of it may be cut.
+    """
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        if not any(line[: len(start)] == start[: len(line)] for start in starts):
+            raise DataError(f"{what}; got {shown(line[:60])}.") from None
+        return False
+    return True
+
+
 def record(value: Any, what: str, readers: Mapping[str, Reader], error: type[CmllmError] = DataError) -> dict[str, Any]:
     """An object with exactly these entries, each read by its reader."""
-    if not isinstance(value, dict):
-        raise error(f"{what} must be an object; got {shown(value)}.")
+    value = object_of(value, what, error)
     if unlike := set(value) ^ set(readers):
         raise error(f"{what} must have the entries {', '.join(readers)}; these differ: {', '.join(sorted(unlike))}.")
     return {name: read(value[name], f"{what}'s {name}") for name, read in readers.items()}
+
+
+def object_of(value: Any, what: str, error: type[CmllmError] = DataError) -> dict[str, Any]:
+    """An object, whatever it has."""
+    if not isinstance(value, dict):
+        raise error(f"{what} must be an object; got {shown(value)}.")
+    return value
+
+
+def entries_of(value: Any, what: str, read: Reader, error: type[CmllmError] = DataError) -> dict[str, Any]:
+    """An object, whatever its entries, each of them read."""
+    return {name: read(each, f"{what}'s {name}") for name, each in object_of(value, what, error).items()}
 
 
 def items(value: Any, what: str, read: Reader, error: type[CmllmError] = DataError) -> tuple[Any, ...]:
@@ -129,6 +184,24 @@ def items(value: Any, what: str, read: Reader, error: type[CmllmError] = DataErr
     if not isinstance(value, list):
         raise error(f"{what} must be a list; got {shown(value)}.")
     return tuple(read(item, f"{what}[{index}]") for index, item in enumerate(value))
+
+
+def pair_of(value: Any, what: str, read: Reader, error: type[CmllmError] = DataError) -> tuple[Any, Any]:
+    """A list of two, each read."""
+    found = items(value, what, read, error)
+    if len(found) != 2:
+        raise error(f"{what} must be two; got {shown(value)}.")
+    return found[0], found[1]
+
+
+def sides_of(value: Any, what: str, error: type[CmllmError] = DataError) -> tuple[int, int]:
+    """Width and height, or rows and columns."""
+    return pair_of(value, what, partial(whole_number, least=1, most=1_000_000, error=error), error)
+
+
+def unread(value: Any, what: str) -> Any:
+    """What is looked into later, when more is known."""
+    return value
 
 
 def or_none(read: Reader) -> Reader:
@@ -162,6 +235,10 @@ def array_of(
     if numbers is None or np.isinf(numbers).any():
         raise error(f"{what} must be finite numbers of shape {shape}; got {shown(value)}.")
     return numbers
+
+
+# A whole number that was saved.
+whole = partial(whole_number, error=DataError)
 
 
 def finite(value: Any, what: str, least: float | None = None, most: float | None = None) -> float:

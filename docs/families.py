@@ -11,8 +11,8 @@ HEAD = """# Families of models
 
 Made from the family table by `make families`. "tested": the family passes every check of the conformance suite
 (`tests/test_families.py`) on a small random model loaded by `from_pretrained`: captured attention equals eager attention,
-the replayed call gives the model's own logits, boxes equal those found by probing, and more. "key_steering":
-an answer can continue from the cached keys of its image, which that method moves. "several_images": a
+the replayed call gives the model's own logits, boxes equal those found by probing, and more. "key_steering": that method
+moves the keys of the image, as cached, or where they stand beside the text's sequence. "several_images": a
 conversation may show more than one, each laid out by itself, which the suite tries with two images, three turns and a
 system prompt. A family that is not here is
 refused by name, unless `cm.load(..., layout="probe")` is asked to find out where its visual tokens look.

@@ -6,11 +6,11 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools import analysis
 from cmllm_tools.bench.heldout import HELDOUT, held_out
-from cmllm_tools.bench.matching import names_it, reference_match, strict_match
-from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol_sets import smol_held_out
 from cmllm_tools.data import Dataset, Example, check, read
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.evaluation import Evaluation, Record, Unsteered
+from cmllm_tools.evaluation.matching import names_it, reference_match, strict_match
 from cmllm_tools.inputs.regions import region_from_json
 from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.show.report import write_page
@@ -167,6 +167,14 @@ def of_a_model(mllm, prompt, box, example):
             mllm.prepare,
             {"image": example.image, "question": "describe the object.", "padding_side": "left"},
         ),
+        "Mllm.prepare of a text": (
+            mllm.prepare,
+            {"image": example.image, "question": "describe the object.", "text": "<image> describe the object. :"},
+        ),
+        "Mllm.prepare of inputs": (
+            mllm.prepare,
+            {"image": example.image, "question": "describe the object.", "inputs": prompt.inputs},
+        ),
         "Mllm.look": (mllm.look, {"image": example.image, "padding_side": "left"}),
         "Mllm.words": (mllm.words, {"ids": [1, 2]}),
         "Mllm.generate": (
@@ -252,6 +260,14 @@ def of_a_model(mllm, prompt, box, example):
         ),
         "analysis.rollout": (analysis.rollout, both | {"queries": "text", "residual": 0.5, "latent": None}),
         "analysis.relevancy": (analysis.relevancy, both | {"answer": "red circle", "latent": None}),
+        "analysis.token_activation": (
+            analysis.token_activation,
+            both | {"answer": "red circle", "token": 0, "context": True, "smooth": True, "latent": None},
+        ),
+        "analysis.grad_cam": (
+            analysis.grad_cam,
+            both | {"answer": "red circle", "token": 0, "layer": -1, "latent": None},
+        ),
         "analysis.gradient_profile": (
             analysis.gradient_profile,
             both | single | {"region": box, "sigma": 0.1, "rule": "area", "latent": None},

@@ -10,11 +10,11 @@ import cmllm_tools as cm
 from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
-from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol import evaluate_smol
 from cmllm_tools.bench.stopping import stops
 from cmllm_tools.bench.ways import evaluate_ways
 from cmllm_tools.bench.window_test import sweep_and_test
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.referring.comparison import Row
 from cmllm_tools.show.report import write_report
 

@@ -11,11 +11,12 @@ from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.example_lines import ExampleLines
-from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, recommend
+from cmllm_tools.analysis.recommend import recommend
+from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep
 from cmllm_tools.analysis.window_sweep import sweep_windows
 from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.loop import steer_together
 from cmllm_tools.referring.target import Target
@@ -139,7 +140,7 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: replace(need, free=0))
     assert window_sweep._copies_that_fit(mllm, one)(longer) == 1
     monkeypatch.setattr(window_sweep, "estimate_memory", lambda *_: replace(need, free=10**9, checkpointing=True))
-    assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.COPIES
+    assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.MAX_COPIES
 
 
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):

@@ -8,6 +8,7 @@ from tests_support import noise
 from tiny_families import TINY
 
 import cmllm_tools as cm
+from cmllm_tools.attention.capture import capture
 from cmllm_tools.models.batch import followed_by
 
 
@@ -101,6 +102,24 @@ def test_an_answers_tokens_look_where_eager_attention_does_with_a_cache(mllm, pr
         torch.testing.assert_close(
             trace.shares[:, number], rows.mean((1, 2)) @ inside / rows.mean((1, 2)).sum(-1), atol=1e-5, rtol=1e-3
         )
+
+
+def numbers(*tensors):
+    """How many numbers are kept with these: a part of something larger keeps all of it."""
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() // each.itemsize for each in tensors}
+    return sum(storages.values())
+
+
+def test_what_is_kept_of_an_answer_is_so_many_numbers_for_each_token(mllm, prompt, box):
+    """At 128 tokens as at 8: attention to visual tokens alone, and not among the answer's own, which is its square."""
+    (word,) = mllm.processor.tokenizer("red", add_special_tokens=False)["input_ids"]
+    for length in (8, 32, 128):
+        trace = cm.trace_answer(mllm, prompt, answer=[word] * length, regions=box)
+        assert numbers(trace.maps, trace.shares, trace.by_head) == length * (64 + 1 + 6 * 6)
+        followed = followed_by(mllm, prompt, [word] * length)
+        rows = range(len(prompt.tokens) - 1, len(prompt.tokens) - 1 + length)
+        recorder = capture(mllm, followed, range(6), None, list(rows), prompt.visual)
+        assert numbers(*recorder.captured.values()) == length * 6 * 6 * 64
 
 
 def test_heads_of_a_token(mllm, prompt, box):

@@ -5,9 +5,9 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.attention.bias import AttentionBias
+from cmllm_tools.attention.key_offsets import KeyOffsets
 from cmllm_tools.models.batch import followed_by
 from cmllm_tools.models.changing import Changing, ChosenBy
-from cmllm_tools.models.key_offsets import KeyOffsets
 from cmllm_tools.models.latent import LatentAdded
 from cmllm_tools.models.prefix import prefix_of
 from cmllm_tools.models.scoring import continuation

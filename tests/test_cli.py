@@ -35,7 +35,7 @@ def test_demo_steers_to_the_object(tmp_path, capsys):
     printed = capsys.readouterr().out
     before, after = (re.search(rf"^{word}\s+(.*)$", printed, re.M).group(1) for word in ("before", "after"))
     from cmllm_tools.bench.heldout import DEMO_SCENE, HELDOUT
-    from cmllm_tools.bench.roc import read_roc
+    from cmllm_tools.data.formats.roc import read_roc
 
     target = read_roc(HELDOUT)[DEMO_SCENE].names[0]
     assert target in after
@@ -185,7 +185,7 @@ def test_answers_are_scored_strictly(example):
 
 def test_control_box_touches_no_object():
     from cmllm_tools.bench.heldout import HELDOUT
-    from cmllm_tools.bench.roc import read_roc
+    from cmllm_tools.data.formats.roc import read_roc
 
     for example in read_roc(HELDOUT)[:40]:
         control = evaluation.background_box(example, np.random.default_rng(0))

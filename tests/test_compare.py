@@ -15,7 +15,7 @@ from cmllm_tools.models.batch import followed_by
 from cmllm_tools.models.scoring import continuation
 from cmllm_tools.referring.baseline import UNRELATED, log_odds
 from cmllm_tools.referring.compare import named_methods, usual_methods
-from cmllm_tools.referring.comparison import UNSTEERED
+from cmllm_tools.referring.defaults import UNSTEERED
 
 TEXT = "there is no triangle."
 FEW = {"edit": cm.methods.AttentionEdit(2.0), "mean": cm.methods.OutsideHidden(), "guided": cm.methods.RegionGuidance()}

@@ -9,9 +9,7 @@ from small_sets import SETS, coco, folder, refcocog, roc, rtc, scenes, screenspo
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.data import format as formats
-from cmllm_tools.data.prompts import PLACE as DATA_PLACE
 from cmllm_tools.data.prompts import choices_of, others_of
-from cmllm_tools.referring.method import PLACE
 
 
 @pytest.mark.parametrize("name", SETS)
@@ -54,7 +52,6 @@ def test_roc_has_its_regions_names_prompts_and_splits(tmp_path):
     located = cm.data.read(root, located=True)[0].question
     assert f"object box @ [{x}, {y}, {x + width}, {y + height}] a " in located
     assert located.endswith(" Answer the question using a single word or phrase.")
-    assert PLACE == DATA_PLACE
     placed = cm.data.read(root, place=True)[0].question
     assert placed.replace(" {place}", "") == example.question
     with pytest.raises(cm.SettingsError, match="either the place in words or"):

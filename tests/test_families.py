@@ -20,19 +20,20 @@ from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Example, sweep_windows
-from cmllm_tools.attention.capture import capture, kernel_errors
+from cmllm_tools.attention.recorder import capture, kernel_errors
 from cmllm_tools.causes import ablate, knockout, knockout_grid, patch
 from cmllm_tools.causes.tokens import keys_of, queries_of
-from cmllm_tools.layout.grid_rules import LayoutInputs, square_grid
+from cmllm_tools.layout.grid_rules import square_grid
+from cmllm_tools.layout.placement import LayoutInputs
 from cmllm_tools.layout.probe import probe
 from cmllm_tools.models import places as places_module
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
+from cmllm_tools.models.latent_states import latent_added
 from cmllm_tools.models.lookup import family_for
 from cmllm_tools.models.other_image import AgainstImage
 from cmllm_tools.models.processors import VIDEO, processor_class
-from cmllm_tools.models.replay import latent_added
 from cmllm_tools.models.scoring import AnswerScore, continuation
 from cmllm_tools.models.template import prompt_text
 
@@ -657,6 +658,35 @@ def test_maps_through_all_layers_equal_those_of_eager_attention(family):
     torch.testing.assert_close(cm.analysis.rollout(mllm, prompt).values, expected, atol=1e-5, rtol=1e-3)
     row = (relevance - identity)[-1]
     torch.testing.assert_close(cm.analysis.relevancy(mllm, prompt).values, (row / row.sum())[visual], atol=1e-4, rtol=1e-3)
+
+
+def test_maps_of_what_visual_states_hold(family):
+    """Grad-CAM from the gradient at what goes in, and activation from the model's own logits, or a refusal by name."""
+    mllm, prompt = family
+    first, second = mllm.processor.tokenizer("red cross", add_special_tokens=False)["input_ids"][:2]
+    followed, latent = followed_by(mllm, prompt, [first]), prompt.zero_latent()
+    with latent_added(prompt.call, latent):
+        logits = mllm.model(**followed.inputs, use_cache=False).logits[0]
+    given = cm.analysis.grad_cam(mllm, prompt, [first, second], token=1)
+    (gradient,) = torch.autograd.grad(logits[-1, second], latent)
+    expected = (prompt.call.visual_states.float() @ gradient.mean(0)).clamp_min(0)
+    torch.testing.assert_close(given.values, expected / expected.sum().clamp_min(1e-30), atol=1e-4, rtol=1e-3)
+    explain = partial(cm.analysis.token_activation, mllm, prompt, [first, second], token=1, context=False, smooth=False)
+    if not mllm.family.site.in_sequence or prompt.learned:
+        with pytest.raises(cm.UnsupportedModelError, match=f"that of {mllm.family.name} is not"):
+            explain()
+        with pytest.raises(cm.CaptureError, match=f"The visual tokens of {mllm.family.name} are no part"):
+            cm.analysis.grad_cam(mllm, prompt, [first, second], layer=0)
+        return
+    positive = logits[:, second].detach().float().clamp_min(0)
+    own, context = positive[list(prompt.visual)], positive[[*prompt.text_span, len(prompt.tokens) - 1]].sum()
+    expected = own / (own.sum() + context).clamp_min(1e-30)
+    torch.testing.assert_close(explain().values, expected, atol=1e-4, rtol=1e-3)
+    whole = cm.analysis.token_activation(mllm, prompt, [first, second], token=1)
+    assert whole.values.isfinite().all()
+    assert whole.values.min() >= 0
+    later = cm.analysis.grad_cam(mllm, prompt, [first, second], token=1, layer=0)
+    assert later.values.isfinite().all()
 
 
 def test_attribution_is_what_states_and_gradients_say(family):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import attribute, relevancy, sweep_windows
+from cmllm_tools.analysis import attribute, grad_cam, relevancy, sweep_windows, token_activation
 from cmllm_tools.models.finite import check_logits
 from cmllm_tools.models.scoring import AnswerScore
 
@@ -35,6 +35,8 @@ USES = {
     "contrast": lambda mllm, prompt, example: mllm.generate(prompt, zeros(prompt), 0.5),
     "score": lambda mllm, prompt, example: AnswerScore(mllm, prompt, "red cross")(zeros(prompt)[None]),
     "relevancy": lambda mllm, prompt, example: relevancy(mllm, prompt, "red"),
+    "token_activation": lambda mllm, prompt, example: token_activation(mllm, prompt, "red"),
+    "grad_cam": lambda mllm, prompt, example: grad_cam(mllm, prompt, "red"),
     "attribute": lambda mllm, prompt, example: attribute(mllm, prompt, "red", "input_x_gradient", progress=False),
     "sweep": lambda mllm, prompt, example: sweep_windows(mllm, [example.example()], [(0, 1)], progress=False),
     "self_check": lambda mllm, prompt, example: cm.self_check(mllm),

@@ -89,6 +89,7 @@ def test_everything_that_differentiates_does_so_alike(pair):
                     cm.analysis.gradient_profile(mllm, prompt, REGION, queries="after_image").norms
                 ),
                 "relevancy": cm.analysis.relevancy(mllm, prompt, "red").values.float(),
+                "grad_cam": cm.analysis.grad_cam(mllm, prompt, "red").values,
                 "attribution": score.values,
             }
         )

@@ -13,8 +13,8 @@ from hostile_results import made_ranking, made_sweep
 import cmllm_tools as cm
 from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.examples import as_examples
-from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.stopping import rule_beside_fixed, stops
+from cmllm_tools.evaluation.matching import names_it, reference_match, strict_match
 from cmllm_tools.loading import EMBEDDED_MODEL
 from cmllm_tools.referring.methods.key_steering import KeySteering
 from cmllm_tools.show.cards.analysis import sweep_pictures
@@ -207,6 +207,11 @@ def test_a_panel_that_was_refused_goes_without_a_word(monkeypatch):
 def test_new_calls_refuse_in_the_packages_words(mllm, prompt, example):
     for call, error, words in (
         (lambda: rule_beside_fixed(1), cm.SettingsError, "shown on the other, must be a whole number of at least 2; got 1"),
+        (
+            lambda: rule_beside_fixed(2, way="Crop"),
+            cm.SettingsError,
+            "way must be 'KeySteering' or 'ControlMLLMPlus'; got 'Crop'",
+        ),
         (lambda: stops(mllm, [example], KeySteering(steps=1), [2]), cm.SettingsError, "at least as many as the longest"),
         (lambda: stops(mllm, [7], KeySteering(steps=1), [1]), cm.SettingsError, "must be a ReferringExample"),
         (

@@ -88,17 +88,21 @@ def test_answers_given_together_are_those_given_alone(name):
     together = answers_together(mllm, prompts, 4)
     for one, other in zip(together, alone, strict=True):
         assert (str(one), one.ids, one.ended) == (str(other), other.ids, other.ended)
+        assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-3)
 
 
 def test_questions_of_other_lengths_are_one_batch_and_looked_at_once(tiny, monkeypatch):
     mllm, _, look = tiny
     prompts = [mllm.prepare(look, question) for question in (*QUESTIONS, *MORE)]
-    alone = [mllm.generate(prompt, max_new_tokens=4).ids for prompt in prompts]
+    alone = [mllm.generate(prompt, max_new_tokens=4) for prompt in prompts]
     held, alike = [], together._alike
     monkeypatch.setattr(together, "_alike", lambda *given: held.append(1) or alike(*given))
     monkeypatch.setattr(mllm, "generate", None)
     for _ in range(2):
-        assert [each.ids for each in answers_together(mllm, prompts, 4)] == alone
+        for one, other in zip(answers_together(mllm, prompts, 4), alone, strict=True):
+            assert one.ids == other.ids
+            assert len(one.log_probabilities) == len(one.ids)
+            assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
     assert len(held) == len(prompts)
     assert set(together._CHECKED[mllm.model]) == {(prompts[0].call.attention, True)}
 

@@ -1,7 +1,9 @@
 """The prefix run once, and offsets on its keys: as the model's own forward has them, in every family, or refused."""
 
 import gc
+import re
 import weakref
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
@@ -13,7 +15,8 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.attention.context_map import context_map
-from cmllm_tools.models.key_offsets import KeyOffsets
+from cmllm_tools.attention.key_offsets import KeyOffsets, keys_of
+from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.prefix import continued_answer, prefix_of
 
 QUESTION = "is the object a red cross or a blue seven ?"
@@ -75,7 +78,7 @@ def test_an_answer_over_the_cached_image_is_the_plain_one(family):
 def test_a_step_lowers_the_energy_that_capture_finds(family):
     mllm, prompt = family
     method = cm.methods.KeySteering(steps=2, step_size=0.003, layers=(), queries="text")
-    if mllm.family.no_prefix:
+    if mllm.family.no_keys:
         with pytest.raises(cm.UnsupportedModelError, match=mllm.family.name):
             cm.optimize(mllm, prompt, REGION, method)
         return
@@ -86,8 +89,57 @@ def test_a_step_lowers_the_energy_that_capture_finds(family):
         assert cm.energy(cmap, REGION, sigma=method.sigma).item() == pytest.approx(step.energy, rel=1e-4)
 
 
-def test_the_gradient_is_that_of_finite_differences():
-    model, processor = tiny_llava()
+BESIDE = [name for name in at_hand() if FAMILIES[name].beside]
+
+
+@pytest.mark.parametrize("name", BESIDE)
+def test_keys_beside_the_text_are_moved_where_the_model_makes_them(name):
+    """The same answer as from a model whose own key projections have the offsets added, and none at zero."""
+    mllm, prompt = prepared(name)
+    keys = keys_of(mllm, prompt)
+    zero_ids, zero = answered(mllm, prompt, intervention=KeyOffsets(torch.zeros(keys.zero.shape)))
+    ids, plain = answered(mllm, prompt)
+    assert zero_ids == ids
+    torch.testing.assert_close(zero, plain)
+    offsets = 0.05 * torch.randn(keys.zero.shape, generator=torch.Generator().manual_seed(0))
+    moved_ids, moved = answered(mllm, prompt, intervention=KeyOffsets(offsets))
+    with key_projections(mllm, prompt, keys, offsets):
+        expected_ids, expected = answered(mllm, prompt)
+    assert moved_ids == expected_ids
+    torch.testing.assert_close(moved, expected, atol=1e-4 * expected[expected.isfinite()].abs().max().item(), rtol=1e-4)
+    assert moved_ids != ids or not torch.allclose(moved, plain)
+
+
+@contextmanager
+def key_projections(mllm, prompt, keys, offsets):
+    """Offsets added by hooks on what makes the keys: norms where keys have them, and projections elsewhere."""
+    handles = []
+    for number, (module, _) in enumerate(sorted(mllm.attention_modules.items(), key=lambda each: each[1])):
+        heads, _, width = keys.by_layer[number].shape
+        part = keys.norm * offsets[:, number * heads * width : (number + 1) * heads * width]
+        makes = [each for path, each in module.named_modules() if re.fullmatch(r"key|k_norm|k_layer_norm", path)]
+        makes = makes or [each for path, each in module.named_modules() if path == "k_proj"]
+
+        def add(_, inputs, output, part=part, heads=heads, width=width):
+            changed = output.clone()
+            change = part.to(output)
+            if output.dim() == 3:
+                changed[:, list(prompt.visual)] += change
+            else:
+                changed[:, :, list(prompt.visual)] += change.unflatten(-1, (heads, width)).transpose(0, 1)
+            return changed
+
+        handles.append(makes[0].register_forward_hook(add))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@pytest.mark.parametrize("made", [tiny_llava, TINY["mllama"]], ids=["cached", "beside"])
+def test_the_gradient_is_that_of_finite_differences(made):
+    model, processor = made()
     mllm = cm.load((model.double(), processor))
     prompt = mllm.prepare(noise((50, 40)), "what is this ?")
     run = cm.Steering(mllm, prompt, REGION, cm.methods.KeySteering(steps=1, step_size=0.01, layers=(), queries="text"))
@@ -98,7 +150,7 @@ def test_the_gradient_is_that_of_finite_differences():
         attention = cm.capture_attention(mllm, prompt, latent=KeyOffsets(offsets))
         return cm.energy(context_map(attention), REGION, sigma=0.4).item()
 
-    zero, direction = prefix_of(mllm, prompt).zero, run.latent / run.latent.norm()
+    zero, direction = keys_of(mllm, prompt).zero, run.latent / run.latent.norm()
     step = 1e-4
     slope = (energy(zero + step * direction) - energy(zero - step * direction)) / (2 * step)
     # The update goes against the gradient, by one length.
@@ -188,8 +240,6 @@ def test_what_is_known_for_latents_alone_refuses_offsets_by_name(tiny):
 
 def test_a_model_whose_image_sees_the_question_is_refused_though_its_row_says_nothing(monkeypatch):
     """What the table does not know is found out by the first prompt."""
-    from cmllm_tools.models.families import FAMILIES
-
     monkeypatch.setitem(FAMILIES, "paligemma", replace(FAMILIES["paligemma"], prefix=""))
     mllm = cm.load(TINY["paligemma"]())
     with pytest.raises(cm.UnsupportedModelError, match="as the image's tokens see what comes after them"):

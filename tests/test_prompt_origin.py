@@ -10,7 +10,7 @@ from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import relevancy
+from cmllm_tools.analysis import grad_cam, relevancy, token_activation
 from cmllm_tools.models.origin import weights_mark
 from cmllm_tools.models.scoring import AnswerScore
 
@@ -37,6 +37,8 @@ USES = {
     "estimate_memory": lambda mllm, prompt: cm.estimate_memory(mllm, prompt, [0]),
     "score": lambda mllm, prompt: AnswerScore(mllm, prompt, "red"),
     "relevancy": lambda mllm, prompt: relevancy(mllm, prompt, "red"),
+    "token_activation": lambda mllm, prompt: token_activation(mllm, prompt, "red"),
+    "grad_cam": lambda mllm, prompt: grad_cam(mllm, prompt, "red"),
 }
 
 

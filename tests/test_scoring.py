@@ -6,9 +6,9 @@ from conftest import assert_same, snapshot
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import cmllm_tools as cm
-from cmllm_tools.attention.capture import capture
+from cmllm_tools.attention.recorder import capture
 from cmllm_tools.models.batch import _NotTwice, copies, widened
-from cmllm_tools.models.replay import latent_added
+from cmllm_tools.models.latent_states import latent_added
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.models.undisturbed import undisturbed
 

@@ -8,7 +8,7 @@ from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import attribute, gradient_profile, relevancy, rollout
+from cmllm_tools.analysis import attribute, grad_cam, gradient_profile, relevancy, rollout, token_activation
 from cmllm_tools.models.scoring import AnswerScore
 
 REGION = cm.Box(12, 5, 30, 30)
@@ -64,6 +64,8 @@ USES = {
     "gradient_profile": lambda mllm, prompt: torch.from_numpy(gradient_profile(mllm, prompt, REGION).cosines),
     "relevancy": lambda mllm, prompt: relevancy(mllm, prompt, "red").values,
     "rollout": lambda mllm, prompt: rollout(mllm, prompt).values,
+    "token_activation": lambda mllm, prompt: token_activation(mllm, prompt, "red").values,
+    "grad_cam": lambda mllm, prompt: grad_cam(mllm, prompt, "red").values,
     "score": lambda mllm, prompt: AnswerScore(mllm, prompt, "red")(
         torch.full_like(prompt.zero_latent(), 0.1)[None]
     ).detach(),

@@ -1,5 +1,6 @@
 """Which layers and heads look at what, and whether that says anything about the answer."""
 
+from .activation import grad_cam, token_activation
 from .attribution.agreement import Agreement, agreement, rank_correlations
 from .attribution.attribute import Attribution, attribute
 from .attribution.faithfulness import Curves, infidelity, insertion_deletion, sensitivity
@@ -10,9 +11,10 @@ from .gradients import GradientProfile, gradient_profile
 from .head_ranking import HeadRanking, answer_words, rank_heads
 from .intervals import bootstrap
 from .maps import relevancy, rollout
+from .recommend import Recommendation, recommend
 from .region_shares import HeadGrid, head_shares
 from .sinks import Sinks, sinks, sinks_in
-from .sweep import Recommendation, Sweep, recommend
+from .sweep import Sweep
 from .window_sweep import sweep_windows
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "attribute",
     "bootstrap",
     "frontier",
+    "grad_cam",
     "gradient_profile",
     "infidelity",
     "insertion_deletion",
@@ -46,4 +49,5 @@ __all__ = [
     "sinks",
     "sinks_in",
     "sweep_windows",
+    "token_activation",
 ]

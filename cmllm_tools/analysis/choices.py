@@ -1,6 +1,7 @@
 """What a sweep chooses from, and the entries of its file."""
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ..errors import DataError, SettingsError
@@ -9,7 +10,7 @@ from ..notation import window_text
 from ..referring.kinds import FLAG, read_window
 from ..referring.latent_method import LatentMethod
 from ..referring.registry import method_from_json
-from ..stored import Reader, items, record, text_of
+from ..stored import Reader, items, object_of, record, text_of, unread
 from ..strict import shown, whole_number
 
 # Rows of the figures, in the order that a run gives them.
@@ -67,9 +68,7 @@ def _queries(value: Any, what: str) -> Queries:
 
 
 def _method(value: Any, what: str) -> LatentMethod:
-    if not isinstance(value, dict):
-        raise DataError(f"{what} must be an object; got {shown(value)}.")
-    found = method_from_json(value)
+    found = method_from_json(object_of(value, what))
     if not isinstance(found, LatentMethod):
         raise DataError(f"{what} must be one that takes steps; got a {found.called()}.")
     if found.step_size is None:
@@ -84,8 +83,8 @@ def _method(value: Any, what: str) -> LatentMethod:
 FIELDS: dict[str, Reader] = {
     "model": text_of,
     "method": _method,
-    "choices": lambda value, what: items(value, what, _choice),
-    "examples": lambda value, what: items(value, what, text_of),
-    "figures": lambda value, what: items(value, what, text_of),
-    "values": lambda value, what: value,
+    "choices": partial(items, read=_choice),
+    "examples": partial(items, read=text_of),
+    "figures": partial(items, read=text_of),
+    "values": unread,
 }

@@ -2,32 +2,29 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..attention.capture import capture_attention
-from ..attention.context_map import context_map
 from ..errors import DataError, NotFiniteError, OptimizationError, SettingsError, UnsupportedModelError, carry
-from ..files import said, write_whole
-from ..inputs.regions import as_regions
+from ..files import write_whole
 from ..models.mllm import Mllm, require
 from ..notation import text_table
 from ..progress import progress_bar
-from ..referring.baseline import Baseline
+from ..referring.baseline import Baseline, attention_share
 from ..referring.compare import named_methods
 from ..referring.method import Method
 from ..referring.run import refer
-from ..referring.target import region_share
 from ..shown import Fact, Shown
-from ..stored import Reader, array_of, dump_json, finite, items, load_json, or_none, record, text_of
-from ..strict import flag, number, one_of, several, whole_number
+from ..stored import Reader, array_of, dump_json, finite, items, load_saved, or_none, record, text_of, unread, whole
+from ..strict import flag, number, one_of, several
 from .examples import Example, as_examples
 from .intervals import interval_text, resampled
 
-FORMAT = 1
+MARK, FORMAT = "cmllm_frontier", 1
 # Multiples of a method's own strength.
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 # Nats per token at which ways are set side by side.
@@ -169,7 +166,7 @@ class Frontier(Shown):
             for each in self.curves
         ]
         plain = {name: getattr(self, name) for name in ("model", "examples", "damage_to", "complete")}
-        data = {"cmllm_frontier": FORMAT, **plain, "curves": curves}
+        data = {MARK: FORMAT, **plain, "curves": curves}
         return write_whole(path, lambda file: file.write(dump_json(data)), "It is still in memory.")
 
     @classmethod
@@ -179,15 +176,10 @@ class Frontier(Shown):
         Raises:
             DataError: for a file that is missing, damaged, or no frontier.
         """
-        what = "A frontier must be a file written by Frontier.save"
-        try:
-            found = record(load_json(path, what), "a frontier", _FIELDS)
-            if found.pop("cmllm_frontier") != FORMAT:
-                raise DataError(f"it must be of format {FORMAT}")
+        with load_saved(path, "A frontier must be a file written by Frontier.save", MARK, FORMAT) as data:
+            found = record(data, "a frontier", _FIELDS)
             curves = tuple(_stored_curve(each, found["examples"]) for each in found["curves"])
             return cls(**found | {"curves": curves})
-        except DataError as error:
-            raise DataError(f"{what}; {said(path)} is not: {error}") from error
 
 
 def frontier(
@@ -292,8 +284,8 @@ def _figures(baseline: Baseline, example: Example, way: Method, speaks: bool) ->
         if outcome.interrupted:
             raise KeyboardInterrupt
         effect, damage = baseline.moved(outcome, speaks)
-        attention = capture_attention(baseline.mllm, baseline.prompt_of(outcome), latent=outcome.intervention)
-        share = region_share(context_map(attention), as_regions(outcome.sent.regions))
+        prompt = baseline.prompt_of(outcome)
+        share = attention_share(baseline.mllm, prompt, outcome.intervention, outcome.sent.regions)
         return np.array([share, effect, damage, outcome.seconds])
     except (OptimizationError, NotFiniteError, SettingsError, UnsupportedModelError):
         return np.full(len(FIGURES), np.nan)
@@ -308,8 +300,8 @@ def _stored_curve(value: Any, examples: int) -> Curve:
     readers: dict[str, Reader] = {
         "name": text_of,
         "setting": text_of,
-        "strengths": lambda each, name: items(each, name, or_none(finite)),
-        "values": lambda each, name: each,
+        "strengths": partial(items, read=or_none(finite)),
+        "values": unread,
     }
     found = record(value, "a curve", readers)
     shape = len(FIGURES), len(found["strengths"]), examples
@@ -317,10 +309,9 @@ def _stored_curve(value: Any, examples: int) -> Curve:
 
 
 _FIELDS: dict[str, Reader] = {
-    "cmllm_frontier": lambda value, what: value,
     "model": text_of,
-    "examples": lambda value, what: whole_number(value, what, 1, 1_000_000, DataError),
-    "damage_to": lambda value, what: one_of(value, what, (TEXT, CANDIDATES), DataError),
-    "complete": lambda value, what: flag(value, what, DataError),
-    "curves": lambda value, what: items(value, what, lambda each, name: each),
+    "examples": partial(whole, least=1, most=1_000_000),
+    "damage_to": partial(one_of, choices=(TEXT, CANDIDATES), error=DataError),
+    "complete": partial(flag, error=DataError),
+    "curves": partial(items, read=unread),
 }

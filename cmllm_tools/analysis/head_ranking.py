@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from ..attention.capture import capture_attention
 from ..attention.heads import pairs_within
 from ..errors import CaptureError, DataError, SettingsError, carry
-from ..files import check_writable, said, write_whole
+from ..files import check_writable, write_whole
 from ..models.mllm import Mllm, require
 from ..models.prompt import Queries
 from ..models.undisturbed import unaffected
@@ -20,14 +21,14 @@ from ..progress import progress_bar
 from ..referring.energy import checked_sigma
 from ..referring.target import Target
 from ..shown import Fact, Shown
-from ..stored import Reader, array_of, dump_json, items, load_json, record, text_of
-from ..strict import kind_of, number, shown, whole_number, whole_numbers, whole_seed
+from ..stored import Reader, array_of, dump_json, finite, items, load_saved, record, text_of, unread, whole
+from ..strict import kind_of, shown, whole_number, whole_numbers, whole_seed
 from .examples import Example, as_examples
 from .intervals import FEWEST, bootstrap, says_something, wilson
 from .ranking_file import Found, RankingFile
 from .region_shares import on_image
 
-FORMAT = 1
+MARK, FORMAT = "cmllm_heads", 1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -160,7 +161,7 @@ class HeadRanking(Shown):
             OutputError: when the file cannot be written.
         """
         arrays = ("hits", "lift", "lift_interval")
-        data = {"cmllm_heads": FORMAT, **asdict(self), **{name: getattr(self, name).tolist() for name in arrays}}
+        data = {MARK: FORMAT, **asdict(self), **{name: getattr(self, name).tolist() for name in arrays}}
         return write_whole(path, lambda file: file.write(dump_json(data)), "It is still in memory.")
 
     @classmethod
@@ -170,38 +171,33 @@ class HeadRanking(Shown):
         Raises:
             DataError: for a file that is missing, damaged, or not a ranking.
         """
-        what = "A ranking must be a file written by HeadRanking.save"
-        data = load_json(path, what)
-        try:
+        with load_saved(path, "A ranking must be a file written by HeadRanking.save", MARK, FORMAT) as data:
             found = record(data, "a ranking", _FIELDS)
             shape = len(found["layers"]), len(found["heads"])
             hits = array_of(found["hits"], "its hits", shape)
             lift = array_of(found["lift"], "its lift", shape)
             interval = array_of(found["lift_interval"], "its lift_interval", (2, *shape))
-            if found.pop("cmllm_heads") != FORMAT or (hits % 1).any() or hits.min() < 0 or hits.max() > found["examples"]:
-                raise DataError(f"it must be of format {FORMAT}, with whole numbers of hits in its examples")
+            if (hits % 1).any() or hits.min() < 0 or hits.max() > found["examples"]:
+                raise DataError("its hits must be whole numbers, at most as many as its examples")
             return cls(**found | {"hits": hits.astype(int), "lift": lift, "lift_interval": interval})
-        except DataError as error:
-            raise DataError(f"{what}; {said(path)} is not: {error}") from error
 
 
 def _numbers(value: Any, what: str) -> tuple[int, ...]:
-    found = items(value, what, lambda each, name: whole_number(each, name, 0, 1 << 53, DataError))
+    found = items(value, what, partial(whole, least=0, most=1 << 53))
     if not found or len(set(found)) < len(found):
         raise DataError(f"{what} must be one or more numbers that differ; got {shown(value)}.")
     return found
 
 
 _FIELDS: dict[str, Reader] = {
-    "cmllm_heads": lambda value, what: value,
     "model": text_of,
     "layers": _numbers,
     "heads": _numbers,
-    "examples": lambda value, what: whole_number(value, what, 1, 1 << 53, DataError),
-    "hits": lambda value, what: value,
-    "pointing_chance": lambda value, what: number(value, what, 0, 1, error=DataError),
-    "lift": lambda value, what: value,
-    "lift_interval": lambda value, what: value,
+    "examples": partial(whole, least=1, most=1 << 53),
+    "hits": unread,
+    "pointing_chance": partial(finite, least=0, most=1),
+    "lift": unread,
+    "lift_interval": unread,
 }
 
 

@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-from ..attention.capture import check_finite, replay
 from ..attention.context_map import ContextMap
 from ..attention.observe import AttentionCall, Observer, observed
+from ..attention.recorder import check_finite, replay
 from ..errors import CaptureError, SettingsError
 from ..models.batch import answer_tokens
 from ..models.finite import check_logits
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
 from ..models.latent import Latent, read_latent
+from ..models.latent_states import latent_added
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
 from ..strict import number
 

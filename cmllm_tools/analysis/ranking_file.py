@@ -11,7 +11,7 @@ from ..errors import DataError, OutputError, OutputWarning
 from ..files import said
 from ..models.mllm import Mllm
 from ..models.prompt import Queries, as_queries
-from ..stored import array_of, record
+from ..stored import array_of, record, unread
 from ..strict import number, shown
 from .example_lines import ExampleLines
 from .examples import Example, digest
@@ -73,7 +73,7 @@ class RankingFile:
 
     def _hear(self, news: dict[str, dict[str, Any]]) -> None:
         for key, data in news.items():
-            read = record(data, "an example", {name: lambda value, what: value for name in ("hits", "lift", "chance")})
+            read = record(data, "an example", dict.fromkeys(("hits", "lift", "chance"), unread))
             hits = array_of(read["hits"], "its hits", self.shape).astype(bool)
             self.found[key] = (
                 hits,

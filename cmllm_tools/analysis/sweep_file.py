@@ -7,7 +7,7 @@ import numpy as np
 
 from ..errors import CmllmError, DataError
 from ..files import held, reason, said
-from ..stored import array_of, load_json, record
+from ..stored import array_of, load_json, record, unread
 from .choices import FIELDS, FIGURES
 from .example_lines import ExampleLines
 from .sweep import Sweep, plain
@@ -114,7 +114,7 @@ class SweepFile:
     def _values(self, data: dict[str, Any], sweep: Sweep) -> np.ndarray:
         """(figure, choice) of one line."""
         try:
-            found = record(data, "an example", {"values": lambda value, what: value})
+            found = record(data, "an example", {"values": unread})
             return array_of(found["values"], "its values", (len(FIGURES), len(sweep.choices)), missing=True)
         except DataError as error:
             raise DataError(f"{WHAT}; {said(self.path)} is none: {reason(error)}") from error

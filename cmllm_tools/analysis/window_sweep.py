@@ -14,11 +14,11 @@ from ..attention.memory import estimate_memory
 from ..errors import OutputError, OutputWarning, SettingsError, carry
 from ..files import check_writable
 from ..inputs.regions import as_regions
-from ..models.batch import Copies
+from ..models.batch import MAX_COPIES, Copies
 from ..models.latent import LatentAdded
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt, Queries
-from ..models.scoring import AnswerScore
+from ..models.scoring import OWN_TOKENS, AnswerScore
 from ..models.undisturbed import unaffected
 from ..progress import progress_bar
 from ..referring.kinds import read_window
@@ -31,12 +31,8 @@ from .examples import Example, as_examples, digest
 from .sweep import Sweep
 from .sweep_file import SweepFile
 
-# Beyond this many copies a batch is no faster on any machine tried, and its memory grows.
-COPIES = 16
 # Share of the free memory that a batch may take.
 MEMORY = 0.5
-# Tokens of the model's own answer that are scored.
-OWN = 32
 
 Window = tuple[int, int]
 
@@ -209,8 +205,8 @@ def _candidates(mllm: Mllm, prompt: Prompt, example: Example) -> tuple[list[Answ
     """Scores of the answers that make sense, the right one first, and what each of them is unsteered."""
     if example.answer is None:
         return [], torch.empty(0)
-    # Of a long answer its beginning is enough, and all of it would take memory for every copy and word of the vocabulary.
-    own = mllm.generate(prompt, max_new_tokens=OWN)
+    # All of a long answer would take memory for every copy and word of the vocabulary.
+    own = mllm.generate(prompt, max_new_tokens=OWN_TOKENS)
     texts = [example.answer, *example.alternatives]
     # The model's own answer is one that makes sense, unless it is one of these with more or fewer words: as scores end with
     # the text, the shorter one would be likelier whatever is meant.
@@ -240,7 +236,7 @@ def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> Callable[[Prompt], int]:
     need = estimate_memory(mllm, prompt)
     step = need.checkpointed if need.checkpointing else need.step
     fit = MEMORY * need.free * prompt.call.states.numel() / max(step, 1)
-    return lambda other: int(min(max(fit / other.call.states.numel(), 1), COPIES))
+    return lambda other: int(min(max(fit / other.call.states.numel(), 1), MAX_COPIES))
 
 
 def _bar(total: int, progress: bool) -> Any:

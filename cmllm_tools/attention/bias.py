@@ -16,7 +16,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..strict import shown, whole_numbers
 from .context_token import ContextToken
-from .edits import Places, additive_mask
+from .edits import RowPlaces, additive_mask
 from .heads import Heads, as_heads
 from .observe import AttentionCall, Observer, observed
 from .rows import check_mask
@@ -106,7 +106,7 @@ def biased(
             f"A bias must be one finite number for each of the prompt's {len(prompt.visual)} visual tokens; got "
             f"{biases.shape[-1]}. It belongs to one prompt: make it again for another image or model."
         )
-    within = mllm.family.site.in_sequence and not prompt.learned
+    within = not mllm.family.beside
     if len(since) > 1 and not within:
         raise CaptureError(
             f"A bias can change while the answer goes on where visual tokens are part of the text's sequence; in "
@@ -145,7 +145,7 @@ class _Biasing(Observer):
         self.biases, self.begins, self.heads, self.columns = biases, begins, heads, torch.tensor(list(columns))
         # Position of the first token that looks otherwise; None for all, which look at states beside their own sequence.
         self.first = first
-        self._places = Places(length)
+        self._places = RowPlaces(length)
 
     def before(self, call: AttentionCall) -> AttentionCall:
         check_mask(call.module, call.mask, call.options)

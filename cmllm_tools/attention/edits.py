@@ -5,7 +5,7 @@ import torch
 from .observe import AttentionCall
 
 
-class Places:
+class RowPlaces:
     """Where the rows of attention calls stand, from one forward to the next: with a cache, without, or the last row alone.
 
     Args:

@@ -11,9 +11,9 @@ from ..errors import CaptureError
 from ..models.interrupts import restoring
 from ..models.interventions import Intervention
 from ..models.latent import as_numbers
+from ..models.latent_states import latent_added
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
-from ..models.replay import latent_added
 from ..strict import number
 from .bias import biased
 

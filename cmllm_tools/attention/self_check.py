@@ -8,12 +8,12 @@ from PIL import Image
 
 from ..errors import CmllmError, UnsupportedModelError
 from ..models.finite import check_logits
+from ..models.latent_states import latent_added
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
-from ..models.replay import latent_added
 from ..models.undisturbed import unaffected, undisturbed
 from ..shown import Fact, Shown
-from .capture import capture, kernel_errors
+from .recorder import capture, kernel_errors
 
 IMAGE_SIZE = (160, 120)
 QUESTION = "what is this?"

@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
+from ..evaluation.matching import names_it, strict_match
 from ..inputs.overlays import OVERLAYS
-from ..inputs.regions import Box, Region
+from ..inputs.regions import REGION_KINDS, Box, Region
 from ..loading import load
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
@@ -21,10 +23,7 @@ from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import optimize
 from ..strict import kind_of, one_of, several, whole_number
 from .heldout import DESCRIPTIONS, held_out, marked, vocabulary
-from .matching import names_it, strict_match
-from .roc import ReferringExample
 
-REGIONS = ("box", "mask", "scribble", "point")
 CONTROL = "random_background"
 SEED = 0
 
@@ -33,7 +32,7 @@ def evaluate(
     count: int | None = None,
     mllm: Mllm | None = None,
     methods: dict[str, LatentMethod] | None = None,
-    regions: Sequence[str] = (*REGIONS, CONTROL),
+    regions: Sequence[str] = (*REGION_KINDS, CONTROL),
     skip: int = 0,
 ) -> dict[str, Any]:
     """Accuracies on `count` held-out scenes after the first `skip` (all when None), as fractions; a progress bar on stderr.
@@ -57,7 +56,7 @@ def evaluate(
     count = None if count is None else whole_number(count, "count", least=0)
     skip = whole_number(skip, "skip", least=0)
     wanted = several(regions, "regions must be several kinds, as ('box', 'mask')")
-    regions = [one_of(kind, "Each of the regions", (*REGIONS, CONTROL)) for kind in wanted]
+    regions = [one_of(kind, "Each of the regions", (*REGION_KINDS, CONTROL)) for kind in wanted]
     if mllm is not None:
         require(mllm)
     methods = (

@@ -9,8 +9,10 @@ import numpy as np
 import torch
 
 from ..analysis.intervals import bootstrap, wilson
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
-from ..inputs.regions import Region
+from ..evaluation.matching import names_it, strict_match
+from ..inputs.regions import REGION_KINDS, Region
 from ..layout.region_weights import shares
 from ..loading import load
 from ..models.interventions import Intervention
@@ -25,14 +27,12 @@ from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
 from ..referring.run import refer
 from ..strict import kind_of, one_of, several, whole_number
-from .embedded import REGIONS, SEED, background_box, chooses
+from .embedded import SEED, background_box, chooses
 from .heldout import DESCRIPTIONS
-from .matching import names_it, strict_match
-from .roc import ReferringExample
 from .smol_sets import SEEN, SETS, UNSEEN, smol_held_out, smol_names
 
 BACKGROUND = "background"
-KINDS = (*REGIONS, BACKGROUND)
+KINDS = (*REGION_KINDS, BACKGROUND)
 # Visual tokens of which the object covers this share should carry its word.
 COVERED = 0.5
 

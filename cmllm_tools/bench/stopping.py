@@ -1,36 +1,46 @@
 """When to stop: one rule for all models beside fixed numbers of steps, each of which may be another model's best."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
-from ..loading import load
+from ..loading import EMBEDDED, load
 from ..models.mllm import Mllm, require
 from ..models.smol import NAME
 from ..progress import progress_bar
 from ..referring.baseline import Baseline
 from ..referring.energy import odds_gain
 from ..referring.latent_method import LatentMethod, given_latent_method
+from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import Steering
-from ..strict import kind_of, number, several, shown, whole_number, whole_numbers
+from ..strict import kind_of, number, one_of, several, shown, whole_number, whole_numbers
 from .embedded import chooses
 from .heldout import held_out
-from .roc import ReferringExample
 from .smol_sets import smol_held_out
 
 # How many times what it was attention in the region, against that elsewhere, may become.
 GAINS = (2.0, 3.0, 4.0, 6.0, 8.0, 16.0, 32.0)
 # Effects may differ by so much where the more cautious rule is taken.
 EQUAL = 0.02
-EMBEDDED = "embedded"
-# Step size and fixed numbers of steps of KeySteering: as small as the model needs that is moved most easily, and as many as
-# the other takes.
-KEYS = {EMBEDDED: (0.02, (1, 2, 4, 8, 15)), NAME: (0.004, (1, 2, 3, 5, 8))}
+WAYS: dict[str, Callable[..., LatentMethod]] = {
+    "KeySteering": KeySteering,
+    "ControlMLLMPlus": partial(ControlMLLMPlus, relative=True),
+}
+# Step size and fixed numbers of steps of each: as small as the model needs that is moved most easily, and as many as the
+# other takes.
+STEPS: dict[str, dict[str, tuple[float, tuple[int, ...]]]] = {
+    "KeySteering": {EMBEDDED: (0.02, (1, 2, 4, 8, 15)), NAME: (0.004, (1, 2, 3, 5, 8))},
+    "ControlMLLMPlus": {EMBEDDED: (0.03, (2, 5, 10, 20)), NAME: (0.02, (1, 2, 3, 5))},
+}
+# Scenes of `smol` that its step sizes were chosen on.
+TRIED = 4
 # How each model names a thing that it is asked for.
 SENTENCES = {EMBEDDED: "{}", NAME: "The thing in the picture is a {}."}
 
@@ -126,33 +136,39 @@ def stops(
     return Stops(rules, counts, *np.stack(found, -1))
 
 
-def rule_beside_fixed(count: int, smol: int = 0, mllm: Mllm | None = None) -> dict[str, dict[str, Any]]:
-    """The rule for KeySteering, chosen on the first half of the embedded model's scenes, on the other half and on `smol`.
+def rule_beside_fixed(
+    count: int, smol: int = 0, mllm: Mllm | None = None, *, way: str = "KeySteering"
+) -> dict[str, dict[str, Any]]:
+    """The rule for a way, chosen on the first half of the embedded model's scenes, on the other half and on `smol`.
 
     Args:
         count: scenes of the embedded model, two or more.
-        smol: scenes of `smol`, which takes seconds for each answer; 0 leaves it out.
+        smol: scenes of `smol` after the first four, which takes seconds for each answer; 0 leaves it out.
         mllm: the embedded model when None.
+        way: "KeySteering" or "ControlMLLMPlus".
 
     Returns:
-        By model, `Stops.summary`: "rule" and "best_fixed" are shares of right answers.
+        `Stops.summary` of the scenes it was "chosen_on", and by model: "rule" and "best_fixed" are shares of right answers.
 
     Raises:
-        SettingsError: for fewer than two scenes.
+        SettingsError: for fewer than two scenes, or another way.
     """
     whole_number(count, "count, one half of which chooses the rule that is shown on the other,", 2)
     whole_number(smol, "smol", 0)
-    step, fixed = KEYS[EMBEDDED]
-    scenes, method = held_out()[:count], KeySteering(steps=fixed[-1], step_size=step)
-    found = stops(load() if mllm is None else mllm, scenes, method, fixed)
-    gain = found.of(slice(count // 2)).best_rule()
-    result = {EMBEDDED: found.of(slice(count // 2, None)).summary(gain)}
+    one_of(way, "way", tuple(WAYS))
+    found = _in_small_steps(load() if mllm is None else mllm, EMBEDDED, held_out()[:count], way)
+    chosen_on, others = found.of(slice(count // 2)), found.of(slice(count // 2, None))
+    gain = chosen_on.best_rule()
+    result = {"chosen_on": chosen_on.summary(gain), EMBEDDED: others.summary(gain)}
     if smol:
-        step, fixed = KEYS[NAME]
-        method = KeySteering(steps=fixed[-1], step_size=step)
-        seen = stops(load(NAME), smol_held_out()[:smol], method, fixed, sentence=SENTENCES[NAME])
-        result[NAME] = seen.summary(gain)
+        scenes = smol_held_out()[TRIED : TRIED + smol]
+        result[NAME] = _in_small_steps(load(NAME), NAME, scenes, way).summary(gain)
     return result
+
+
+def _in_small_steps(mllm: Mllm, model: str, scenes: Sequence[ReferringExample], way: str) -> Stops:
+    size, fixed = STEPS[way][model]
+    return stops(mllm, scenes, WAYS[way](steps=fixed[-1], step_size=size), fixed, sentence=SENTENCES[model])
 
 
 def _of_scene(

@@ -9,17 +9,19 @@ import numpy as np
 
 from ..analysis.controls import ELSEWHERE, INSIDE, OUTSIDE, RANDOM, REGION, REMOVED, WRONG, controls
 from ..analysis.intervals import bootstrap, wilson
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
+from ..evaluation.matching import names_it, strict_match
 from ..evaluation.runner import Unsteered
 from ..inputs.overlays import OVERLAYS
 from ..inputs.pixels import FILLS
-from ..inputs.regions import Box, Region
+from ..inputs.regions import REGION_KINDS, Box, Region
 from ..loading import load
 from ..models.look import Look
 from ..models.mllm import Mllm, require
 from ..progress import progress_bar
 from ..referring.baseline import Baseline
-from ..referring.comparison import UNSTEERED
+from ..referring.defaults import UNSTEERED
 from ..referring.method import Method, as_method
 from ..referring.methods.attention_bias import AttentionEdit
 from ..referring.methods.drawn import Drawn
@@ -28,10 +30,8 @@ from ..referring.outcome import Outcome
 from ..referring.registry import all_methods
 from ..referring.run import refer
 from ..strict import kind_of, one_of, several, whole_number
-from .embedded import REGIONS, absent_names, chooses
+from .embedded import absent_names, chooses
 from .heldout import DESCRIPTIONS, held_out
-from .matching import names_it, strict_match
-from .roc import ReferringExample
 
 # Of a way that does not go by the region, what is the same for each of its kinds.
 IMAGE = "image"
@@ -76,7 +76,7 @@ def evaluate_ways(
     mllm: Mllm | None = None,
     *,
     methods: dict[str, Method] | None = None,
-    kinds: Sequence[str] = REGIONS,
+    kinds: Sequence[str] = REGION_KINDS,
     controlled: Sequence[str] | None = None,
     skip: int = 0,
 ) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def evaluate_ways(
     started = time.perf_counter()
     count = None if count is None else whole_number(count, "count", least=0)
     skip = whole_number(skip, "skip", least=0)
-    kinds = tuple(one_of(each, "Each of the kinds", REGIONS) for each in several(kinds, "kinds must be several"))
+    kinds = tuple(one_of(each, "Each of the kinds", REGION_KINDS) for each in several(kinds, "kinds must be several"))
     ways = all_ways() if methods is None else _named(methods)
     controlled = [each for each in CONTROLLED if each in ways] if controlled is None else controlled
     if unknown := [each for each in several(controlled, "controlled must be several names") if each not in ways]:

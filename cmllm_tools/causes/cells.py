@@ -1,7 +1,6 @@
-"""Layers and heads that are changed together, each choice a cell of a grid, and the measure of several at once."""
+"""Layers and heads that are edited together, each choice a cell of a grid, and the measure of several at once."""
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
 from os import PathLike
 from typing import Any
 
@@ -14,43 +13,20 @@ from ..notation import number_ranges
 from ..strict import flag, whole_number
 from .edits import Edit, Where, where_of
 from .grid import CauseGrid, Cell, filled, run_of
-from .runs import Runs
-from .scored import Scored
-from .tokens import Places
+from .scored import MeasuredPrompt
 
-# Beyond this many copies a batch is hardly faster, and its memory grows.
-COPIES = 16
+# Makes the edit of copies of a prompt, of each in layers and heads of its own.
+MakeEdit = Callable[[Sequence[Where], Prompt], Edit]
 
 
-class Changing:
-    """Measures several copies of a prompt, each with its own layers and heads changed."""
-
-    def __init__(self, mllm: Mllm, rows: Places):
-        self.mllm, self.rows = mllm, rows
-
-    def edit(self, cells: Sequence[Where], prompt: Prompt) -> Edit:
-        raise NotImplementedError
-
-    def __call__(self, scored: Scored, cells: Sequence[Where], begin: int) -> list[float]:
-        edits: list[Edit] = []
-
-        def opened(runs: Runs) -> Callable[[], AbstractContextManager[Any]]:
-            def made() -> AbstractContextManager[Any]:
-                edits.append(self.edit(cells, runs.answered))
-                return edits[-1].opened(self.mllm)
-
-            return made
-
-        found = scored(len(cells), opened, begin)
-        self.seen(edits)
-        return found
-
-    def seen(self, edits: Sequence[Edit]) -> None:
-        """Told of edits that were made."""
+def measure_edits(mllm: Mllm, scored: MeasuredPrompt, edit: MakeEdit, cells: Sequence[Where]) -> list[float]:
+    """The measure in several copies of a prompt, each with its own layers and heads edited."""
+    begin = min(layer for cell in cells for layer, _ in cell)
+    return scored(len(cells), lambda runs: lambda: edit(cells, runs.answered).opened(mllm), begin)
 
 
 class Cells:
-    """Which layers and heads each cell of a grid changes."""
+    """Which layers and heads each cell of a grid edits."""
 
     def __init__(
         self,
@@ -69,11 +45,11 @@ class Cells:
         if flag(together, "together"):
             self.heads = [None if heads is None else tuple(chosen)]
 
-    def measured(
+    def grid(
         self,
-        scored: Scored,
+        scored: MeasuredPrompt,
         what: str,
-        changing: Changing,
+        edit: MakeEdit,
         max_copies: int,
         path: str | PathLike[str] | None,
         run: dict[str, Any],
@@ -90,7 +66,7 @@ class Cells:
 
         def measure(cells: Sequence[Cell]) -> list[float]:
             where = [where_of(self.mllm, self.windows[row], self.heads[column]) for row, column in cells]
-            return changing(scored, where, min(layer for cell in where for layer, _ in cell))
+            return measure_edits(self.mllm, scored, edit, where)
 
         firsts = [each[0] for each in self.windows]
         return filled(grid, firsts, measure, copies=copies, path=path, run=told, progress=progress)
@@ -104,8 +80,3 @@ def windows_of(numbers: Sequence[int], window: int, step: int) -> list[tuple[int
     """
     window, step = whole_number(window, "window", 1, len(numbers)), whole_number(step, "step", 1)
     return [tuple(numbers[at : at + window]) for at in range(0, len(numbers) - window + 1, step)]
-
-
-def first_of(rows: Places) -> int:
-    """Position of the first token that is changed."""
-    return rows.positions[0]

@@ -4,14 +4,15 @@ from collections.abc import Iterable, Sequence
 from os import PathLike
 
 from ..errors import CaptureError
+from ..models.batch import MAX_COPIES
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
-from .cells import COPIES, Cells, Changing, first_of
-from .edits import AttentionCut, Edit, KnockOut, Where, where_of
+from .cells import Cells, measure_edits
+from .edits import AttentionCut, KnockOut, Where, where_of
 from .grid import CauseGrid
-from .scored import Change, Scored
+from .scored import Change, MeasuredPrompt
 from .tokens import Places, Tokens, keys_of, queries_of, tokens_text
 
 
@@ -64,9 +65,9 @@ def knockout(
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
     where = where_of(mllm, layers, heads)
     numbers = tuple(sorted({layer for layer, _ in where}))
-    scored = Scored(mllm, prompt, answer, candidates, first=first_of(rows))
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
     knocking = _Knocking(mllm, rows, keys)
-    after = knocking(scored, [where], numbers[0])[0]
+    after = measure_edits(mllm, scored, knocking, [where])[0]
     knocking.check()
     chosen = None if heads is None else tuple(head for layer, head in where if layer == numbers[0] and head is not None)
     return Change(
@@ -94,7 +95,7 @@ def knockout_grid(
     step: int = 1,
     answer: str | Sequence[int] | None = None,
     candidates: Sequence[str] = (),
-    max_copies: int = COPIES,
+    max_copies: int = MAX_COPIES,
     path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> CauseGrid:
@@ -128,27 +129,26 @@ def knockout_grid(
     require(mllm, prompt)
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
     chosen = Cells(mllm, layers, heads, together, window, step)
-    scored = Scored(mllm, prompt, answer, candidates, first=first_of(rows))
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
     what = f"{_cut_text(from_, to)}, each by itself"
     run = {"cut": [rows.positions, rows.onwards, keys]}
     knocking = _Knocking(mllm, rows, keys)
-    found = chosen.measured(scored, what, knocking, max_copies, path, run, progress)
-    knocking.check()
+    found = chosen.grid(scored, what, knocking, max_copies, path, run, progress)
+    if not found.interrupted:
+        knocking.check()
     return found
 
 
-class _Knocking(Changing):
+class _Knocking:
+    """Makes knockouts of the same tokens, and remembers them."""
+
     def __init__(self, mllm: Mllm, rows: Places, keys: Sequence[int]):
-        super().__init__(mllm, rows)
-        self.keys = keys
-        # Whether any attention was there to forbid; None before anything was run.
-        self._met: bool | None = None
+        self._mllm, self._rows, self._keys = mllm, rows, keys
+        self._made: list[KnockOut] = []
 
-    def edit(self, cells: Sequence[Where], prompt: Prompt) -> Edit:
-        return KnockOut(cells, self.rows, self.keys, self.mllm, prompt)
-
-    def seen(self, edits: Sequence[Edit]) -> None:
-        self._met = bool(self._met) or any(isinstance(each, KnockOut) and each.met for each in edits)
+    def __call__(self, cells: Sequence[Where], prompt: Prompt) -> KnockOut:
+        self._made.append(KnockOut(cells, self._rows, self._keys, self._mllm, prompt))
+        return self._made[-1]
 
     def check(self) -> None:
         """Refuse a choice of tokens that forbids nothing anywhere, as all that it shows is no effect.
@@ -156,7 +156,7 @@ class _Knocking(Changing):
         Raises:
             CaptureError: for such a choice.
         """
-        if self._met is False:
+        if self._made and not any(each.met for each in self._made):
             raise CaptureError(
                 "There must be attention to forbid; none of these tokens can look at any of those. A token looks at what "
                 "stands before it."

@@ -1,6 +1,6 @@
-"""What is done to attention: knocked out, a head's output put at a value, or put in from another run; copy by copy."""
+"""What is done to attention: knocked out, or what heads draw put at a value, copy by copy; and what they draw, kept."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..attention.context_token import existing
-from ..attention.edits import Places as Rows
-from ..attention.edits import additive_mask
+from ..attention.edits import RowPlaces, additive_mask
 from ..attention.observe import AttentionCall, Observer, observed
 from ..attention.rows import check_mask
 from ..errors import CaptureError
@@ -39,7 +38,7 @@ class Edit(Observer):
         self._length = len(prompt.tokens) - prompt.answered
         within = in_sequence(mllm, prompt)
         # Learned queries are all there at once, and have no cache.
-        self._stands = None if prompt.learned else Rows(len(prompt.tokens), within)
+        self._stands = None if prompt.learned else RowPlaces(len(prompt.tokens), within)
 
     def opened(self, mllm: Mllm) -> AbstractContextManager[None]:
         """While open, the layers are edited."""
@@ -91,7 +90,8 @@ class KnockOut(Edit):
         return replace(call, mask=mask.masked_fill(cut | self._blind[..., None], float("-inf")))
 
     def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
-        return output.masked_fill(self._blind.transpose(1, 2)[..., None], 0)
+        blind, self._blind = self._blind, torch.zeros(())
+        return output.masked_fill(blind.transpose(1, 2)[..., None], 0)
 
 
 class PutIn(Edit):
@@ -117,6 +117,25 @@ class PutIn(Edit):
         rows, _ = self.places(call)
         chosen = self.chosen(call)[:, None, :, None] & rows[:, None, None]
         return torch.where(chosen, values.to(output), output)
+
+
+class HeadOutputs(Observer):
+    """Keeps what heads draw in a run of one prompt.
+
+    Args:
+        taken: what is kept of (token, head, width).
+
+    Attributes:
+        found: what was kept, by the layer's number.
+    """
+
+    def __init__(self, taken: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.clone):
+        self._taken = taken
+        self.found: dict[int, torch.Tensor] = {}
+
+    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
+        self.found[call.layer] = self._taken(output[0].detach())
+        return output
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,17 +12,19 @@ import torch
 from ..attention.context_token import existing
 from ..attention.observe import AttentionCall, Observer, observed
 from ..errors import CaptureError, UnsupportedModelError
-from ..models.interrupts import restoring
+from ..models.batch import MAX_COPIES
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.residual import changed_outputs, states_of
+from ..models.scoring import OWN_TOKENS
 from ..models.undisturbed import unaffected
 from ..notation import number_ranges
 from ..strict import one_of, shown, whole_number
-from .cells import COPIES, windows_of
+from .cells import windows_of
+from .edits import HeadOutputs
 from .grid import CauseGrid, Cell, filled, run_of
 from .runs import Runs
-from .scored import OWN, Scored
+from .scored import MeasuredPrompt
 from .tokens import ALL, IMAGE, Tokens, queries_of, regions_of, tokens_text, visual_numbers
 
 VISUAL, RESIDUAL, ATTENTION = "visual", "residual", "attention"
@@ -44,7 +46,7 @@ def patch(
     step: int = 1,
     answer: str | Sequence[int] | None = None,
     candidates: Sequence[str] = (),
-    max_copies: int = COPIES,
+    max_copies: int = MAX_COPIES,
     path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> CauseGrid:
@@ -91,9 +93,9 @@ def patch(
     windows = _windows(mllm, where, layers, window, step)
     first = 0 if where == VISUAL else min(min(way.to) for way in ways.values())
     if answer is None and not candidates:
-        answer = mllm.generate(clean, max_new_tokens=OWN)
-    scored = Scored(mllm, corrupted, answer, candidates, first=first)
-    patching = _Patching(mllm, where, scored, Scored(mllm, clean, answer, candidates))
+        answer = mllm.generate(clean, max_new_tokens=OWN_TOKENS)
+    scored = MeasuredPrompt(mllm, corrupted, answer, candidates, first=first)
+    patching = _Patching(mllm, where, scored, MeasuredPrompt(mllm, clean, answer, candidates))
     rows, columns = tuple(number_ranges(each) or "-" for each in windows), tuple(ways)
     what = f"{_WORDS[where]} of the clean run put in" + (f", at {tokens_text(tokens)}" if heads is not None else "")
     axes = ("layer", "tokens" if heads is None else "head")
@@ -147,7 +149,7 @@ _Patch = tuple[tuple[int, ...], _Way]
 class _Patching:
     """Measures copies of the corrupted prompt, each with states of the clean one put in."""
 
-    def __init__(self, mllm: Mllm, where: str, scored: Scored, clean: Scored):
+    def __init__(self, mllm: Mllm, where: str, scored: MeasuredPrompt, clean: MeasuredPrompt):
         self.mllm, self.where, self.scored, self.clean = mllm, where, scored, clean
         self._clean = dict(zip(scored.runs, clean.runs, strict=True))
         self._drawn: dict[Runs, dict[int, torch.Tensor]] = {}
@@ -200,27 +202,10 @@ class _Patching:
     def _drawn_of(self, runs: Runs) -> dict[int, torch.Tensor]:
         """(token, head, width) of each layer in the clean run."""
         if runs not in self._drawn:
-            keep = _Keep()
-
-            @restoring
-            def keeping() -> Any:
-                with observed(self.mllm, keep):
-                    yield
-
-            self._clean[runs](1, keeping)
-            self._drawn[runs] = keep.drawn
+            drawn = HeadOutputs()
+            self._clean[runs](1, lambda: observed(self.mllm, drawn))
+            self._drawn[runs] = drawn.found
         return self._drawn[runs]
-
-
-class _Keep(Observer):
-    """Keeps what heads draw."""
-
-    def __init__(self) -> None:
-        self.drawn: dict[int, torch.Tensor] = {}
-
-    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
-        self.drawn[call.layer] = output[0].detach().clone()
-        return output
 
 
 class _Put(Observer):

@@ -15,7 +15,7 @@ from ..models.hooks import given_again, in_this_use
 from ..models.interrupts import restoring
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
-from ..models.residual import kept_outputs, states_of, with_states
+from ..models.residual import INPUT, kept_outputs, states_of, with_states
 from ..models.scoring import answer_logits
 from ..models.undisturbed import unaffected, undisturbed
 from ..notation import layers_text
@@ -23,8 +23,6 @@ from ..shown import Fact, Shown
 from ..strict import one_of, shown, whole_number
 from .tokens import Tokens, queries_of, tokens_text
 
-# What goes into the first layer stands before layer 0.
-INPUT = -1
 # A state's logits may differ by this share of the largest, in another company of states.
 ROUNDING = {torch.float64: 1e-6, torch.float32: 1e-3}
 

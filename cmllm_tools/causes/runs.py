@@ -28,8 +28,8 @@ from ..models.undisturbed import undisturbed
 # model's dtype, is below this.
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 
-# Makes what is open while copies are run, which changes each of them in its way.
-Edit = Callable[[], AbstractContextManager[Any]]
+# Opens, while copies are run, what edits each of them in its way.
+Open = Callable[[], AbstractContextManager[Any]]
 
 
 class Runs:
@@ -65,7 +65,7 @@ class Runs:
     def __call__(
         self,
         copies: int,
-        edit: Edit | None = None,
+        edit: Open | None = None,
         begin: int = 0,
         latent: Float[torch.Tensor, "copy visual width"] | None = None,
     ) -> Float[torch.Tensor, "copy token"]:
@@ -103,7 +103,7 @@ class Runs:
         return off <= ROUNDING.get(self.mllm.model.dtype, 0.05)
 
     def _forward(
-        self, copies: int, edit: Edit | None = None, begin: int = 0, latent: torch.Tensor | None = None
+        self, copies: int, edit: Open | None = None, begin: int = 0, latent: torch.Tensor | None = None
     ) -> Float[torch.Tensor, "copy token"]:
         outputs = {number: self.outputs[number] for number in range(begin)}
         logits = self.logits(copies, edit, outputs, len(self.ids), latent)
@@ -113,7 +113,7 @@ class Runs:
     def logits(
         self,
         copies: int,
-        edit: Edit | None,
+        edit: Open | None,
         outputs: dict[int, Any],
         length: int | None,
         latent: torch.Tensor | None = None,

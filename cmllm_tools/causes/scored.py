@@ -11,13 +11,12 @@ from ..models.batch import answer_of, answer_tokens
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..models.scoring import OWN_TOKENS
 from ..referring.baseline import log_odds, read_candidates
 from ..shown import Fact, Shown
-from .runs import Edit, Runs
+from .runs import Open, Runs
 
 LOG_ODDS, LOG_PROBABILITY = "log-odds", "log-probability"
-# Tokens of the model's own answer that are scored.
-OWN = 32
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -58,7 +57,7 @@ class Change(Shown):
         ]
 
 
-class Scored:
+class MeasuredPrompt:
     """A prompt with the answers that changes are measured on.
 
     Args:
@@ -91,7 +90,7 @@ class Scored:
         if several and answer is not None:
             raise SettingsError("What is measured is an answer or candidates; got both. Leave out the answer.")
         self.measure = LOG_ODDS if several else LOG_PROBABILITY
-        given = several or (mllm.generate(prompt, max_new_tokens=OWN) if answer is None else answer,)
+        given = several or (mllm.generate(prompt, max_new_tokens=OWN_TOKENS) if answer is None else answer,)
         self.texts: tuple[Answer, ...] = tuple(answer_of(mllm, each) for each in given)
         self.runs = [Runs(mllm, prompt, answer_tokens(mllm, each), first) for each in self.texts]
         self.before = self._measured([each.clean[None] for each in self.runs])[0]
@@ -99,7 +98,7 @@ class Scored:
     def __call__(
         self,
         copies: int,
-        edit: Callable[[Runs], Edit] | None = None,
+        edit: Callable[[Runs], Open] | None = None,
         begin: int = 0,
         latent: torch.Tensor | None = None,
     ) -> list[float]:

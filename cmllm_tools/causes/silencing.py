@@ -8,16 +8,17 @@ import torch
 
 from ..attention.context_token import existing
 from ..attention.heads import Heads, as_heads
-from ..attention.observe import AttentionCall, Observer, observed
+from ..attention.observe import observed
 from ..errors import CaptureError
+from ..models.batch import MAX_COPIES
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected, undisturbed
 from ..strict import one_of, shown
-from .cells import COPIES, Cells, Changing, first_of
-from .edits import Edit, HeadsPut, PutIn, Where, where_of
+from .cells import Cells, MakeEdit, measure_edits
+from .edits import HeadOutputs, HeadsPut, PutIn, where_of
 from .grid import CauseGrid
-from .scored import Change, Scored
+from .scored import Change, MeasuredPrompt
 from .tokens import Places, Tokens, queries_of, tokens_text
 
 
@@ -62,8 +63,8 @@ def ablate(
     existing([head for _, head in pairs], range(mllm.heads), "Heads")
     rows = queries_of(mllm, prompt, tokens)
     values = _put_values(mllm, prompt, how, {layer for layer, _ in pairs})
-    scored = Scored(mllm, prompt, answer, candidates, first=first_of(rows))
-    after = _Silencing(mllm, rows, values)(scored, [pairs], min(layer for layer, _ in pairs))[0]
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
+    after = measure_edits(mllm, scored, _silencing(mllm, rows, values), [pairs])[0]
     each = [values[layer][head] for layer, head in pairs]
     if len({len(value) for value in each}) > 1:
         raise CaptureError("Heads that are silenced together must be of one width; those of these layers are not.")
@@ -87,7 +88,7 @@ def ablate_grid(
     step: int = 1,
     answer: str | Sequence[int] | None = None,
     candidates: Sequence[str] = (),
-    max_copies: int = COPIES,
+    max_copies: int = MAX_COPIES,
     path: str | PathLike[str] | None = None,
     progress: bool = True,
 ) -> CauseGrid:
@@ -106,30 +107,14 @@ def ablate_grid(
     rows = queries_of(mllm, prompt, tokens)
     chosen = Cells(mllm, layers, heads, together, window, step)
     values = _put_values(mllm, prompt, how, {layer for each in chosen.windows for layer in each})
-    scored = Scored(mllm, prompt, answer, candidates, first=first_of(rows))
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
     what = f"heads at {'zero' if how == 'zero' else 'their mean'} at {tokens_text(tokens)}, each by itself"
     run = {"put": [rows.positions, rows.onwards, how]}
-    return chosen.measured(scored, what, _Silencing(mllm, rows, values), max_copies, path, run, progress)
+    return chosen.grid(scored, what, _silencing(mllm, rows, values), max_copies, path, run, progress)
 
 
-class _Silencing(Changing):
-    def __init__(self, mllm: Mllm, rows: Places, values: dict[int, torch.Tensor]):
-        super().__init__(mllm, rows)
-        self.values = values
-
-    def edit(self, cells: Sequence[Where], prompt: Prompt) -> Edit:
-        return PutIn(cells, self.rows, self.values, self.mllm, prompt)
-
-
-class _Means(Observer):
-    """Keeps what heads draw in the mean over the prompt's tokens: (head, width) of each layer."""
-
-    def __init__(self) -> None:
-        self.means: dict[int, torch.Tensor] = {}
-
-    def after(self, call: AttentionCall, output: torch.Tensor) -> torch.Tensor:
-        self.means[call.layer] = output[0].detach().mean(0)
-        return output
+def _silencing(mllm: Mllm, rows: Places, values: dict[int, torch.Tensor]) -> MakeEdit:
+    return lambda cells, prompt: PutIn(cells, rows, values, mllm, prompt)
 
 
 def _put_values(mllm: Mllm, prompt: Prompt, how: str, layers: set[int]) -> dict[int, torch.Tensor]:
@@ -137,7 +122,7 @@ def _put_values(mllm: Mllm, prompt: Prompt, how: str, layers: set[int]) -> dict[
     if how == "zero":
         return {layer: torch.zeros(mllm.heads, 1) for layer in layers}
     prompt.check(mllm, replayed=True)
-    means = _Means()
+    means = HeadOutputs(lambda drawn: drawn.mean(0))
     with undisturbed(mllm.model), observed(mllm, means):
         prompt.call.replay()
-    return means.means
+    return means.found

@@ -35,6 +35,11 @@ class Places:
     positions: tuple[int, ...]
     onwards: bool = False
 
+    @property
+    def first(self) -> int:
+        """Position of the first."""
+        return self.positions[0]
+
     def upto(self, total: int, length: int) -> list[int]:
         """Positions among `total` tokens, of which the prompt has the first `length`."""
         return [*self.positions, *(range(length, total) if self.onwards else ())]

@@ -14,15 +14,15 @@ from ..data import Dataset
 from ..errors import SettingsError
 from ..evaluation import SCORERS, Evaluation, Judged, Scorer, Unsteered, evaluate, merge, spread
 from ..evaluation.runner import MAX_NEW_TOKENS
-from ..loading import load
+from ..inputs.regions import REGION_KINDS
+from ..loading import EMBEDDED, load
 from ..models.smol import NAME
+from ..referring.defaults import UNSTEERED
 from ..referring.method import Method
 from . import measure
 from .data import add_reading, dataset_of
-from .measure import EMBEDDED
 from .options import add_count, add_model, check_count, check_outputs, loading_of, makers
 
-UNSTEERED = "unsteered"
 # Sets that come with the package, by name.
 SHIPPED = {EMBEDDED: HELDOUT, NAME: SMOL_HELDOUT / SEEN}
 METHODS = (UNSTEERED, "controlmllm++")
@@ -138,7 +138,6 @@ def _evaluate_smol(options: argparse.Namespace) -> int:
 
 
 def _evaluate_ways(options: argparse.Namespace) -> int:
-    from ..bench.embedded import REGIONS
     from ..bench.stopping import rule_beside_fixed
     from ..bench.tables import ways_table
     from ..bench.ways import evaluate_ways
@@ -146,8 +145,10 @@ def _evaluate_ways(options: argparse.Namespace) -> int:
 
     given = dict(each.partition("=")[::2] for each in options.read)
     if set(given) - {"kind"}:
-        raise SettingsError(f"--read of --methods {ALL} must be kind=NAME, of {', '.join(REGIONS)}; got {options.read}.")
-    result = evaluate_ways(options.n, kinds=[given["kind"]] if given else REGIONS, skip=options.skip)
+        raise SettingsError(
+            f"--read of --methods {ALL} must be kind=NAME, of {', '.join(REGION_KINDS)}; got {options.read}."
+        )
+    result = evaluate_ways(options.n, kinds=[given["kind"]] if given else REGION_KINDS, skip=options.skip)
     # Tables do not show it.
     if options.json and not result.get("interrupted") and result["n"] > 1:
         try:

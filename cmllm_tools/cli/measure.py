@@ -12,10 +12,10 @@ from ..bench.heldout import HELDOUT
 from ..errors import SettingsError
 from ..files import existing
 from ..inputs.images import read_image
-from ..loading import load
+from ..inputs.regions import REGION_KINDS
+from ..loading import EMBEDDED, load
 from ..show.report import write_page
 from .options import (
-    KINDS,
     add_count,
     add_method,
     add_model,
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from ..analysis import Recommendation, Sweep
     from ..bench.window_test import HeldOut
 
-EMBEDDED = "embedded"
 # Queries that differ from example to example: the words that name the object.
 BY_NAME = "name"
 
@@ -49,7 +48,7 @@ def add_heads(heads: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
     add_count(heads)
-    heads.add_argument("--region", choices=KINDS, default="box")
+    heads.add_argument("--region", choices=REGION_KINDS, default="box")
     heads.add_argument(
         "--queries",
         default=BY_NAME,
@@ -72,7 +71,7 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
     add_region(sweep, required=False)
     sweep.add_argument("--answer", help="the right one, about an image")
     sweep.add_argument("--alternatives", nargs="+", default=[], metavar="ANSWER", help="wrong ones, about an image")
-    sweep.add_argument("--region", choices=KINDS, default="box", help="which of a set's regions")
+    sweep.add_argument("--region", choices=REGION_KINDS, default="box", help="which of a set's regions")
     sweep.add_argument("--n", type=int, default=40, metavar="N", help="examples of the first half to sweep (default: 40)")
     sweep.add_argument("--held-out", type=int, metavar="N", help="examples of the other half to test on (default: all)")
     sweep.add_argument(
@@ -98,7 +97,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _heads(options: argparse.Namespace) -> int:
     from ..analysis import answer_words, rank_heads
-    from ..bench.roc import read_roc
+    from ..data.formats.roc import read_roc
     from ..show.figures import head_ranking
 
     check_count(options)
@@ -179,8 +178,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
-    from ..bench.roc import read_roc
     from ..bench.window_test import sweep_and_test
+    from ..data.formats.roc import read_roc
 
     if options.n < 2 or (options.held_out is not None and options.held_out < 0):
         raise SettingsError(f"--n must be at least 2 and --held-out at least 0; got {options.n} and {options.held_out}.")

@@ -18,8 +18,6 @@ from ..referring.methods.controlmllm import ControlMLLM
 from ..referring.registry import all_methods
 from ..referring.settings import Setting
 
-KINDS = ("box", "mask", "scribble", "point")
-
 
 def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """A region, drawn in pixels."""

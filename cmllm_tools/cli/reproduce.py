@@ -5,8 +5,9 @@ import json
 from pathlib import Path
 
 from ..evaluation.published import METHODS, TABLES, reproduce
+from ..inputs.regions import REGION_KINDS
 from ..loading import load
-from .options import KINDS, add_model, check_count, check_outputs, loading_of
+from .options import add_model, check_count, check_outputs, loading_of
 
 
 def add_reproduce(command: argparse.ArgumentParser) -> None:
@@ -16,7 +17,7 @@ def add_reproduce(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--data", type=Path, required=True, metavar="DIR", help="folder of the set, in the reference's layout"
     )
-    command.add_argument("--regions", nargs="+", choices=list(KINDS), help="kinds of region (default: all of the table)")
+    command.add_argument("--regions", nargs="+", choices=REGION_KINDS, help="kinds of region (default: all of the table)")
     command.add_argument("--preset", metavar="NAME", help="llava-1.5 or qwen2.5-vl (default: told by the model)")
     command.add_argument("--n", type=int, metavar="N", help="number of examples (default: the whole published split)")
     add_model(command)

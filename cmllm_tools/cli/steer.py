@@ -8,7 +8,7 @@ from typing import Any
 from ..files import make_folder, write_whole
 from ..inputs.images import read_image
 from ..inputs.regions import Region
-from ..loading import load
+from ..loading import EMBEDDED, load
 from ..models.smol import NAME
 from ..referring.callbacks import Answers, Callback, Checkpoint, ProgressBar
 from ..referring.latent_method import LatentMethod
@@ -20,8 +20,6 @@ from ..referring.steering import optimize
 from ..referring.trace import Trace
 from ..show.report import write_page, write_report
 from .options import add_method, add_model, add_region, check_outputs, loading_of, method_of, region_of
-
-EMBEDDED = "embedded"
 
 
 def add_demo(demo: argparse.ArgumentParser) -> None:

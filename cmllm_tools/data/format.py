@@ -14,7 +14,6 @@ from .dataset import Dataset
 from .example import Example
 from .lines import Row
 
-KINDS = ("box", "mask", "scribble", "point")
 # Other packages declare modules that register formats under this name in their pyproject.toml.
 GROUP = "cmllm_tools.formats"
 FORMATS: "dict[str, type[Format]]" = {}

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -217,6 +216,3 @@ def line(value: Any, what: str) -> np.ndarray:
     if not isinstance(value, list) or not value:
         raise DataError(f"{what} must be a list of points; got {shown(value)}.")
     return array_of(value, what, (len(value), 2))
-
-
-whole = partial(whole_number, error=DataError)

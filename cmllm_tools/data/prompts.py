@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 LOCATION = "<location>"
-# Stands in a question for the words that a method says the place with; `referring.method` has the same.
-PLACE = "{place}"
 # Added where the question says where.
 SHORT = " Answer the question using a single word or phrase."
 _CHOICE = (

@@ -11,6 +11,7 @@ from ..data.format import read
 from ..errors import DataError, SettingsError
 from ..models.mllm import Mllm, require
 from ..notation import text_table
+from ..referring.citing import arxiv_number
 from ..referring.defaults import FIGURES, LOCATED, MAX_PIXELS, MODELS, UNSTEERED, published_answer
 from ..referring.latent_method import LatentMethod
 from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
@@ -23,7 +24,6 @@ METHODS: dict[str, type[ControlMLLM] | type[ControlMLLMPlus]] = {
     "controlmllm": ControlMLLM,
     "controlmllm++": ControlMLLMPlus,
 }
-SOURCES = {"controlmllm": "ControlMLLM, arXiv 2407.21534", "controlmllm++": "ControlMLLM++, arXiv 2602.19505"}
 TABLES = ("roc", "rtc", "refcocog", "screenspot")
 # The split that is published, and the figure that the table has; ScreenSpot has no splits.
 SPLITS = {"roc": "test", "rtc": "test", "refcocog": "test"}
@@ -67,11 +67,11 @@ class Table:
             found = found if found in FIGURES[method] else ""
         elif found not in FIGURES[method]:
             known = ", ".join(FIGURES[method])
-            raise SettingsError(f"{SOURCES[method]} has figures for {known}; got the preset {found!r}.")
+            raise SettingsError(f"{_source(method)} has figures for {known}; got the preset {found!r}.")
         tables = FIGURES[method].get(found, FIGURES[method][_first(method)])
         if name not in tables:
             known = ", ".join(tables)
-            raise SettingsError(f"{SOURCES[method]} has for {found or _first(method)} the tables {known}; got {name}.")
+            raise SettingsError(f"{_source(method)} has for {found or _first(method)} the tables {known}; got {name}.")
         return cls(method, name, found, tables[name])
 
     @property
@@ -161,7 +161,7 @@ class Reproduction:
             each = self.found(kind)
             here = "" if each is None else written(table.figure, each)
             rows.append([kind, f"{published:.2f}{unit}", here, str(len(self.run.of(kind))) if each is not None else ""])
-        lines = [f"{SOURCES[table.method]}, {table.name}", text_table(rows, "<>>>"), ""]
+        lines = [f"{_source(table.method)}, {table.name}", text_table(rows, "<>>>"), ""]
         short = [kind for kind in table.published if self.found(kind) is not None and len(self.run.of(kind)) < self.of]
         if short:
             lines.append(f"Not all of the {self.of} examples of the published split are answered: {', '.join(short)}.")
@@ -235,6 +235,12 @@ def reproduce(
     if not together.records:
         raise DataError("A table needs answers; the run was interrupted before the first.")
     return Reproduction(found, together, len(next(iter(sets.values()))))
+
+
+def _source(method: str) -> str:
+    """The paper that a table is from."""
+    maker = METHODS[method]
+    return f"{maker.called()}, arXiv {arxiv_number(maker.source[0])}"
 
 
 def _first(method: str) -> str:

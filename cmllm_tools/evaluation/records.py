@@ -8,11 +8,24 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from ..data.lines import id_of, whole
+from ..data.lines import id_of
 from ..errors import DataError
 from ..files import reason, said, write_whole
 from ..inputs.regions import Region, region_from_json
-from ..stored import Reader, finite, items, open_plain, or_none, parse_json, record, text_of
+from ..stored import (
+    Reader,
+    entries_of,
+    finite,
+    is_whole_line,
+    items,
+    object_of,
+    open_plain,
+    or_none,
+    parse_json,
+    record,
+    text_of,
+    whole,
+)
 from ..strict import shown
 from .thumbnails import read_thumbnails
 
@@ -120,19 +133,8 @@ class Record:
         return cls(**record({"attention": None} | data, "is no record: it", _READERS))
 
 
-def is_whole(line: bytes) -> bool:
-    """Whether a file's last line is all there, or was cut by what ended its process.
-
-    Raises:
-        DataError: for one that was never a record: the file is another one, and nothing of it may be cut.
-    """
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        if line[: len(_START)] != _START[: len(line)]:
-            raise DataError(f"is no record; got {shown(line[:60])}.") from None
-        return False
-    return True
+# Whether a last line is all there; see `stored.is_whole_line`.
+is_whole = partial(is_whole_line, starts=(_START,), what="is no record")
 
 
 def read_records(path: str | PathLike[str]) -> list[Record]:
@@ -218,33 +220,23 @@ def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tup
     return write_whole(out, lambda file: file.write(lines)), len(found)
 
 
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{what} must be an object; got {shown(value)}.")
-    return value
-
-
-def _each(read: Reader) -> Reader:
-    return lambda value, what: {name: read(each, f"{what}[{name}]") for name, each in _object(value, what).items()}
-
-
 _texts: Reader = partial(items, read=text_of)
 _count: Reader = partial(whole, least=0)
 _READERS: dict[str, Reader] = {
     "id": id_of,
     "method": text_of,
-    "settings": _object,
+    "settings": object_of,
     "model": text_of,
     "answer": or_none(text_of),
     "ids": partial(items, read=_count),
-    "scores": _each(finite),
+    "scores": partial(entries_of, read=finite),
     "scorer": text_of,
     "question": text_of,
     "sent": or_none(text_of),
     "names": _texts,
     "others": _texts,
     "image": or_none(text_of),
-    "regions": partial(items, read=_object),
+    "regions": partial(items, read=object_of),
     "size": partial(items, read=_count),
     "task": text_of,
     "split": text_of,
@@ -255,6 +247,6 @@ _READERS: dict[str, Reader] = {
     "stopped": or_none(text_of),
     "seconds": finite,
     "peak_memory": _count,
-    "versions": _each(text_of),
-    "error": or_none(_each(text_of)),
+    "versions": partial(entries_of, read=text_of),
+    "error": or_none(partial(entries_of, read=text_of)),
 }

@@ -134,7 +134,7 @@ class Evaluation(Shown):
         answers = self.of(method)
         if not answers:
             return {}
-        found = scorer_named(answers[0].scorer, answers[0].scores).figures(answers)
+        found = scorer_named(answers[0].scorer).figures(answers)
         if shares := [each.share for each in answers if len(each.share) == 2]:
             before, after = (mean_of([share[end] for share in shares]) for end in (0, 1))
             found |= {"share before": before, "share": after}
@@ -151,7 +151,7 @@ class Evaluation(Shown):
         mine, theirs = (sorted((e for e in some if str(e.id) in ids), key=_by_id) for some in (mine, theirs))
         if not mine:
             raise DataError(f"Two ways are compared on examples that both answered; {method} and {against} have none.")
-        scorer = scorer_named(mine[0].scorer, mine[0].scores)
+        scorer = scorer_named(mine[0].scorer)
         ours, others = scorer.each(mine), scorer.each(theirs)
         return [compared(name, method, against, ours[name], others[name]) for name in ours if name in others]
 

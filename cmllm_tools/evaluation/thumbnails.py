@@ -1,13 +1,14 @@
 """Attention before and after steps, small enough to stand in every record: a hexadecimal digit to each cell of its map."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..errors import DataError
 from ..referring.trace import Trace
-from ..stored import Reader, finite, items, record, text_of
-from ..strict import shown, whole_number
+from ..stored import Reader, finite, items, pair_of, record, text_of, whole
+from ..strict import shown
 
 # Longest side of a map, in cells; of larger ones, neighbours are added up.
 SIDE = 24
@@ -46,8 +47,8 @@ def read_thumbnails(value: Any, what: str) -> dict[str, Any]:
     """
     found = record(value, what, _READERS)
     grid, corners = found["grid"], found["on"]
-    if len(grid) != 2 or len(corners) != 4:
-        raise DataError(f"{what} must have a grid of rows and columns, and four corners; got {shown(value)}.")
+    if len(corners) != 4:
+        raise DataError(f"{what} must have four corners; got {shown(corners)}.")
     for name in ("before", "after"):
         if len(found[name]) != grid[0] * grid[1] or not set(found[name]) <= set(LEVELS):
             raise DataError(f"{what}'s {name} must be {grid[0] * grid[1]} hexadecimal digits; got {shown(found[name])}.")
@@ -55,8 +56,8 @@ def read_thumbnails(value: Any, what: str) -> dict[str, Any]:
 
 
 _READERS: dict[str, Reader] = {
-    "grid": lambda value, what: items(value, what, lambda each, name: whole_number(each, name, 1, SIDE, DataError)),
-    "on": lambda value, what: items(value, what, finite),
+    "grid": partial(pair_of, read=partial(whole, least=1, most=SIDE)),
+    "on": partial(items, read=finite),
     "before": text_of,
     "after": text_of,
 }

@@ -6,8 +6,9 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from ..errors import UnsupportedModelError
+from ..inputs.regions import Size
 from ..progress import progress_bar
-from .grid_rules import Placement, Size
+from .placement import Placement
 
 States = Callable[[Image.Image], np.ndarray]
 

@@ -3,9 +3,7 @@
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
-from ..inputs.regions import Region
-
-Size = tuple[int, int]
+from ..inputs.regions import Region, Size
 
 # Distances are measured on at least this many pixels of the longer side: much finer than a visual token.
 DISTANCE_PIXELS = 256

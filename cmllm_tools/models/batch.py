@@ -15,6 +15,8 @@ from .undisturbed import locked, unaffected
 
 # Largest difference between what is recorded of one copy and of two, as a share of the largest value.
 ROUNDING = 1e-2
+# Beyond this many copies a batch is no faster on any machine tried, and its memory grows.
+MAX_COPIES = 16
 
 
 class Copies:

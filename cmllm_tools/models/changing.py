@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import CaptureError, SettingsError
 from ..strict import several, shown, whole_numbers
-from .hooks import forwards_replaced
+from .hooks import forwards_replaced, named_arguments
 from .interventions import Intervention
-from .replay import named_arguments
 from .undisturbed import locked
 
 if TYPE_CHECKING:

@@ -92,7 +92,7 @@ def generate(
     if answer.ids and (options["num_beams"] > 1 or not mllm.family.processors):
         # Of beams the one that is kept is known at the end, and a family's own way to generate tells of no steps.
         return answer.weighed(_continued(mllm, prompt, answer, intervention, contrast))
-    return answer.weighed(likelihoods.found())
+    return answer.weighed(likelihoods.found()[0])
 
 
 def _answering(mllm: "Mllm", prompt: Prompt, options: dict[str, Any]) -> AbstractContextManager[None]:

@@ -1,7 +1,6 @@
 """What differs between families of multimodal models: one row each."""
 
 from ..layout.grid_rules import (
-    canvas_tiles,
     clip_grid,
     crop_grid,
     merged_grid,
@@ -16,6 +15,7 @@ from ..layout.grid_rules import (
     with_cls,
 )
 from ..layout.tile_rules import (
+    canvas_tiles,
     convolved_tiles,
 )
 from .families_tiled import TILED

@@ -6,7 +6,7 @@ from operator import attrgetter
 from typing import Any
 
 from ..errors import UnsupportedModelError
-from ..layout.grid_rules import LayoutRule
+from ..layout.placement import LayoutRule
 from .replay import CallSite
 
 IN_SEQUENCE = CallSite()
@@ -78,11 +78,21 @@ class Family:
     tested: bool = True
 
     @property
+    def beside(self) -> bool:
+        """Whether visual states stand beside the text's sequence, and text or learned queries attend to them there."""
+        return not self.site.in_sequence or bool(self.learned)
+
+    @property
     def no_prefix(self) -> str:
         """Why what comes before the question cannot be run once and continued from; "" where it can."""
-        if not self.site.in_sequence or not self.site.states or self.learned:
+        if self.beside:
             return "its visual states are no tokens of the text's own sequence"
-        return self.prefix
+        return self.prefix if self.site.states else "its visual states are added to the text's inside the language model"
+
+    @property
+    def no_keys(self) -> str:
+        """Why keys of visual tokens cannot be moved by themselves; "" where they can: cached, or beside the text."""
+        return "" if self.beside else self.no_prefix
 
     @property
     def content(self) -> str:

@@ -1,5 +1,6 @@
 """Hooks and forwards put on a model for one use of it: calls in other threads, or in a use within, do not meet them."""
 
+import inspect
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -95,3 +96,11 @@ def given_again(before: Mapping[Any, list[Any]]) -> AbstractContextManager[None]
         return lambda *values, **named: copy(left[module].pop(0)) if left[module] else forward(*values, **named)
 
     return forwards_replaced(left, again)
+
+
+def named_arguments(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> dict[str, Any]:
+    """Every argument of a call by name."""
+    if not arguments:
+        return dict(keywords)
+    names = [name for name in inspect.signature(module.forward).parameters if name not in keywords]
+    return dict(zip(names, arguments, strict=False)) | keywords

@@ -11,7 +11,8 @@ from ..errors import CaptureError
 from ..strict import shown
 from .changing import ChosenBy
 from .interventions import Intervention, Referred
-from .replay import LanguageCall, check_latent, latent_added
+from .latent_states import check_latent, latent_added
+from .replay import LanguageCall
 from .undisturbed import unaffected
 
 if TYPE_CHECKING:

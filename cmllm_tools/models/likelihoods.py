@@ -19,12 +19,13 @@ class Likelihoods(StoppingCriteria):
     take gigabytes.
 
     Args:
-        model: that generates one answer.
-        contrast: how the first two rows of the batch are put together; None for the first row alone.
+        model: that generates the answers.
+        contrast: how the first two rows of the batch are put together to one answer; None where each row is one.
+        answers: how many.
     """
 
-    def __init__(self, model: Any, contrast: Contrast | None):
-        self._model, self._contrast = model, contrast
+    def __init__(self, model: Any, contrast: Contrast | None = None, answers: int = 1):
+        self._model, self._contrast, self._answers = model, contrast, answers
         self._logits: torch.Tensor | None = None
         self._found: list[torch.Tensor] = []
 
@@ -35,7 +36,7 @@ class Likelihoods(StoppingCriteria):
         @in_this_use
         def keep(module: Any, arguments: Any, output: Any) -> None:
             if torch.is_tensor(logits := getattr(output, "logits", None)):
-                self._logits = logits[:2, -1].detach()
+                self._logits = logits[: self._answers if self._contrast is None else 2, -1].detach()
 
         # A model may hand the whole of an answer on to its language model, which says nothing of it to the outer one.
         handles = [
@@ -50,10 +51,11 @@ class Likelihoods(StoppingCriteria):
     def __call__(self, input_ids: torch.Tensor, scores: Any, **options: Any) -> torch.Tensor:
         if self._logits is not None:
             logits = self._logits.to(torch.promote_types(self._logits.dtype, torch.float32))
-            row = logits[0] if self._contrast is None else self._contrast.mixed(logits[0], logits[1])
-            self._found.append((row[input_ids[0, -1].to(row.device)] - row.logsumexp(-1)).cpu())
+            rows = logits if self._contrast is None else self._contrast.mixed(logits[0], logits[1])[None]
+            chosen = rows.gather(-1, input_ids[: self._answers, -1:].to(rows.device))
+            self._found.append((chosen[:, 0] - rows.logsumexp(-1)).cpu())
         return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
-    def found(self) -> list[float]:
-        """Of each token that was told."""
-        return torch.stack(self._found).tolist() if self._found else []
+    def found(self) -> list[list[float]]:
+        """Of each answer, of each token that was told."""
+        return torch.stack(self._found, -1).tolist() if self._found else [[]] * self._answers

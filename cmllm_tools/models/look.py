@@ -16,14 +16,13 @@ from .answer import Answer
 from .origin import Origin, looked_once
 from .prepare import prepare
 from .prompt import Prompt
+from .template import STAND_IN
 from .together import answers_together
 from .undisturbed import locked, undisturbed
 
 if TYPE_CHECKING:
     from .mllm import Mllm
 
-# Stands for the question until there is one; no token of the prefix depends on it.
-STAND_IN = "What is this?"
 # Of an image's prompts so many are kept: each has the states of all its tokens.
 MOST_PROMPTS = 16
 

@@ -37,7 +37,7 @@ def family_rows() -> list[dict[str, Any]]:
             "family": family.name,
             "way_in": family.way_in,
             "layout": getattr(family.layout, "__name__", "").replace("_", " "),
-            "key_steering": not family.no_prefix,
+            "key_steering": not family.no_keys,
             "several_images": not family.several,
             "tested": family.tested,
             "notes": family.notes,

@@ -1,6 +1,6 @@
 """A multimodal language model and what can be done with it: prepare prompts, answer them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any, Literal
 
@@ -9,7 +9,7 @@ import torch
 from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..inputs.conversation import Conversation, Messages, is_messages, read_messages
 from ..inputs.images import ImageSource
-from ..layout.grid_rules import Placement
+from ..layout.placement import Placement
 from ..strict import kind_of, one_of, shown, whole_numbers
 from . import decoding
 from .answer import Answer
@@ -24,6 +24,7 @@ from .origin import looked_once
 from .prepare import prepare
 from .processors import fitted
 from .prompt import Prompt
+from .ready_made import ready_made
 from .spelling import spelled
 from .undisturbed import locked, undisturbed
 from .wrappers import unwrapped
@@ -157,11 +158,13 @@ class Mllm:
 
     def prepare(
         self,
-        image: ImageSource | Look | Conversation | Messages,
+        image: ImageSource | Sequence[ImageSource] | Look | Conversation | Messages,
         question: str | None = None,
         *,
         images: Sequence[ImageSource] | None = None,
         chat_template: str | None = None,
+        text: str | None = None,
+        inputs: Mapping[str, Any] | None = None,
         **processor_options: Any,
     ) -> Prompt:
         """Image and question as the model reads them; runs the vision encoder once, or not for an image looked at before.
@@ -173,6 +176,11 @@ class Mllm:
             question: the user's words, without the image placeholder or the template around them; None of a conversation.
             images: of a conversation, those that its messages leave out, in their order.
             chat_template: of a conversation: in the place of the processor's and the tokenizer's.
+            text: the whole prompt in its template, with the placeholder of each image and the question in it, as the
+                processor takes it; no template is used then. `image` may be a list of images.
+            inputs: what the model's own processor has made of the image, or a list of images, and a text with the question
+                in it: one prompt, `return_tensors="pt"`. They are given to the model as they are, on its device; the image
+                is for its size and for pictures. Methods that draw into the image cannot have them.
             **processor_options: for the processor: padding on the left, for example. Settings of its image part are set on
                 `processor.image_processor`, where layout rules read them.
 
@@ -181,10 +189,13 @@ class Mllm:
             PromptError: for an empty question, one that contains the image placeholder or stands before the image, padding
                 on the right, options that the processor would ignore, settings of the image processor, a prompt that would
                 be cut or is longer than the model's positions, a look of another model, options beside a look, messages
-                that are none, several images of a family that takes one, and a template that changes what was said.
+                that are none, several images of a family that takes one, and a template that changes what was said; for
+                a text or inputs without the question or the image, of several prompts, or that the model does not take.
             UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
         """
         talk = image if isinstance(image, Conversation) else None
+        if text is not None or inputs is not None:
+            talk, question = self._ready_made(image, question, text, inputs, processor_options), None
         if is_messages(image):
             talk = read_messages(image, images, chat_template)
         elif images is not None or chat_template is not None:
@@ -198,7 +209,7 @@ class Mllm:
         # The whole of it is one thread's, as fast tokenizers keep settings of one call that another would use.
         with undisturbed(self.model), locked(getattr(self.processor, "tokenizer", self.processor)), looked_once():
             if not isinstance(image, Look):
-                return prepare(self, image if talk is None else talk, asked, processor_options)
+                return prepare(self, image if talk is None else talk, asked, processor_options, given=inputs)
             if processor_options:
                 raise PromptError(
                     f"Options of the processor must be given to look(image, ...), which keeps them; got "
@@ -206,6 +217,18 @@ class Mllm:
                 )
             image.check(self)
             return prepare(self, image.image, asked, image.options, image)
+
+    def _ready_made(self, image: Any, question: str | None, text: Any, inputs: Any, options: Any) -> Conversation:
+        """A prompt that is made already, as the conversation that it is of."""
+        if text is not None and inputs is not None:
+            raise PromptError("A prompt that is made already must be given as text or as inputs; got both.")
+        if isinstance(image, Look | Conversation) or is_messages(image):
+            raise PromptError(f"text and inputs must be given with an image or a list of images; got {shown(image)}.")
+        if inputs is not None and options:
+            raise PromptError(
+                f"Options of the processor must be left out where its inputs are given; got {shown(options)}."
+            )
+        return ready_made(self, image, question, text)
 
     def words(self, ids: Sequence[int]) -> tuple[str, ...]:
         """Token ids as strings, without the tokenizer's marks; of a character's several tokens the last one shows it."""

@@ -11,25 +11,23 @@ from PIL import Image
 
 from ..errors import UnsupportedModelError
 from ..inputs.regions import Size
-from ..layout.grid_rules import LayoutInputs, LayoutRule, Placement
+from ..layout.placement import LayoutInputs, LayoutRule, Placement
 from ..layout.probe import probe
 from ..layout.sheet import SheetLayout
 from ..layout.visual_tokens import VisualTokenLayout
 from .replay import record
-from .template import prompt_text
+from .template import STAND_IN, prompt_text
 
 if TYPE_CHECKING:
     from .mllm import Mllm
 
-# Stands for the question where an image is looked at alone; what its tokens see does not depend on it.
-ALONE = "What is this?"
 # For each image, the numbers of its states among those that may be visual, and where each of them looks.
-Places = list[tuple[np.ndarray, Placement]]
+Placements = list[tuple[np.ndarray, Placement]]
 
 
 def placements(
     mllm: Mllm, images: list[Image.Image], text: str, inputs: dict[str, Any], found: torch.Tensor, options: dict[str, Any]
-) -> Places:
+) -> Placements:
     """Where each state that may be visual looks, image by image.
 
     The rule of a family tells of one image: of several, each is laid out as it is alone where together they have as many
@@ -52,7 +50,7 @@ def placements(
     return [_probed(mllm, images, number, text, count, options) for number in range(len(images))]
 
 
-def laid_out(mllm: Mllm, places: Places, sizes: Sequence[Size]) -> tuple[np.ndarray, VisualTokenLayout]:
+def laid_out(mllm: Mllm, places: Placements, sizes: Sequence[Size]) -> tuple[np.ndarray, VisualTokenLayout]:
     """Numbers of the visual tokens among the states that may be visual, ascending, and their layout.
 
     Raises:
@@ -84,7 +82,7 @@ def _alone(mllm: Mllm, rule: LayoutRule, image: Image.Image, options: dict[str, 
     # What is prepared is laid out here, so that its module cannot be imported where this one begins.
     from .prepare import candidates, tensors
 
-    inputs = tensors(mllm, [image], prompt_text(mllm, ALONE), options)
+    inputs = tensors(mllm, [image], prompt_text(mllm, STAND_IN), options)
     return _by_rule(mllm, rule, image.size, inputs, len(candidates(mllm, inputs)[0]))
 
 

@@ -6,6 +6,7 @@ believed: the first prompt's text is run over the cached prefix and beside a pla
 
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,11 +17,12 @@ from jaxtyping import Float
 from transformers import DynamicCache
 
 from ..errors import UnsupportedModelError
-from .hooks import in_this_use
+from .hooks import in_this_use, named_arguments
 from .interrupts import restoring
 from .origin import weights_mark
-from .replay import LanguageCall, named_arguments
+from .replay import LanguageCall
 from .undisturbed import undisturbed
+from .visual_keys import VisualKeys
 
 if TYPE_CHECKING:
     from .mllm import Mllm
@@ -36,7 +38,7 @@ Layers = Sequence[tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
-class Prefix:
+class Prefix(VisualKeys):
     """What is cached of a prompt's first tokens, up to the last one of its image.
 
     Args:
@@ -52,40 +54,18 @@ class Prefix:
     weights: int
 
     @cached_property
-    def visual_keys(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
-        """Keys (key head, visual token, width) of each layer."""
+    def by_layer(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
         return [key[0][:, self.call.visual.to(key.device)] for key, _ in self.layers]
 
-    @cached_property
-    def norm(self) -> float:
-        """Norm of all keys of the visual tokens, of all layers together."""
-        return float(sum(keys.float().square().sum().item() for keys in self.visual_keys) ** 0.5)
-
-    @property
-    def zero(self) -> Float[torch.Tensor, "visual offsets"]:
-        """Offsets (visual token, layers x key heads x width) that change nothing, float32 where keys are narrower."""
-        keys = self.visual_keys[0]
-        heads, tokens, width = keys.shape
-        # One number, as those of thousands of visual tokens fill gigabytes.
-        one = keys.new_zeros((1, 1), dtype=torch.promote_types(keys.dtype, torch.float32))
-        return one.expand(tokens, len(self.layers) * heads * width)
+    def opened(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> AbstractContextManager[None]:
+        return continued_answer(self, self.moved(offsets))
 
     def moved(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Layers:
-        """The layers for several copies of the prompt, with offsets on the keys of the visual tokens.
-
-        Args:
-            offsets: (copy, visual token, layers x key heads x width), each layer's key heads side by side, as shares of
-                `norm`.
-        """
-        heads, _, width = self.visual_keys[0].shape
-        # Taken apart at once: of one by one, autograd would fill the whole for each layer.
-        split = offsets.unflatten(-1, (len(self.layers), heads, width)).unbind(2)
-        visual, found = self.call.visual, []
-        for part, (key, value) in zip(split, self.layers, strict=True):
-            # (copy, key head, visual token, width); scaled first, as a share may be too small for half precision.
-            change = (self.norm * part).transpose(1, 2).to(key)
-            wide = key.expand(len(offsets), -1, -1, -1)
-            found.append((wide.index_add(2, visual.to(key.device), change), value.expand(len(offsets), -1, -1, -1)))
+        """The layers for several copies of the prompt, with offsets on the keys of the visual tokens; see `changes`."""
+        found, many = [], len(offsets)
+        for change, (key, value) in zip(self.changes(offsets), self.layers, strict=True):
+            moved = key.expand(many, -1, -1, -1).index_add(2, self.call.visual.to(key.device), change)
+            found.append((moved, value.expand(many, -1, -1, -1)))
         return found
 
     def continued(self, layers: Layers) -> Any:
@@ -202,7 +182,9 @@ def continued_answer(prefix: Prefix, layers: Layers) -> Iterator[None]:
         if cache is None:
             cache = DynamicCache()
         rows = len(states) // len(layers[0][0])
-        _fill(cache, [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers])
+        _fill(
+            cache, layers if rows == 1 else [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers]
+        )
         rest = _rest({name: value for name, value in named.items() if name != "past_key_values"}, prefix.length, total)
         return (), rest | {"past_key_values": cache, "use_cache": True}
 
@@ -260,8 +242,8 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
     if prompt.call.attention in seen:
         return
     with undisturbed(mllm.model):
-        plain = states_of(prefix.call.replay())[:, prefix.length :]
-        continued = states_of(prefix.continued(prefix.layers))
+        plain = float_states(prefix.call.replay())[:, prefix.length :]
+        continued = float_states(prefix.continued(prefix.layers))
     if plain.shape != continued.shape:
         raise _refused(mllm, "its text has other states over a cached prefix")
     off = ((plain - continued).abs().max() / plain.abs().max()).item()
@@ -270,7 +252,7 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
     seen.add(prompt.call.attention)
 
 
-def states_of(output: Any) -> torch.Tensor:
+def float_states(output: Any) -> torch.Tensor:
     """The states (prompt, token, width) that a call's module gives, in float32."""
     found = output if torch.is_tensor(output) else output[0]
     result: torch.Tensor = found.float()

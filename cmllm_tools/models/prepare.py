@@ -19,6 +19,7 @@ from .origin import Origin
 from .places import laid_out, placements
 from .processor_options import checked, cut_at
 from .prompt import Prompt
+from .ready_made import decoded, found_span, on_model, read_inputs
 from .replay import LanguageCall, record
 from .template import MARK, prompt_text, text_span
 
@@ -34,6 +35,7 @@ def prepare(
     options: dict[str, Any],
     look: Look | None = None,
     keep_before: bool = False,
+    given: Any = None,
 ) -> Prompt:
     """See `Mllm.prepare`.
 
@@ -41,15 +43,22 @@ def prepare(
         image: or a conversation, which has its question.
         look: at the same image with the same options; what it has is not computed again where it still holds.
         keep_before: keep what ran before the call; see `record`.
+        given: the tensors of a prompt that is made already; `image` is then a conversation of one turn.
     """
     talk = image if isinstance(image, Conversation) else None
     if isinstance(image, Conversation):
         images, question = list(image.images), image.question
-        text, marked = conversation_text(mllm, image), marked_text(mllm, image)
+    if given is not None:
+        inputs = read_inputs(mllm, given)
+        text, marked = decoded(mllm, inputs["input_ids"][0].tolist()), ""
+        _check_length(mllm, inputs["input_ids"].shape[1], None)
+    elif talk is not None:
+        text, marked = conversation_text(mllm, talk), marked_text(mllm, talk)
+        inputs = tensors(mllm, images, text, options)
     else:
         images = [read_image(image)]
         text, marked = prompt_text(mllm, question), prompt_text(mllm, MARK)
-    inputs = tensors(mllm, images, text, options)
+        inputs = tensors(mllm, images, text, options)
     ids = inputs["input_ids"][0].tolist()
     padding = _padding(inputs)
     _check_size(mllm, images[0], ids)
@@ -59,7 +68,10 @@ def prepare(
     places = placements(mllm, images, text, inputs, found, options)
     chosen, layout = laid_out(mllm, places, [each.size for each in images])
     visual = found[torch.from_numpy(chosen)]
-    span, offsets = text_span(mllm, text, marked, question, ids[padding:])
+    if given is None:
+        span, offsets = text_span(mllm, text, marked, question, ids[padding:])
+    else:
+        span, offsets = found_span(mllm, ids[padding:], max(image_end - padding, 0), question)
     if padding + span[0] < image_end and not mllm.family.learned:
         raise PromptError(
             f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
@@ -81,7 +93,8 @@ def prepare(
         offsets=offsets,
         origin=Origin.of(mllm),
         look=look,
-        conversation=talk,
+        conversation=talk if given is None or len(images) > 1 else None,
+        ready_made=given is not None,
     )
 
 
@@ -129,12 +142,7 @@ def tensors(mllm: Mllm, shown_images: list[Image.Image], text: str, options: dic
             f"got {sizes}: {error}"
         ) from error
     _check_length(mllm, batch["input_ids"].shape[1], cut_at(tokenizer, flat))
-    return {
-        name: value.to(mllm.device, mllm.model.dtype if value.is_floating_point() else None)
-        if torch.is_tensor(value)
-        else value
-        for name, value in batch.items()
-    }
+    return on_model(mllm, batch)
 
 
 def _check_length(mllm: Mllm, length: int, limit: int | None) -> None:

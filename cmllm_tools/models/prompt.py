@@ -51,6 +51,7 @@ class Prompt(Shown):
         answered: how many of the last tokens are an answer's; see `batch.followed_by`.
         conversation: what was said, where the prompt is made of one; None for one image and one question. Of several images
             `image` is the sheet on which they stand side by side, and `layout` a `SheetLayout`.
+        ready_made: whether its tensors were given as they are, so that none can be made of another picture.
 
     Examples:
         >>> prompt.question, len(prompt.tokens), prompt.layout.grid
@@ -75,6 +76,7 @@ class Prompt(Shown):
     look: "Look | None" = None
     answered: int = 0
     conversation: Conversation | None = None
+    ready_made: bool = False
 
     @property
     def images(self) -> tuple[Image.Image, ...]:
@@ -87,7 +89,16 @@ class Prompt(Shown):
         return self.layout.layouts if isinstance(self.layout, SheetLayout) else (self.layout,)
 
     def showing(self, picture: Image.Image) -> "tuple[Image.Image | Conversation, str | None]":
-        """What `Mllm.prepare` makes the same prompt of with another picture of this size: a sheet, of several images."""
+        """What `Mllm.prepare` makes the same prompt of with another picture of this size: a sheet, of several images.
+
+        Raises:
+            PromptError: for a prompt whose tensors were given.
+        """
+        if self.ready_made:
+            raise PromptError(
+                "Another picture can be put into a prompt that is made of images and words; the tensors of this one were "
+                "given. Prepare it with text= in the place of inputs=."
+            )
         if self.conversation is None:
             return picture, self.question
         return self.conversation.showing(cut_up(picture, self.layout.sizes)), None

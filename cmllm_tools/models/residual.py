@@ -9,6 +9,9 @@ from ..errors import UnsupportedModelError
 from .hooks import in_this_use
 from .interrupts import restoring
 
+# What goes into the first layer stands before layer 0.
+INPUT = -1
+
 
 def states_of(output: Any) -> torch.Tensor:
     """The residual stream (prompt, token, width) of what a layer gave.

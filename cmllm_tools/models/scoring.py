@@ -18,6 +18,9 @@ from .mllm import Mllm, require
 from .prompt import Prompt
 from .undisturbed import unaffected, undisturbed
 
+# Of the model's own answer so many tokens are scored: of a long one its beginning is enough.
+OWN_TOKENS = 32
+
 
 class AnswerScore:
     """Log-probability of an answer to a prompt, differentiable in the latent; the vision encoder is not run again for each.

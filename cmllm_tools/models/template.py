@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Stands for a question, in no template and no language.
 MARK = "\ufffc"
-
-
+# Stands for a question where there is none yet, or an image is looked at alone: no token up to the image depends on it.
+STAND_IN = "What is this?"
 # A part of a message that a template wrote out as it came, in Python's way or JSON's.
 WRITTEN_OUT = re.compile(r"""['"]type['"]\s*:\s*['"](image|text)['"]""")
 

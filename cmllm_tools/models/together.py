@@ -11,15 +11,16 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
-from transformers import LogitsProcessorList
+from transformers import LogitsProcessorList, StoppingCriteriaList
 
 from .answer import Answer, said
 from .decoding import stops, why_ended
 from .finite import Finite
 from .hooks import in_this_use
+from .likelihoods import Likelihoods
 from .options import LAST_ID, read_options
 from .origin import looked_once
-from .prefix import ROUNDING, Prefix, continued_answer, prefix_or_none, states_of
+from .prefix import ROUNDING, Prefix, continued_answer, float_states, prefix_or_none
 from .prompt import Prompt
 from .undisturbed import locked, undisturbed
 
@@ -37,8 +38,6 @@ _CHECKED: WeakKeyDictionary[Any, dict[tuple[str | None, bool], bool]] = WeakKeyD
 
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
     """Greedy answers to prompts of one look; one by one where they cannot be one batch.
-
-    Of answers in a batch the tokens' probabilities are not known.
 
     Args:
         prompts: of different questions.
@@ -85,25 +84,24 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
     rests = [prompt.call.states[:, prefix.length :] for prompt in prompts]
     longest = max(rest.shape[1] for rest in rests)
     first = prompts[0].call.states[:, : prefix.length]
-    rows, masks = [], []
-    for rest in rests:
-        filler = rest.new_zeros(1, longest - rest.shape[1], rest.shape[2])
-        rows.append(torch.cat([first, filler, rest], 1))
-        mask = torch.ones(1, rows[-1].shape[1], dtype=torch.long, device=rest.device)
-        mask[:, prefix.length : prefix.length + filler.shape[1]] = 0
-        masks.append(mask)
-    states, mask = torch.cat(rows), torch.cat(masks)
+    fillers = [rest.new_zeros(1, longest - rest.shape[1], rest.shape[2]) for rest in rests]
+    states = torch.cat([torch.cat([first, *each], 1) for each in zip(fillers, rests, strict=True)])
+    mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    for row, filler in zip(mask, fillers, strict=True):
+        row[prefix.length : prefix.length + filler.shape[1]] = 0
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
     options = read_options({"max_new_tokens": max_new_tokens}, mllm.family, prompts[0].inputs, vocabulary)
     options["logits_processor"] = LogitsProcessorList([Finite(model.dtype)])
+    likelihoods = Likelihoods(model, answers=len(prompts))
+    options["stopping_criteria"] = StoppingCriteriaList([likelihoods])
     batch = replace(prefix, call=replace(prefix.call, states=states))
     seen: list[torch.Tensor] = []
 
     def keep(module: Any, given: tuple[Any, ...], output: Any) -> None:
         if not seen:
-            seen.append(states_of(output)[:, -1])
+            seen.append(float_states(output)[:, -1])
 
-    with undisturbed(model), continued_answer(batch, prefix.layers):
+    with undisturbed(model), continued_answer(batch, prefix.layers), likelihoods.heard():
         handle = prefix.call.module.register_forward_hook(in_this_use(keep))
         try:
             output = model.generate(inputs_embeds=states, attention_mask=mask, **options)
@@ -117,12 +115,13 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_t
     tokens = output if torch.is_tensor(output) else output.sequences
     with locked(tokenizer):
         ends = stops(model, tokenizer, options)
-        return [said(tokenizer, row, ends, why_ended(model, row, options)) for row in tokens.tolist()]
+        found = [said(tokenizer, row, ends, why_ended(model, row, options)) for row in tokens.tolist()]
+    return [answer.weighed(each) for answer, each in zip(found, likelihoods.found(), strict=True)]
 
 
 def _alike(model: Any, row: torch.Tensor, prompt: Prompt) -> bool:
     """Whether a prompt's last state in the batch is that of its own forward, but for rounding."""
     with undisturbed(model):
-        alone = states_of(prompt.call.replay())[0, -1]
+        alone = float_states(prompt.call.replay())[0, -1]
     off = ((row - alone).abs().max() / alone.abs().max()).item()
     return bool(off <= ROUNDING.get(model.dtype, 0.1))

@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import CmllmError, DataError
 from ..models.answer import ENDS, Answer, Piece
-from ..stored import Reader, items, or_none, record, text_of
+from ..stored import Reader, items, or_none, record, text_of, unread
 from ..strict import number, one_of, whole_number
 
 # What an answer that was saved before its pieces were known leaves out.
@@ -30,9 +30,9 @@ def saved_answer(value: Any, what: str, error: type[CmllmError] = DataError) -> 
         return Answer(value)
     readers: dict[str, Reader] = {
         "text": partial(text_of, error=error),
-        "ids": lambda each, name: items(each, name, partial(whole_number, least=0, error=error), error),
-        "pieces": lambda each, name: items(each, name, lambda piece, _: piece, error),
-        "ended": lambda each, name: one_of(each, name, ENDS, error),
+        "ids": partial(items, read=partial(whole_number, least=0, error=error), error=error),
+        "pieces": partial(items, read=unread, error=error),
+        "ended": partial(one_of, choices=ENDS, error=error),
     }
     found = record({**_LATER, **value} if isinstance(value, dict) else value, what, readers, error)
     text, ids = found["text"], found["ids"]

@@ -198,8 +198,7 @@ class Baseline:
             (before - after).mean().item() if len(before) else 0.0
             for before, after in zip(self._unsteered[:2], likelihoods[:2], strict=True)
         )
-        attention = capture_attention(self.mllm, prompt, latent=intervention)
-        share = region_share(context_map(attention), regions)
+        share = attention_share(self.mllm, prompt, intervention, regions)
         return Effect(_odds_among(likelihoods[2:]), share, damage, own)
 
     def _likelihoods(self, prompt: Prompt, intervention: Intervention | None) -> list[torch.Tensor]:
@@ -207,6 +206,11 @@ class Baseline:
         # An answer of nothing has no tokens to become less likely.
         texts = [self.text, self.answer, *self.candidates]
         return [continuation(self.mllm, prompt, each, intervention) if each else torch.zeros(0) for each in texts]
+
+
+def attention_share(mllm: Mllm, prompt: Prompt, intervention: Intervention | None, regions: Regions) -> float:
+    """Of the question's attention on the image, over all layers and heads, what lies in the regions; 0..1."""
+    return region_share(context_map(capture_attention(mllm, prompt, latent=intervention)), regions)
 
 
 def _odds_among(candidates: Sequence[torch.Tensor]) -> tuple[float, ...]:

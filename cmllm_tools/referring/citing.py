@@ -56,6 +56,12 @@ def cite(*used: Any) -> str:
     return "\n\n".join(known.get(key, key) for key in keys) + "\n"
 
 
+def arxiv_number(key: str) -> str:
+    """The number at arXiv of an entry of sources.bib; "" where it has none."""
+    found = re.search(r"eprint\s*=\s*\{(.+?)\}", entries()[key])
+    return "" if found is None else found.group(1)
+
+
 @cache
 def entries() -> dict[str, str]:
     """The entries of sources.bib by their keys."""

@@ -12,7 +12,8 @@ from ..progress import progress_bar
 from ..strict import flag, several, shown
 from .asked import Asked
 from .baseline import Baseline, Effect
-from .comparison import UNSTEERED, Comparison, Row
+from .comparison import Comparison, Row
+from .defaults import UNSTEERED
 from .method import Method, as_method
 from .methods.attention_bias import AttentionEdit
 from .methods.controlmllm import ControlMLLMPlus
@@ -80,6 +81,8 @@ def compare(
 
 class Comparing:
     """A comparison way by way: whoever goes through it has the name of each way that was done; see `compare`.
+
+    Each way looks at the image itself, as what it takes is measured from the image to the answer.
 
     Args:
         **options: for `Baseline`.

@@ -2,22 +2,35 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from ..errors import DataError
-from ..files import said, write_whole
+from ..files import write_whole
 from ..inputs.regions import Region
 from ..notation import text_table
 from ..shown import Fact, Shown
-from ..stored import Reader, dump_json, finite, items, load_json, or_none, record, text_of
-from ..strict import flag, shown, whole_number
+from ..stored import (
+    Reader,
+    dump_json,
+    finite,
+    items,
+    load_saved,
+    or_none,
+    pair_of,
+    record,
+    sides_of,
+    text_of,
+    unread,
+    whole,
+)
+from ..strict import flag
 from .outcome import Outcome
-from .trace_file import regions_of
+from .trace_file import saved_regions
 
-FORMAT = 1
-UNSTEERED = "unsteered"
+MARK, FORMAT = "cmllm_comparison", 1
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,7 @@ class Comparison(Shown):
         """
         plain = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "outcomes"}
         plain |= {"regions": [region.to_json() for region in self.regions], "rows": [asdict(row) for row in self.rows]}
-        data = {"cmllm_comparison": FORMAT, **plain}
+        data = {MARK: FORMAT, **plain}
         return write_whole(path, lambda file: file.write(dump_json(data)), "It is still in memory.")
 
     @classmethod
@@ -144,17 +157,11 @@ class Comparison(Shown):
         Raises:
             DataError: for a file that is missing, damaged, or no comparison.
         """
-        what = "A comparison must be a file written by Comparison.save"
-        data = load_json(path, what)
-        try:
+        with load_saved(path, "A comparison must be a file written by Comparison.save", MARK, FORMAT) as data:
             found = record(data, "a comparison", _FIELDS)
-            if found.pop("cmllm_comparison") != FORMAT:
-                raise DataError(f"it must be of format {FORMAT}")
             if any(len(row.log_odds) not in (0, len(found["candidates"])) for row in found["rows"]):
                 raise DataError("its rows must have log-odds for each candidate, or none")
-            return cls(**found | {"regions": regions_of(found["regions"], found["size"])})
-        except DataError as error:
-            raise DataError(f"{what}; {said(path)} is not: {error}") from error
+            return cls(**found | {"regions": saved_regions(found["regions"], found["size"])})
 
 
 def _stored_row(value: Any, what: str) -> Row:
@@ -162,33 +169,25 @@ def _stored_row(value: Any, what: str) -> Row:
     readers: dict[str, Reader] = {
         "name": text_of,
         "answer": or_none(text_of),
-        "log_odds": lambda each, name: items(each, name, finite),
-        "share": or_none(lambda each, name: finite(each, name, 0, 1)),
+        "log_odds": partial(items, read=finite),
+        "share": or_none(partial(finite, least=0, most=1)),
         "damage": number,
         "own_damage": number,
         "seconds": number,
-        "peak_memory": or_none(lambda each, name: whole_number(each, name, 0, error=DataError)),
+        "peak_memory": or_none(partial(whole, least=0)),
         "error": text_of,
     }
     return Row(**record(value, what, readers))
 
 
-def _pair(value: Any, what: str, read: Reader) -> tuple[Any, ...]:
-    found = items(value, what, read)
-    if len(found) != 2:
-        raise DataError(f"{what} must be two; got {shown(value)}.")
-    return found
-
-
 _FIELDS: dict[str, Reader] = {
-    "cmllm_comparison": lambda value, what: value,
     "model": text_of,
     "question": text_of,
-    "regions": lambda value, what: value,
-    "size": lambda value, what: _pair(value, what, lambda each, name: whole_number(each, name, 1, 1_000_000, DataError)),
-    "candidates": lambda value, what: items(value, what, text_of),
+    "regions": unread,
+    "size": sides_of,
+    "candidates": partial(items, read=text_of),
     "text": text_of,
-    "plain": lambda value, what: _pair(value, what, finite),
-    "rows": lambda value, what: items(value, what, _stored_row),
-    "complete": lambda value, what: flag(value, what, DataError),
+    "plain": partial(pair_of, read=finite),
+    "rows": partial(items, read=_stored_row),
+    "complete": partial(flag, error=DataError),
 }

@@ -15,11 +15,9 @@ from typing import Any
 from ..attention.heads import as_heads
 from ..errors import SettingsError
 from ..models.prompt import as_queries, queries_name
+from ..stored import Reader
 from ..strict import flag, number, one_of, several, shown, whole_number, whole_numbers
 from .energy import SIGMAS, checked_sigma
-
-# From what was given and the setting's name to its value, or SettingsError.
-Reader = Callable[[Any, str], Any]
 
 
 @dataclass(frozen=True)

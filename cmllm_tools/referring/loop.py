@@ -49,7 +49,7 @@ class Measured:
     seconds: float
 
 
-class Runs:
+class LatentRuns:
     """Runs of one prompt that differ in their context token at most. They are gone through once.
 
     Args:
@@ -189,13 +189,13 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
     """Optimise one latent for each method, all in one batch; each ends as `optimize` would end it alone.
 
     A run whose energy is no longer finite ends there, with nan for its energy and share. Args and errors are those of
-    `Runs`.
+    `LatentRuns`.
 
     Raises:
         NotFiniteError: when attention is not finite before any step.
     """
     latent, first, last = torch.empty(0), torch.empty(0), torch.empty(0)
-    for step in Runs(mllm, prompt, target, methods):
+    for step in LatentRuns(mllm, prompt, target, methods):
         now = torch.stack([step.energy, step.share])
         if step.number == 0:
             latent, first, last = step.latent.clone(), now, now

@@ -11,12 +11,11 @@ from ..inputs.regions import Region
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
+from ..notation import PLACE
 from ..strict import kind_of, number
 from .settings import Setting, settings_of
 
 Self_ = TypeVar("Self_", bound="Method")
-# Stands in a question for the words that name the region, as `<location>` does in the published questions.
-PLACE = "{place}"
 
 
 @dataclass(frozen=True, eq=False)

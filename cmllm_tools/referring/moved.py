@@ -1,16 +1,18 @@
-"""What the steps of a method move: latents on the visual tokens, or offsets on their cached keys."""
+"""What the steps of a method move: latents on the visual tokens, or offsets on their keys."""
 
-from abc import ABC, abstractmethod
+from abc import ABC
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 import torch
 
-from ..attention.capture import Recorder, capture
+from ..attention.key_offsets import keys_of
+from ..attention.recorder import Recorder, capture
 from ..models.batch import copies
 from ..models.latent import with_all_states
 from ..models.mllm import Mllm
-from ..models.prefix import prefix_of
 from ..models.prompt import Prompt
 
 
@@ -21,12 +23,14 @@ class Moved(ABC):
         zero: the latent that a run begins with.
         prompt: what is replayed: as many copies as there are runs, where these are one batch.
         norm: of what the latent is added to, in the latent's own unit.
+        forward: what runs the model; None for the prompt's own replay with the latents on its states.
     """
 
     mllm: Mllm
     zero: torch.Tensor
     prompt: Prompt
     norm: float
+    forward: Callable[[], object] | None = None
 
     def capture(
         self,
@@ -37,12 +41,12 @@ class Moved(ABC):
         finite: bool,
     ) -> Recorder:
         """One forward with these latents (run, visual token, width); the rows' attention to the visual tokens."""
-        forward = self.forward(latent)
-        return capture(self.mllm, self.prompt, layers, heads, rows, self.prompt.visual, latent, finite, forward=forward)
+        seen, opened = self.prompt.visual, partial(self.opened, latent)
+        return capture(self.mllm, self.prompt, layers, heads, rows, seen, latent, finite, opened, self.forward)
 
-    @abstractmethod
-    def forward(self, latent: torch.Tensor) -> Callable[[], object] | None:
-        """What runs the model with these latents; None for the prompt's own replay."""
+    def opened(self, latent: torch.Tensor) -> AbstractContextManager[None]:
+        """Opens what latents do that are not added to states."""
+        return nullcontext()
 
 
 class VisualStates(Moved):
@@ -53,9 +57,6 @@ class VisualStates(Moved):
         self.prompt = prompt if prompt.call.copies == runs else copies(mllm, prompt, runs)
         self.zero = prompt.zero_latent().detach()
         self.norm = self.prompt.call.visual_states.float().norm().item()
-
-    def forward(self, latent: torch.Tensor) -> None:
-        return None
 
 
 class AllStates(VisualStates):
@@ -71,26 +72,26 @@ class AllStates(VisualStates):
         self.zero = torch.zeros(len(self.prompt.call.visual), states.shape[-1], dtype=torch.float32, device=states.device)
 
 
-class CachedKeys(Moved):
-    """Offsets on the cached keys of the visual tokens: a forward runs the text alone, over the prefix.
+class VisualTokenKeys(Moved):
+    """Offsets on the keys of the visual tokens: a forward runs the text alone.
 
     Args:
         layers: numbers of the layers whose keys are moved; all when None.
 
     Raises:
-        UnsupportedModelError: for a model whose text cannot continue from a cached image.
+        UnsupportedModelError: for a model whose keys of visual tokens cannot be moved by themselves.
     """
 
     # Offsets are shares of the keys' norm.
     norm = 1.0
 
     def __init__(self, mllm: Mllm, prompt: Prompt, layers: Sequence[int] | None = None):
-        self.mllm, self.prompt = mllm, prompt
-        self.prefix = prefix_of(mllm, prompt)
-        self.zero = self.prefix.zero
-        count = len(self.prefix.layers)
+        self.mllm, self.prompt, self.forward = mllm, prompt, prompt.call.replay
+        self.keys = keys_of(mllm, prompt)
+        self.zero = self.keys.zero
+        count = len(self.keys.by_layer)
         held = torch.tensor([layers is None or layer in layers for layer in mllm.attention_layers])
         self._held = None if held.all() else held.repeat_interleave(self.zero.shape[1] // count).to(self.zero)
 
-    def forward(self, latent: torch.Tensor) -> Callable[[], object]:
-        return lambda: self.prefix.continued(self.prefix.moved(latent if self._held is None else latent * self._held))
+    def opened(self, latent: torch.Tensor) -> AbstractContextManager[None]:
+        return self.keys.opened(latent if self._held is None else latent * self._held)

@@ -15,11 +15,24 @@ from ..layout.sheet import sheet_size
 from ..models.changing import Changing, ChosenBy
 from ..models.contrast import Contrast
 from ..models.interventions import KINDS, Intervention
-from ..stored import Reader, as_tuple, items, or_none, record, text_of
-from ..strict import number, shown, whole_number
+from ..stored import (
+    Reader,
+    as_tuple,
+    entries_of,
+    finite,
+    items,
+    object_of,
+    or_none,
+    record,
+    sides_of,
+    text_of,
+    unread,
+    whole,
+)
+from ..strict import shown
 from .answer_file import saved_answer
 from .tensor_file import Shapes, read_tensors, write_tensors
-from .trace_file import check_image, check_trace, method_of, regions_of
+from .trace_file import check_image, check_trace, saved_method, saved_regions
 
 FORMAT = "1"
 
@@ -83,7 +96,7 @@ def restored(data: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]) -> In
     contrast = plain.pop("contrast", None)
     if kind is Changing and isinstance(parts := plain.get("parts"), list):
         saved = [
-            None if part is None else restored(_object(part, "a part"), within(tensors, str(at)))
+            None if part is None else restored(object_of(part, "a part"), within(tensors, str(at)))
             for at, part in enumerate(parts)
         ]
         plain["parts"], tensors = tuple(saved), {}
@@ -111,8 +124,8 @@ def _checked(data: Any, shapes: Shapes) -> dict[str, Any]:
     if found["trace"] is not None:
         found["trace"] = check_trace(found["trace"], of_trace)
     sent = found["sent"]
-    sent["regions"] = regions_of(sent["regions"], sent["size"])
-    return found | {"regions": regions_of(found["regions"], found["size"])}
+    sent["regions"] = saved_regions(sent["regions"], sent["size"])
+    return found | {"regions": saved_regions(found["regions"], found["size"])}
 
 
 def _completed(data: Any) -> Any:
@@ -123,33 +136,8 @@ def _completed(data: Any) -> Any:
     return data | {"size": sent.get("size"), "sent": {"regions": data.get("regions"), **sent}}
 
 
-def _unread(value: Any, what: str) -> Any:
-    """What is read once the image's size is known."""
-    return value
-
-
-def _size(value: Any, what: str) -> tuple[int, int]:
-    found = items(value, what, partial(whole_number, least=1, most=1_000_000, error=DataError))
-    if len(found) != 2:
-        raise DataError(f"{what} must be width and height; got {shown(value)}.")
-    return found[0], found[1]
-
-
-def _object(value: Any, what: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise DataError(f"{what} must be an object; got {shown(value)}.")
-    return value
-
-
-def _texts(value: Any, what: str) -> dict[str, Any]:
-    found = _object(value, what)
-    if not all(text is None or isinstance(text, str) for text in found.values()):
-        raise DataError(f"{what} must be texts; got {shown(value)}.")
-    return found
-
-
 def _sent(value: Any, what: str) -> dict[str, Any]:
-    readers: dict[str, Reader] = {"question": text_of, "text": text_of, "size": _size, "regions": _unread}
+    readers: dict[str, Reader] = {"question": text_of, "text": text_of, "size": sides_of, "regions": unread}
     readers |= {"image_hash": text_of, "conversation": or_none(_conversation)}
     # What was sent before there were conversations has none.
     found = record({"conversation": None, **value} if isinstance(value, dict) else value, what, readers)
@@ -163,8 +151,8 @@ def _sent(value: Any, what: str) -> dict[str, Any]:
 
 def _conversation(value: Any, what: str) -> Conversation:
     readers: dict[str, Reader] = {
-        "turns": lambda each, name: items(each, name, _turn),
-        "sizes": lambda each, name: items(each, name, _size),
+        "turns": partial(items, read=_turn),
+        "sizes": partial(items, read=sides_of),
         "chat_template": or_none(text_of),
     }
     found = record(value, what, readers)
@@ -185,26 +173,27 @@ def _turn(value: Any, what: str) -> Turn:
 
 
 def _part(value: Any, what: str) -> str | int:
-    return value if isinstance(value, str) else whole_number(value, what, 0, error=DataError)
+    return value if isinstance(value, str) else whole(value, what, 0)
 
 
 def _provenance(value: Any, what: str) -> dict[str, Any]:
-    seed = partial(whole_number, least=-(1 << 64), most=1 << 64, error=DataError)
-    found = record(value, what, {"model": _texts, "versions": _texts, "seed": seed})
+    texts = partial(entries_of, read=or_none(text_of))
+    seed = partial(whole, least=-(1 << 64), most=1 << 64)
+    found = record(value, what, {"model": texts, "versions": texts, "seed": seed})
     text_of(found["model"].get("name"), f"{what}'s model's name")
     return found
 
 
 _FIELDS: dict[str, Reader] = {
     "answer": saved_answer,
-    "method": method_of,
-    "regions": _unread,
+    "method": saved_method,
+    "regions": unread,
     "question": text_of,
-    "size": _size,
+    "size": sides_of,
     "sent": _sent,
-    "seconds": partial(number, least=0, error=DataError),
-    "peak_memory": partial(whole_number, least=0, error=DataError),
+    "seconds": partial(finite, least=0),
+    "peak_memory": partial(whole, least=0),
     "provenance": _provenance,
-    "intervention": or_none(_object),
-    "trace": or_none(_object),
+    "intervention": or_none(object_of),
+    "trace": or_none(object_of),
 }

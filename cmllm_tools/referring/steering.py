@@ -18,7 +18,7 @@ from ..strict import kind_of, several, shown
 from .callbacks import EARLY_STOP, LOOKED_AT, ROSE, Callback
 from .energy import odds_gain
 from .latent_method import LatentMethod, given_latent_method
-from .loop import Measured, Runs
+from .loop import LatentRuns, Measured
 from .methods.controlmllm import ControlMLLM
 from .provenance import Provenance
 from .trace import Step, Trace
@@ -64,7 +64,7 @@ class Steering:
         self.regions = prompt.layout.on_sheet(regions)
         self.method = given_latent_method(method, ControlMLLM()).resolve(mllm)
         self.target = self.method.target(prompt.layout, self.regions)
-        self._runs = Runs(mllm, prompt, self.target, [self.method], sound=True)
+        self._runs = LatentRuns(mllm, prompt, self.target, [self.method], sound=True)
         self.latent = self._runs.zero
         self.trace = _begun(mllm, prompt, self.regions, self.method, self.latent)
         self._reason: str | None = None

@@ -13,14 +13,7 @@ from ..errors import TraceError
 from ..inputs.regions import Region, region_from_json
 from ..layout.sheet import SheetLayout
 from ..layout.visual_tokens import VisualTokenLayout, most_cells
-from ..stored import (
-    Reader,
-    array_of,
-    items,
-    or_none,
-    record,
-    text_of,
-)
+from ..stored import Reader, array_of, entries_of, items, object_of, or_none, record, sides_of, text_of, unread
 from ..strict import flag, number, shown, whole_number
 from .answer_file import saved_answer
 from .latent_method import LatentMethod
@@ -90,7 +83,7 @@ def check_image(shape: tuple[int, ...]) -> None:
 
 def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The metadata as a trace's attributes, in agreement with the tensors' shapes."""
-    readers = _FIELDS | {"layout": _layout, "regions": _no_check, "method": _method}
+    readers = _FIELDS | {"layout": _layout, "regions": unread, "method": _method}
     found = record(data, "a trace", readers, TraceError)
     layout = found["layout"]
     tokens = len(layout)
@@ -99,18 +92,18 @@ def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
     # With states that have no place in the image there are more.
     if shapes["latent"][0] < tokens:
         raise TraceError(f"its latent must have {tokens} visual tokens; it has {shapes['latent'][0]}")
-    return found | {"regions": regions_of(data["regions"], layout.image_size)}
+    return found | {"regions": saved_regions(data["regions"], layout.image_size)}
 
 
-def regions_of(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
+def saved_regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
     """Regions that were saved; a mask's size is known to be the image's, and bounded, before its pixels are made."""
     width, height = image_size
-    several = items(value, "regions", _no_check, TraceError)
+    several = _items(value, "regions", unread)
     masks = [data for data in several if isinstance(data, dict) and data.get("kind") == "mask"]
     for data in masks:
         if data.get("size") != [height, width] or len(masks) * width * height > MOST_MASKED:
             raise TraceError(f"masks must have the image's size {[height, width]} and at most {MOST_MASKED} px in all")
-        items(data.get("counts"), "a mask's runs", _whole, TraceError)
+        _items(data.get("counts"), "a mask's runs", _whole)
     if not several:
         raise TraceError("regions must be at least one")
     return tuple(region_from_json(data, image_size) for data in several)
@@ -118,7 +111,7 @@ def regions_of(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
 
 def _layout(value: Any, what: str) -> VisualTokenLayout:
     if isinstance(value, dict) and "images" in value:
-        several = record(value, what, {"images": lambda each, name: items(each, name, _layout, TraceError)}, TraceError)
+        several = record(value, what, {"images": partial(_items, read=_layout)}, TraceError)
         if len(several["images"]) < 2:
             raise TraceError(f"{what} of several images must be of two or more; got {len(several['images'])}.")
         return SheetLayout.of(several["images"])
@@ -126,7 +119,7 @@ def _layout(value: Any, what: str) -> VisualTokenLayout:
     found = record(
         value,
         what,
-        {"image_size": _pair, "boxes": _no_check, "grid": _pair, "rule": _text, "merged": partial(flag, error=TraceError)},
+        {"image_size": _sides, "boxes": unread, "grid": _sides, "rule": _text, "merged": partial(flag, error=TraceError)},
         TraceError,
     )
     rows, columns = found["grid"]
@@ -140,73 +133,46 @@ def _layout(value: Any, what: str) -> VisualTokenLayout:
 
 
 def _method(value: Any, what: str) -> LatentMethod:
-    found = method_of(value, what)
+    found = saved_method(value, what)
     if not isinstance(found, LatentMethod):
         raise TraceError(f"{what} must be one that takes steps; got a {found.called()}.")
     return found
 
 
-def method_of(value: Any, what: str) -> Method:
+def saved_method(value: Any, what: str) -> Method:
     """A method that was saved.
 
     Raises:
         TraceError, SettingsError: for anything else.
     """
-    if not isinstance(value, dict):
-        raise TraceError(f"{what} must be an object; got {shown(value)}.")
+    data = object_of(value, what, TraceError)
     try:
-        return method_from_json(value)
+        return method_from_json(data)
     except (TypeError, AttributeError) as error:
         raise TraceError(f"{what} must be that of a run: {error}") from error
 
 
-def _pair(value: Any, what: str) -> tuple[int, int]:
-    found = items(value, what, lambda each, name: whole_number(each, name, 1, 1_000_000, TraceError), TraceError)
-    if len(found) != 2:
-        raise TraceError(f"{what} must be two numbers; got {shown(value)}.")
-    return found[0], found[1]
-
-
-def _whole(value: Any, what: str) -> int:
-    return whole_number(value, what, 0, 1 << 53, TraceError)
-
-
-def _wholes(value: Any, what: str) -> tuple[int, ...]:
-    return items(value, what, _whole, TraceError)
-
-
-def _positive(value: Any, what: str) -> float:
-    return number(value, what, 0, error=TraceError)
-
-
-def _text(value: Any, what: str) -> str:
-    return text_of(value, what, TraceError)
-
-
-def _names(read: Reader) -> Reader:
-    def named(value: Any, what: str) -> dict[str, Any]:
-        return record(value, what, dict.fromkeys(value, read) if isinstance(value, dict) else {}, TraceError)
-
-    return named
-
-
-def _no_check(value: Any, what: str) -> Any:
-    return value
-
+_sides = partial(sides_of, error=TraceError)
+_whole = partial(whole_number, least=0, most=1 << 53, error=TraceError)
+_items = partial(items, error=TraceError)
+_number = partial(number, error=TraceError)
+_positive = partial(_number, least=0)
+_text = partial(text_of, error=TraceError)
+_entries = partial(entries_of, error=TraceError)
 
 _STEP: dict[str, Reader] = {
     "number": _whole,
-    "energy": partial(number, error=TraceError),
-    "share": partial(number, error=TraceError),
+    "energy": _number,
+    "share": _number,
     "latent_norm": _positive,
     "gradient_norm": or_none(_positive),
-    "seconds": partial(number, error=TraceError),
+    "seconds": _number,
     "answer": or_none(partial(saved_answer, error=TraceError)),
 }
 
 
 def _steps(value: Any, what: str) -> Sequence[dict[str, Any]]:
-    return items(value, what, lambda step, name: record(step, name, _STEP, TraceError), TraceError)
+    return _items(value, what, partial(record, readers=_STEP, error=TraceError))
 
 
 def _digest(value: Any, what: str) -> str:
@@ -217,7 +183,7 @@ def _digest(value: Any, what: str) -> str:
 
 
 def _model(value: Any, what: str) -> dict[str, str | None]:
-    found = _names(or_none(_text))(value, what)
+    found = _entries(value, what, or_none(_text))
     if not isinstance(found.get("name"), str):
         raise TraceError(f"{what} must have a name; got {shown(value)}.")
     result: dict[str, str | None] = found
@@ -227,13 +193,13 @@ def _model(value: Any, what: str) -> dict[str, str | None]:
 _FIELDS: dict[str, Reader] = {
     "steps": _steps,
     "stopped": _text,
-    "layers": _wholes,
-    "queries": _wholes,
-    "tokens": lambda value, what: items(value, what, _text, TraceError),
+    "layers": partial(_items, read=_whole),
+    "queries": partial(_items, read=_whole),
+    "tokens": partial(_items, read=_text),
     "question": _text,
     "text": _text,
     "image_hash": _digest,
     "model": _model,
-    "versions": _names(_text),
+    "versions": partial(_entries, read=_text),
     "seed": partial(whole_number, least=-(1 << 64), most=1 << 64, error=TraceError),
 }

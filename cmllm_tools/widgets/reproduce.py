@@ -12,13 +12,12 @@ from zlib import compress
 
 from ..inputs.images import ImageSource
 from ..inputs.regions import Mask, Point, Region, Scribble
+from ..loading import EMBEDDED
 from ..models.mllm import Mllm
 from ..referring.latent_method import LatentMethod
 from ..referring.method import Method
 
 PLACEHOLDER = "path/to/your/image.png"
-# What `load()` calls the model that ships with the package.
-EMBEDDED = "embedded"
 # Longest line, about, and how far a part of one is moved to the right.
 WIDTH, STEP = 100, "    "
 _IMPORTS_OF_MASKS = [

@@ -16,10 +16,10 @@ from ..referring.method import Method
 from ..referring.trace import Trace
 from . import reproduce
 from .answer_tab import AnswerTab
-from .asked import Asked
 from .causes_tab import CausesTab
 from .closing import all_or_none, replace_children
 from .compare_tab import CompareTab
+from .current_prompt import CurrentPrompt
 from .layers_tab import LayersTab
 from .region_picker import RegionPicker
 from .runner import CLOSED, RunningPanel
@@ -77,7 +77,7 @@ class Workbench(RunningPanel):
         self._ready(mllm)
         with all_or_none():
             settings = SettingsPanel(mllm, method)
-            self._asked = Asked(mllm, image, question)
+            self._asked = CurrentPrompt(mllm, image, question)
             prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.sigma_shown)
             layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
@@ -107,7 +107,7 @@ class Workbench(RunningPanel):
 
     @image.setter
     def image(self, image: ImageSource) -> None:
-        asked = Asked(self.mllm, image, self.question)
+        asked = CurrentPrompt(self.mllm, image, self.question)
         prompt = asked.prompt
         try:
             picker = RegionPicker(prompt.image, self.picker.regions, prompt.layout, sigma=self.picker.sigma)

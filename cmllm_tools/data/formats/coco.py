@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw
 
 from ...errors import DataError
 from ...inputs.regions import Mask, Region, from_run_lengths
-from ...stored import Reader, array_of, text_of
+from ...stored import Reader, array_of, text_of, whole
 from ...strict import shown
 from ..example import Example
 from ..format import Format, register
-from ..lines import Row, as_id, box_of, checked, corners, entries, first_there, id_of, unlike, whole, words_of
+from ..lines import Row, as_id, box_of, checked, corners, entries, first_there, id_of, unlike, words_of
 from ..prompts import coordinates
 from .refcocog import LOCATED, QUESTION
 

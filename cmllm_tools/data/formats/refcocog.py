@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...stored import Reader
+from ...stored import Reader, whole
 from ..example import Example
 from ..format import Format, register
-from ..lines import Row, as_id, box_of, checked, corners, entries, first_there, some_texts, unlike, whole
+from ..lines import Row, as_id, box_of, checked, corners, entries, first_there, some_texts, unlike
 from ..prompts import coordinates
 
 QUESTION = "Can you provide a description of the region in a sentence?"

@@ -11,11 +11,12 @@ from PIL import Image
 from ...errors import DataError
 from ...files import reason, said
 from ...inputs.images import read_image
-from ...inputs.regions import Point, Region, Scribble
+from ...inputs.regions import REGION_KINDS, Point, Region, Scribble
+from ...notation import PLACE
 from ...stored import Reader, items
 from ...strict import kind_of, shown
 from ..example import Example
-from ..format import KINDS, Format, register
+from ..format import Format, register
 from ..lines import (
     Row,
     below,
@@ -30,7 +31,7 @@ from ..lines import (
     texts_of,
     words_of,
 )
-from ..prompts import LOCATION, PLACE, SHORT, at_box, part_of, without_location
+from ..prompts import LOCATION, SHORT, at_box, part_of, without_location
 
 # The first so many lines are the test split, the others are for choosing settings.
 TEST = 1548
@@ -129,7 +130,7 @@ class Roc(Format):
 
     name = "roc"
     files = ("question_roc.json", "LVIS/question_roc.json", "ROC/question_roc.json")
-    regions = KINDS
+    regions = REGION_KINDS
     scorer = "published"
 
     def rows(self, file: Path) -> list[Row]:

@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from ...notation import PLACE
 from ...stored import Reader
 from ..example import Example
 from ..format import Format, register
 from ..lines import Row, below, box_of, checked, corners, id_of, json_rows, mask_of, words_of
-from ..prompts import LOCATION, PLACE, SHORT, at_box, others_of, part_of, without_location
+from ..prompts import LOCATION, SHORT, at_box, others_of, part_of, without_location
 from .roc import folder_of
 
 TEST = 1172

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from ...errors import DataError, SettingsError
 from ...inputs.regions import Box, Region
-from ...stored import Reader, array_of, parse_json, text_of
+from ...stored import Reader, array_of, parse_json, text_of, unread
 from ...strict import one_of, shown
 from ..example import Example
 from ..format import Format, register
@@ -72,7 +72,7 @@ def _questions(path: Path) -> dict[str, dict[str, Any]]:
     """What is asked of the images that are drawn into, by the id in the list of answers."""
     found = {}
     for row in json_rows(path, "question_id"):
-        data = checked(row.data, {"question_id": _any, "text": words_of})
+        data = checked(row.data, {"question_id": unread, "text": words_of})
         found[f"v1_{data['question_id']}"] = {"question": data["text"]}
     return found
 
@@ -103,10 +103,6 @@ def _list(value: Any, what: str) -> list[Any]:
 
 def _points(value: Any, what: str) -> Any:
     return array_of(value, what, (len(_list(value, what)), 2))
-
-
-def _any(value: Any, what: str) -> Any:
-    return value
 
 
 _FIELDS: dict[str, Reader] = {

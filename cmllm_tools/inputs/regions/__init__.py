@@ -3,9 +3,10 @@
 from .base import Region, Size, short, where_text
 from .mask import Mask, from_run_lengths, run_lengths
 from .shapes import Box, Point, Scribble
-from .stored import Regions, as_regions, region_from_json
+from .stored import REGION_KINDS, Regions, as_regions, region_from_json
 
 __all__ = [
+    "REGION_KINDS",
     "Box",
     "Mask",
     "Point",

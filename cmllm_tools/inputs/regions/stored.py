@@ -10,6 +10,7 @@ from .mask import Mask, from_run_lengths
 from .shapes import Box, Point, Scribble
 
 Regions = Region | Sequence[Region]
+REGION_KINDS = ("box", "mask", "scribble", "point")
 
 _NEEDS = "A stored region needs a kind and its coordinates"
 

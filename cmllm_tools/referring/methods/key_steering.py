@@ -5,12 +5,12 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from ...models.key_offsets import KeyOffsets
+from ...attention.key_offsets import KeyOffsets
 from ...models.mllm import Mllm
 from ...models.prompt import Prompt
 from ..kinds import WINDOW, choice, real
 from ..latent_method import LatentMethod
-from ..moved import CachedKeys, Moved
+from ..moved import Moved, VisualTokenKeys
 from ..registry import register
 from ..settings import MODEL_DEFAULT, setting
 from ..updates import AdamSteps, NormalisedSteps, Updates
@@ -19,12 +19,13 @@ from ..updates import AdamSteps, NormalisedSteps, Updates
 @register
 @dataclass(frozen=True)
 class KeySteering(LatentMethod):
-    """Offsets on the keys of the visual tokens, as cached, along the gradient of the same energy.
+    """Offsets on the keys of the visual tokens, as attention meets them, along the gradient of the same energy.
 
     Tokens, values and hidden states stay as they are: the text looks elsewhere, and finds there what was there before. The
     prefix (system prompt and image) is run once; a step runs the text over it, forward and backward, and the answer goes
     on from the same cache. `offsets <- offsets - r |K| g / |g|`, with the norms of keys and gradient taken over all layers
-    together, so that one step size means the same for every model.
+    together, so that one step size means the same for every model. Where visual states stand beside the text's sequence
+    (cross-attention, Q-Former), the keys are those of the layers that attend to them, and there is no prefix to run.
 
     Examples:
         >>> print(cm.refer(mllm, scene.image, "describe the object.", box, cm.methods.KeySteering(steps=3)).answer)
@@ -52,7 +53,7 @@ class KeySteering(LatentMethod):
 
     def moves(self, mllm: Mllm, prompt: Prompt, runs: int = 1) -> Moved:
         low, high = self.moved_layers or (0, mllm.layers)
-        return CachedKeys(mllm, prompt, range(low, high))
+        return VisualTokenKeys(mllm, prompt, range(low, high))
 
     def done(self, latent: Tensor) -> KeyOffsets:
         return KeyOffsets(latent, contrast=self.contrast_decoding)

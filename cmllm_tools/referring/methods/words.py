@@ -6,8 +6,9 @@ from typing import ClassVar, cast
 from ...errors import SettingsError
 from ...models.coordinates import Coordinates, Unit, own_coordinates, processed_size
 from ...models.mllm import Mllm
+from ...notation import PLACE
 from ..kinds import choice, text
-from ..method import PLACE, Method, Request
+from ..method import Method, Request
 from ..registry import register
 from ..settings import setting
 

@@ -25,6 +25,8 @@ Numbers = Sequence[float | None] | np.ndarray
 
 # Margins, in pixels; the right one is the tools'.
 LEFT, RIGHT = 12, 44
+# How a slider goes to a frame.
+INSTANT = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
 # Values of a line that its table has.
 _LISTED = 12
 _LINES = rgba(GREY, 0.3)
@@ -230,3 +232,30 @@ def color_scale(opaque: bool = False) -> list[list[Any]]:
         [at / 255, f"rgba({red}, {green}, {blue}, {1 if opaque else alpha / 255:.2f})"]
         for at, (red, green, blue, alpha) in zip(stops.tolist(), ramp()[stops].tolist(), strict=True)
     ]
+
+
+def slider(labels: Sequence[str], frames: Sequence[str], below: float, begin: float = 0.0) -> dict[str, Any]:
+    """A slider under the panels, at its last place.
+
+    Args:
+        labels: of its places.
+        frames: names of the frames that they show.
+        below: pixels under the panels.
+        begin: where it begins, as a share of the panels' width.
+    """
+    return {
+        "active": len(frames) - 1,
+        "currentvalue": {"visible": False},
+        "pad": {"t": below, "b": 0, "l": 0, "r": 0},
+        "x": begin,
+        "len": 1 - begin,
+        "y": 0,
+        "yanchor": "top",
+        "bordercolor": GREY,
+        "tickcolor": GREY,
+        "font": {"size": 11},
+        "steps": [
+            {"label": label, "method": "animate", "args": [[name], {"mode": "immediate", **INSTANT}]}
+            for label, name in zip(labels, frames, strict=True)
+        ],
+    }

@@ -13,7 +13,7 @@ from ...causes.answering import AnswerTrace
 from ...causes.reading import Lens
 from ...inputs.regions import where_text
 from ..html import card, table, text
-from ..palette import GREY, LINE, RIM
+from ..palette import LINE, RIM
 from .panels import WIDE, aspect_of, picture_height, set_height
 from .parts import (
     LEFT,
@@ -26,6 +26,7 @@ from .parts import (
     new_figure,
     place_scale,
     scale_bar,
+    slider,
 )
 from .words import ELLIPSIS, head, text_width, written
 
@@ -127,7 +128,7 @@ def words_on_image(lens: Lens) -> Figure:
         xaxis={"constraintoward": "left", **fixed},
         yaxis={"constraintoward": "top", **fixed},
         margin={"t": above, "b": _SCALE + _SLIDER, "l": LEFT, "r": RIGHT, "pad": 0, "autoexpand": False},
-        sliders=[_slider([str(layer) if layer >= 0 else "input" for layer in layers], [*map(str, layers)])],
+        sliders=[slider([str(layer) if layer >= 0 else "input" for layer in layers], [*map(str, layers)], _SCALE + 8)],
         **STYLE,
     )
     set_height(figure, above + high + _SCALE + _SLIDER, high)
@@ -239,26 +240,6 @@ def _heat(
     place_scale(figure, below + 4)
     figure.update_layout(height=above + height + below + _SCALE, margin=margin, **STYLE)
     return figure
-
-
-def _slider(labels: list[str], names: list[str]) -> dict[str, Any]:
-    instant = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
-    return {
-        "active": len(names) - 1,
-        "currentvalue": {"visible": False},
-        "pad": {"t": _SCALE + 8, "b": 0, "l": 0, "r": 0},
-        "x": 0,
-        "len": 1,
-        "y": 0,
-        "yanchor": "top",
-        "bordercolor": GREY,
-        "tickcolor": GREY,
-        "font": {"size": 11},
-        "steps": [
-            {"label": label, "method": "animate", "args": [[name], {"mode": "immediate", **instant}]}
-            for label, name in zip(labels, names, strict=True)
-        ],
-    }
 
 
 def _layers_shown(lens: Lens) -> list[int]:

@@ -18,6 +18,7 @@ from .lines import framed
 from .maps import Scale
 from .panels import BAR, WIDE, arrange, aspect_of, panelled, picture_height, set_height
 from .parts import (
+    INSTANT,
     LEFT,
     RIGHT,
     STYLE,
@@ -29,6 +30,7 @@ from .parts import (
     new_figure,
     percent_grid,
     place_scale,
+    slider,
 )
 from .words import TEXT, TITLE_SIZE, head, whole, written
 
@@ -91,7 +93,8 @@ def step_player(trace: Trace) -> Figure:
     top = max(head(figure, title) for title in titles)
     head(figure, titles[-1], whole(trace.question, lines=_LINES, size=TITLE_SIZE))
     _place(figure, trace, top, ceiling)
-    figure.update_layout(sliders=[_slider(steps)], updatemenus=[_play_buttons()], **STYLE)
+    numbers = [str(step.number) for step in steps]
+    figure.update_layout(sliders=[slider(numbers, numbers, _FOOT + 8, begin=0.28)], updatemenus=[_play_buttons()], **STYLE)
     return figure
 
 
@@ -243,32 +246,9 @@ def _step_title(trace: Trace, step: Step) -> str:
     return "<br>".join(parts)
 
 
-def _slider(steps: list[Step]) -> dict[str, Any]:
-    return {
-        "active": len(steps) - 1,
-        "currentvalue": {"visible": False},
-        "pad": {"t": _FOOT + 8, "b": 0, "l": 0, "r": 0},
-        "x": 0.28,
-        "len": 0.72,
-        "y": 0,
-        "yanchor": "top",
-        "bordercolor": GREY,
-        "tickcolor": GREY,
-        "font": {"size": 11},
-        "steps": [
-            {
-                "label": str(step.number),
-                "method": "animate",
-                "args": [[str(step.number)], {"mode": "immediate", **_INSTANT}],
-            }
-            for step in steps
-        ],
-    }
-
-
 def _play_buttons() -> dict[str, Any]:
     play = [None, {"fromcurrent": True, "frame": {"duration": 600, "redraw": True}, "transition": {"duration": 0}}]
-    pause = [[None], {"mode": "immediate", **_INSTANT}]
+    pause = [[None], {"mode": "immediate", **INSTANT}]
     return {
         "type": "buttons",
         "direction": "left",
@@ -286,6 +266,3 @@ def _play_buttons() -> dict[str, Any]:
             {"label": "Pause", "method": "animate", "args": pause},
         ],
     }
-
-
-_INSTANT = {"frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}

@@ -9,7 +9,7 @@ from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 
 
-class Asked:
+class CurrentPrompt:
     """What a panel asks a model.
 
     Args:
@@ -48,7 +48,7 @@ class Asked:
             # Something else may have been refused: a mistyped word, for example.
             if self._fits():
                 raise
-            self.prompt = self._mllm.prepare(self.prompt.image, self.prompt.question)
+            self.prompt = self._mllm.prepare(*self.prompt.showing(self.prompt.image))
             self._equal.append(self.prompt)
             return use()
 
