@@ -18,7 +18,7 @@ from ..referring.outcome import Outcome
 from ..referring.run import refer
 from ..referring.steering import Steering
 from ..referring.trace import Step, Trace
-from ..strict import kind_of
+from ..strict import flag, kind_of
 from .current_prompt import CurrentPrompt
 from .event_loop import running_loop, take_turns
 from .messages import Messages
@@ -108,8 +108,9 @@ class RunningPanel(Panel):
 
         Raises:
             OptimizationError: when another run goes on, or energy or gradient are no longer finite.
-            CmllmError: for a region, question or setting that is not possible.
+            CmllmError: for a region, question or setting that is not possible, or a `look` that is neither True nor False.
         """
+        look = flag(look, "look")
         if not self._begin():
             raise OptimizationError(_BUSY)
         try:

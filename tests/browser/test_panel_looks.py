@@ -38,11 +38,12 @@ FAULTS = """(panel) => {
         // Folded away.
         if (one.parentElement.matches("details:not([open])")) continue;
         range.selectNodeContents(one);
-        // What is scrolled within its own frame, as a wide grid is, ends there.
-        const port = one.parentElement.closest(".grid, pre")?.getBoundingClientRect();
+        // What is scrolled within its own frame, as a wide grid or many tokens are, ends there.
+        const port = one.parentElement.closest(".grid, pre, .tokens")?.getBoundingClientRect();
         for (const box of range.getClientRects())
             if (box.width > 1 && box.height > 1 && style.visibility !== "hidden"
-                && !(port && (box.right > port.right || box.left < port.left)))
+                && !(port && (box.right > port.right || box.left < port.left
+                    || box.bottom > port.bottom || box.top < port.top)))
                 texts.push([one.textContent.slice(0, 50), box]);
     }
     const common = (a, b, start, end) => Math.min(a[end], b[end]) - Math.max(a[start], b[start]);
@@ -59,8 +60,8 @@ FAULTS = """(panel) => {
         const cut = getComputedStyle(one).overflowX !== "visible" && one.scrollWidth > one.clientWidth + 1;
         if (cut && !/INPUT|SELECT/.test(one.tagName)) faults.push(["scrolled", name, one.scrollWidth - one.clientWidth]);
         const below = getComputedStyle(one).overflowY !== "visible" && one.scrollHeight > one.clientHeight + 2;
-        // A question of any length has its own scroll bar in the end.
-        if (below && !/INPUT|SELECT|TEXTAREA/.test(one.tagName)) faults.push(["cut", name, one.scrollHeight]);
+        // A question of any length has its own scroll bar in the end, and so has a long answer's strip.
+        if (below && !/INPUT|SELECT|TEXTAREA/.test(one.tagName) && !one.matches(".tokens")) faults.push(["cut", name, one.scrollHeight]);
     }
     return faults;
 }"""

@@ -8,6 +8,7 @@ import { within } from "./numbers.js";
 import { digitsFor, furthest, SIGNED_RAMP, signed, signedColor } from "./signed.js";
 
 const [WIDE, LEAST, MOST, BAR, HIGH] = [420, 9, 52, 120, 26]; // of the grid, its cells, one that is alone in its row
+const LONGEST = 80; // characters of an answer in the title
 const NUMBERED = 30; // a cell that is narrower has no number
 
 /**
@@ -89,9 +90,11 @@ function render({ model, el }) {
     const shape = JSON.stringify([data.rows, data.columns, data.axes]);
     if (shape !== laid) lay();
     laid = shape;
-    const [first, ...others] = data.answers;
-    const against = others.length ? ` against ${others.map((one) => `"${one}"`).join(", ")}` : "";
-    title.textContent = `Change of the ${data.measure} of "${first}"${against}, in nats`;
+    const [first, ...others] = data.answers.map(
+      (one) => `"${one.length > LONGEST ? `${one.slice(0, LONGEST)} ...` : one}"`,
+    );
+    const against = others.length ? ` against ${others.join(", ")}` : "";
+    title.textContent = `Change of the ${data.measure} of ${first}${against}, in nats`;
     const what = data.what.charAt(0).toUpperCase() + data.what.slice(1);
     const sides = data.columns.length > 1 ? ` ${data.axes[0]} down, ${data.axes[1]} across;` : "";
     note.textContent = `${what}:${sides} unchanged ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
