@@ -16,7 +16,7 @@ from tqdm import tqdm
 import cmllm_tools as cm
 from cmllm_tools.analysis import attribute
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 
 METHODS = ("integrated_gradients", "input_x_gradient", "feature_ablation", "occlusion")
 

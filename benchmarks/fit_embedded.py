@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 import cmllm_tools as cm
 from cmllm_tools.bench.embedded import REGIONS, absent_names, chooses
 from cmllm_tools.bench.heldout import DESCRIPTIONS
-from cmllm_tools.bench.matching import names_it
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
+from cmllm_tools.evaluation.matching import names_it
 from cmllm_tools.models.undisturbed import undisturbed
 from cmllm_tools.referring.energy import hard_energy, soft_energy
 from training.embedded.heldout import generate

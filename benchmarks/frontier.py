@@ -14,8 +14,8 @@ import numpy as np
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.frontier import BOUND, FACTORS, Frontier
-from cmllm_tools.bench.matching import names_it
 from cmllm_tools.bench.smol_sets import smol_held_out
+from cmllm_tools.evaluation.matching import names_it
 
 MODELS = ("embedded", "smol")
 

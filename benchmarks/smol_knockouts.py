@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
-from cmllm_tools.bench.matching import names_it
 from cmllm_tools.bench.smol_sets import smol_held_out
 from cmllm_tools.causes import knockout_grid
+from cmllm_tools.evaluation.matching import names_it
 
 FROM = ("text", "answering")
 WINDOW = 10

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
-from cmllm_tools.bench.matching import names_it
+from cmllm_tools.evaluation.matching import names_it
 from cmllm_tools.notation import window_text
 
 WINDOWS = ((0, 10), (10, 20), (20, 30))

@@ -22,7 +22,7 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Example, Sweep, sweep_windows
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.models.batch import MAX_COPIES
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.latent_method import LatentMethod

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from os import PathLike
@@ -137,6 +137,26 @@ def parse_json(text: str | bytes) -> Any:
         return json.loads(text, parse_constant=_no_constant)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def is_whole_line(line: bytes, starts: Sequence[bytes], what: str) -> bool:
+    """Whether a file's last line of JSON is all there, or was cut by what ended its process.
+
+    Args:
+        line: without its end.
+        starts: how the lines of such a file begin.
+        what: is wrong with one that begins otherwise, for the message.
+
+    Raises:
+        DataError: for a line that was never of such a file: it is another one, and nothing of it may be cut.
+    """
+    try:
+        json.loads(line)
+    except (ValueError, RecursionError):
+        if not any(line[: len(start)] == start[: len(line)] for start in starts):
+            raise DataError(f"{what}; got {shown(line[:60])}.") from None
+        return False
+    return True
 
 
 def record(value: Any, what: str, readers: Mapping[str, Reader], error: type[CmllmError] = DataError) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import DEMO_SCENE, HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 
 # The models are tiny: a second thread costs more than it brings, and much more on a busy machine.
 torch.set_num_threads(1)

@@ -6,11 +6,11 @@ import torch
 import cmllm_tools as cm
 from cmllm_tools import analysis
 from cmllm_tools.bench.heldout import HELDOUT, held_out
-from cmllm_tools.bench.matching import names_it, reference_match, strict_match
-from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol_sets import smol_held_out
 from cmllm_tools.data import Dataset, Example, check, read
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.evaluation import Evaluation, Record, Unsteered
+from cmllm_tools.evaluation.matching import names_it, reference_match, strict_match
 from cmllm_tools.inputs.regions import region_from_json
 from cmllm_tools.layout.visual_tokens import fixed_grid
 from cmllm_tools.show.report import write_page

@@ -10,11 +10,11 @@ import cmllm_tools as cm
 from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import embedded
-from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.smol import evaluate_smol
 from cmllm_tools.bench.stopping import stops
 from cmllm_tools.bench.ways import evaluate_ways
 from cmllm_tools.bench.window_test import sweep_and_test
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.referring.comparison import Row
 from cmllm_tools.show.report import write_report
 
@@ -97,6 +97,7 @@ def of_results(mllm, prompt, box, example):
         "write_report": (write_report, {"trace": trace, "path": "page.html"}),
         "widgets.RegionPicker": (widgets.RegionPicker, {"image": image, "regions": box, "layout": layout, "sigma": 0.1}),
         "widgets.StepPlayer": (widgets.StepPlayer, {"trace": trace, "step": -1, "layer": None}),
+        "widgets.AnswerStrip": (widgets.AnswerStrip, {"trace": cm.trace_answer(mllm, prompt, regions=box), "token": 0}),
         "widgets.AttentionExplorer": (
             widgets.AttentionExplorer,
             {"mllm": mllm, "prompt": prompt, "region": box, "queries": "text", "layer": 0, "head": 0, "answer": False}
@@ -141,17 +142,21 @@ def of_widgets(mllm, prompt, box, example):
     picker = widgets.RegionPicker(example.image, box, prompt.layout)
     player = widgets.StepPlayer(trace)
     explorer = widgets.AttentionExplorer(mllm, prompt, box, answer=False)
+    strip = widgets.AnswerStrip(cm.trace_answer(mllm, prompt, regions=box))
     bench = widgets.Workbench(mllm, example.image, regions=box, method=cm.ControlMLLMPlus(steps=1))
     bench.run()
     settable = [
         *((picker, name) for name in ("regions", "region", "token_layout", "sigma")),
         *((player, name) for name in ("step", "layer")),
+        (strip, "token"),
         *((explorer, name) for name in ("queries", "layer", "head")),
         *((bench, name) for name in ("image", "question", "method")),
         *((bench.layers, "sweep"), (bench.settings, "method")),
     ]
     return {
         "widgets.StepPlayer.write_html": (player.write_html, {"path": "player.html"}),
+        "widgets.AnswerStrip.write_html": (strip.write_html, {"path": "strip.html"}),
+        "widgets.Workbench.run": (bench.run, {"look": True}),
         "widgets.AttentionExplorer.write_html": (explorer.write_html, {"path": "explorer.html"}),
         "widgets.Workbench.save": (bench.save, {"path": "run.safetensors"}),
         "widgets.Workbench.stop": (bench.stop, {"reason": "enough"}),

@@ -15,7 +15,7 @@ import cmllm_tools as cm
 from cmllm_tools.analysis import grad_cam, token_activation
 from cmllm_tools.analysis.activation import activations, cams
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 
 
 @pytest.fixture(scope="module")

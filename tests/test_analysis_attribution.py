@@ -15,7 +15,7 @@ from cmllm_tools.analysis.attribution.attribute import AttributionSettings, attr
 from cmllm_tools.analysis.attribution.features import feature_numbers
 from cmllm_tools.analysis.attribution.token_mask import PresenceScore
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.models.scoring import AnswerScore
 

@@ -10,7 +10,7 @@ import cmllm_tools as cm
 from cmllm_tools.analysis import HeadRanking, answer_words, head_ranking, rank_heads
 from cmllm_tools.analysis.intervals import bootstrap
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 
 
 @pytest.fixture(scope="module")

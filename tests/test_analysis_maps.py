@@ -9,7 +9,7 @@ from tiny_models import tiny_llava
 import cmllm_tools as cm
 from cmllm_tools.analysis import relevancy, rollout
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.models.latent_states import latent_added
 
 

@@ -11,11 +11,12 @@ from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.example_lines import ExampleLines
-from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep, recommend
+from cmllm_tools.analysis.recommend import recommend
+from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep
 from cmllm_tools.analysis.window_sweep import sweep_windows
 from cmllm_tools.attention.memory import MemoryEstimate
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.models.scoring import AnswerScore
 from cmllm_tools.referring.loop import steer_together
 from cmllm_tools.referring.target import Target

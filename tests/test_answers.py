@@ -19,7 +19,7 @@ from cmllm_tools.analysis.attribution.token_mask import PresenceScore
 from cmllm_tools.analysis.examples import Example
 from cmllm_tools.analysis.window_sweep import _candidates
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.models.answer import Answer, said
 from cmllm_tools.models.batch import answer_tokens, followed_by
 from cmllm_tools.models.latent import LatentAdded

@@ -13,7 +13,7 @@ from tiny_models import tiny_llava
 
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.widgets import AttentionExplorer
 

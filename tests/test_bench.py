@@ -7,8 +7,8 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT
-from cmllm_tools.bench.matching import reference_match, strict_match
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
+from cmllm_tools.evaluation.matching import reference_match, strict_match
 from training.embedded.heldout import generate
 from training.embedded.scenes import COLORS, KINDS
 

@@ -12,9 +12,9 @@ from cmllm_tools.analysis.sweep import FIGURES
 from cmllm_tools.bench import window_test
 from cmllm_tools.bench.embedded import chooses
 from cmllm_tools.bench.heldout import HELDOUT
-from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.bench.window_test import sweep_and_test
 from cmllm_tools.cli import main
+from cmllm_tools.data.formats.roc import read_roc
 
 
 @pytest.fixture

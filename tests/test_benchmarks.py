@@ -1,8 +1,11 @@
+import json
+
 import pytest
 import torch
+from tests_support import noise
 
 import cmllm_tools as cm
-from benchmarks import attribution, capture, evaluate, steer, sweep
+from benchmarks import answer, attribution, capture, evaluate, key_ranks, steer, sweep
 from cmllm_tools.referring.target import Target
 
 pytestmark = pytest.mark.slow
@@ -28,6 +31,20 @@ def test_capture_benchmark_measures_what_it_says(monkeypatch):
     assert 0 < summary["memory_ratio_to_reference"] < 1
     assert 0 < summary["memory_ratio_checkpointed"] < 1
     assert details["peak_mb"]["ours, window"] < details["peak_mb"]["ours"] < details["peak_mb"]["reference"]
+
+
+def test_answer_benchmark_measures_what_it_says(monkeypatch):
+    """On a model small enough for a unit test. What is counted is exactly so many numbers for each token."""
+    for name, value in {"LAYERS": 2, "WIDTH": 64}.items():
+        monkeypatch.setattr(capture, name, value)
+    mllm = capture.random_llava(4)
+    prompt = mllm.prepare(noise((60, 60)), capture.QUESTION)
+    found = answer.measure(mllm, prompt, (8, 16, 32))
+    assert set(found) == {"growth", "peak_mb", "stored", "captured", "lengths"}
+    for length, stored, captured in zip(found["lengths"], found["stored"], found["captured"], strict=True):
+        # Of each token a map of 16 visual tokens and a number of each of 2 x 8 heads; no region.
+        assert stored == length * (16 + 2 * 8)
+        assert captured == length * 2 * 8 * 16
 
 
 def test_sweep_benchmark_measures_what_it_says(monkeypatch):
@@ -85,3 +102,25 @@ def test_evaluate_benchmark_measures_what_it_says():
     assert summary["ray_speedup"] is None
     assert summary["examples_per_second"] > 0
     assert abs(summary["memory_growth"]) < 1
+
+
+def test_key_ranks_benchmark_measures_what_it_says(capsys):
+    key_ranks.main(["--model", "embedded", "--n", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)["ranks"]
+    shares = [each["share_of_square"] for each in found.values()]
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1, abs=1e-5)
+    # Of one query, the last token, a head's gradient has one direction.
+    assert shares[0] > 0.99
+    assert found["1"]["effect"] == pytest.approx(found["all"]["effect"], abs=0.1)
+
+
+def test_offsets_are_cut_to_as_many_directions():
+    offsets = torch.randn(20, 3 * 8, generator=torch.Generator().manual_seed(0))
+    for rank in (1, 3, 8):
+        kept, share = key_ranks.cut(offsets, 8, rank)
+        ranks = torch.linalg.matrix_rank(kept.unflatten(-1, (3, 8)).transpose(0, 1))
+        assert ranks.tolist() == [rank] * 3
+        assert kept.norm().item() == pytest.approx(offsets.norm().item(), rel=1e-5)
+        assert 0 < share <= 1 + 1e-5
+    torch.testing.assert_close(kept, offsets, atol=1e-4, rtol=1e-4)

@@ -13,7 +13,7 @@ import cmllm_tools as cm
 from cmllm_tools.causes import ablate, ablate_grid, knockout, knockout_grid
 from cmllm_tools.causes.edits import KnockOut
 from cmllm_tools.causes.runs import Runs
-from cmllm_tools.causes.scored import Scored
+from cmllm_tools.causes.scored import MeasuredPrompt
 from cmllm_tools.causes.tokens import queries_of
 from cmllm_tools.models.scoring import continuation
 
@@ -234,14 +234,14 @@ def test_a_run_goes_on_where_it_ended(mllm, prompt, tmp_path, monkeypatch):
     expected = knockout_grid(mllm, prompt, **FEW).values
     calls = []
 
-    def interrupted(self, copies, edit, begin, own=Scored.__call__):
+    def interrupted(self, copies, edit, begin, own=MeasuredPrompt.__call__):
         calls.append(copies)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return own(self, copies, edit, begin)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Scored, "__call__", interrupted)
+        patch.setattr(MeasuredPrompt, "__call__", interrupted)
         partial = knockout_grid(mllm, prompt, path=path, **FEW)
     assert partial.interrupted
     assert np.isfinite(partial.values).sum() == sum(calls[:2]) == 12
@@ -254,7 +254,7 @@ def test_a_run_goes_on_where_it_ended(mllm, prompt, tmp_path, monkeypatch):
     lines = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert len(lines) == 37
     with monkeypatch.context() as patch:
-        patch.setattr(Scored, "__call__", None)
+        patch.setattr(MeasuredPrompt, "__call__", None)
         np.testing.assert_array_equal(knockout_grid(mllm, prompt, path=path, **FEW).values, whole.values)
     with pytest.raises(
         cm.DataError, match=r"must be of this run; line 1 of .*grid.jsonl is not: .*another model, prompt or"

@@ -8,6 +8,7 @@ from tests_support import noise
 from tiny_families import TINY
 
 import cmllm_tools as cm
+from cmllm_tools.attention.capture import capture
 from cmllm_tools.models.batch import followed_by
 
 
@@ -103,6 +104,24 @@ def test_an_answers_tokens_look_where_eager_attention_does_with_a_cache(mllm, pr
         )
 
 
+def numbers(*tensors):
+    """How many numbers are kept with these: a part of something larger keeps all of it."""
+    storages = {each.untyped_storage().data_ptr(): each.untyped_storage().nbytes() // each.itemsize for each in tensors}
+    return sum(storages.values())
+
+
+def test_what_is_kept_of_an_answer_is_so_many_numbers_for_each_token(mllm, prompt, box):
+    """At 128 tokens as at 8: attention to visual tokens alone, and not among the answer's own, which is its square."""
+    (word,) = mllm.processor.tokenizer("red", add_special_tokens=False)["input_ids"]
+    for length in (8, 32, 128):
+        trace = cm.trace_answer(mllm, prompt, answer=[word] * length, regions=box)
+        assert numbers(trace.maps, trace.shares, trace.by_head) == length * (64 + 1 + 6 * 6)
+        followed = followed_by(mllm, prompt, [word] * length)
+        rows = range(len(prompt.tokens) - 1, len(prompt.tokens) - 1 + length)
+        recorder = capture(mllm, followed, range(6), None, list(rows), prompt.visual)
+        assert numbers(*recorder.captured.values()) == length * 6 * 6 * 64
+
+
 def test_heads_of_a_token(mllm, prompt, box):
     trace = cm.trace_answer(mllm, prompt, regions=box)
     layer, head, most = trace.top_heads(0, 1)[0]
@@ -161,6 +180,27 @@ def test_words_of_a_text_beside_the_image_are_no_visual_tokens():
 def test_heads_that_were_not_asked_for_are_not_among_the_first(mllm, prompt):
     trace = cm.trace_answer(mllm, prompt, heads=[(0, 1), (3, 2)], answer="red cross")
     assert {pair[:2] for pair in trace.top_heads(0)} == {(0, 1), (3, 2)}
+
+
+@pytest.mark.parametrize(
+    ("maps", "explain"), [("activation", cm.analysis.token_activation), ("grad_cam", cm.analysis.grad_cam)]
+)
+def test_the_maps_of_an_answers_tokens_may_be_others(mllm, prompt, box, maps, explain):
+    edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
+    for given in (None, edit, lambda number, text: edit):
+        trace = cm.trace_answer(mllm, prompt, given, regions=box, maps=maps)
+        attention = cm.trace_answer(mllm, prompt, given, regions=box)
+        assert trace.answer == attention.answer
+        torch.testing.assert_close(trace.by_head, attention.by_head)
+        for token, share in enumerate(trace.shares[:, 0].tolist()):
+            found = explain(mllm, prompt, trace.answer, token=token, latent=given and edit)
+            torch.testing.assert_close(trace.maps[token], found.values, atol=1e-5, rtol=1e-3)
+            if found.values.sum() > 0:
+                assert share == pytest.approx(cm.region_share(found, box), abs=1e-4)
+    assert f"of a token's {trace.of}" in repr(trace)
+    assert cm.figures.answer_regions(trace).data[0].z.shape == (1, len(trace))
+    with pytest.raises(cm.SettingsError, match="maps must be 'attention', 'activation' or 'grad_cam'; got 'tam'"):
+        cm.trace_answer(mllm, prompt, maps="tam")
 
 
 def test_a_function_chooses_what_is_done_as_when_answering(mllm, prompt, box):

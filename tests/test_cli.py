@@ -35,7 +35,7 @@ def test_demo_steers_to_the_object(tmp_path, capsys):
     printed = capsys.readouterr().out
     before, after = (re.search(rf"^{word}\s+(.*)$", printed, re.M).group(1) for word in ("before", "after"))
     from cmllm_tools.bench.heldout import DEMO_SCENE, HELDOUT
-    from cmllm_tools.bench.roc import read_roc
+    from cmllm_tools.data.formats.roc import read_roc
 
     target = read_roc(HELDOUT)[DEMO_SCENE].names[0]
     assert target in after
@@ -185,7 +185,7 @@ def test_answers_are_scored_strictly(example):
 
 def test_control_box_touches_no_object():
     from cmllm_tools.bench.heldout import HELDOUT
-    from cmllm_tools.bench.roc import read_roc
+    from cmllm_tools.data.formats.roc import read_roc
 
     for example in read_roc(HELDOUT)[:40]:
         control = evaluation.background_box(example, np.random.default_rng(0))
@@ -242,7 +242,7 @@ def test_heads_refuses_what_it_cannot_use(arguments, message, capsys):
 def test_families_lists_the_table(capsys):
     assert main(["families", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {"family", "way_in", "layout", "key_steering", "several_images", "tested", "notes"} == set(rows[0])
+    assert {"family", "way_in", "layout", "key_steering", "several_images", "causes", "tested", "notes"} == set(rows[0])
     assert [row["family"] for row in rows] == sorted(FAMILIES)
     assert main(["families"]) == 0
     plain = capsys.readouterr().out.splitlines()

@@ -13,8 +13,8 @@ from hostile_results import made_ranking, made_sweep
 import cmllm_tools as cm
 from cmllm_tools import analysis, figures, widgets
 from cmllm_tools.analysis.examples import as_examples
-from cmllm_tools.bench.matching import names_it, reference_match, strict_match
 from cmllm_tools.bench.stopping import rule_beside_fixed, stops
+from cmllm_tools.evaluation.matching import names_it, reference_match, strict_match
 from cmllm_tools.loading import EMBEDDED_MODEL
 from cmllm_tools.referring.methods.key_steering import KeySteering
 from cmllm_tools.show.cards.analysis import sweep_pictures

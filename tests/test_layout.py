@@ -8,7 +8,8 @@ from tests_support import probe_boxes
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.layout.grid_rules import LayoutInputs, clip_grid
+from cmllm_tools.layout.grid_rules import clip_grid
+from cmllm_tools.layout.placement import LayoutInputs
 from cmllm_tools.layout.visual_tokens import VisualTokenLayout, fixed_grid, grid_boxes
 
 SIZES = [(96, 96), (33, 32), (100, 64), (64, 100), (301, 40), (40, 303), (20, 20)]

@@ -8,7 +8,7 @@ from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
-from cmllm_tools.bench.matching import reference_match, strict_match
+from cmllm_tools.evaluation.matching import reference_match, strict_match
 from cmllm_tools.referring.defaults import METHOD_DEFAULTS, published_settings
 from cmllm_tools.referring.registry import method_from_json
 

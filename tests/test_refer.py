@@ -11,8 +11,8 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import DESCRIPTIONS, HELDOUT
-from cmllm_tools.bench.roc import read_roc
 from cmllm_tools.cli import main
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.inputs.overlays import draw_overlay
 from cmllm_tools.referring.method import Request
 from cmllm_tools.referring.registry import METHODS

@@ -535,8 +535,10 @@ def used(mllm, image, region):
         bench.layers.look()
     bench.layers.sweep = made_sweep()
     bench.layers.sweep = made_sweep()
+    for _ in range(2):
+        bench.answer.read(), bench.causes.run(), bench.causes.answer_at(0, 0)
     bench.image = image
-    bench._copy.click()
+    bench._copy.click(), bench.causes._copy.click()
     return bench
 
 
@@ -583,6 +585,7 @@ def test_each_widget_closes_whole(mllm, prompt, box):
     for make in (
         lambda: cm.widgets.StepPlayer(trace),
         lambda: cm.widgets.AttentionExplorer(mllm, prompt, box),
+        lambda: cm.widgets.AnswerStrip(cm.trace_answer(mllm, prompt, regions=box)),
         lambda: cm.widgets.RegionPicker(prompt.image, box, prompt.layout),
     ):
         widget = make()

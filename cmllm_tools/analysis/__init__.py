@@ -11,9 +11,10 @@ from .gradients import GradientProfile, gradient_profile
 from .head_ranking import HeadRanking, answer_words, rank_heads
 from .intervals import bootstrap
 from .maps import relevancy, rollout
+from .recommend import Recommendation, recommend
 from .region_shares import HeadGrid, head_shares
 from .sinks import Sinks, sinks, sinks_in
-from .sweep import Recommendation, Sweep, recommend
+from .sweep import Sweep
 from .window_sweep import sweep_windows
 
 __all__ = [

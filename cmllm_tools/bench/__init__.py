@@ -1,8 +1,8 @@
-"""Referring data sets in their public formats, matchers of answers, and evaluations."""
+"""Evaluations of the models that come with the package on their held-out scenes, and ROC read whole."""
 
+from ..data.formats.roc import ReferringExample, read_roc
 from .embedded import chooses, evaluate
 from .heldout import DEMO_SCENE, DESCRIPTIONS, HELDOUT, QUESTIONS, demo_scene, held_out
-from .roc import ReferringExample, read_roc
 from .smol_sets import smol_held_out, smol_scene
 
 __all__ = [

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
+from ..evaluation.matching import names_it, strict_match
 from ..inputs.overlays import OVERLAYS
 from ..inputs.regions import REGION_KINDS, Box, Region
 from ..loading import load
@@ -21,8 +23,6 @@ from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import optimize
 from ..strict import kind_of, one_of, several, whole_number
 from .heldout import DESCRIPTIONS, held_out, marked, vocabulary
-from .matching import names_it, strict_match
-from .roc import ReferringExample
 
 CONTROL = "random_background"
 SEED = 0

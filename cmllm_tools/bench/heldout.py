@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageFilter
 
+from ..data.formats.roc import ReferringExample, read_roc
 from ..inputs.overlays import draw_overlay
-from .roc import ReferringExample, read_roc
 
 HELDOUT = Path(__file__).parents[1] / "embedded" / "heldout"
 # The same scenes twice: "is the object a A or a B?", and "describe the object".

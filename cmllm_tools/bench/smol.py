@@ -9,7 +9,9 @@ import numpy as np
 import torch
 
 from ..analysis.intervals import bootstrap, wilson
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
+from ..evaluation.matching import names_it, strict_match
 from ..inputs.regions import REGION_KINDS, Region
 from ..layout.region_weights import shares
 from ..loading import load
@@ -27,8 +29,6 @@ from ..referring.run import refer
 from ..strict import kind_of, one_of, several, whole_number
 from .embedded import SEED, background_box, chooses
 from .heldout import DESCRIPTIONS
-from .matching import names_it, strict_match
-from .roc import ReferringExample
 from .smol_sets import SEEN, SETS, UNSEEN, smol_held_out, smol_names
 
 BACKGROUND = "background"

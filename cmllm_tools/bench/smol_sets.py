@@ -4,10 +4,10 @@ import json
 from functools import cache
 from pathlib import Path
 
+from ..data.formats.roc import ReferringExample, read_roc
 from ..errors import SettingsError
 from ..strict import one_of
 from .heldout import DESCRIPTIONS, QUESTIONS, VOCABULARY
-from .roc import ReferringExample, read_roc
 
 SMOL_HELDOUT = Path(__file__).parents[1] / "smol" / "heldout"
 # Unsteered, the model names another thing of this scene than the one referred to.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
 from ..loading import EMBEDDED, load
 from ..models.mllm import Mllm, require
@@ -22,7 +23,6 @@ from ..referring.steering import Steering
 from ..strict import kind_of, number, one_of, several, shown, whole_number, whole_numbers
 from .embedded import chooses
 from .heldout import held_out
-from .roc import ReferringExample
 from .smol_sets import smol_held_out
 
 # How many times what it was attention in the region, against that elsewhere, may become.

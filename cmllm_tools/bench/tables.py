@@ -77,7 +77,7 @@ WAYS_COLUMNS = (
     "damage",
     "s",
 )
-WAYS_TITLES = {"ControlMLLMPlus": "ControlMLLM++", "Words": "coordinates in words", "unsteered": "unsteered"}
+WAYS_TITLES = {"ControlMLLMPlus": "ControlMLLM++", "Words": "coordinates in words"}
 CONTROL_TITLES = {"region": "the region itself"}
 
 

@@ -9,7 +9,9 @@ import numpy as np
 
 from ..analysis.controls import ELSEWHERE, INSIDE, OUTSIDE, RANDOM, REGION, REMOVED, WRONG, controls
 from ..analysis.intervals import bootstrap, wilson
+from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
+from ..evaluation.matching import names_it, strict_match
 from ..evaluation.runner import Unsteered
 from ..inputs.overlays import OVERLAYS
 from ..inputs.pixels import FILLS
@@ -30,8 +32,6 @@ from ..referring.run import refer
 from ..strict import kind_of, one_of, several, whole_number
 from .embedded import absent_names, chooses
 from .heldout import DESCRIPTIONS, held_out
-from .matching import names_it, strict_match
-from .roc import ReferringExample
 
 # Of a way that does not go by the region, what is the same for each of its kinds.
 IMAGE = "image"

@@ -11,6 +11,7 @@ import numpy as np
 from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
 from ..analysis.choices import FIGURES
 from ..analysis.intervals import bootstrap, interval_text, says_something
+from ..data.formats.roc import ReferringExample
 from ..errors import DataError, carry
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
@@ -18,8 +19,7 @@ from ..progress import progress_bar
 from ..referring.latent_method import LatentMethod
 from ..referring.loop import steer_together
 from ..strict import kind_of, several, whole_number_or_none
-from .matching import strict_match
-from .roc import ReferringExample
+from .embedded import chooses
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _answers_right(
         runs = [replace(method, layers=choice.layers, queries=choice.queries) for choice in group]
         for latent in steer_together(mllm, prompt, target, runs).latent:
             answer = mllm.generate(prompt, latent, method.contrast_decoding)
-            right.append(strict_match(answer, line.names, set(line.objects) - set(line.names)))
+            right.append(chooses(answer, line))
     return right
 
 

@@ -13,13 +13,13 @@ from ..notation import number_ranges
 from ..strict import flag, whole_number
 from .edits import Edit, Where, where_of
 from .grid import CauseGrid, Cell, filled, run_of
-from .scored import Scored
+from .scored import MeasuredPrompt
 
 # Makes the edit of copies of a prompt, of each in layers and heads of its own.
 MakeEdit = Callable[[Sequence[Where], Prompt], Edit]
 
 
-def measured(mllm: Mllm, scored: Scored, edit: MakeEdit, cells: Sequence[Where]) -> list[float]:
+def measure_edits(mllm: Mllm, scored: MeasuredPrompt, edit: MakeEdit, cells: Sequence[Where]) -> list[float]:
     """The measure in several copies of a prompt, each with its own layers and heads edited."""
     begin = min(layer for cell in cells for layer, _ in cell)
     return scored(len(cells), lambda runs: lambda: edit(cells, runs.answered).opened(mllm), begin)
@@ -47,7 +47,7 @@ class Cells:
 
     def grid(
         self,
-        scored: Scored,
+        scored: MeasuredPrompt,
         what: str,
         edit: MakeEdit,
         max_copies: int,
@@ -66,7 +66,7 @@ class Cells:
 
         def measure(cells: Sequence[Cell]) -> list[float]:
             where = [where_of(self.mllm, self.windows[row], self.heads[column]) for row, column in cells]
-            return measured(self.mllm, scored, edit, where)
+            return measure_edits(self.mllm, scored, edit, where)
 
         firsts = [each[0] for each in self.windows]
         return filled(grid, firsts, measure, copies=copies, path=path, run=told, progress=progress)

@@ -9,10 +9,10 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
 from ..notation import layers_text, number_ranges
-from .cells import Cells, measured
+from .cells import Cells, measure_edits
 from .edits import AttentionCut, KnockOut, Where, where_of
 from .grid import CauseGrid
-from .scored import Change, Scored
+from .scored import Change, MeasuredPrompt
 from .tokens import Places, Tokens, keys_of, queries_of, tokens_text
 
 
@@ -65,9 +65,9 @@ def knockout(
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
     where = where_of(mllm, layers, heads)
     numbers = tuple(sorted({layer for layer, _ in where}))
-    scored = Scored(mllm, prompt, answer, candidates, first=rows.first)
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
     knocking = _Knocking(mllm, rows, keys)
-    after = measured(mllm, scored, knocking, [where])[0]
+    after = measure_edits(mllm, scored, knocking, [where])[0]
     knocking.check()
     chosen = None if heads is None else tuple(head for layer, head in where if layer == numbers[0] and head is not None)
     return Change(
@@ -129,7 +129,7 @@ def knockout_grid(
     require(mllm, prompt)
     rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
     chosen = Cells(mllm, layers, heads, together, window, step)
-    scored = Scored(mllm, prompt, answer, candidates, first=rows.first)
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
     what = f"{_cut_text(from_, to)}, each by itself"
     run = {"cut": [rows.positions, rows.onwards, keys]}
     knocking = _Knocking(mllm, rows, keys)

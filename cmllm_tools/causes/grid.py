@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from os import PathLike
 from typing import Any
 
@@ -15,12 +16,13 @@ from ..files import appending, reason, said
 from ..models.prompt import Prompt
 from ..progress import progress_bar
 from ..shown import Fact, Shown
-from ..stored import finite, open_plain, parse_json, record
+from ..stored import finite, is_whole_line, open_plain, parse_json, record
 from ..strict import shown, whole_number
 
 FORMAT = "1"
-# How the first line begins.
-_START = json.dumps({"causes": FORMAT})[:-1].encode()
+# How the first line begins, and the others.
+_STARTS = (json.dumps({"causes": FORMAT})[:-1].encode(), b'{"cell": ')
+_whole = partial(is_whole_line, starts=_STARTS, what="A file of causes must have a cell in each line")
 
 Cell = tuple[int, int]
 
@@ -176,21 +178,6 @@ def _kept(
         if not begun:
             add(json.dumps({"causes": FORMAT, "run": dict(run)}).encode())
         yield lambda cell, value: add(json.dumps({"cell": cell, "value": value}, allow_nan=False).encode())
-
-
-def _whole(line: bytes) -> bool:
-    """Whether a last line is all there.
-
-    Raises:
-        DataError: for one that was never of such a file.
-    """
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        if not any(line[: len(start)] == start[: len(line)] for start in (_START, b'{"cell": ')):
-            raise DataError(f"A file of causes must have a cell in each line; got {shown(line[:60])}.") from None
-        return False
-    return True
 
 
 def _read(path: str | PathLike[str], run: Mapping[str, Any], values: np.ndarray) -> bool:

@@ -24,7 +24,7 @@ from .cells import windows_of
 from .edits import HeadOutputs
 from .grid import CauseGrid, Cell, filled, run_of
 from .runs import Runs
-from .scored import Scored
+from .scored import MeasuredPrompt
 from .tokens import ALL, IMAGE, Tokens, queries_of, regions_of, tokens_text, visual_numbers
 
 VISUAL, RESIDUAL, ATTENTION = "visual", "residual", "attention"
@@ -94,8 +94,8 @@ def patch(
     first = 0 if where == VISUAL else min(min(way.to) for way in ways.values())
     if answer is None and not candidates:
         answer = mllm.generate(clean, max_new_tokens=OWN_TOKENS)
-    scored = Scored(mllm, corrupted, answer, candidates, first=first)
-    patching = _Patching(mllm, where, scored, Scored(mllm, clean, answer, candidates))
+    scored = MeasuredPrompt(mllm, corrupted, answer, candidates, first=first)
+    patching = _Patching(mllm, where, scored, MeasuredPrompt(mllm, clean, answer, candidates))
     rows, columns = tuple(number_ranges(each) or "-" for each in windows), tuple(ways)
     what = f"{_WORDS[where]} of the clean run put in" + (f", at {tokens_text(tokens)}" if heads is not None else "")
     axes = ("layer", "tokens" if heads is None else "head")
@@ -149,7 +149,7 @@ _Patch = tuple[tuple[int, ...], _Way]
 class _Patching:
     """Measures copies of the corrupted prompt, each with states of the clean one put in."""
 
-    def __init__(self, mllm: Mllm, where: str, scored: Scored, clean: Scored):
+    def __init__(self, mllm: Mllm, where: str, scored: MeasuredPrompt, clean: MeasuredPrompt):
         self.mllm, self.where, self.scored, self.clean = mllm, where, scored, clean
         self._clean = dict(zip(scored.runs, clean.runs, strict=True))
         self._drawn: dict[Runs, dict[int, torch.Tensor]] = {}

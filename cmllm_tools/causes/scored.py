@@ -57,7 +57,7 @@ class Change(Shown):
         ]
 
 
-class Scored:
+class MeasuredPrompt:
     """A prompt with the answers that changes are measured on.
 
     Args:

@@ -15,10 +15,10 @@ from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected, undisturbed
 from ..strict import one_of, shown
-from .cells import Cells, MakeEdit, measured
+from .cells import Cells, MakeEdit, measure_edits
 from .edits import HeadOutputs, HeadsPut, PutIn, where_of
 from .grid import CauseGrid
-from .scored import Change, Scored
+from .scored import Change, MeasuredPrompt
 from .tokens import Places, Tokens, queries_of, tokens_text
 
 
@@ -63,8 +63,8 @@ def ablate(
     existing([head for _, head in pairs], range(mllm.heads), "Heads")
     rows = queries_of(mllm, prompt, tokens)
     values = _put_values(mllm, prompt, how, {layer for layer, _ in pairs})
-    scored = Scored(mllm, prompt, answer, candidates, first=rows.first)
-    after = measured(mllm, scored, _silencing(mllm, rows, values), [pairs])[0]
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
+    after = measure_edits(mllm, scored, _silencing(mllm, rows, values), [pairs])[0]
     each = [values[layer][head] for layer, head in pairs]
     if len({len(value) for value in each}) > 1:
         raise CaptureError("Heads that are silenced together must be of one width; those of these layers are not.")
@@ -107,7 +107,7 @@ def ablate_grid(
     rows = queries_of(mllm, prompt, tokens)
     chosen = Cells(mllm, layers, heads, together, window, step)
     values = _put_values(mllm, prompt, how, {layer for each in chosen.windows for layer in each})
-    scored = Scored(mllm, prompt, answer, candidates, first=rows.first)
+    scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
     what = f"heads at {'zero' if how == 'zero' else 'their mean'} at {tokens_text(tokens)}, each by itself"
     run = {"put": [rows.positions, rows.onwards, how]}
     return chosen.grid(scored, what, _silencing(mllm, rows, values), max_copies, path, run, progress)

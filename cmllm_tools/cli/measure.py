@@ -97,7 +97,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _heads(options: argparse.Namespace) -> int:
     from ..analysis import answer_words, rank_heads
-    from ..bench.roc import read_roc
+    from ..data.formats.roc import read_roc
     from ..show.figures import head_ranking
 
     check_count(options)
@@ -178,8 +178,8 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
-    from ..bench.roc import read_roc
     from ..bench.window_test import sweep_and_test
+    from ..data.formats.roc import read_roc
 
     if options.n < 2 or (options.held_out is not None and options.held_out < 0):
         raise SettingsError(f"--n must be at least 2 and --held-out at least 0; got {options.n} and {options.held_out}.")

@@ -12,7 +12,20 @@ from ..data.lines import id_of
 from ..errors import DataError
 from ..files import reason, said, write_whole
 from ..inputs.regions import Region, region_from_json
-from ..stored import Reader, entries_of, finite, items, object_of, open_plain, or_none, parse_json, record, text_of, whole
+from ..stored import (
+    Reader,
+    entries_of,
+    finite,
+    is_whole_line,
+    items,
+    object_of,
+    open_plain,
+    or_none,
+    parse_json,
+    record,
+    text_of,
+    whole,
+)
 from ..strict import shown
 from .thumbnails import read_thumbnails
 
@@ -120,19 +133,8 @@ class Record:
         return cls(**record({"attention": None} | data, "is no record: it", _READERS))
 
 
-def is_whole(line: bytes) -> bool:
-    """Whether a file's last line is all there, or was cut by what ended its process.
-
-    Raises:
-        DataError: for one that was never a record: the file is another one, and nothing of it may be cut.
-    """
-    try:
-        json.loads(line)
-    except (ValueError, RecursionError):
-        if line[: len(_START)] != _START[: len(line)]:
-            raise DataError(f"is no record; got {shown(line[:60])}.") from None
-        return False
-    return True
+# Whether a last line is all there; see `stored.is_whole_line`.
+is_whole = partial(is_whole_line, starts=(_START,), what="is no record")
 
 
 def read_records(path: str | PathLike[str]) -> list[Record]:

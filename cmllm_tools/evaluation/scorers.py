@@ -1,6 +1,6 @@
 """How an answer is scored: scorers as values, each with the figures that it gives and how they are summed up."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol, TypeVar
 
@@ -254,7 +254,7 @@ def as_scorer(given: Any, otherwise: str) -> Scorer:
     return kind_of(name, Scorer, f"A scorer must be one of {', '.join(SCORERS)}, or an evaluation.Scorer")
 
 
-def scorer_named(name: str, scores: Mapping[str, float]) -> Scorer:
+def scorer_named(name: str) -> Scorer:
     """The scorer of records that name one; for one that is not known here, the plain means of its figures."""
     return SCORERS[name]() if name in SCORERS else Scorer()
 

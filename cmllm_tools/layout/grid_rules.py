@@ -1,7 +1,7 @@
-"""Layout rules: from what a processor did with an image to the box that each visual token sees."""
+"""Layout rules of models that see an image in one grid."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from math import isqrt
 from typing import Any
 
@@ -9,76 +9,8 @@ import numpy as np
 
 from ..errors import ImageError, UnsupportedModelError
 from ..inputs.regions import Size
-from .visual_tokens import VisualTokenLayout, fixed_grid, grid_boxes
-
-# What each rule draws its boxes from: a placeholder without a box (a row break, a CLS token) is no visual token.
-Grid = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class LayoutInputs:
-    """What a layout rule may look at.
-
-    Args:
-        model: the transformers model.
-        processor: its processor.
-        image_size: (width, height) of the user's image.
-        inputs: the processor's tensors for one image.
-        count: number of placeholders of the image in the text, or of visual states.
-    """
-
-    model: Any
-    processor: Any
-    image_size: Size
-    inputs: Mapping[str, Any]
-    count: int
-
-    @property
-    def images(self) -> Any:
-        """The image processor."""
-        return self.processor.image_processor
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """What a layout rule found.
-
-    Args:
-        boxes: (placeholder, 4) corners in pixels of the user's image; NaN for one that looks at no place.
-        rule: name of the rule.
-        grid: (rows, columns) when the boxes are those of one grid, row-major; None otherwise.
-    """
-
-    boxes: np.ndarray
-    rule: str
-    grid: Grid | None = None
-
-    def placed(self, image_size: Size) -> np.ndarray:
-        """(placeholder,) bool: which of them are visual tokens, as they see some of the image, not padding alone."""
-        clipped = np.clip(self.boxes, 0, [*image_size] * 2)
-        result: np.ndarray = ((clipped[:, 2:] - clipped[:, :2]) > 1e-6 * max(image_size)).all(1)
-        return result
-
-    def layout(self, image_size: Size) -> VisualTokenLayout:
-        """The layout of the visual tokens."""
-        placed = self.placed(image_size)
-        boxes = self.boxes[placed]
-        if self.grid is not None and len(boxes) == self.grid[0] * self.grid[1]:
-            return VisualTokenLayout(image_size, boxes, self.grid, self.rule)
-        return VisualTokenLayout(image_size, boxes, display_grid(boxes, image_size), self.rule, merged=True)
-
-
-LayoutRule = Callable[[LayoutInputs], Placement]
-
-
-def display_grid(boxes: np.ndarray, image_size: Size) -> Grid:
-    """(rows, columns) in which the smallest token fills about one cell."""
-    clipped = np.clip(boxes, 0, [*image_size] * 2)
-    spans = clipped[:, 2:] - clipped[:, :2]
-    whole = spans[(spans > 0).all(1)]
-    width, height = np.percentile(whole, 30, axis=0)
-    seen = clipped[:, 2:].max(0) - clipped[:, :2].min(0)
-    return max(1, round(seen[1] / height)), max(1, round(seen[0] / width))
+from .placement import Grid, LayoutInputs, LayoutRule, Placement, check_count, pictures, vision_config
+from .visual_tokens import fixed_grid, grid_boxes
 
 
 def clip_grid(seen: LayoutInputs) -> Placement:
@@ -187,22 +119,6 @@ def pooled_positions(seen: LayoutInputs) -> Placement:
     return whole_image(seen, grid, f"dynamic grid, {kernel} x {kernel} patches a token")
 
 
-def indicated_tiles(seen: LayoutInputs) -> Placement:
-    """The whole image and, where it is cut, tiles of it after; indicator tokens between them tell rows and columns."""
-    config = seen.model.config
-    vision = config.vision_config
-    tokens = vision.image_size // vision.patch_size // vision.hidden_stride
-    ids = seen.inputs["input_ids"][0].tolist()
-    rows = ids.count(config.visual_indicator_token_ids[3]) + 1
-    columns = ids.count(config.visual_indicator_token_ids[2]) // rows + 1
-    tiles = [(0, 0, *seen.image_size)]
-    if (rows, columns) != (1, 1):
-        tiles.extend(grid_boxes((0, 0, *seen.image_size), (rows, columns)).tolist())
-    check_count(seen, (len(tiles) * tokens, tokens), f"{len(tiles)} tiles of {tokens} x {tokens} tokens")
-    boxes = [grid_boxes(tile, (tokens, tokens)) for tile in tiles]
-    return Placement(np.concatenate(boxes), "thumbnail and tiles")
-
-
 def pixel_grid(seen: LayoutInputs) -> Placement:
     """The whole image in patches of its own resolution, as `pixel_values` has it; what fills no patch is left out."""
     height, width = seen.inputs["pixel_values"].shape[-2:]
@@ -213,25 +129,6 @@ def pixel_grid(seen: LayoutInputs) -> Placement:
     right = seen.image_size[0] * grid[1] * patch / width
     bottom = seen.image_size[1] * grid[0] * patch / height
     return Placement(grid_boxes((0, 0, right, bottom), grid), "dynamic grid", grid)
-
-
-def canvas_tiles(seen: LayoutInputs) -> Placement:
-    """Mllama: the image in the upper left of a canvas, cut into tiles that each begin with a CLS token."""
-    from transformers.models.mllama.image_processing_pil_mllama import get_image_size_fit_to_canvas
-
-    vision = vision_config(seen.model)
-    rows, columns = vision.supported_aspect_ratios[int(seen.inputs["aspect_ratio_ids"].flatten()[0]) - 1]
-    side, patches = vision.image_size, vision.image_size // vision.patch_size
-    check_count(
-        seen, (vision.max_num_tiles, patches**2 + 1), f"{vision.max_num_tiles} tiles of {patches} x {patches} and CLS"
-    )
-    width, height = seen.image_size
-    shown = get_image_size_fit_to_canvas(height, width, rows * side, columns * side, side)
-    canvas = (0, 0, columns * side * width / shown[1], rows * side * height / shown[0])
-    cells = grid_boxes(canvas, (rows * patches, columns * patches)).reshape(rows, patches, columns, patches, 4)
-    boxes = np.full((vision.max_num_tiles, 1 + patches**2, 4), np.nan)
-    boxes[: rows * columns, 1:] = cells.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1, 4)
-    return Placement(boxes.reshape(-1, 4), f"{rows} x {columns} tiles on a padded canvas, CLS")
 
 
 def merged_rows(seen: LayoutInputs) -> Placement:
@@ -280,40 +177,12 @@ def whole_image(seen: LayoutInputs, grid: Grid, rule: str) -> Placement:
     return Placement(grid_boxes((0, 0, *seen.image_size), grid), rule, grid)
 
 
-def check_count(seen: LayoutInputs, grid: Grid, what: str) -> None:
-    """Refuse a grid of another number of tokens than the model has."""
-    _check(seen, grid[0] * grid[1], what)
-
-
-def check_boxes(seen: LayoutInputs, boxes: np.ndarray, what: str) -> None:
-    """Refuse boxes of another number than the model has tokens."""
-    _check(seen, len(boxes), what)
-
-
-def _check(seen: LayoutInputs, expected: int, what: str) -> None:
-    if expected != seen.count:
-        raise UnsupportedModelError(
-            f"A {seen.model.config.model_type} model with {what} must have {expected} visual tokens; the prompt "
-            f"has {seen.count}. Check that processor and model belong together."
-        )
-
-
-def pictures(seen: LayoutInputs) -> int:
-    """Number of tiles and whole images that the processor made."""
-    return int(seen.inputs["pixel_values"].shape[:-3].numel())
-
-
 def _check_whole(seen: LayoutInputs, remedy: str) -> None:
     if pictures(seen) != 1:
         raise UnsupportedModelError(
             f"A {seen.model.config.model_type} model must be given the image whole; its processor made {pictures(seen)} "
             f"images of it. {remedy}"
         )
-
-
-def vision_config(model: Any) -> Any:
-    """The config of the vision encoder."""
-    return model.config.vision_config
 
 
 def _patch_size(seen: LayoutInputs) -> int:

@@ -8,7 +8,7 @@ from PIL import Image, ImageFilter
 from ..errors import UnsupportedModelError
 from ..inputs.regions import Size
 from ..progress import progress_bar
-from .grid_rules import Placement
+from .placement import Placement
 
 States = Callable[[Image.Image], np.ndarray]
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ..errors import RegionError, UnsupportedModelError
 from ..inputs.regions import Region, Size
-from .grid_rules import display_grid
+from .placement import display_grid
 from .visual_tokens import Rule, VisualTokenLayout, most_cells
 
 # White between two images, as a share of the higher ones' height.

@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from ..inputs.regions import Size
-from .grid_rules import Grid, LayoutInputs, Placement, check_boxes, check_count, pictures, row_ends
+from .grid_rules import row_ends
+from .placement import Grid, LayoutInputs, Placement, check_boxes, check_count, pictures, vision_config
 from .visual_tokens import grid_boxes
 
 
@@ -220,3 +221,38 @@ def _pooled(image_size: Size, patches: Grid, pool: Grid) -> np.ndarray:
     (top, left), (bottom, right) = [[e[:-1] for e in edges], [e[1:] for e in edges]]
     corners = [np.broadcast_arrays(x[None], y[:, None]) for x, y in ((left, top), (right, bottom))]
     return np.stack([axis for corner in corners for axis in corner], -1).reshape(-1, 4)
+
+
+def indicated_tiles(seen: LayoutInputs) -> Placement:
+    """The whole image and, where it is cut, tiles of it after; indicator tokens between them tell rows and columns."""
+    config = seen.model.config
+    vision = config.vision_config
+    tokens = vision.image_size // vision.patch_size // vision.hidden_stride
+    ids = seen.inputs["input_ids"][0].tolist()
+    rows = ids.count(config.visual_indicator_token_ids[3]) + 1
+    columns = ids.count(config.visual_indicator_token_ids[2]) // rows + 1
+    tiles = [(0, 0, *seen.image_size)]
+    if (rows, columns) != (1, 1):
+        tiles.extend(grid_boxes((0, 0, *seen.image_size), (rows, columns)).tolist())
+    check_count(seen, (len(tiles) * tokens, tokens), f"{len(tiles)} tiles of {tokens} x {tokens} tokens")
+    boxes = [grid_boxes(tile, (tokens, tokens)) for tile in tiles]
+    return Placement(np.concatenate(boxes), "thumbnail and tiles")
+
+
+def canvas_tiles(seen: LayoutInputs) -> Placement:
+    """Mllama: the image in the upper left of a canvas, cut into tiles that each begin with a CLS token."""
+    from transformers.models.mllama.image_processing_pil_mllama import get_image_size_fit_to_canvas
+
+    vision = vision_config(seen.model)
+    rows, columns = vision.supported_aspect_ratios[int(seen.inputs["aspect_ratio_ids"].flatten()[0]) - 1]
+    side, patches = vision.image_size, vision.image_size // vision.patch_size
+    check_count(
+        seen, (vision.max_num_tiles, patches**2 + 1), f"{vision.max_num_tiles} tiles of {patches} x {patches} and CLS"
+    )
+    width, height = seen.image_size
+    shown = get_image_size_fit_to_canvas(height, width, rows * side, columns * side, side)
+    canvas = (0, 0, columns * side * width / shown[1], rows * side * height / shown[0])
+    cells = grid_boxes(canvas, (rows * patches, columns * patches)).reshape(rows, patches, columns, patches, 4)
+    boxes = np.full((vision.max_num_tiles, 1 + patches**2, 4), np.nan)
+    boxes[: rows * columns, 1:] = cells.transpose(0, 2, 1, 3, 4).reshape(rows * columns, -1, 4)
+    return Placement(boxes.reshape(-1, 4), f"{rows} x {columns} tiles on a padded canvas, CLS")

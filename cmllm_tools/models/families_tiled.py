@@ -1,9 +1,9 @@
 """Rows of the family table for models that cut an image into tiles."""
 
-from ..layout.grid_rules import indicated_tiles
 from ..layout.tile_rules import (
     anyres_tiles,
     convolved_tiles,
+    indicated_tiles,
     padded_tiles_then_whole,
     pooled_views,
     refined_slices,

@@ -9,7 +9,7 @@ import torch
 from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..inputs.conversation import Conversation, Messages, is_messages, read_messages
 from ..inputs.images import ImageSource
-from ..layout.grid_rules import Placement
+from ..layout.placement import Placement
 from ..strict import kind_of, one_of, shown, whole_numbers
 from . import decoding
 from .answer import Answer

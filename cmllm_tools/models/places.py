@@ -11,7 +11,7 @@ from PIL import Image
 
 from ..errors import UnsupportedModelError
 from ..inputs.regions import Size
-from ..layout.grid_rules import LayoutInputs, LayoutRule, Placement
+from ..layout.placement import LayoutInputs, LayoutRule, Placement
 from ..layout.probe import probe
 from ..layout.sheet import SheetLayout
 from ..layout.visual_tokens import VisualTokenLayout

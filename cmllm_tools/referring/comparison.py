@@ -28,7 +28,7 @@ from ..stored import (
 )
 from ..strict import flag
 from .outcome import Outcome
-from .trace_file import regions_of
+from .trace_file import saved_regions
 
 MARK, FORMAT = "cmllm_comparison", 1
 
@@ -161,7 +161,7 @@ class Comparison(Shown):
             found = record(data, "a comparison", _FIELDS)
             if any(len(row.log_odds) not in (0, len(found["candidates"])) for row in found["rows"]):
                 raise DataError("its rows must have log-odds for each candidate, or none")
-            return cls(**found | {"regions": regions_of(found["regions"], found["size"])})
+            return cls(**found | {"regions": saved_regions(found["regions"], found["size"])})
 
 
 def _stored_row(value: Any, what: str) -> Row:

@@ -32,7 +32,7 @@ from ..stored import (
 from ..strict import shown
 from .answer_file import saved_answer
 from .tensor_file import Shapes, read_tensors, write_tensors
-from .trace_file import check_image, check_trace, method_of, regions_of
+from .trace_file import check_image, check_trace, saved_method, saved_regions
 
 FORMAT = "1"
 
@@ -124,8 +124,8 @@ def _checked(data: Any, shapes: Shapes) -> dict[str, Any]:
     if found["trace"] is not None:
         found["trace"] = check_trace(found["trace"], of_trace)
     sent = found["sent"]
-    sent["regions"] = regions_of(sent["regions"], sent["size"])
-    return found | {"regions": regions_of(found["regions"], found["size"])}
+    sent["regions"] = saved_regions(sent["regions"], sent["size"])
+    return found | {"regions": saved_regions(found["regions"], found["size"])}
 
 
 def _completed(data: Any) -> Any:
@@ -157,13 +157,10 @@ def _conversation(value: Any, what: str) -> Conversation:
     }
     found = record(value, what, readers)
     shown_images = [part for turn in found["turns"] for part in turn.parts if not isinstance(part, str)]
-    if shown_images != list(range(len(found["sizes"]))) or not shown_images or not _asks(found["turns"]):
+    in_order = bool(shown_images) and shown_images == list(range(len(found["sizes"])))
+    if not in_order or not any(map(has_words, found["turns"][-1].parts)):
         raise DataError(f"{what} must show each of its images once, in their order, and end with a question.")
     return Conversation(found["turns"], (), found["chat_template"], found["sizes"])
-
-
-def _asks(turns: tuple[Turn, ...]) -> bool:
-    return any(map(has_words, turns[-1].parts))
 
 
 def _turn(value: Any, what: str) -> Turn:
@@ -186,7 +183,7 @@ def _provenance(value: Any, what: str) -> dict[str, Any]:
 
 _FIELDS: dict[str, Reader] = {
     "answer": saved_answer,
-    "method": method_of,
+    "method": saved_method,
     "regions": unread,
     "question": text_of,
     "size": sides_of,

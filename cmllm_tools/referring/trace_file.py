@@ -1,6 +1,6 @@
 """A trace on the disk: safetensors with JSON metadata under a seal, and what must hold of a file before it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -92,10 +92,10 @@ def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
     # With states that have no place in the image there are more.
     if shapes["latent"][0] < tokens:
         raise TraceError(f"its latent must have {tokens} visual tokens; it has {shapes['latent'][0]}")
-    return found | {"regions": regions_of(data["regions"], layout.image_size)}
+    return found | {"regions": saved_regions(data["regions"], layout.image_size)}
 
 
-def regions_of(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
+def saved_regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]:
     """Regions that were saved; a mask's size is known to be the image's, and bounded, before its pixels are made."""
     width, height = image_size
     several = _items(value, "regions", unread)
@@ -133,13 +133,13 @@ def _layout(value: Any, what: str) -> VisualTokenLayout:
 
 
 def _method(value: Any, what: str) -> LatentMethod:
-    found = method_of(value, what)
+    found = saved_method(value, what)
     if not isinstance(found, LatentMethod):
         raise TraceError(f"{what} must be one that takes steps; got a {found.called()}.")
     return found
 
 
-def method_of(value: Any, what: str) -> Method:
+def saved_method(value: Any, what: str) -> Method:
     """A method that was saved.
 
     Raises:
@@ -171,10 +171,6 @@ _STEP: dict[str, Reader] = {
 }
 
 
-def _steps(value: Any, what: str) -> Sequence[dict[str, Any]]:
-    return _items(value, what, partial(record, readers=_STEP, error=TraceError))
-
-
 def _digest(value: Any, what: str) -> str:
     if len(_text(value, what)) != 64 or set(value) - set("0123456789abcdef"):
         raise TraceError(f"{what} must be a SHA-256 in hexadecimal; got {shown(value)}.")
@@ -191,7 +187,7 @@ def _model(value: Any, what: str) -> dict[str, str | None]:
 
 
 _FIELDS: dict[str, Reader] = {
-    "steps": _steps,
+    "steps": partial(_items, read=partial(record, readers=_STEP, error=TraceError)),
     "stopped": _text,
     "layers": partial(_items, read=_whole),
     "queries": partial(_items, read=_whole),

@@ -86,10 +86,10 @@ class CausesTab(WorkTab):
             value=1 if few else -(-len(numbers) // _WINDOWS),
             min=1,
             max=len(numbers),
-            description="layers",
+            description="layers at once",
             tooltip="How many layers in a row are knocked out at once",
-            style=LABEL,
-            layout=ipw.Layout(width="160px"),
+            style={"description_width": "100px"},
+            layout=ipw.Layout(width="190px"),
         )
         self._candidates = ipw.Text(
             description="answers",

@@ -10,7 +10,7 @@ from .lab import Notebook, server
 pytestmark = pytest.mark.slow
 KEYS = string.ascii_lowercase + string.digits
 MADE = """import cmllm_tools as cm
-from cmllm_tools.bench.roc import read_roc
+from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.bench.heldout import HELDOUT
 
 mllm, example = cm.load(), read_roc(HELDOUT)[0]

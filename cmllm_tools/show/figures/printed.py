@@ -86,7 +86,7 @@ def drawn(figure: Any, width: float, title: bool = False) -> Sheet:
         said = _title(figure, at, cell)
         highs[at // columns, at % columns] += _line_height() * (said.count("\n") + 1) if said else 0
         spare.set_title(said, loc="left", fontsize=_SIZE, parse_math=False)
-    extra = _scale(sheet, figure, axes) + _legend(sheet, figure, width)
+    extra = _scale(sheet, figure, axes) + _legend(sheet, width)
     if title and figure.layout.title.text:
         whole = textwrap.fill(_plain(figure.layout.title.text, " "), int(width * 15))
         sheet.suptitle(whole, x=0, ha="left", fontsize=_SIZE + 1, parse_math=False)
@@ -272,7 +272,7 @@ def _opaque(trace: Any) -> Any:
     return ListedColormap(colors[:, :3] * colors[:, 3:] + 1 - colors[:, 3:])
 
 
-def _legend(sheet: Sheet, figure: Any, width: float) -> float:
+def _legend(sheet: Sheet, width: float) -> float:
     """Names of curves below them; returns their height."""
     found = {}
     for axes in sheet.axes:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...analysis.sweep import Recommendation, Sweep
+from ...analysis.recommend import Recommendation
+from ...analysis.sweep import Sweep
 from ...models.prompt import queries_name
 from ...notation import window_text
 from ..cards.analysis import sweep_pictures

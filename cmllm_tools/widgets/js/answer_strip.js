@@ -127,7 +127,8 @@ function render({ model, el }) {
     const token = data.tokens[at];
     const inside = token.shares.map((share) => percent(share, 1)).join(", ");
     const where = inside ? `; of that, ${inside} ${data.where}` : "";
-    const line = `"${readable(token.text)}", token ${at + 1} of ${tokens.length}: ${percent(token.on_image, 1)} of its attention is on the image${where}`;
+    const on = `${percent(token.on_image, 1)} of its attention is on the image`;
+    const line = `"${readable(token.text)}", token ${at + 1} of ${tokens.length}: ${on}${where}`;
     const heads = token.heads.map(([layer, head, value]) =>
       `layer ${layer} head ${head} (${percent(value)})`.replaceAll(" ", "\u00a0"),
     );

@@ -50,8 +50,11 @@ function render({ model, el }) {
   let laid = "";
 
   /** @type {(row: number, column: number) => string} */
-  const nameOf = (row, column) =>
-    `${data.axes[0]} ${data.rows[row]}, ${data.columns[column] === "all" ? `all ${data.axes[1]}s` : `${data.axes[1]} ${data.columns[column]}`}`;
+  const nameOf = (row, column) => {
+    const [down, across] = data.axes;
+    const name = data.columns[column];
+    return `${down} ${data.rows[row]}, ${name === "all" ? `all ${across}s` : `${across} ${name}`}`;
+  };
 
   /** @type {(row: number, column: number) => string} */
   const spoken = (row, column) => {
@@ -89,9 +92,9 @@ function render({ model, el }) {
     const [first, ...others] = data.answers;
     const against = others.length ? ` against ${others.map((one) => `"${one}"`).join(", ")}` : "";
     title.textContent = `Change of the ${data.measure} of "${first}"${against}, in nats`;
-    const across = data.columns.length > 1 ? ` (down) and ${data.axes[1]} (across)` : "";
     const what = data.what.charAt(0).toUpperCase() + data.what.slice(1);
-    note.textContent = `${what}: ${data.axes[0]}${across}. Unchanged it is ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
+    const sides = data.columns.length > 1 ? ` ${data.axes[0]} down, ${data.axes[1]} across;` : "";
+    note.textContent = `${what}:${sides} unchanged ${data.before.toFixed(2)}. Click a cell: what does the model say then?`;
     grid.ariaLabel = `${title.textContent}; arrow keys choose`;
     const top = furthest(data.change);
     const digits = digitsFor(top);

@@ -23,7 +23,9 @@ export const furthest = (rows) =>
 export const signedColor = (value, most) =>
   value === null ? "" : faded(value < 0 ? PALETTE.blue : PALETTE.vermilion, (STRONGEST * Math.abs(value)) / most);
 
-export const SIGNED_RAMP = `linear-gradient(to right, ${faded(PALETTE.blue, STRONGEST)}, transparent, ${faded(PALETTE.vermilion, STRONGEST)})`;
+const [LESS, MORE] = [PALETTE.blue, PALETTE.vermilion].map((color) => faded(color, STRONGEST));
+
+export const SIGNED_RAMP = `linear-gradient(to right, ${LESS}, transparent, ${MORE})`;
 
 /**
  * With its sign; what is rounded to nothing is 0.
