@@ -72,7 +72,11 @@ def _say(text: str) -> None:
     # Found when it is said: the stream may be another by then, or none, as under pythonw.
     stream = sys.stdout if _in_notebook() else sys.stderr
     if stream is not None:
-        print(f"cmllm_tools: {text}", file=stream, flush=True)
+        from tqdm import tqdm
+
+        # Not into the line of a bar that is drawn meanwhile, as transformers' of the weights is.
+        tqdm.write(f"cmllm_tools: {text}", file=stream)
+        stream.flush()
 
 
 def _in_notebook() -> bool:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
+from PIL.PngImagePlugin import PngImageFile, PngInfo
 
-from cmllm_tools.files import write_whole
+from cmllm_tools.files import make_folder, write_whole
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/gallery.md"
@@ -25,8 +25,6 @@ PICTURES = ROOT / "docs/gallery"
 DRAWN = ROOT / "test-output/gallery"
 # Of all pictures together, in bytes: the repository stays light.
 LARGEST = 1_500_000
-# Enough for a map's colours on a photograph, at a third of the bytes.
-COLORS = 128
 # In each picture: what its lines were.
 KEY = "lines"
 SECTION = re.compile(r"^### (\w+)\n(.*?)(?=^##|\Z)", re.M | re.S)
@@ -72,16 +70,34 @@ def digest(lines: str) -> str:
     return sha256((first_lines() + lines).encode()).hexdigest()[:16]
 
 
+def keep(name: str, drawn: bytes) -> Path:
+    """Leave what a browser drew for `main`, with a digest of the lines that it was made by.
+
+    Args:
+        drawn: a PNG.
+    """
+    about, packed = PngInfo(), BytesIO()
+    about.add_text(KEY, digest(entries()[name]))
+    with Image.open(BytesIO(drawn)) as picture:
+        # All colours: with a palette of 256, a third of the bytes, faint cells of a map vanish.
+        picture.convert("RGB").save(packed, "PNG", optimize=True, pnginfo=about)
+    path = make_folder(DRAWN) / f"{name}.png"
+    return write_whole(path, lambda file: file.write(packed.getvalue()))
+
+
+def made_by(path: Path) -> str | None:
+    """What a picture says of its lines."""
+    with Image.open(path) as picture:
+        return dict(picture.text).get(KEY) if isinstance(picture, PngImageFile) else None
+
+
 def main() -> None:
-    """Take over what the browser drew, in few colours; pictures without a section go."""
+    """Take over what the browser drew; pictures without a section go."""
     found = entries()
     for name, lines in found.items():
-        about, packed = PngInfo(), BytesIO()
-        about.add_text(KEY, digest(lines))
-        with Image.open(DRAWN / f"{name}.png") as picture:
-            few = picture.convert("RGB").quantize(COLORS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
-        few.save(packed, "PNG", optimize=True, pnginfo=about)
-        data = packed.getvalue()
+        if made_by(DRAWN / f"{name}.png") != digest(lines):
+            raise SystemExit(f"test-output/gallery/{name}.png was drawn by other lines: make gallery.")
+        data = (DRAWN / f"{name}.png").read_bytes()
         write_whole(PICTURES / f"{name}.png", lambda file, data=data: file.write(data))
     for path in set(PICTURES.glob("*.png")) - {PICTURES / f"{name}.png" for name in found}:
         path.unlink()

@@ -114,16 +114,14 @@ def test_no_text_lies_over_another_and_nothing_is_cut(page, width, drawn, pictur
         page.screenshot(path=pictures / f"figures_{width}_{theme}.png", full_page=True)
 
 
-def test_the_gallery_s_pictures(page, drawn, pictures):
+def test_the_gallery_s_pictures(page, drawn):
     """They are left for `make gallery`, as a notebook 700 pixels wide shows them in light."""
     at_width(page, WIDTHS[0])
     page.evaluate("document.body.className = 'light'")
-    folder = pictures / "gallery"
-    folder.mkdir(exist_ok=True)
     for name in drawn:
         if name.endswith(SHOWN):
-            page.locator(f'[id="{name}"] .plotly-graph-div').screenshot(path=folder / f"{name.removesuffix(SHOWN)}.png")
-            assert (folder / f"{name.removesuffix(SHOWN)}.png").stat().st_size > 1000
+            picture = page.locator(f'[id="{name}"] .plotly-graph-div').screenshot()
+            assert gallery.keep(name.removesuffix(SHOWN), picture).stat().st_size > 1000
 
 
 def at_width(page, width):

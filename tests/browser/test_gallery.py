@@ -55,9 +55,8 @@ def test_nothing_is_cut_or_covered_or_unreadable(front, pictures, width, theme):
         widget = output(page, at)
         faults[name] = widget.evaluate(FAULTS)
         pale[name] = [each for each in widget.evaluate(COLORS) if faint(*each[1:])]
-        folder = pictures / "gallery"
-        folder.mkdir(exist_ok=True)
-        main = (width, theme) == (700, "Light")
-        widget.screenshot(path=folder / (f"{name}.png" if main else f"{name}-{width}-{theme}.png".lower()))
+        drawn = widget.screenshot(path=pictures / f"gallery-{name}-{width}-{theme}.png".lower())
+        if (width, theme) == (700, "Light"):
+            gallery.keep(name, drawn)
     assert {name: found for name, found in faults.items() if found} == {}
     assert {name: found for name, found in pale.items() if found} == {}
