@@ -126,9 +126,9 @@ train: venv
 heldout: venv
 	$(BIN)/python -m training.embedded.heldout
 
-picture: venv
-	$(BIN)/python -m pytest -q tests/browser/test_jupyterlab.py -k "steer and cross"
-	cp test-output/workbench-red-cross.png docs/picture.png
+picture: smol
+	$(BIN)/python -m pytest -q tests/browser/test_smol_workbench.py
+	cp test-output/workbench-smol.png docs/picture.png
 
 # Draws every figure and widget of docs/gallery.md in Chromium, and takes the pictures over into docs/gallery.
 gallery: venv
