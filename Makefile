@@ -21,7 +21,7 @@ CLUSTER := $(VENV)/ray
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
 
-.PHONY: help venv vision ray smol demo lab js check test test-vision test-ray lowest notebooks train heldout picture families methods ways docs lock clean
+.PHONY: help venv vision ray smol demo lab js check test test-vision test-ray lowest notebooks train heldout picture gallery families methods ways docs lock clean
 
 help:
 	@echo "make demo    steer the embedded model on one scene; answers, step table, HTML page in out/"
@@ -129,6 +129,11 @@ heldout: venv
 picture: venv
 	$(BIN)/python -m pytest -q tests/browser/test_jupyterlab.py -k "steer and cross"
 	cp test-output/workbench-red-cross.png docs/picture.png
+
+# Draws every figure and widget of docs/gallery.md in Chromium, and takes the pictures over into docs/gallery.
+gallery: venv
+	$(BIN)/python -m pytest -q tests/browser/test_figures_browser.py tests/browser/test_gallery.py -k "gallery or unreadable"
+	$(BIN)/python docs/gallery.py
 
 families: venv
 	$(BIN)/python docs/families.py

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
 from cmllm_tools.attention.key_offsets import KeyOffsets, keys_of
-from cmllm_tools.bench.matching import names_it
+from cmllm_tools.evaluation.matching import names_it
 
 RANKS = (1, 2, 4)
 SENTENCES = {"smol": "The thing in the picture is a {}.", "embedded": "{}"}

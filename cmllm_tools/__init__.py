@@ -3,6 +3,7 @@
 Names load with their first use: neither torch nor transformers is imported before something needs it.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -219,12 +220,22 @@ _ROOMS = {
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f".{_ROOMS[name]}", __name__)
+        return _imported(_ROOMS[name])
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f".{_HOME[name]}", __name__), name)
+    found = getattr(_imported(_HOME[name]), name)
     globals()[name] = found
     return found
+
+
+def _imported(module: str) -> Any:
+    """A module of this package; the first that needs torch and transformers takes seconds, of which it is said."""
+    if "transformers" in sys.modules:
+        return import_module(f".{module}", __name__)
+    from .progress import waiting
+
+    with waiting("importing torch and transformers, once in a session"):
+        return import_module(f".{module}", __name__)
 
 
 def __dir__() -> list[str]:

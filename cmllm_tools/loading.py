@@ -21,6 +21,7 @@ from .models.lookup import family_for
 from .models.mllm import Mllm
 from .models.processors import load_processor
 from .models.undisturbed import unaffected
+from .progress import waiting
 from .strict import flag, kind_of, one_of, shown
 
 # The model that ships with the package: a small LLaVA trained from nothing on generated scenes (embedded/MODEL_CARD.md).
@@ -90,7 +91,8 @@ def load(
         kind_of(revision, str, "A revision must be a text", UnsupportedModelError)
     held = _held(model)
     if held is None:
-        mllm = _loaded(model, revision, trust_remote_code, layout, options)
+        with waiting(f"loading {'the embedded model' if model is None else said(model)}"):
+            mllm = _loaded(model, revision, trust_remote_code, layout, options)
     else:
         if options or revision:
             raise UnsupportedModelError(
@@ -99,7 +101,8 @@ def load(
             )
         mllm = Mllm(*held, layout=layout)
     if check if check is not None else not mllm.family.tested:
-        self_check(mllm)
+        with waiting(f"checking what attention {mllm.name} gives"):
+            self_check(mllm)
     return mllm
 
 

@@ -1,10 +1,16 @@
 """Progress as text: a bar of ipywidgets is stored without its state, so that a reopened notebook shows it frozen."""
 
 import sys
-from collections.abc import Iterable
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .strict import flag
+
+# Seconds that people wait without a word; what is done by then stays silent.
+PATIENCE = 2.0
 
 
 def progress_bar(iterable: Iterable[Any] | None = None, desc: str = "", shown: object = True, **options: Any) -> Any:
@@ -29,6 +35,44 @@ def progress_bar(iterable: Iterable[Any] | None = None, desc: str = "", shown: o
     return tqdm(
         iterable, desc, file=sys.stdout if notebook else sys.stderr, mininterval=seconds, disable=disable, **options
     )
+
+
+@contextmanager
+def waiting(doing: str, shown: object = True) -> Iterator[None]:
+    """While open: after two seconds say what is being done, and at the end how long it took. What is quicker is silent.
+
+    Args:
+        doing: "loading the embedded model".
+        shown: as for `progress_bar`; what is said goes where bars go.
+
+    Raises:
+        SettingsError: for a `shown` that is neither True nor False.
+    """
+    if not flag(shown, "progress"):
+        yield
+        return
+    begun, spoken = time.monotonic(), threading.Event()
+
+    def speak() -> None:
+        spoken.set()
+        _say(f"{doing} ...")
+
+    timer = threading.Timer(PATIENCE, speak)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+    if spoken.is_set():
+        _say(f"{doing}: done in {time.monotonic() - begun:.0f} s")
+
+
+def _say(text: str) -> None:
+    # Found when it is said: the stream may be another by then, or none, as under pythonw.
+    stream = sys.stdout if _in_notebook() else sys.stderr
+    if stream is not None:
+        print(f"cmllm_tools: {text}", file=stream, flush=True)
 
 
 def _in_notebook() -> bool:

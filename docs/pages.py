@@ -119,9 +119,11 @@ def main(with_lessons: bool = True) -> None:
     shutil.rmtree(OUT, ignore_errors=True)
     shutil.copytree(DOCS / "assets", OUT / "assets")
     shutil.copy(DOCS / "picture.png", OUT)
+    shutil.copytree(DOCS / "gallery", OUT / "gallery")
     order: dict[str, object] = {"Start": copied(DOCS / "start.md")}
     if with_lessons:
         order["Lessons"] = taught()
+    order["Gallery"] = copied(DOCS / "gallery.md")
     order["How to"] = [*folder("howto"), {"Where the widgets work": copied(DOCS / "fronts.md")}]
     named = [{title: write(f"reference/{page}.md", text)} for page, title, text in reference.pages()]
     order["Reference"] = [write("reference/index.md", reference.index()), *named]

@@ -210,7 +210,7 @@ def of_a_model(mllm, prompt, box, example):
         "refer": (
             cm.refer,
             {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": box, "method": one}
-            | {"callbacks": (), "max_new_tokens": 1},
+            | {"callbacks": (), "max_new_tokens": 1, "progress": False},
         ),
         "Baseline": (cm.Baseline, seen | measured),
         "Baseline.unsteered": (baseline.unsteered, {"regions": box}),

@@ -34,7 +34,10 @@ def of_causes(mllm, prompt, box, example):
         "Lens.name_of": (lens.name_of, {"token": 0}),
         "trace_answer": (
             cm.trace_answer,
-            both | single | {"intervention": None, "regions": box, "answer": "red", "max_new_tokens": 1},
+            both
+            | single
+            | {"intervention": None, "regions": box, "answer": "red", "max_new_tokens": 1}
+            | {"maps": "activation"},
         ),
         "AnswerTrace.map": (trace.map, {"token": 0}),
         "AnswerTrace.top_heads": (trace.top_heads, {"token": 0, "count": 1}),

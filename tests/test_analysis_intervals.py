@@ -3,7 +3,7 @@ import pytest
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, HeadRanking, Recommendation, Sweep
-from cmllm_tools.analysis.intervals import bootstrap, interval_text, says_something
+from cmllm_tools.analysis.intervals import bootstrap, interval_text, says_something, wilson
 from cmllm_tools.bench.window_test import HeldOut, as_json
 
 
@@ -58,3 +58,12 @@ def test_a_ranking_of_few_examples_says_so():
     assert "too few" not in ranking(12).table()
     assert ranking(12).rows([(0, 1)])[0]["over_chance_ci"] == [1, 3]
     assert "1.00 ..  3.00" in ranking(12).table()
+
+
+@pytest.mark.parametrize("count", [1, 7, 15, 60, 500])
+def test_shares_are_shares_at_both_ends(count):
+    low, high = wilson(np.array([0.0, 1.0]), count)
+    assert [low[0], high[1]] == pytest.approx([0, 1], abs=1e-12)
+    assert f"{low[0]:.0f}" == "0"
+    assert 0 < high[0] < 1
+    assert 0 < low[1] < 1

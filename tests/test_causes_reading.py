@@ -182,6 +182,27 @@ def test_heads_that_were_not_asked_for_are_not_among_the_first(mllm, prompt):
     assert {pair[:2] for pair in trace.top_heads(0)} == {(0, 1), (3, 2)}
 
 
+@pytest.mark.parametrize(
+    ("maps", "explain"), [("activation", cm.analysis.token_activation), ("grad_cam", cm.analysis.grad_cam)]
+)
+def test_the_maps_of_an_answers_tokens_may_be_others(mllm, prompt, box, maps, explain):
+    edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
+    for given in (None, edit, lambda number, text: edit):
+        trace = cm.trace_answer(mllm, prompt, given, regions=box, maps=maps)
+        attention = cm.trace_answer(mllm, prompt, given, regions=box)
+        assert trace.answer == attention.answer
+        torch.testing.assert_close(trace.by_head, attention.by_head)
+        for token, share in enumerate(trace.shares[:, 0].tolist()):
+            found = explain(mllm, prompt, trace.answer, token=token, latent=given and edit)
+            torch.testing.assert_close(trace.maps[token], found.values, atol=1e-5, rtol=1e-3)
+            if found.values.sum() > 0:
+                assert share == pytest.approx(cm.region_share(found, box), abs=1e-4)
+    assert f"of a token's {trace.of}" in repr(trace)
+    assert cm.figures.answer_regions(trace).data[0].z.shape == (1, len(trace))
+    with pytest.raises(cm.SettingsError, match="maps must be 'attention', 'activation' or 'grad_cam'; got 'tam'"):
+        cm.trace_answer(mllm, prompt, maps="tam")
+
+
 def test_a_function_chooses_what_is_done_as_when_answering(mllm, prompt, box):
     edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
     chosen = cm.trace_answer(mllm, prompt, lambda number, text: edit, regions=box)

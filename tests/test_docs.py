@@ -1,8 +1,10 @@
 """The site's pages without MkDocs: code runs as it stands, shell lines have options that exist, links lead somewhere."""
 
+import importlib
 import re
 import runpy
 import shlex
+import sys
 from pathlib import Path
 
 import nbformat
@@ -67,6 +69,48 @@ def test_shell_lines_have_options_that_exist(page):
         words = ["some/model" if word == "..." else word for word in words]
         if len(words) > 1:
             assert _parser(words).parse_args(words).run, line
+
+
+def plain_text(page):
+    return re.sub(r"\s+", " ", page.read_text(encoding="utf-8"))
+
+
+def options_in(line):
+    return set(re.findall(r"(?<![\w-])--[a-z][\w-]*", line))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: f"{page.parent.name}-{page.stem}")
+def test_targets_of_make_that_are_named_are_there(page):
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    text = page.read_text(encoding="utf-8")
+    # In a line of its own, or in backticks; elsewhere "make" is a word.
+    named = {line.split()[1] for line in re.findall(r"^    make [a-z]+|`make [a-z]+", text, re.M)}
+    assert named <= targets
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in PAGES if "python -m benchmarks" in plain_text(p)], ids=lambda page: page.stem)
+def test_benchmarks_that_are_named_are_there_with_their_options(page, capsys, monkeypatch):
+    """A figure is worth what can be measured again: its command is taken by the program that it names."""
+    for name, rest in re.findall(r"`python -m (benchmarks\.\w+)([^`]*)`", plain_text(page)):
+        module = importlib.import_module(name)
+        monkeypatch.setattr(sys, "argv", [name, "--help"])
+        with pytest.raises(SystemExit) as ended:
+            module.main()
+        assert ended.value.code == 0
+        assert options_in(rest) <= options_in(capsys.readouterr().out), (name, rest)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "`cmllm " in plain_text(page)], ids=lambda page: page.stem)
+def test_commands_in_a_sentence_are_there_with_their_options(page, capsys):
+    for line in re.findall(r"`cmllm ([a-z][^`]*)`", plain_text(page)):
+        command = line.split()[0]
+        with pytest.raises(SystemExit) as ended:
+            _parser([command]).parse_args([command, "--help"])
+        assert ended.value.code == 0, line
+        shown = options_in(capsys.readouterr().out)
+        # `cmllm data check` has commands of its own, each with its help.
+        assert options_in(line) <= shown or "{" in line, line
 
 
 def places(text):

@@ -30,6 +30,7 @@ from cmllm_tools.models import places as places_module
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
+from cmllm_tools.models.family import ACTIVATION, CAM, KNOCKOUT, LENS, PATCHING
 from cmllm_tools.models.latent_states import latent_added
 from cmllm_tools.models.lookup import family_for
 from cmllm_tools.models.other_image import AgainstImage
@@ -273,7 +274,7 @@ def test_attention_is_knocked_out(family):
     torch.testing.assert_close(after[:head], before[:head], atol=1e-6, rtol=0)
     # Those that are left with nothing to look at draw nothing, which is no error.
     assert np.isfinite(knockout(mllm, prompt, "all", "image", answer="red cross").after)
-    if not mllm.family.site.in_sequence or prompt.learned:
+    if KNOCKOUT in mllm.family.lacking:
         with pytest.raises(cm.CaptureError, match=f"In {mllm.family.name} only the attention to visual states is known"):
             knockout(mllm, prompt, "last", "text")
         with pytest.raises(cm.CaptureError, match=f"The visual tokens of {mllm.family.name} are no part of"):
@@ -299,7 +300,9 @@ def test_a_clean_runs_states_bring_its_answer_back(family):
         found = patch(mllm, prompt, other, layers=[last], **asked)
     except cm.UnsupportedModelError as error:
         assert f"The residual stream of {mllm.family.name} cannot be patched" in str(error)
+        assert PATCHING in mllm.family.lacking
     else:
+        assert PATCHING not in mllm.family.lacking
         assert found.values[0, 0] == pytest.approx(found.clean, abs=1e-4)
         assert found.before != pytest.approx(found.clean, abs=1e-5)
     drawn = patch(mllm, prompt, other, "attention", layers=[mllm.attention_layers[0]], **asked)
@@ -314,7 +317,9 @@ def test_a_lens_says_what_the_model_does_or_is_refused_by_name(family):
         found = cm.lens(mllm, prompt, "last", top=1)
     except cm.UnsupportedModelError as error:
         assert f"{mllm.family.name} has none" in str(error)
+        assert LENS in mllm.family.lacking
         return
+    assert LENS not in mllm.family.lacking
     own = own_logits(mllm, prompt)[-1].softmax(-1)
     torch.testing.assert_close(found.values[-1, 0, 0], own.max().float(), atol=1e-4, rtol=1e-3)
     assert (found.values[0] - found.values[-1]).abs().max() > 0
@@ -672,11 +677,15 @@ def test_maps_of_what_visual_states_hold(family):
     expected = (prompt.call.visual_states.float() @ gradient.mean(0)).clamp_min(0)
     torch.testing.assert_close(given.values, expected / expected.sum().clamp_min(1e-30), atol=1e-4, rtol=1e-3)
     explain = partial(cm.analysis.token_activation, mllm, prompt, [first, second], token=1, context=False, smooth=False)
-    if not mllm.family.site.in_sequence or prompt.learned:
+    after = partial(cm.analysis.grad_cam, mllm, prompt, [first, second], token=1, layer=0)
+    if CAM in mllm.family.lacking:
+        with pytest.raises(cm.CaptureError, match=rf"of {mllm.family.name} (are no part|after a layer are not one)"):
+            after()
+    elif len(mllm.family.layer_modules(mllm.model)) > 1:
+        assert after().values.isfinite().all()
+    if ACTIVATION in mllm.family.lacking:
         with pytest.raises(cm.UnsupportedModelError, match=f"that of {mllm.family.name} is not"):
             explain()
-        with pytest.raises(cm.CaptureError, match=f"The visual tokens of {mllm.family.name} are no part"):
-            cm.analysis.grad_cam(mllm, prompt, [first, second], layer=0)
         return
     positive = logits[:, second].detach().float().clamp_min(0)
     own, context = positive[list(prompt.visual)], positive[[*prompt.text_span, len(prompt.tokens) - 1]].sum()
@@ -685,8 +694,6 @@ def test_maps_of_what_visual_states_hold(family):
     whole = cm.analysis.token_activation(mllm, prompt, [first, second], token=1)
     assert whole.values.isfinite().all()
     assert whole.values.min() >= 0
-    later = cm.analysis.grad_cam(mllm, prompt, [first, second], token=1, layer=0)
-    assert later.values.isfinite().all()
 
 
 def test_attribution_is_what_states_and_gradients_say(family):

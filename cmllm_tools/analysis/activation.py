@@ -11,6 +11,7 @@ from ..errors import CaptureError, PromptError, UnsupportedModelError
 from ..layout.neighbours import neighbourhoods
 from ..layout.visual_tokens import VisualTokenLayout
 from ..models.batch import answer_of, followed_by
+from ..models.changing import ChosenBy
 from ..models.finite import check_logits
 from ..models.gradient import computes_in_half
 from ..models.gradient import gradients as gradients_of
@@ -90,7 +91,7 @@ def activations(
 ) -> torch.Tensor:
     """(token, visual token): `token_activation` of several tokens, by their numbers among an answer's, in one forward."""
     context, smooth = flag(context, "context"), flag(smooth, "smooth")
-    _check_head(mllm, prompt)
+    _check_head(mllm)
     followed = followed_by(mllm, prompt, ids)
     with undisturbed(mllm.model), _with(mllm, followed, given):
         logits = answer_logits(mllm, followed.inputs, None)[0]
@@ -174,7 +175,7 @@ def cams(
     given: Intervention | Latent | None = None,
 ) -> torch.Tensor:
     """(token, visual token): `grad_cam` of several tokens, by their numbers among an answer's, in one forward."""
-    changed = _layer(mllm, prompt, layer)
+    changed = _layer(mllm, layer)
     followed = followed_by(mllm, prompt, ids)
     latent, other = read_latent_or_other(given, prompt.call)
     # Something has to require a gradient for a graph to be kept, as the model's own weights do not.
@@ -210,6 +211,7 @@ def cams(
 def _with(mllm: Mllm, prompt: Prompt, given: Intervention | Latent | None) -> Iterator[None]:
     """While open, the prompt is read with an intervention or a latent."""
     latent, other = read_latent_or_other(given, prompt.call)
+    other = other.read(mllm, prompt) if isinstance(other, ChosenBy) else other
     added = None if latent is None else latent.detach()
     with nullcontext() if other is None else other.opened(mllm, prompt), latent_added(prompt.call, added):
         yield
@@ -230,8 +232,8 @@ def explained(
     return ids[: token + 1]
 
 
-def _check_head(mllm: Mllm, prompt: Prompt) -> None:
-    if not mllm.family.site.in_sequence or prompt.learned:
+def _check_head(mllm: Mllm) -> None:
+    if mllm.family.beside:
         raise _no_head(mllm, f"they are seen by {mllm.family.way_in}")
 
 
@@ -242,15 +244,20 @@ def _no_head(mllm: Mllm, reason: str) -> UnsupportedModelError:
     )
 
 
-def _layer(mllm: Mllm, prompt: Prompt, layer: int) -> list[torch.nn.Module]:
+def _layer(mllm: Mllm, layer: int) -> list[torch.nn.Module]:
     """The layer after which states are taken; none for what goes into the first."""
-    beside = not mllm.family.site.in_sequence or prompt.learned
+    beside = mllm.family.beside
     layers = [] if beside else mllm.family.layer_modules(mllm.model)
     number = whole_number(layer, "A layer", error=CaptureError)
     if beside and number != INPUT:
         raise CaptureError(
             f"The visual tokens of {mllm.family.name} are no part of the text's sequence ({mllm.family.way_in}), so that "
             f"only their states before it are known; got layer {number}. Give layer=-1."
+        )
+    if mllm.family.stream and number != INPUT:
+        raise CaptureError(
+            f"The states of {mllm.family.name} after a layer are not one for each token: {mllm.family.stream}; got layer "
+            f"{number}. Give layer=-1."
         )
     existing([number], range(INPUT, max(len(layers) - 1, 0)), "A layer before the last")
     return [] if number == INPUT else [layers[number]]

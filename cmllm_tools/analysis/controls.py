@@ -253,7 +253,8 @@ class _Trials:
         return self.baseline.odds(outcome) - self.unsteered
 
     def _of_regions(self, name: str, places: Sequence[tuple[Region, ...]], without: str) -> Control:
-        found = [refer(self.mllm, self.image, self.outcome.question, place, self.outcome.method) for place in places]
+        asked = self.outcome.question, self.outcome.method
+        found = [refer(self.mllm, self.image, asked[0], place, asked[1], progress=False) for place in places]
         answers = tuple(str(each.answer) for each in found)
         return Control(name, tuple(map(self._effect, found)), answers, "" if places else without)
 
@@ -304,5 +305,5 @@ class _Trials:
         outcome = self.outcome
         without = hidden(self.image, pixels_of_all(outcome.regions, self.image.size, 0.1), "mean")
         baseline = Baseline(self.mllm, without, outcome.question, candidates=self.baseline.candidates)
-        found = refer(self.mllm, without, outcome.question, outcome.regions, outcome.method)
+        found = refer(self.mllm, without, outcome.question, outcome.regions, outcome.method, progress=False)
         return Control(REMOVED, (baseline.odds(found) - baseline.odds(),), (str(found.answer),))

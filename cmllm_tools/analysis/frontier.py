@@ -280,7 +280,7 @@ def _figures(baseline: Baseline, example: Example, way: Method, speaks: bool) ->
     """(figure,) of one run; nan where it went too far, or the way cannot be gone here."""
     try:
         look = baseline.prompt.look or baseline.prompt.image
-        outcome = refer(baseline.mllm, look, example.question, example.region, way)
+        outcome = refer(baseline.mllm, look, example.question, example.region, way, progress=False)
         if outcome.interrupted:
             raise KeyboardInterrupt
         effect, damage = baseline.moved(outcome, speaks)

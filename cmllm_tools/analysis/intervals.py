@@ -68,7 +68,8 @@ def wilson(fractions: np.ndarray, count: int) -> np.ndarray:
     """Interval (2, ...) of fractions (...) of `count` examples (Wilson 1927), right also for none and for all."""
     centre = (fractions + Z**2 / (2 * count)) / (1 + Z**2 / count)
     half = Z * np.sqrt(fractions * (1 - fractions) / count + Z**2 / (4 * count**2)) / (1 + Z**2 / count)
-    return np.stack([centre - half, centre + half])
+    # Rounding may lead a little out of them, and 0 % would be "-0 to 20".
+    return np.stack([centre - half, centre + half]).clip(0, 1)
 
 
 def _numbers(values: Any) -> np.ndarray:

@@ -103,7 +103,8 @@ def sweep_windows(
     # The file keeps examples of other sweeps too, after these; an example may have been given twice.
     wanted = [list(given).index(digest) for digest in digests]
     fitting: Callable[[Prompt], int] | None = None if max_copies is None else lambda prompt: max_copies
-    bar = _bar(len(list(sweep.missing())) * len(choices), progress)
+    total = len(list(sweep.missing())) * len(choices)
+    bar = progress_bar(desc="sweep", shown=progress, total=total, unit="run")
     try:
         for number, example in enumerate(given.values()):
             # Another process may have filled it in meanwhile, through the file.
@@ -237,7 +238,3 @@ def _copies_that_fit(mllm: Mllm, prompt: Prompt) -> Callable[[Prompt], int]:
     step = need.checkpointed if need.checkpointing else need.step
     fit = MEMORY * need.free * prompt.call.states.numel() / max(step, 1)
     return lambda other: int(min(max(fit / other.call.states.numel(), 1), MAX_COPIES))
-
-
-def _bar(total: int, progress: bool) -> Any:
-    return progress_bar(total=total, desc="sweep", unit="run", shown=progress)

@@ -140,7 +140,7 @@ def _of_scene(
     for kind in kinds:
         region: Region = control if kind == BACKGROUND else choice.region(kind)
         for method, how in methods.items():
-            first, second = (refer(mllm, look, each.question, region, how) for each in (choice, name))
+            first, second = (refer(mllm, look, each.question, region, how, progress=False) for each in (choice, name))
             if first.interrupted or second.interrupted:
                 raise KeyboardInterrupt
             key = (method, kind)

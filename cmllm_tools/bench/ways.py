@@ -160,7 +160,7 @@ def _of_scene(
 
 
 def _referred(mllm: Mllm, look: Look, question: str, region: Region, way: Method) -> Outcome:
-    outcome = refer(mllm, look, question, region, way)
+    outcome = refer(mllm, look, question, region, way, progress=False)
     if outcome.interrupted:
         raise KeyboardInterrupt
     return outcome
@@ -175,7 +175,7 @@ def _of_controls(
     other = next(each for each in choice.data["objects"] if each["name"] != right and each["name"] in choice.question)
     x, y, width, height = other["bbox"]
     for name in controlled:
-        outcome = refer(mllm, choice.image, choice.question, choice.region(kind), ways[name])
+        outcome = refer(mllm, choice.image, choice.question, choice.region(kind), ways[name], progress=False)
         tried = controls(
             mllm,
             outcome,

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from PIL import Image
 
+from ..analysis.activation import activations, cams
 from ..attention.capture import capture_attention
 from ..attention.context_map import ContextMap
 from ..attention.heads import Heads
@@ -22,17 +23,20 @@ from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
 from ..referring.target import Target
 from ..shown import Fact, Shown
-from ..strict import whole_number
+from ..strict import one_of, whole_number
+
+# What each token's map may be, and its name in words.
+_OF = {"attention": "attention", "activation": "activation", "grad_cam": "Grad-CAM"}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AnswerTrace(Shown):
-    """Where each token of an answer looks: the attention of the row that the token is picked at, as with a cache.
+    """Where each token of an answer looks: the attention of the row that it is picked at, as with a cache, or another map.
 
     Args:
         answer: with its tokens.
         words: the tokens as strings.
-        maps: (answer token, visual token), mean attention over the chosen layers and heads.
+        maps: (answer token, visual token), mean attention over the chosen layers and heads, or what `of` says.
         shares: (answer token, region), of the map, what lies in each region; 0..1.
         by_head: (answer token, layer, head), attention that each head pays to the regions, or to the image without any.
         layers, heads: numbers on these axes.
@@ -40,6 +44,7 @@ class AnswerTrace(Shown):
         regions: what shares are of.
         image: what the visual tokens look at.
         pairs: the (layer, head) pairs that were asked for, where they were pairs.
+        of: what the maps are of: "attention", "activation" or "Grad-CAM".
 
     Examples:
         >>> trace = cm.trace_answer(mllm, prompt, regions=box)
@@ -60,6 +65,7 @@ class AnswerTrace(Shown):
     regions: tuple[Region, ...]
     image: Image.Image = field(repr=False)
     pairs: tuple[tuple[int, int], ...] | None = None
+    of: str = "attention"
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -67,7 +73,7 @@ class AnswerTrace(Shown):
 
     @property
     def on_image(self) -> torch.Tensor:
-        """(answer token,): attention on the image, as a share of all that the token pays; 0..1."""
+        """(answer token,): what of a token's map is on the image, as a share of all that it pays; 0..1."""
         return self.maps.sum(-1)
 
     def map(self, token: int) -> ContextMap:
@@ -97,7 +103,7 @@ class AnswerTrace(Shown):
         facts = [
             ("", repr(str(self.answer))),
             ("", f"{len(self)} tokens"),
-            ("on the image", f"{least:.1%}..{most:.1%} of a token's attention"),
+            ("on the image", f"{least:.1%}..{most:.1%} of a token's {self.of}"),
         ]
         for number, _ in enumerate(self.regions):
             values = self.shares[:, number]
@@ -117,6 +123,7 @@ def trace_answer(
     answer: str | Sequence[int] | None = None,
     layers: Iterable[int] | None = None,
     heads: Heads | None = None,
+    maps: Literal["attention", "activation", "grad_cam"] = "attention",
     max_new_tokens: int = 64,
     **options: Any,
 ) -> AnswerTrace:
@@ -131,21 +138,28 @@ def trace_answer(
         intervention: what is done to the model meanwhile, as for `Mllm.generate`; of a contrast, the branch with it.
         regions: whose shares are wanted, in pixels of the image; each by itself.
         answer: to follow in the place of the model's own: a text or token ids.
-        layers, heads: of the maps; as for `capture_attention`.
+        layers, heads: of the attention; as for `capture_attention`.
+        maps: "attention"; or what each token's map is in its place, and its share in the regions of: "activation" of
+            `analysis.token_activation`, or "grad_cam" of `analysis.grad_cam`. Heads are those of the attention.
         max_new_tokens, **options: for `Mllm.generate`.
 
     Raises:
         CaptureError: for a family whose answer's tokens do not look at the image themselves; else as `capture_attention`.
         PromptError: for an answer of nothing.
         RegionError: for a region the model does not see.
+        UnsupportedModelError: as `analysis.token_activation`.
 
     Examples:
         >>> trace = cm.trace_answer(mllm, prompt, outcome.intervention, regions=box)
         >>> [round(share, 2) for share in trace.shares[:, 0].tolist()][:2]
         [0.36, 0.63]
         >>> layer, head, attention = trace.top_heads(0)[0]
+        >>> held = cm.trace_answer(mllm, prompt, regions=box, maps="grad_cam")  # what speaks for each token
+        >>> held.of, held.maps.shape
+        ('Grad-CAM', torch.Size([5, 64]))
     """
     require(mllm, prompt)
+    one_of(maps, "maps", tuple(_OF))
     if prompt.learned or mllm.model.config.is_encoder_decoder:
         who = "learned queries do" if prompt.learned else "the encoder's do"
         raise CaptureError(
@@ -167,15 +181,19 @@ def trace_answer(
     chosen = torch.zeros(len(attention.layers), len(attention.heads), dtype=values.dtype, device=values.device)
     for layer, head in pairs:
         chosen[attention.layers.index(layer), attention.heads.index(head)] = 1 / len(pairs)
-    maps = torch.einsum("lhqv,lh->qv", values, chosen)
-    weights = [Target.of(prompt.layout, region).weights().to(maps) for region in several]
-    shares = torch.stack([maps @ each for each in weights], -1) if weights else maps.new_zeros(len(maps), 0)
-    looked = torch.stack(weights).amax(0) if weights else maps.new_ones(maps.shape[-1])
+    if maps == "attention":
+        found = torch.einsum("lhqv,lh->qv", values, chosen)
+    else:
+        explain = activations if maps == "activation" else cams
+        found = explain(mllm, prompt, said.ids, range(len(said.ids)), given=intervention).to(values)
+    weights = [Target.of(prompt.layout, region).weights().to(found) for region in several]
+    shares = torch.stack([found @ each for each in weights], -1) if weights else found.new_zeros(len(found), 0)
+    looked = torch.stack(weights).amax(0) if weights else found.new_ones(found.shape[-1])
     return AnswerTrace(
         said,
         mllm.words(said.ids),
-        maps.cpu(),
-        (shares / maps.sum(-1, keepdim=True).clamp_min(1e-30)).cpu(),
+        found.cpu(),
+        (shares / found.sum(-1, keepdim=True).clamp_min(1e-30)).cpu(),
         (values @ looked).permute(2, 0, 1).cpu(),
         attention.layers,
         attention.heads,
@@ -183,4 +201,5 @@ def trace_answer(
         several,
         prompt.image,
         attention.pairs,
+        _OF[maps],
     )

@@ -136,7 +136,7 @@ def check(dataset: Any, progress: bool = True) -> Findings:
             example = dataset[number]
         except CmllmError as error:
             kind = {ImageError: IMAGE, RegionError: REGION}.get(type(error), LINE)
-            faults.append(Fault(row.where, row.id, kind, _after(str(error), row.where)))
+            faults.append(Fault(row.where, row.id, kind, str(error).removeprefix(row.where).lstrip(": ")))
             continue
         answered += example.answer is not None
         kinds.update(type(region).__name__.lower() for region in example.regions)
@@ -179,7 +179,3 @@ def _outside_square(region: Region, size: tuple[int, int]) -> bool:
     left, top = (width - side) / 2, (height - side) / 2
     x0, y0, x1, y1 = region.bounds
     return x1 <= left or x0 >= left + side or y1 <= top or y0 >= top + side
-
-
-def _after(message: str, where: str) -> str:
-    return message.removeprefix(where).lstrip(": ")

@@ -233,9 +233,8 @@ class Runner:
         return Baseline(self.mllm, example.image, example.question, candidates=candidates, max_new_tokens=limit)
 
     def _answered(self, example: Example, name: str, baseline: Baseline | None) -> Record:
-        outcome = refer(
-            self.mllm, self._seen_of(example), example.question, example.region, self.methods[name], **self.options
-        )
+        asked = self._seen_of(example), example.question, example.region
+        outcome = refer(self.mllm, *asked, self.methods[name], progress=False, **self.options)
         if outcome.interrupted:
             raise KeyboardInterrupt
         trace = outcome.trace

@@ -148,7 +148,9 @@ class Evaluation(Shown):
         """
         mine, theirs = self.of(method), (other or self).of(against)
         ids = {str(each.id) for each in mine} & {str(each.id) for each in theirs}
-        mine, theirs = (sorted((e for e in some if str(e.id) in ids), key=_by_id) for some in (mine, theirs))
+        mine, theirs = (
+            sorted((e for e in some if str(e.id) in ids), key=lambda each: str(each.id)) for some in (mine, theirs)
+        )
         if not mine:
             raise DataError(f"Two ways are compared on examples that both answered; {method} and {against} have none.")
         scorer = scorer_named(mine[0].scorer)
@@ -207,10 +209,6 @@ def compared(figure: str, method: str, against: str, ours: np.ndarray, others: n
     binary = bool(np.isin(np.concatenate([ours[there], others[there]]), (0.0, 1.0)).all())
     p = float(binomtest(better, better + worse, 0.5).pvalue) if binary and better + worse else 1.0 if binary else None
     return Difference(figure, method, against, float(gain.mean()), low, high, len(gain), better, worse, p)
-
-
-def _by_id(each: Record) -> str:
-    return str(each.id)
 
 
 def written(name: str, each: Figure) -> str:

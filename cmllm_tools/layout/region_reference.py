@@ -27,7 +27,7 @@ _AT_ONCE = 2**17
 
 
 @dataclass(frozen=True, eq=False)
-class Grid:
+class PublishedGrid:
     """A layout that the published code knows.
 
     Args:
@@ -67,7 +67,7 @@ def _nearest(side: int, resized: int, count: int) -> np.ndarray:
     return result
 
 
-def inside(region: Region, grid: Grid) -> np.ndarray:
+def inside(region: Region, grid: PublishedGrid) -> np.ndarray:
     """Weight of each visual token: (visual token,) float32, 0 or 1.
 
     Raises:
@@ -85,7 +85,7 @@ def inside(region: Region, grid: Grid) -> np.ndarray:
     return values.astype(np.float32)
 
 
-def distance(region: Region, grid: Grid) -> np.ndarray:
+def distance(region: Region, grid: PublishedGrid) -> np.ndarray:
     """Distance of each visual token's sample to the nearest given point, over the largest on the image.
 
     Returns:

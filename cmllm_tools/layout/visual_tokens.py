@@ -170,7 +170,7 @@ class VisualTokenLayout(Shown):
         return region_weights.distances(region, self.boxes, self.seen, self.image_size)
 
     @property
-    def _as_published(self) -> region_reference.Grid:
+    def _as_published(self) -> region_reference.PublishedGrid:
         """How the published code would sample a mask for this grid."""
         way = _PUBLISHED.get(self.rule)
         if self.rule.startswith(DYNAMIC) and not self.rule.endswith("padded"):
@@ -181,7 +181,7 @@ class VisualTokenLayout(Shown):
                 f"image, and its mask of touched tokens for grids of the image's shape; this layout is {self!r}. "
                 "Use rule='area'."
             )
-        return region_reference.Grid(way, self.image_size, self.grid, self.boxes)
+        return region_reference.PublishedGrid(way, self.image_size, self.grid, self.boxes)
 
     @property
     def sizes(self) -> tuple[tuple[int, int], ...]:

@@ -81,6 +81,7 @@ FAMILIES: dict[str, Family] = {
             template="user\n{image}{question}\nmodel\n",
             notes=f"needs timm; {OVERLAP}",
             prefix=SHARED,
+            stream="its layers give several streams of states",
         ),
         Family(
             "janus",
@@ -240,6 +241,7 @@ FAMILIES: dict[str, Family] = {
                 lifted=True,
             ),
             attends=r"gated_cross_attn_layers\.(\d+)\.cross_attn",
+            head="layers of text alone follow the last that attends to the image",
             template="User: {question}\nAssistant:",
             several=PUT_IN,
             excluded=(("use_resampler", "its perceiver computes attention by hand, where it cannot be captured"),),

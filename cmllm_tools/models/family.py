@@ -23,6 +23,13 @@ NO_ENCODER = "no encoder"
 CONVOLUTION = "convolutional encoder"
 UNKNOWN = "not in the table"
 
+# Of what changes or reads something inside, the parts that not all families can do.
+KNOCKOUT = "knockout among words"
+PATCHING = "patching of layers' states"
+LENS = "lens"
+ACTIVATION = "token activation map"
+CAM = "Grad-CAM after layers"
+
 
 @dataclass(frozen=True)
 class Family:
@@ -50,6 +57,8 @@ class Family:
         processors: whether its `generate` heeds a `logits_processor`.
         beams: whether transformers can search with beams when there is an image.
         prefix: why an answer cannot continue from the cached keys of its image; "" where it can.
+        head: why what follows the layers is no head that reads each state by itself; "" where it is.
+        stream: why what a layer gives is not a state for each token; "" where it is.
         answer_type: token type of an answer's tokens, where prompts have token types.
         notes: what a user should know.
         tested: whether the conformance suite of this package's tests covers it.
@@ -73,6 +82,8 @@ class Family:
     processors: bool = True
     beams: bool = True
     prefix: str = ""
+    head: str = ""
+    stream: str = ""
     answer_type: int = 0
     notes: str = ""
     tested: bool = True
@@ -93,6 +104,19 @@ class Family:
     def no_keys(self) -> str:
         """Why keys of visual tokens cannot be moved by themselves; "" where they can: cached, or beside the text."""
         return "" if self.beside else self.no_prefix
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Which of the ways to look for causes, and of the maps of what states hold, are refused, by name."""
+        lens = bool(self.learned or self.head or self.stream)
+        found = {
+            KNOCKOUT: self.beside,
+            PATCHING: bool(self.stream),
+            LENS: lens,
+            ACTIVATION: self.beside,
+            CAM: bool(self.beside or self.stream),
+        }
+        return tuple(name for name, refused in found.items() if refused)
 
     @property
     def content(self) -> str:

@@ -31,7 +31,7 @@ def family_for(config: Any) -> Family:
 
 
 def family_rows() -> list[dict[str, Any]]:
-    """The table as plain data: `{"family", "way_in", "layout", "key_steering", "several_images", "tested", "notes"}`."""
+    """The table as plain data: family, way in, layout, what it can do, whether it is tested, notes; by these names."""
     return [
         {
             "family": family.name,
@@ -39,6 +39,7 @@ def family_rows() -> list[dict[str, Any]]:
             "layout": getattr(family.layout, "__name__", "").replace("_", " "),
             "key_steering": not family.no_keys,
             "several_images": not family.several,
+            "causes": f"all but {', '.join(family.lacking)}" if family.lacking else "all",
             "tested": family.tested,
             "notes": family.notes,
         }

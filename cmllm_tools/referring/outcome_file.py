@@ -157,13 +157,10 @@ def _conversation(value: Any, what: str) -> Conversation:
     }
     found = record(value, what, readers)
     shown_images = [part for turn in found["turns"] for part in turn.parts if not isinstance(part, str)]
-    if shown_images != list(range(len(found["sizes"]))) or not shown_images or not _asks(found["turns"]):
+    in_order = bool(shown_images) and shown_images == list(range(len(found["sizes"])))
+    if not in_order or not any(map(has_words, found["turns"][-1].parts)):
         raise DataError(f"{what} must show each of its images once, in their order, and end with a question.")
     return Conversation(found["turns"], (), found["chat_template"], found["sizes"])
-
-
-def _asks(turns: tuple[Turn, ...]) -> bool:
-    return any(map(has_words, turns[-1].parts))
 
 
 def _turn(value: Any, what: str) -> Turn:

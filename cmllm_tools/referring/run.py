@@ -11,8 +11,10 @@ from ..models.interventions import Intervention
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
+from ..progress import PATIENCE, waiting
+from ..strict import flag
 from .asked import Asked
-from .callbacks import Callback
+from .callbacks import Callback, ProgressBar
 from .cost import measured
 from .latent_method import LatentMethod
 from .method import Method, given_method
@@ -32,6 +34,7 @@ def refer(
     *,
     callbacks: Sequence[Callback] = (),
     max_new_tokens: int = 64,
+    progress: bool = True,
     **options: Any,
 ) -> Outcome:
     """Ask a question about regions of an image, by any method.
@@ -50,6 +53,7 @@ def refer(
         method: how to refer; `ControlMLLM()` when None.
         callbacks: told of every step, where the method takes steps.
         max_new_tokens: upper bound on the answer's length.
+        progress: where it takes more than two seconds, say so; a method that takes steps, without `callbacks`, shows a bar.
         **options: for `Mllm.generate`.
 
     Raises:
@@ -68,7 +72,10 @@ def refer(
     given = given_method(method, ControlMLLM())
     user = Asked.of(image, question)
     several = user.regions(regions)
-    with measured(mllm.device) as cost:
+    steps = isinstance(given, LatentMethod)
+    if steps and flag(progress, "progress") and not callbacks:
+        callbacks = (ProgressBar(after=PATIENCE),)
+    with waiting(f"referring by {given.called()}", flag(progress, "progress") and not steps), measured(mllm.device) as cost:
         resolved = given.resolve(mllm)
         asked, places = user.sent(resolved, several, mllm)
         prompt = asked.prepared(mllm)

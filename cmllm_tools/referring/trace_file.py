@@ -1,6 +1,6 @@
 """A trace on the disk: safetensors with JSON metadata under a seal, and what must hold of a file before it is used."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -171,10 +171,6 @@ _STEP: dict[str, Reader] = {
 }
 
 
-def _steps(value: Any, what: str) -> Sequence[dict[str, Any]]:
-    return _items(value, what, partial(record, readers=_STEP, error=TraceError))
-
-
 def _digest(value: Any, what: str) -> str:
     if len(_text(value, what)) != 64 or set(value) - set("0123456789abcdef"):
         raise TraceError(f"{what} must be a SHA-256 in hexadecimal; got {shown(value)}.")
@@ -191,7 +187,7 @@ def _model(value: Any, what: str) -> dict[str, str | None]:
 
 
 _FIELDS: dict[str, Reader] = {
-    "steps": _steps,
+    "steps": partial(_items, read=partial(record, readers=_STEP, error=TraceError)),
     "stopped": _text,
     "layers": partial(_items, read=_whole),
     "queries": partial(_items, read=_whole),

@@ -228,7 +228,8 @@ class RunningPanel(Panel):
 
         def referred() -> Outcome:
             self._answered_on = self._prompt
-            return refer(self.mllm, self._prompt.image, self.question, self.picker.regions, method)
+            asked = self._prompt.image, self.question, self.picker.regions
+            return refer(self.mllm, *asked, method, progress=False)
 
         self._progress.max = 2
         for number, said in enumerate(self._results.of_answers(plain, referred)):

@@ -2,6 +2,7 @@
 
 import re
 
+import gallery
 import numpy as np
 import pytest
 from plotly.offline import get_plotlyjs
@@ -61,9 +62,14 @@ FAULTS = """
 """
 
 
+# How the names end of what docs/gallery.md shows, which is drawn beside the figures at the size of real work.
+SHOWN = ", of the page"
+
+
 @pytest.fixture(scope="module")
 def drawn():
-    return every_figure()
+    of_page = {f"{name}{SHOWN}": value for name, value in gallery.made({}) if name in figures.__all__}
+    return every_figure() | of_page
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +96,7 @@ def page(browser, drawn, tmp_path_factory):
 
 
 def test_every_figure_is_tried(drawn):
-    assert {re.split("[ ,]", name)[0] for name in drawn} | {"head_maps", "layer_head_grid"} == set(figures.__all__)
+    assert {re.split("[ ,]", name)[0] for name in drawn} == set(figures.__all__)
     # A width of its own would be stretched to the notebook's in the picture that JupyterLab saves.
     assert {name for name, figure in drawn.items() if figure.layout.width is not None} == set()
 
@@ -108,6 +114,18 @@ def test_no_text_lies_over_another_and_nothing_is_cut(page, width, drawn, pictur
         page.screenshot(path=pictures / f"figures_{width}_{theme}.png", full_page=True)
 
 
+def test_the_gallery_s_pictures(page, drawn, pictures):
+    """They are left for `make gallery`, as a notebook 700 pixels wide shows them in light."""
+    at_width(page, WIDTHS[0])
+    page.evaluate("document.body.className = 'light'")
+    folder = pictures / "gallery"
+    folder.mkdir(exist_ok=True)
+    for name in drawn:
+        if name.endswith(SHOWN):
+            page.locator(f'[id="{name}"] .plotly-graph-div').screenshot(path=folder / f"{name.removesuffix(SHOWN)}.png")
+            assert (folder / f"{name.removesuffix(SHOWN)}.png").stat().st_size > 1000
+
+
 def at_width(page, width):
     page.set_viewport_size({"width": width, "height": 900})
     page.wait_for_function(
@@ -119,7 +137,10 @@ def at_width(page, width):
 
 def test_pictures_use_the_width_there_is(page):
     """They keep their shape, nothing else grows with them, and they stop where a screen is full, or the figure."""
-    found = {width: {each["name"]: each for each in at_width(page, width) if each["pictures"]} for width in WIDTHS}
+    found = {
+        width: {each["name"]: each for each in at_width(page, width) if each["pictures"] and SHOWN not in each["name"]}
+        for width in WIDTHS
+    }
     assert len({re.split("[ ,]", name)[0] for name in found[WIDTHS[0]]}) == 9
     for name, narrow in found[WIDTHS[0]].items():
         aspect = 3000 / 4000 if "12 MP" in name else 2000 / 300

@@ -191,7 +191,7 @@ def granite_docling() -> Built:
     granite = {"embedding_multiplier": 2.0, "attention_multiplier": 0.35, "residual_multiplier": 0.5, "logits_scaling": 2.0}
     built = model(
         "granite_docling",
-        text_config=text(words, "granite_docling_text", **granite),
+        text_config=text(words, "granite_docling_text", num_hidden_layers=3, **granite),
         vision_config=vision | {"deepstack_visual_indexes": [0, 1]},
         image_token_id=words.convert_tokens_to_ids("<image>"),
         pad_token_id=words.pad_token_id,

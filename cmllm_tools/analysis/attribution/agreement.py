@@ -16,7 +16,7 @@ from ...shown import Fact, Shown
 from ...strict import kind_of, several
 from .attribute import Attribution, AttributionMethod, attribute
 from .faithfulness import Curves, Values, as_map, check_curves, curves, random_curves
-from .token_mask import Baseline, PresenceScore
+from .token_mask import BaselineStates, PresenceScore
 
 
 def rank_correlations(attention: Attention, values: Values) -> np.ndarray:
@@ -114,7 +114,7 @@ def agreement(
     also: Mapping[str, Values] | None = None,
     method: AttributionMethod = "integrated_gradients",
     against: str | None = None,
-    baseline: Baseline = "mean",
+    baseline: BaselineStates = "mean",
     points: int = 16,
     orders: int = 20,
     batch: int | None = None,

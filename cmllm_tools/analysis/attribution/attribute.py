@@ -20,7 +20,7 @@ from ...models.undisturbed import unaffected
 from ...shown import Fact, Shown
 from ...strict import shown, whole_number, whole_seed
 from .features import Features, feature_numbers, is_tokens
-from .token_mask import Baseline, PresenceScore
+from .token_mask import BaselineStates, PresenceScore
 
 AttributionMethod = Literal["integrated_gradients", "input_x_gradient", "feature_ablation", "occlusion", "kernel_shap"]
 
@@ -98,7 +98,7 @@ def attribute(
     *,
     token: int | None = None,
     against: str | None = None,
-    baseline: Baseline = "mean",
+    baseline: BaselineStates = "mean",
     steps: int = 32,
     samples: int | None = None,
     window: int = 3,

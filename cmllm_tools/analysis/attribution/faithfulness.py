@@ -14,7 +14,7 @@ from ...models.undisturbed import unaffected
 from ...shown import Fact, Shown
 from ...strict import number, shown, whole_number, whole_seed
 from .attribute import Attribution, AttributionMethod, AttributionSettings, attributed, captum
-from .token_mask import Baseline, PresenceScore
+from .token_mask import BaselineStates, PresenceScore
 
 Values = torch.Tensor | np.ndarray | ContextMap | Attribution
 
@@ -94,7 +94,7 @@ def insertion_deletion(
     *,
     token: int | None = None,
     against: str | None = None,
-    baseline: Baseline = "mean",
+    baseline: BaselineStates = "mean",
     points: int = 16,
     orders: int = 20,
     batch: int | None = None,
@@ -209,7 +209,7 @@ def infidelity(
     *,
     token: int | None = None,
     against: str | None = None,
-    baseline: Baseline = "mean",
+    baseline: BaselineStates = "mean",
     samples: int = 128,
     batch: int | None = None,
     seed: int = 0,
@@ -271,7 +271,7 @@ def sensitivity(
     *,
     token: int | None = None,
     against: str | None = None,
-    baseline: Baseline = "mean",
+    baseline: BaselineStates = "mean",
     radius: float = 0.1,
     samples: int = 5,
     batch: int | None = None,

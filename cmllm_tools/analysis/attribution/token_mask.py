@@ -18,7 +18,7 @@ from ...models.undisturbed import unaffected
 from ...progress import progress_bar
 from ...strict import shown, whole_number
 
-Baseline = Literal["mean", "blank", "zero"] | torch.Tensor
+BaselineStates = Literal["mean", "blank", "zero"] | torch.Tensor
 
 # Copies of a prompt in one forward.
 BATCH = 16
@@ -58,7 +58,7 @@ class PresenceScore:
         *,
         token: int | None = None,
         against: str | Sequence[int] | None = None,
-        baseline: Baseline = "mean",
+        baseline: BaselineStates = "mean",
         batch: int | None = None,
     ):
         require(mllm, prompt)
@@ -140,7 +140,7 @@ class PresenceScore:
                 self._bar = None
 
 
-def baseline_states(mllm: Mllm, prompt: Prompt, baseline: Baseline) -> torch.Tensor:
+def baseline_states(mllm: Mllm, prompt: Prompt, baseline: BaselineStates) -> torch.Tensor:
     """(visual token, width): the states that stand in for visual tokens that are not there.
 
     Raises:

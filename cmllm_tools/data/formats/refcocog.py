@@ -1,8 +1,8 @@
 """RefCOCOg as the reference describes regions of it: `refcocog.json` beside the images of COCO 2014."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from ...stored import Reader, whole
 from ..example import Example
@@ -43,8 +43,8 @@ class RefCocoG(Format):
         return Example(image, question, box_of(data["bbox"]), expressions[0], names=expressions)
 
 
-def _number(value: Any, what: str) -> int:
-    return whole(value, what, 0, 10**12 - 1)
-
-
-_FIELDS: dict[str, Reader] = {"image_id": _number, "expressions": some_texts, "bbox": corners}
+_FIELDS: dict[str, Reader] = {
+    "image_id": partial(whole, least=0, most=10**12 - 1),
+    "expressions": some_texts,
+    "bbox": corners,
+}

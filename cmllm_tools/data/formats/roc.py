@@ -187,11 +187,7 @@ def read_roc(root: str | PathLike[str], file: str = "question_roc.json") -> list
 
 
 def _check(data: Any) -> dict[str, Any]:
-    return checked(data, _FIELDS, {"objects": _objects})
-
-
-def _objects(value: Any, what: str) -> tuple[Any, ...]:
-    return items(value, what, _object)
+    return checked(data, _FIELDS, {"objects": partial(items, read=_object)})
 
 
 def _object(value: Any, what: str) -> None:

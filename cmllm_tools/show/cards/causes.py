@@ -33,7 +33,7 @@ def cause_grid_card(grid: CauseGrid) -> Markup:
 def answer_trace_card(trace: AnswerTrace) -> Markup:
     """A strip of small pictures, each token's map on one scale, with what lies in the regions; some of a long answer."""
     maps = [trace.layout.raster(each.numpy()) for each in trace.maps]
-    top = max(float(each.max()) for each in maps)
+    top = max(float(each.max()) for each in maps) or 1.0
     chosen = np.unique(np.linspace(0, len(maps) - 1, min(len(maps), TOKENS)).round().astype(int)).tolist()
     strips = [chosen[at : at + ACROSS] for at in range(0, len(chosen), ACROSS)]
     return card(type(trace).__name__, trace.facts(), below=Markup().join(_strip(trace, each, maps, top) for each in strips))

@@ -67,5 +67,5 @@ def frontier(found: Frontier) -> Figure:
         enough = found.examples >= FEWEST
         lines[curve.name] = (*line, bootstrap(curve.figure("effect")[good].T).T) if enough and good.any() else line
     to = "an unrelated text" if found.damage_to == "text" else "all that makes sense as an answer"
-    words = f"{found.model}, {found.examples} examples"
+    words = f"{found.model}, {found.examples} example{'s' * (found.examples != 1)}"
     return curves(lines, f"damage to {to}, nats per token", "gain in log-odds", words)

@@ -90,7 +90,8 @@ def head_ranking(ranking: HeadRanking) -> Figure:
         "points at the object in %{customdata[0]:.1%}<br>(%{customdata[1]:.1%} .. %{customdata[2]:.1%})<br>"
         "share %{customdata[3]:.2f} x chance"
     )
-    title = f"Pointing at the object, {ranking.examples} examples (by chance: {ranking.pointing_chance:.1%})"
+    several = "s" * (ranking.examples != 1)
+    title = f"Pointing at the object, {ranking.examples} example{several} (by chance: {ranking.pointing_chance:.1%})"
     return _grid(ranking.pointing, ranking.layers, ranking.heads, np.dstack(figures), hover, title, ".0%")
 
 

@@ -182,7 +182,7 @@ def answer_regions(trace: AnswerTrace) -> Figure:
     cell = (WIDE - 60) / len(names)
     size = int(min(_LARGEST, cell / 3.2))
     words = [[f"{value:.0%}" if size >= _LEAST else "" for value in row] for row in values]
-    what = f"share of the map {where_text(trace.regions)}" if count else "share of attention on the image"
+    what = f"share of the map {where_text(trace.regions)}" if count else f"share of {trace.of} on the image"
     said = [[f"{value:.1%}, {what}" for value in row] for row in values]
     title = f"Where each token of {str(trace.answer)!r} looks"
     figure = new_figure(trace._repr_html_())
