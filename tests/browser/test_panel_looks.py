@@ -61,7 +61,8 @@ FAULTS = """(panel) => {
         if (cut && !/INPUT|SELECT/.test(one.tagName)) faults.push(["scrolled", name, one.scrollWidth - one.clientWidth]);
         const below = getComputedStyle(one).overflowY !== "visible" && one.scrollHeight > one.clientHeight + 2;
         // A question of any length has its own scroll bar in the end, and so has a long answer's strip.
-        if (below && !/INPUT|SELECT|TEXTAREA/.test(one.tagName) && !one.matches(".tokens")) faults.push(["cut", name, one.scrollHeight]);
+        if (below && !/INPUT|SELECT|TEXTAREA/.test(one.tagName) && !one.matches(".tokens"))
+            faults.push(["cut", name, one.scrollHeight]);
     }
     return faults;
 }"""
