@@ -7,8 +7,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from .strict import flag
-
 # Seconds that people wait without a word; what is done by then stays silent.
 PATIENCE = 2.0
 
@@ -27,7 +25,7 @@ def progress_bar(iterable: Iterable[Any] | None = None, desc: str = "", shown: o
     """
     from tqdm import tqdm
 
-    disable = not flag(shown, "progress")
+    disable = not _wanted(shown)
 
     notebook = _in_notebook()
     # In a file or a pipe, each movement of a bar is a line of its own.
@@ -48,7 +46,7 @@ def waiting(doing: str, shown: object = True) -> Iterator[None]:
     Raises:
         SettingsError: for a `shown` that is neither True nor False.
     """
-    if not flag(shown, "progress"):
+    if not _wanted(shown):
         yield
         return
     begun, spoken = time.monotonic(), threading.Event()
@@ -66,6 +64,15 @@ def waiting(doing: str, shown: object = True) -> Iterator[None]:
         timer.cancel()
     if spoken.is_set():
         _say(f"{doing}: done in {time.monotonic() - begun:.0f} s")
+
+
+def _wanted(shown: object) -> bool:
+    if shown is True:
+        return True
+    # Numpy comes with it, for which a bar of the first import cannot wait.
+    from .strict import flag
+
+    return flag(shown, "progress")
 
 
 def _say(text: str) -> None:

@@ -153,10 +153,10 @@ def test_an_interrupt_leaves_the_examples_that_were_done(mllm, examples, monkeyp
     module = sys.modules["cmllm_tools.analysis.frontier"]
     real, calls = module.refer, iter(range(9))
 
-    def refer(*given):
+    def refer(*given, **options):
         if next(calls) == 1:
             raise KeyboardInterrupt
-        return real(*given)
+        return real(*given, **options)
 
     monkeypatch.setattr(module, "refer", refer)
     way = {"crop": cm.methods.Crop()}

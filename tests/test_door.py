@@ -202,7 +202,6 @@ def test_a_prompt_longer_than_the_models_positions_is_refused(mllm):
     ("options", "named"),
     [
         ({"videos": [1]}, "videos"),
-        ({"text": "other"}, "text"),
         ({"audio": 1, "zebra": 2}, "audio, zebra"),
         ({"return_tensors": "np"}, "return_tensors"),
         ({"return_offsets_mapping": True}, "return_offsets_mapping"),
