@@ -36,9 +36,16 @@ def test_maps_and_shares_survive_the_way_to_the_browser(trace):
 
 def test_without_regions_and_of_a_text_that_was_given(mllm, prompt):
     data = strip_data(cm.trace_answer(mllm, prompt, answer="red cross", layers=[1], heads=[(1, 2)]))
-    assert (data["where"], data["of"]) == ("", "mean over layer 1, chosen heads")
+    assert (data["where"], data["of"], data["mean"]) == ("", "attention", "mean over layer 1, chosen heads")
     assert [token["span"] for token in data["tokens"]] == [[0, 0]] * 2
     assert data["tokens"][0]["shares"] == []
+
+
+@pytest.mark.parametrize(("maps", "of"), [("activation", "activation"), ("grad_cam", "Grad-CAM")])
+def test_other_maps_are_not_said_to_be_attention(mllm, prompt, maps, of):
+    data = strip_data(cm.trace_answer(mllm, prompt, answer="red cross", maps=maps))
+    # A mean over layers and heads is what attention is; see tests/js/answer_words.test.js for the sentences.
+    assert (data["of"], data["mean"]) == (of, "")
 
 
 def test_tokens_are_checked(trace):

@@ -71,8 +71,7 @@ class AnswerStrip(MapWidget):
 def strip_data(trace: AnswerTrace) -> dict[str, Any]:
     """What the browser needs of a trace, as plain JSON data.
 
-    Maps are uint16 in base64, each scaled to its highest value; `peak` is that value, in percent of the attention on the
-    image.
+    Maps are uint16 in base64, each scaled to its highest value; `peak` is that value, in percent of what is on the image.
     """
     tokens: list[dict[str, Any]] = []
     # Where each stands in the answer is known of what a model said; a text that was given has tokens alone.
@@ -95,10 +94,10 @@ def strip_data(trace: AnswerTrace) -> dict[str, Any]:
         )
     heads = "chosen heads" if trace.pairs else f"heads {number_ranges(trace.heads)}"
     return {
-        **picture_data(trace.image, trace.layout, trace.regions),
+        **picture_data(trace.image, trace.layout, trace.regions, trace.of),
         "answer": str(trace.answer),
         "where": where_text(trace.regions) if trace.regions else "",
-        "of": f"mean over {layers_text(trace.layers)}, {heads}",
+        "mean": f"mean over {layers_text(trace.layers)}, {heads}" if trace.of == "attention" else "",
         "tokens": tokens,
     }
 

@@ -62,18 +62,22 @@ def page(name: str, title: str, static: str, state: dict[str, Any]) -> str:
     )
 
 
-def picture_data(image: Image.Image, layout: VisualTokenLayout, regions: Iterable[Region]) -> dict[str, Any]:
+def picture_data(
+    image: Image.Image, layout: VisualTokenLayout, regions: Iterable[Region], of: str = "attention"
+) -> dict[str, Any]:
     """What `js/picture.js` needs to draw maps of this layout, as plain JSON data.
 
     Args:
         image: the user's, or a copy of it of any size.
         layout: where each visual token looks.
         regions: to outline.
+        of: what the maps are of.
     """
     cells = layout.cells
     return {
         "image": data_uri(image),
         "size": list(layout.image_size),
+        "of": of,
         "xs": _rounded([*cells[0, :, 0], cells[0, -1, 2]]),
         "ys": _rounded([*cells[:, 0, 1], cells[-1, 0, 3]]),
         "outlines": [

@@ -3,6 +3,7 @@
 // strip_data in answer_strip.py).
 /** @import { RenderProps } from "@anywidget/types" */
 /** @import { PictureData } from "./picture_drawing.js" */
+import { placesOf, titleOf } from "./answer_words.js";
 import { shorts } from "./bytes.js";
 import { colorsOf } from "./colors.js";
 import { add, button } from "./dom.js";
@@ -20,12 +21,12 @@ const PLAY_MS = 700;
  * @property {string} text
  * @property {[number, number]} span its characters in the answer, as Python counts them; none where it is not known
  * @property {string} map as shares of its peak
- * @property {number} peak in percent of the attention on the image
- * @property {number} on_image share of all attention
- * @property {number[]} shares in each region, of the attention on the image
+ * @property {number} peak in percent of what is on the image
+ * @property {number} on_image share of all that the map is of
+ * @property {number[]} shares in each region, of what is on the image
  * @property {[number, number, number][]} heads that look most: layer, head, attention
  *
- * @typedef {{ answer: string, where: string, of: string, tokens: Token[] }} OwnData
+ * @typedef {{ answer: string, where: string, mean: string, tokens: Token[] }} OwnData
  * @typedef {PictureData & OwnData} StripData
  * @typedef {{ data: StripData, token: number }} State
  */
@@ -40,12 +41,12 @@ function partsIn(el) {
   const right = add(panels, "div", { className: "right" });
   const said = add(right, "div", { className: "said" });
   const facts = add(right, "div", { className: "facts", ariaLive: "polite" });
-  const of = add(right, "div", { className: "of" });
+  const mean = add(right, "div", { className: "mean" });
   const controls = add(right, "div", { className: "controls" });
   const back = button(controls, "Back");
   const on = button(controls, "Next");
   const play = button(controls, "Play");
-  return { root, title, tokens, picture, said, facts, of, back, on, play };
+  return { root, title, tokens, picture, said, facts, mean, back, on, play };
 }
 
 /** @param {RenderProps<State>} props */
@@ -114,10 +115,8 @@ function render({ model, el }) {
     view.picture.load(data);
     maps = data.tokens.map(({ map, peak }) => mapAt(shorts(map), [peak], 0));
     top = Math.max(...data.tokens.map(({ peak }) => peak));
-    view.title.textContent = data.where
-      ? `Where each token of the answer looks; below it, how much of its map is ${data.where}`
-      : "Where each token of the answer looks; below it, how much of its attention is on the image";
-    view.of.textContent = data.of;
+    view.title.textContent = titleOf(data.of, data.where);
+    view.mean.textContent = data.mean;
     lay();
     show();
   }
@@ -125,10 +124,8 @@ function render({ model, el }) {
   function show() {
     const at = Math.min(model.get("token"), tokens.length - 1);
     const token = data.tokens[at];
-    const inside = token.shares.map((share) => percent(share, 1)).join(", ");
-    const where = inside ? `; of that, ${inside} ${data.where}` : "";
-    const on = `${percent(token.on_image, 1)} of its attention is on the image`;
-    const line = `"${readable(token.text)}", token ${at + 1} of ${tokens.length}: ${on}${where}`;
+    const places = placesOf(token, data.of, data.where);
+    const line = `"${readable(token.text)}", token ${at + 1} of ${tokens.length}: ${places}`;
     const heads = token.heads.map(([layer, head, value]) =>
       `layer ${layer} head ${head} (${percent(value)})`.replaceAll(" ", "\u00a0"),
     );

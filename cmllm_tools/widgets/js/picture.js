@@ -14,7 +14,7 @@ const NARROW = 120;
  * A map that is shown.
  *
  * @typedef {object} Shown
- * @property {Float32Array} map over cells, in percent of the attention on the image
+ * @property {Float32Array} map over cells, in percent of what is on the image
  * @property {{ own: number, common: number }} tops value of the last color, on its own scale and on that of all maps
  * @property {string} spoken words for readers
  * @property {boolean} [beyond] whether there are values above its own top
@@ -51,7 +51,7 @@ export function mapOnImage(parent, many, common) {
     if (!now) return;
     const top = now.tops[shared.checked ? "common" : "own"];
     const beyond = now.beyond && !shared.checked ? " and more" : "";
-    most.textContent = `${top.toPrecision(3)} %${beyond} of the attention on the image`;
+    most.textContent = `${top.toPrecision(3)} %${beyond} of the ${data.of} on the image`;
     drawMap(canvas, data, photograph, outlines, colors, now.map, top);
   }
 
@@ -97,7 +97,7 @@ export function mapOnImage(parent, many, common) {
     const x = ((event.clientX - box.left) / box.width) * data.size[0];
     const y = ((event.clientY - box.top) / box.height) * data.size[1];
     const cell = cellAt(data, x, y);
-    const share = cell < 0 ? "the model does not see this" : `${now.map[cell].toFixed(2)} % of the attention on the image`;
+    const share = cell < 0 ? "the model does not see this" : `${now.map[cell].toFixed(2)} % of the ${data.of} on the image`;
     reading.textContent = `x ${x.toFixed(0)} y ${y.toFixed(0)}: ${share}`;
   });
   canvas.addEventListener("pointerleave", () => {

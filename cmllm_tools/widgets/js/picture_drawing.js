@@ -11,6 +11,7 @@ import { PALETTE } from "./palette.js";
  * @typedef {object} PictureData
  * @property {string} image its address
  * @property {[number, number]} size
+ * @property {string} of what maps are of, as "attention"
  * @property {number[]} xs edges of the map's cells, in pixels of the image
  * @property {number[]} ys
  * @property {{ marked: boolean, lines: [number, number][][] }[]} outlines of regions; the points of some are marked
