@@ -1,5 +1,6 @@
 """Knockouts and ablations against plain forwards, with masks and hooks written out."""
 
+import itertools
 import json
 from contextlib import contextmanager
 
@@ -11,6 +12,7 @@ from test_families import eager
 
 import cmllm_tools as cm
 from cmllm_tools.causes import ablate, ablate_grid, knockout, knockout_grid
+from cmllm_tools.causes.cells import windows_of
 from cmllm_tools.causes.edits import KnockOut
 from cmllm_tools.causes.runs import Runs
 from cmllm_tools.causes.scored import MeasuredPrompt
@@ -147,11 +149,25 @@ def test_a_grid_equals_knockouts_one_by_one_and_leaves_the_model_alone(mllm, pro
 
 def test_a_grid_of_windows(mllm, prompt):
     found = knockout_grid(mllm, prompt, "image", "image", together=True, window=3, step=2, **FEW)
-    assert (found.rows, found.columns) == (("0..2", "2..4"), ("all",))
+    assert (found.rows, found.columns) == (("0..2", "2..4", "4..5"), ("all",))
     assert found.values[1, 0] == pytest.approx(
         knockout(mllm, prompt, "image", "image", layers=[2, 3, 4], answer=ANSWER).after, abs=1e-5
     )
-    assert found.strongest(1)[0][:2] in ((("0..2"), "all"), ("2..4", "all"))
+    assert found.strongest(1)[0][0] in found.rows
+
+
+@pytest.mark.parametrize("numbers", [range(6), range(28), (3, 7, 11, 15, 19)])
+def test_windows_have_every_layer_that_their_steps_do_not_pass_over(numbers):
+    numbers = tuple(numbers)
+    for window, step in itertools.product(range(1, len(numbers) + 1), range(1, len(numbers) + 2)):
+        windows = windows_of(numbers, window, step)
+        assert [each[0] for each in windows] == list(numbers[::step][: len(windows)])
+        assert all(len(each) == window for each in windows[:-1])
+        assert 0 < len(windows[-1]) <= window
+        # None is of another one's layers alone.
+        assert not any(set(one) <= set(other) for one, other in itertools.permutations(windows, 2))
+        if step <= window:
+            assert set().union(*windows) == set(numbers)
 
 
 @pytest.mark.parametrize("first", [0, 68])

@@ -20,8 +20,10 @@ def message(bench):
         {},
         {"candidates": ["red cross", "blue zero"], "from_": "last"},
         {"together": True, "window": 2, "step": 2, "to": "image", "from_": "answering"},
+        {"window": 4, "step": 4},
+        {"together": True, "window": 5, "step": 5},
     ],
-    ids=["own answer by head", "log-odds of the last token", "windows of the image"],
+    ids=["own answer by head", "log-odds of the last token", "windows of the image", "a shorter turn", "a shorter window"],
 )
 def test_in_turns_it_is_what_one_call_finds(mllm, bench, scene, chosen):
     tab = bench.causes
@@ -34,6 +36,7 @@ def test_in_turns_it_is_what_one_call_finds(mllm, bench, scene, chosen):
     expected = causes.knockout_grid(mllm, bench._prompt, progress=False, **arguments)
     assert found is tab.grid
     assert (found.rows, found.columns, found.measure) == (expected.rows, expected.columns, expected.measure)
+    assert found.rows[-1].endswith(str(mllm.attention_layers[-1]))
     assert (found.answers, found.before) == (expected.answers, pytest.approx(expected.before))
     np.testing.assert_allclose(found.values, expected.values, atol=1e-5)
     assert tab._progress.value == tab._progress.max >= 1

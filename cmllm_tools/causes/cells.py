@@ -73,10 +73,11 @@ class Cells:
 
 
 def windows_of(numbers: Sequence[int], window: int, step: int) -> list[tuple[int, ...]]:
-    """So many of the numbers in a row, each time so many further.
+    """So many of the numbers in a row, each time so many further, up to one that has the last; that one may be shorter.
 
     Raises:
         SettingsError: for a window that is longer than all of them, or no whole number.
     """
     window, step = whole_number(window, "window", 1, len(numbers)), whole_number(step, "step", 1)
-    return [tuple(numbers[at : at + window]) for at in range(0, len(numbers) - window + 1, step)]
+    end = min(len(numbers), len(numbers) - window + step)
+    return [tuple(numbers[at : at + window]) for at in range(0, end, step)]

@@ -111,7 +111,7 @@ def knockout_grid(
         heads: numbers, a column each; all when None.
         together: whether all these heads are knocked out at once, and there is one column.
         window: how many of the layers in a row are knocked out at once.
-        step: how many layers further each window begins.
+        step: how many layers further each window begins; the last one is shorter where fewer are left.
         max_copies: how many are run in one batch at most.
         path: file of the values, JSON lines.
         progress: whether a bar is shown.

@@ -9,6 +9,7 @@ import ipywidgets as ipw
 import numpy as np
 
 from .. import causes
+from ..causes.cells import windows_of
 from ..errors import RegionError, SettingsError
 from ..inputs.regions import as_regions
 from ..models.answer import Answer
@@ -203,12 +204,13 @@ class CausesTab(WorkTab):
 
     def _part(self, subject: Subject, choices: dict[str, Any], windows: list[tuple[int, ...]]) -> causes.CauseGrid:
         numbers = [layer for window in windows for layer in window]
+        # The last window may be shorter, and in a turn of its own.
+        choices = choices | {"window": max(map(len, windows))}
         return causes.knockout_grid(self._mllm, subject.prompt, layers=numbers, progress=False, **choices)
 
     def _windows(self, choices: dict[str, Any]) -> list[tuple[int, ...]]:
-        """The layers of each row: as `knockout_grid` cuts them, what is left at the end has none."""
-        numbers, window = self._mllm.attention_layers, choices.get("window", 1)
-        return [tuple(numbers[at : at + window]) for at in range(0, len(numbers) - window + 1, window)]
+        """The layers of each row, as `knockout_grid` cuts them."""
+        return windows_of(self._mllm.attention_layers, choices.get("window", 1), choices.get("step", 1))
 
     def _show(self, grid: causes.CauseGrid) -> None:
         self.grid = grid
