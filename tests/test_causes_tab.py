@@ -4,9 +4,11 @@ import asyncio
 
 import numpy as np
 import pytest
+import torch
 
 import cmllm_tools as cm
 from cmllm_tools import causes
+from cmllm_tools.causes import cutting
 from cmllm_tools.widgets.cause_view import CauseView, cause_data
 
 
@@ -71,6 +73,36 @@ def test_a_cell_says_what_the_model_says_then(mllm, bench, scene):
     assert said["after"] == mllm.generate(bench._prompt, change.intervention) != said["before"]
     assert said == {"cell": [0, 0], "before": mllm.generate(bench._prompt), "after": said["after"]}
     assert message(bench) == ""
+
+
+def test_a_click_answers_and_measures_nothing(mllm, bench, scene, monkeypatch):
+    bench.causes.run()
+    asked, generate = [], cm.Mllm.generate
+    monkeypatch.setattr(cm.Mllm, "generate", lambda *given: (asked.append(given[2:]), generate(*given))[1])
+    monkeypatch.setattr(cutting, "MeasuredPrompt", None)
+    said = bench.causes.answer_at(1, 2), bench.causes.answer_at(1, 3)
+    monkeypatch.undo()
+    # Once unchanged, and once for each cell.
+    assert [len(given) for given in asked] == [0, 1, 1]
+    for head, after in zip((2, 3), said, strict=True):
+        change = causes.knockout(mllm, bench._prompt, to=scene.region("box"), layers=[1], heads=[head])
+        assert after == mllm.generate(bench._prompt, change.intervention)
+
+
+def test_a_click_after_the_model_has_changed_says_what_to_press(scene):
+    mllm = cm.load()
+    bench = cm.widgets.Workbench(mllm, scene.image, regions=scene.region("box"))
+    bench.causes._heads.value, bench.causes._window.value = True, mllm.layers
+    bench.causes.run()
+    before = bench.causes.answer_at(0, 0)
+    # What is asked here is no recorded call, so that any implementation does.
+    mllm.model.set_attn_implementation("eager")
+    assert bench.causes.answer_at(0, 0) == before
+    mllm.model.to(torch.float64)
+    bench.causes.view.cell = [0, 0]
+    assert "The model has changed since the grid was made; press Knock out." in message(bench)
+    bench.causes.run()
+    assert bench.causes.answer_at(0, 0) == before
 
 
 def test_it_is_lazy_and_says_what_will_be_there_and_what_is_wrong(bench):

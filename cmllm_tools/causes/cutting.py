@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from os import PathLike
 
+from ..attention.context_token import existing
 from ..errors import CaptureError
 from ..models.batch import MAX_COPIES
 from ..models.mllm import Mllm, require
@@ -62,23 +63,36 @@ def knockout(
         >>> unsteered, blind = mllm.generate(prompt), mllm.generate(prompt, change.intervention)
     """
     require(mllm, prompt)
-    rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
-    where = where_of(mllm, layers, heads)
-    numbers = tuple(sorted({layer for layer, _ in where}))
+    cut = cut_of(mllm, prompt, from_, to, layers, heads)
+    rows = Places(cut.queries, cut.onwards)
     scored = MeasuredPrompt(mllm, prompt, answer, candidates, first=rows.first)
-    knocking = _Knocking(mllm, rows, keys)
-    after = measure_edits(mllm, scored, knocking, [where])[0]
+    knocking = _Knocking(mllm, rows, cut.keys)
+    after = measure_edits(mllm, scored, knocking, [where_of(mllm, cut.layers, cut.heads)])[0]
     knocking.check()
-    chosen = None if heads is None else tuple(head for layer, head in where if layer == numbers[0] and head is not None)
     return Change(
-        f"{_cut_text(from_, to)} in {layers_text(numbers)}"
-        + ("" if chosen is None else f", heads {number_ranges(chosen)}"),
+        f"{_cut_text(from_, to)} in {layers_text(cut.layers)}"
+        + ("" if cut.heads is None else f", heads {number_ranges(cut.heads)}"),
         scored.measure,
         scored.texts,
         scored.before,
         after,
-        AttentionCut(rows.positions, keys, rows.onwards, numbers, chosen),
+        cut,
     )
+
+
+def cut_of(
+    mllm: Mllm,
+    prompt: Prompt,
+    from_: Tokens,
+    to: Tokens,
+    layers: Iterable[int] | None = None,
+    heads: Iterable[int] | None = None,
+) -> AttentionCut:
+    """What `knockout` does, without what becomes of an answer; arguments and errors are its own."""
+    rows, keys = queries_of(mllm, prompt, from_), keys_of(mllm, prompt, to)
+    numbers = mllm.attention_layers if layers is None else existing(layers, mllm.attention_layers, "Layers")
+    chosen = None if heads is None else existing(heads, range(mllm.heads), "Heads")
+    return AttentionCut(rows.positions, keys, rows.onwards, tuple(numbers), chosen)
 
 
 @unaffected(gradient=False)

@@ -10,7 +10,8 @@ import numpy as np
 
 from .. import causes
 from ..causes.cells import windows_of
-from ..errors import RegionError, SettingsError
+from ..causes.cutting import cut_of
+from ..errors import PromptError, RegionError, SettingsError
 from ..inputs.regions import as_regions
 from ..models.answer import Answer
 from ..models.mllm import Mllm
@@ -147,25 +148,21 @@ class CausesTab(WorkTab):
         """What the model says when the looks of this cell are forbidden, as a click on the cell shows.
 
         Raises:
-            SettingsError: before there is a grid.
+            SettingsError: before there is a grid, and after the model has changed since.
         """
         if self.grid is None or self._asked is None:
             raise SettingsError("There is no grid yet; press Knock out.")
         subject, choices = self._asked
         heads = None if choices.get("together") else [int(self.grid.columns[column])]
         with self._turn:
+            try:
+                subject.prompt.check(self._mllm)
+            except PromptError as error:
+                raise SettingsError("The model has changed since the grid was made; press Knock out.") from error
+            cut = cut_of(self._mllm, subject.prompt, choices["from_"], choices["to"], self._windows(choices)[row], heads)
             if self._plain is None:
                 self._plain = self._mllm.generate(subject.prompt)
-            change = causes.knockout(
-                self._mllm,
-                subject.prompt,
-                choices["from_"],
-                choices["to"],
-                layers=self._windows(choices)[row],
-                heads=heads,
-                answer=self._plain,
-            )
-            after = self._mllm.generate(subject.prompt, change.intervention)
+            after = self._mllm.generate(subject.prompt, cut)
         if self.view is not None:
             self.view.answered((row, column), self._plain, after)
         return after
