@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,6 +91,26 @@ def test_read_before_and_after_steering(mllm, bench, scene):
     )
     np.testing.assert_allclose(after.trace.maps, expected.maps, atol=1e-6)
     assert bench.answer._stale.value == ""
+
+
+def test_maps_of_other_layers_and_heads_are_of_the_past(bench):
+    bench.answer.read()
+    stale, method = bench.answer._stale, bench.method
+    bench.settings.steps.value += 1
+    assert stale.value == ""
+    for other in ({"layers": (2, 3)}, {"heads": (4,)}):
+        bench.method = replace(method, **other)
+        assert "press Read" in stale.value
+        # Half typed: what it was before counts.
+        bench.settings.steps.value = -1
+        assert "press Read" in stale.value
+        bench.method = method
+        assert stale.value == ""
+    bench.settings.steps.value = -1
+    assert stale.value == ""
+    bench.method = replace(method, layers=(2, 3))
+    bench.answer.read()
+    assert stale.value == ""
 
 
 def test_after_a_method_that_takes_no_steps(mllm, bench):

@@ -6,7 +6,7 @@ from conftest import PLUS
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import Choice, Sweep
-from cmllm_tools.widgets.layers_tab import AFTER, BEFORE
+from cmllm_tools.widgets.subject import AFTER, BEFORE
 
 
 def test_it_looks_at_what_the_panel_shows(mllm, bench, scene):
@@ -39,6 +39,22 @@ def test_it_opens_with_the_tokens_layer_and_head_of_the_settings_and_follows_the
     bench.settings.layers.value = (0, 2)
     explorer = bench.layers.look()
     assert (explorer.layer, explorer.head) == (None, 4)
+
+
+def test_another_question_makes_a_look_one_of_the_past(bench):
+    stale, question = bench.layers._stale, bench.question
+    bench.question = "what is at the left ?"
+    assert stale.value == ""
+    queries = bench.layers.look().queries
+    bench.question = question
+    assert "from before the last change" in stale.value
+    assert "press Look" in stale.value
+    # Tokens of another question are not chosen in it.
+    bench.settings.queries.value = "last"
+    assert bench.layers.explorer.queries == queries
+    bench.question = "what is at the left ?"
+    assert stale.value == ""
+    assert bench.layers.explorer.queries == bench.layers.explorer.prompt.positions("last")
 
 
 @pytest.mark.slow

@@ -1,7 +1,7 @@
 """The workbench's tab of the answer: where each of its tokens looks, unsteered or after the last run."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import ipywidgets as ipw
@@ -14,9 +14,8 @@ from .closing import replace_children
 from .event_loop import in_thread_of, running_loop
 from .messages import Messages, hint
 from .settings import SettingsPanel
-from .subject import Stale, Subject
+from .subject import AFTER, BEFORE, Stale, Subject, state_when
 
-BEFORE, AFTER = "before steering", "after"
 _NOTHING_YET = (
     "Here you step through the answer: each token with a small map of where it looks, and its share in the region. "
     "Press Read."
@@ -53,6 +52,8 @@ class AnswerTab(ipw.VBox):
         self._attempt, self._again, self._turn, self._state = attempt, again, turn, state
         self._loop = running_loop()
         self.strip: AnswerStrip | None = None
+        # Layers and heads that the settings had last.
+        self._of: tuple[Any, ...] = ()
         self._when = ipw.ToggleButtons(options=[BEFORE, AFTER], tooltips=["of the model as it is", "of the last run"])
         self._read = ipw.Button(description="Read", button_style="primary", tooltip="Have the answer, and where it looks")
         self._message, self._stale = Messages(), Stale(self._shown, "Read")
@@ -105,6 +106,9 @@ class AnswerTab(ipw.VBox):
         )
 
     def _shown(self) -> tuple[Any, ...]:
-        """What the strip depends on: the run only where one reads after it."""
-        *asked, run = self._state()
-        return (*asked, run if self._when.value == AFTER else None, self._when.value)
+        """What the strip depends on."""
+        # A field may hold what is no setting while it is being typed; Read says so, and what it held before counts.
+        with suppress(SettingsError):
+            method = self._settings.latent_method
+            self._of = method.layers, method.heads
+        return (*state_when(self._state(), self._when.value), self._of)

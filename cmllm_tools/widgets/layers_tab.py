@@ -20,9 +20,8 @@ from .event_loop import in_thread_of, running_loop
 from .messages import Messages, hint
 from .setting_fields import NAMED
 from .settings import SettingsPanel
-from .subject import Subject
+from .subject import AFTER, BEFORE, Stale, Subject, state_when
 
-BEFORE, AFTER = "before steering", "after"
 _NOTHING_YET = (
     "Here you see where each token looks, in every layer and head, and choose those to steer with. Press Look; "
     "a sweep of the layers is shown below once it is set: bench.layers.sweep = cm.analysis.sweep_windows(...)."
@@ -57,9 +56,8 @@ class LayersTab(ipw.VBox):
         state: Callable[[], tuple[Any, ...]],
     ):
         self._mllm, self._subject, self._settings = mllm, subject, settings
-        self._attempt, self._again, self._turn, self._state = attempt, again, turn, state
-        # What was looked into, and the settings' tokens that the explorer has followed.
-        self._seen: tuple[Any, ...] = ()
+        self._attempt, self._again, self._turn = attempt, again, turn
+        # The settings' tokens that the explorer has followed.
         self._followed: Queries | None = None
         # Messages of widgets may be handled by another thread, while a cell uses the model in this one.
         self._loop = running_loop()
@@ -70,7 +68,7 @@ class LayersTab(ipw.VBox):
         self._use = ipw.Button(
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
-        self._message, self._stale = Messages(), Messages()
+        self._message, self._stale = Messages(), Stale(lambda: state_when(state(), self._when.value), "Look")
         self._note, self._box, self._found = ipw.VBox(), ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
         self._use.on_click(lambda _: self._do(self.use))
@@ -90,8 +88,8 @@ class LayersTab(ipw.VBox):
         """
         with self._turn:
             self.explorer = self._again(self._explored)
-            self._seen, self._followed = self._shown(), self._settings.latent_method.queries
-        self._stale.clear()
+            self._followed = self._settings.latent_method.queries
+            self._stale.fresh()
         low, high = self._settings.latent_method.layers or (0, 1)
         window = f"The mean of all layers; the settings have {layers_text(range(low, high))}: click one of them."
         replace_children(self._note, *[hint(window)] * (1 < high - low < self._mllm.layers))
@@ -117,21 +115,10 @@ class LayersTab(ipw.VBox):
             sigma=method.sigma,
         )
 
-    def _shown(self) -> tuple[Any, ...]:
-        """What the explorer depends on: the run only where one looks after it."""
-        *asked, run = self._state()
-        return (*asked, run if self._when.value == AFTER else None, self._when.value)
-
     def follow(self) -> None:
         """Something was set in the panel: choose the settings' new tokens, and say where what is shown is of the past."""
-        if self.explorer is None:
+        if self._stale.follow() or self.explorer is None:
             return
-        if self._shown() != self._seen:
-            self._stale.say(
-                "What is shown below is from before the last change of question, image, regions or run; press Look."
-            )
-            return
-        self._stale.clear()
         # A field may hold what is no setting, or no token, while it is being typed; Steer says so.
         with suppress(CmllmError):
             queries = self._settings.latent_method.queries

@@ -10,6 +10,9 @@ from ..referring.outcome import Outcome
 from ..referring.trace import Trace
 from .messages import Messages
 
+# What a tab looks into: the model as it is, or the last run.
+BEFORE, AFTER = "before steering", "after"
+
 
 @dataclass(frozen=True, eq=False)
 class Subject:
@@ -46,9 +49,17 @@ class Stale(Messages):
         self._seen = self._state()
         self.clear()
 
-    def follow(self) -> None:
-        """Something was set in the panel."""
-        if self._seen is None or self._state() == self._seen:
-            self.clear()
-        else:
+    def follow(self) -> bool:
+        """Something was set in the panel; whether what is shown is of the past."""
+        past = self._seen is not None and self._state() != self._seen
+        if past:
             self.say(f"What is shown below is from before the last change of the panel; press {self._button}.")
+        else:
+            self.clear()
+        return past
+
+
+def state_when(state: tuple[Any, ...], when: str) -> tuple[Any, ...]:
+    """A panel's state as a tab depends on it: on the last run, which it ends with, only where one looks after it."""
+    *asked, run = state
+    return (*asked, run if when == AFTER else None, when)
