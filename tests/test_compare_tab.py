@@ -44,6 +44,9 @@ def test_the_panel_s_own_method_is_one_of_the_ways(bench):
     bench.ways._ways.value = ()
     with pytest.raises(cm.SettingsError, match="Choose one way or more"):
         bench.ways.run()
+    bench.ways._candidates.value = "red cross, "
+    with pytest.raises(cm.SettingsError, match="Give two answers or more, with commas between, or none; got one"):
+        bench.ways.run()
     bench.picker.regions = ()
     with pytest.raises(cm.RegionError, match="Draw at least one region"):
         bench.ways.run()

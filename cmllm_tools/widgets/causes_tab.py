@@ -21,7 +21,7 @@ from .closing import replace_children
 from .code_view import CodeView
 from .messages import Messages, hint
 from .subject import Stale, Subject
-from .work_tab import LABEL, WorkTab
+from .work_tab import LABEL, Candidates, WorkTab
 
 FROM = {
     "what follows the image": "after_image",
@@ -93,13 +93,7 @@ class CausesTab(WorkTab):
             style={"description_width": "100px"},
             layout=ipw.Layout(width="190px"),
         )
-        self._candidates = ipw.Text(
-            description="answers",
-            placeholder="two or more, with commas between: log-odds; none: the model's own",
-            continuous_update=False,
-            style=LABEL,
-            layout=ipw.Layout(width="auto", max_width="620px"),
-        )
+        self._candidates = Candidates("log-odds; none: the model's own")
         self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that knocks out the same")
         self._stale = Stale(state, "Knock out")
         self._code, self._found = CodeView(), ipw.VBox([hint(_NOTHING_YET)])
@@ -122,9 +116,7 @@ class CausesTab(WorkTab):
         Raises:
             SettingsError: for one answer alone.
         """
-        candidates = [part.strip() for part in self._candidates.value.split(",") if part.strip()]
-        if len(candidates) == 1:
-            raise SettingsError("Give two answers or more, with commas between, or none for the model's own; got one.")
+        candidates = self._candidates.given
         found: dict[str, Any] = {"from_": self._from.value, "to": "regions" if self._to.value == REGION else "image"}
         if self._heads.value:
             found["together"] = True

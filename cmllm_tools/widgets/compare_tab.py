@@ -18,7 +18,7 @@ from ..referring.method import Method
 from ..show.cards.referring import comparison_sent, comparison_table
 from .closing import replace_children
 from .messages import Messages, hint
-from .work_tab import LABEL, WorkTab
+from .work_tab import LABEL, Candidates, WorkTab
 
 AS_SET = "as set above"
 _NOTHING_YET = (
@@ -58,13 +58,7 @@ class CompareTab(WorkTab):
         self._ways = ipw.SelectMultiple(
             options=names, value=names, rows=len(names) + 1, description="ways", style=LABEL, tooltip="Ctrl adds one"
         )
-        self._candidates = ipw.Text(
-            description="answers",
-            placeholder="two or more, with commas between: their log-odds",
-            continuous_update=False,
-            style=LABEL,
-            layout=ipw.Layout(width="auto", max_width="620px"),
-        )
+        self._candidates = Candidates("their log-odds")
         self._found = ipw.VBox([hint(_NOTHING_YET)])
         row = ipw.HBox([button, self._stop, self._progress, self._message], layout=ipw.Layout(flex_flow="row wrap"))
         self.children = [self._ways, self._candidates, row, self._found]
@@ -87,7 +81,7 @@ class CompareTab(WorkTab):
         image, question, regions = self._asked()
         if not regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
-        candidates = [part.strip() for part in self._candidates.value.split(",") if part.strip()]
+        candidates = self._candidates.given
         run = Comparing(self._mllm, image, question, regions, methods=self.methods, candidates=candidates)
         self._progress.max = len(run)
         number = 0

@@ -7,12 +7,41 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from ..errors import OptimizationError
+from ..errors import OptimizationError, SettingsError
 from .event_loop import in_thread_of, running_loop, take_turns
 from .messages import Messages
 
 # How wide the names of fields are.
 LABEL = {"description_width": "70px"}
+
+
+class Candidates(ipw.Text):
+    """A field of answers that are weighed against each other.
+
+    Args:
+        measured: what they are measured by, in words.
+    """
+
+    def __init__(self, measured: str):
+        super().__init__(
+            description="answers",
+            placeholder=f"two or more, with commas between: {measured}",
+            continuous_update=False,
+            style=LABEL,
+            layout=ipw.Layout(width="auto", max_width="620px"),
+        )
+
+    @property
+    def given(self) -> list[str]:
+        """The answers, none where the field is empty.
+
+        Raises:
+            SettingsError: for one alone.
+        """
+        found = [part.strip() for part in self.value.split(",") if part.strip()]
+        if len(found) == 1:
+            raise SettingsError("Give two answers or more, with commas between, or none; got one.")
+        return found
 
 
 class WorkTab(ipw.VBox):
