@@ -98,6 +98,10 @@ def test_maps_of_other_layers_and_heads_are_of_the_past(bench):
     stale, method = bench.answer._stale, bench.method
     bench.settings.steps.value += 1
     assert stale.value == ""
+    bench.answer._when.value = "after"
+    assert "press Read" in stale.value
+    bench.answer._when.value = "before steering"
+    assert stale.value == ""
     for other in ({"layers": (2, 3)}, {"heads": (4,)}):
         bench.method = replace(method, **other)
         assert "press Read" in stale.value

@@ -49,6 +49,14 @@ def test_another_question_makes_a_look_one_of_the_past(bench):
     bench.question = question
     assert "from before the last change" in stale.value
     assert "press Look" in stale.value
+    bench.question = "what is at the left ?"
+    assert stale.value == ""
+    # Nor is a look before steering one after it.
+    bench.layers._when.value = AFTER
+    assert "press Look" in stale.value
+    bench.layers._when.value = BEFORE
+    assert stale.value == ""
+    bench.question = question
     # Tokens of another question are not chosen in it.
     bench.settings.queries.value = "last"
     assert bench.layers.explorer.queries == queries

@@ -58,6 +58,7 @@ class AnswerTab(ipw.VBox):
         self._read = ipw.Button(description="Read", button_style="primary", tooltip="Have the answer, and where it looks")
         self._message, self._stale = Messages(), Stale(self._shown, "Read")
         self._box = ipw.VBox([hint(_NOTHING_YET)])
+        self._when.observe(lambda _: self.follow(), "value")
         self._read.on_click(lambda _: in_thread_of(self._loop, self._attempt, self.read, self._message))
         row = ipw.HBox([self._when, self._read, self._message], layout=ipw.Layout(flex_flow="row wrap"))
         super().__init__([row, self._stale, self._box])

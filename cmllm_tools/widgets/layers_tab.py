@@ -71,6 +71,7 @@ class LayersTab(ipw.VBox):
         self._message, self._stale = Messages(), Stale(lambda: state_when(state(), self._when.value), "Look")
         self._note, self._box, self._found = ipw.VBox(), ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
+        self._when.observe(lambda _: self.follow(), "value")
         self._use.on_click(lambda _: self._do(self.use))
         row = ipw.HBox([self._when, self._look, self._use, self._message], layout=ipw.Layout(flex_flow="row wrap"))
         super().__init__([row, self._stale, self._note, self._box, self._found])
