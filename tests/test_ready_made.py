@@ -72,6 +72,22 @@ def test_several_images_in_a_text_or_in_inputs(mllm):
     assert given.layout.sizes == tuple(image.size for image in images)
 
 
+def test_inputs_of_several_images_have_no_conversation_that_says_something_else(mllm):
+    images = [noise((64, 64)), noise((96, 64)).rotate(90)]
+    inputs = mllm.processor(images=images, text="zero : <image> <image> describe the object.", return_tensors="pt")
+    given = mllm.prepare(images, "describe the object.", inputs=inputs)
+    assert given.conversation is None
+    assert [each.tobytes() for each in given.images] == [each.tobytes() for each in images]
+    with pytest.raises(cm.PromptError, match="tensors of this one were given"):
+        given.showing(given.image)
+    with pytest.raises(cm.PromptError, match="Only a conversation has its own"):
+        cm.refer(mllm, given.conversation, None, cm.Box(24, 8, 56, 40, image=1))
+    # A region is still on one of the images: no token of the first one has a part in it.
+    (region,) = given.layout.on_sheet(cm.Box(24, 8, 56, 40, image=1))
+    inside = given.layout.inside(region)
+    assert inside[:64].sum() == 0 < inside[64:].sum()
+
+
 def test_the_question_is_where_it_stands_last(mllm):
     text = "describe the object. <image> is it red? describe the object. assistant :"
     found = mllm.prepare(noise((64, 64)), "describe the object.", text=text)

@@ -93,7 +93,8 @@ def prepare(
         offsets=offsets,
         origin=Origin.of(mllm),
         look=look,
-        conversation=talk if given is None or len(images) > 1 else None,
+        # Given tensors may say anything beside the question: what would be made of the turns is another prompt.
+        conversation=talk if given is None else None,
         ready_made=given is not None,
     )
 
