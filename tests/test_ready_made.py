@@ -105,8 +105,15 @@ def test_the_question_is_where_it_stands_last(mllm):
         (lambda inputs: {name: torch.cat([value] * 2) for name, value in inputs.items()}, r"got shape \(2, "),
         (lambda inputs: {name: value.tolist() for name, value in inputs.items()}, "return_tensors='pt'; got"),
         (lambda inputs: {"input_ids": inputs["input_ids"]}, "must hold the image's pixels too; got input_ids"),
+        (lambda inputs: {"input_ids": inputs["input_ids"], "attention_mask": torch.ones(1, 73)}, "pixels too; got att"),
         (lambda inputs: inputs | {"zebra": torch.ones(1)}, "LlavaForConditionalGeneration takes; it does not take zebra"),
-        (lambda inputs: inputs | {"pixel_values": inputs["pixel_values"].tolist()}, r"pixel_values are lists"),
+        (lambda inputs: inputs | {"attention_mask": torch.ones(1, 72)}, r"each of input_ids, \(1, 73\); got \(1, 72\)"),
+        (lambda inputs: inputs | {"attention_mask": torch.ones(73)}, r"each of input_ids, \(1, 73\); got \(73,\)"),
+        (lambda inputs: inputs | {"pixel_values": inputs["pixel_values"].tolist()}, "got pixel_values as list"),
+        (
+            lambda inputs: inputs | {"pixel_values": inputs["pixel_values"].numpy()},
+            "must be tensors, as a processor gives with return_tensors='pt'; got pixel_values as ndarray",
+        ),
         (lambda inputs: inputs | {"input_ids": inputs["input_ids"] + 10**6}, "must be tokens of the model, 0.."),
         (lambda inputs: {name: value[:, 5:] if value.dim() == 2 else value for name, value in inputs.items()}, "must"),
     ],
@@ -115,6 +122,48 @@ def test_inputs_that_are_none_are_refused(mllm, change, message):
     prompt = mllm.prepare(noise((64, 64)), QUESTION)
     with pytest.raises(cm.CmllmError, match=message):
         mllm.prepare(prompt.image, QUESTION, inputs=change(dict(prompt.inputs)))
+
+
+def without(name):
+    return lambda inputs: {each: value for each, value in inputs.items() if each != name}
+
+
+@pytest.mark.parametrize(
+    ("family_name", "change", "message"),
+    [
+        ("qwen2_vl", without("image_grid_thw"), r"input_ids \(1, .*KeyError"),
+        ("mllama", without("aspect_ratio_ids"), "needs, of one prompt and its images; .*ValueError"),
+        ("instructblip", without("qformer_input_ids"), "TypeError"),
+        ("llava_next", without("image_sizes"), r"needs, .*got attention_mask \(1, "),
+        (
+            "llava",
+            lambda inputs: inputs | {"pixel_values": torch.cat([inputs["pixel_values"]] * 2)},
+            r"LlavaForConditionalGeneration needs, .*pixel_values \(2, 3, .*: ValueError: Image features and image tokens",
+        ),
+        (
+            "llava",
+            lambda inputs: inputs | {"inputs_embeds": torch.zeros(1, 3, 4)},
+            r"inputs_embeds \(1, 3, 4\), .*ValueError",
+        ),
+    ],
+)
+def test_what_the_model_says_of_given_tensors_is_told_as_theirs(family_name, change, message):
+    mllm = cm.load(TINY[family_name]())
+    prompt = mllm.prepare(noise((80, 80)), QUESTION)
+    with pytest.raises(cm.PromptError, match=f"^inputs must have all that .*{message}") as refused:
+        mllm.prepare(prompt.image, QUESTION, inputs=change(dict(prompt.inputs)))
+    assert refused.value.__cause__ is not None
+
+
+def test_memory_that_runs_out_is_no_fault_of_given_tensors(mllm, monkeypatch):
+    prompt = mllm.prepare(noise((64, 64)), QUESTION)
+
+    def out_of_memory(*_, **__):
+        raise torch.OutOfMemoryError("none left")
+
+    monkeypatch.setattr("cmllm_tools.models.prepare.record", out_of_memory)
+    with pytest.raises(torch.OutOfMemoryError, match="none left"):
+        mllm.prepare(prompt.image, QUESTION, inputs=prompt.inputs)
 
 
 def test_what_does_not_go_together_is_refused(mllm):
