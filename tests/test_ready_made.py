@@ -96,6 +96,14 @@ def test_the_question_is_where_it_stands_last(mllm):
     assert min(found.text_span) > max(found.visual) + 4
 
 
+@pytest.mark.parametrize("question", ["scribe the object.", "describe the obj", "e", "describe the object."])
+def test_tokens_that_reach_beyond_the_question_cover_what_they_have_of_it(mllm, question):
+    prompt = mllm.prepare(noise((64, 64)), question, text="<image> describe the object. assistant :")
+    assert "".join(question[low:high] for low, high in prompt.offsets) == question.replace(" ", "")
+    given = mllm.prepare(prompt.image, question, inputs=prompt.inputs)
+    assert (given.offsets, given.text_span) == (prompt.offsets, prompt.text_span)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
