@@ -6,6 +6,7 @@ from tests_support import noise
 from tiny_families import TINY
 
 import cmllm_tools as cm
+from cmllm_tools.models.template import placeholders
 
 QUESTION = "describe the object ."
 # A projector, one of several shapes, learned queries beside it, cross-attention, tiles, a prefix that the processor writes.
@@ -86,6 +87,33 @@ def test_inputs_of_several_images_have_no_conversation_that_says_something_else(
     (region,) = given.layout.on_sheet(cm.Box(24, 8, 56, 40, image=1))
     inside = given.layout.inside(region)
     assert inside[:64].sum() == 0 < inside[64:].sum()
+
+
+@pytest.mark.parametrize("shown", ["<image><image>", "<image><image>red<image>", "a<image>red<image><image><image>"])
+def test_the_text_of_inputs_has_a_placeholder_for_each_image(mllm, shown):
+    images = [noise((64, 64))] * shown.count("<image>")
+    inputs = mllm.processor(images=images, text=f"{shown} describe the object.", return_tensors="pt")
+    text = mllm.prepare(images, "describe the object.", inputs=inputs).text
+    assert text.replace(" ", "") == f"<s>{shown}describetheobject."
+
+
+@pytest.mark.parametrize("family_name", ["qwen2_vl", "mllama", "llava_next"])
+def test_images_of_two_sizes_side_by_side_are_two_in_the_text_of_inputs(family_name):
+    mllm, images = cm.load(TINY[family_name]()), [noise((56, 56)), noise((140, 112))]
+    mark = placeholders(mllm)[0]
+    prompt = mllm.prepare(images, QUESTION, text=f"{mark}{mark} {QUESTION}")
+    given = mllm.prepare(images, QUESTION, inputs=prompt.inputs)
+    token = mllm.processor.tokenizer.convert_ids_to_tokens(mllm.image_token_id)
+    assert given.text.count(token) == 2
+    assert given.visual == prompt.visual
+
+
+def test_images_side_by_side_in_inputs_can_be_probed(mllm):
+    probing = cm.load((mllm.model, mllm.processor), layout="probe")
+    images = [noise((64, 64))] * 2
+    inputs = mllm.processor(images=images, text="<image><image> describe the object.", return_tensors="pt")
+    found = probing.prepare(images, "describe the object.", inputs=inputs)
+    assert [len(each.boxes) for each in found.layouts] == [64, 64]
 
 
 def test_the_question_is_where_it_stands_last(mllm):

@@ -51,7 +51,7 @@ def prepare(
         images, question = list(image.images), image.question
     if given is not None:
         inputs = read_inputs(mllm, given)
-        text, marked = decoded(mllm, inputs["input_ids"][0].tolist()), ""
+        text, marked = decoded(mllm, inputs["input_ids"][0].tolist(), len(images)), ""
         _check_length(mllm, inputs["input_ids"].shape[1], None)
     elif talk is not None:
         text, marked = conversation_text(mllm, talk), marked_text(mllm, talk)

@@ -141,10 +141,17 @@ def on_model(mllm: Mllm, batch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def decoded(mllm: Mllm, ids: Sequence[int]) -> str:
-    """The text of token ids, with one placeholder for an image."""
-    image = mllm.image_token_id
-    several = [token for value, run in groupby(ids) for token in (list(run)[:1] if value == image else run)]
+def decoded(mllm: Mllm, ids: Sequence[int], images: int) -> str:
+    """The text of token ids, with a placeholder for each run of an image's tokens, and as many in all as there are images.
+
+    Images side by side are one run. Where some are and others are not, lengths tell which runs have several.
+    """
+    runs = [(token, len(list(run))) for token, run in groupby(ids)]
+    length = {number: count for number, (token, count) in enumerate(runs) if token == mllm.image_token_id}
+    written = dict.fromkeys(length, 1)
+    for _ in range(images - len(length) if length else 0):
+        written[max(length, key=lambda number: length[number] / written[number])] += 1
+    several = [token for number, (token, count) in enumerate(runs) for _ in range(written.get(number, count))]
     text: str = mllm.processor.tokenizer.decode(several, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text
 
