@@ -24,8 +24,8 @@ from .models.undisturbed import unaffected
 from .progress import waiting
 from .strict import flag, kind_of, one_of, shown
 
-# The model that ships with the package: a small LLaVA trained from nothing on generated scenes (embedded/MODEL_CARD.md).
-# Name of the model that comes with the package.
+# Name of the model that comes with the package: a small LLaVA trained from nothing on generated scenes
+# (embedded/MODEL_CARD.md).
 EMBEDDED = "embedded"
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "model"
 # What transformers raises for a checkpoint or an option that it cannot use.

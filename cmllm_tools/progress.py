@@ -62,6 +62,7 @@ def waiting(doing: str, shown: object = True) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
+    # What fails says so itself.
     if spoken.is_set():
         _say(f"{doing}: done in {time.monotonic() - begun:.0f} s")
 

@@ -215,6 +215,25 @@ def test_offsets_of_another_prompt_are_refused(tiny):
             KeyOffsets(wrong)
 
 
+def test_tokens_of_the_cached_prefix_are_no_queries(tiny):
+    """Their rows are not run; others would come in their place."""
+    mllm, prompt = tiny
+    offsets = KeyOffsets(prefix_of(mllm, prompt).zero)
+    for inside in (prompt.visual[0], prompt.visual[-1]):
+        with pytest.raises(cm.CaptureError, match=f"which is not run again; got position {inside}"):
+            cm.capture_attention(mllm, prompt, queries=[inside], latent=offsets)
+        with pytest.raises(cm.CaptureError, match="Take tokens after the image"):
+            cm.optimize(mllm, prompt, REGION, cm.methods.KeySteering(steps=1, queries=[inside]))
+
+
+def test_maps_of_states_refuse_offsets_on_cached_keys(tiny):
+    mllm, prompt = tiny
+    offsets = KeyOffsets(prefix_of(mllm, prompt).zero)
+    for find in (cm.analysis.grad_cam, cm.analysis.token_activation):
+        with pytest.raises(cm.CaptureError, match="with offsets on cached keys its image is not"):
+            find(mllm, prompt, "a red cross", latent=offsets)
+
+
 def test_a_saved_trace_answers_as_before(tiny, tmp_path):
     mllm, prompt = tiny
     trace = cm.optimize(

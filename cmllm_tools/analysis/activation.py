@@ -7,6 +7,7 @@ import torch
 
 from ..attention.context_map import ContextMap
 from ..attention.context_token import existing
+from ..attention.key_offsets import KeyOffsets
 from ..errors import CaptureError, PromptError, UnsupportedModelError
 from ..layout.neighbours import neighbourhoods
 from ..layout.visual_tokens import VisualTokenLayout
@@ -65,7 +66,7 @@ def token_activation(
     Raises:
         UnsupportedModelError: for a model whose head is not applied to the visual tokens' states.
         PromptError: for an answer without that token.
-        CaptureError: for a latent of another shape.
+        CaptureError: for a latent of another shape, and offsets on cached keys.
         NotFiniteError: for logits that are not finite.
 
     Examples:
@@ -151,7 +152,7 @@ def grad_cam(
     Raises:
         PromptError: for an answer without that token.
         CaptureError: for a layer that there is not, or one whose states of visual tokens are not known; a latent of another
-            shape.
+            shape, and offsets on cached keys.
         NotFiniteError: for logits that are not finite.
 
     Examples:
@@ -212,6 +213,11 @@ def _with(mllm: Mllm, prompt: Prompt, given: Intervention | Latent | None) -> It
     """While open, the prompt is read with an intervention or a latent."""
     latent, other = read_latent_or_other(given, prompt.call)
     other = other.read(mllm, prompt) if isinstance(other, ChosenBy) else other
+    if isinstance(other, KeyOffsets) and not mllm.family.beside:
+        raise CaptureError(
+            "A map of what states hold needs the whole prompt run; with offsets on cached keys its image is not. Use "
+            "attention, as capture_attention(mllm, prompt, latent=...) gives it, or another intervention."
+        )
     added = None if latent is None else latent.detach()
     with nullcontext() if other is None else other.opened(mllm, prompt), latent_added(prompt.call, added):
         yield

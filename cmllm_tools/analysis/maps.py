@@ -68,7 +68,7 @@ def rollout(
     residual = number(residual, "residual", least=0)
     if residual >= 1:
         raise SettingsError(f"residual must be at least 0 and below 1; got {residual!r}.")
-    _check_in_sequence(mllm, prompt)
+    _check_in_sequence(mllm)
     calls = _Calls(mllm, prompt)
     positions = prompt.positions(queries)
     replay(mllm, prompt, calls, None if latent is None else read_latent(latent, prompt.call).detach())
@@ -117,7 +117,7 @@ def relevancy(
     """
     require(mllm, prompt)
     prompt.check(mllm)
-    _check_in_sequence(mllm, prompt)
+    _check_in_sequence(mllm)
     calls = _Calls(mllm, prompt)
     # Something has to require a gradient for a graph to be kept, as the model's own weights do not.
     start = prompt.zero_latent() if latent is None else read_latent(latent, prompt.call).detach().clone().requires_grad_()
@@ -189,8 +189,8 @@ class _Calls(Observer):
                     check_finite(mllm, {layer: self.calls[layer].weights()})
 
 
-def _check_in_sequence(mllm: Mllm, prompt: Prompt) -> None:
-    if not mllm.family.site.in_sequence or prompt.learned:
+def _check_in_sequence(mllm: Mllm) -> None:
+    if mllm.family.beside:
         raise CaptureError(
             "Following attention through layers needs visual tokens in the text's own sequence; those of "
             f"{mllm.family.name} are seen by {mllm.family.way_in}. Use context_map, whose attention is of single layers."

@@ -165,6 +165,11 @@ class Recorder(Observer):
 
     def before(self, call: AttentionCall) -> AttentionCall:
         cached = 0 if self.total is None else self.total - call.query.shape[2]
+        if self.rows and min(self.rows) < cached:
+            raise CaptureError(
+                f"Queries must be tokens that are run: keys are moved in a cached prefix, of {cached} tokens, "
+                f"which is not run again; got position {min(self.rows)}. Take tokens after the image."
+            )
         rows = call.rows([row - cached for row in self.rows], self.heads)
         self.captured[call.layer] = (
             rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]

@@ -17,7 +17,7 @@ from ..models.latent import as_numbers
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..strict import flag, several, shown, whole_numbers
-from .tokens import Places, in_sequence
+from .tokens import Places
 
 # (layer, head) pairs, or every head of a layer where the head is None.
 Where = tuple[tuple[int, int | None], ...]
@@ -36,7 +36,7 @@ class Edit(Observer):
         self.cells, self.rows = cells, rows
         self.layers = {layer for cell in cells for layer, _ in cell}
         self._length = len(prompt.tokens) - prompt.answered
-        within = in_sequence(mllm, prompt)
+        within = not mllm.family.beside
         # Learned queries are all there at once, and have no cache.
         self._stands = None if prompt.learned else RowPlaces(len(prompt.tokens), within)
 
@@ -250,7 +250,7 @@ def check_positions(mllm: Mllm, prompt: Prompt, queries: Sequence[int], keys: Se
         CaptureError: naming the bounds.
     """
     rows = prompt.learned or len(prompt.tokens)
-    columns = rows if in_sequence(mllm, prompt) else max(prompt.visual) + 1
+    columns = max(prompt.visual) + 1 if mllm.family.beside else rows
     for what, numbers, count in (("Queries", queries, rows), ("Keys", keys, columns)):
         if any(number >= count for number in numbers):
             raise CaptureError(

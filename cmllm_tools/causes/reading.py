@@ -212,7 +212,8 @@ class _Reading:
         most = self._logits.abs().masked_fill(self._logits.isinf(), 0).max() * ROUNDING.get(self.mllm.model.dtype, 0.1)
         for found, expected in ((self.logits(last), self._logits), (self.logits(last.flip(0)), self._logits.flip(0))):
             if not bool(((found - expected).abs().nan_to_num() <= most).all()):
-                raise _refused(self.mllm, "what follows its last layer reads more than each state by itself")
+                known = self.mllm.family.head
+                raise _refused(self.mllm, known or "what follows its last layer reads more than each state by itself")
 
 
 @restoring

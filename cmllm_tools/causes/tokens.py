@@ -45,11 +45,6 @@ class Places:
         return [*self.positions, *(range(length, total) if self.onwards else ())]
 
 
-def in_sequence(mllm: Mllm, prompt: Prompt) -> bool:
-    """Whether visual tokens are part of the text's own sequence."""
-    return mllm.family.site.in_sequence and not prompt.learned
-
-
 def queries_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> Places:
     """The tokens that look.
 
@@ -65,7 +60,7 @@ def queries_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> Places:
         CaptureError: for tokens that do not look, as those of an image beside the text's sequence.
     """
     regions = regions_of(tokens)
-    if not in_sequence(mllm, prompt) and (regions or _is(tokens, IMAGE, BEFORE)):
+    if mllm.family.beside and (regions or _is(tokens, IMAGE, BEFORE)):
         raise CaptureError(
             f"The visual tokens of {mllm.family.name} are no part of the text's sequence ({mllm.family.way_in}), and "
             f"those that look at them are the text's or learned ones; got {shown(tokens)}. Give 'text' or 'all'."
@@ -88,7 +83,7 @@ def keys_of(mllm: Mllm, prompt: Prompt, tokens: Tokens) -> tuple[int, ...]:
         CaptureError: for words, where the layers that are known look at visual states beside the sequence alone.
     """
     regions = regions_of(tokens)
-    if not in_sequence(mllm, prompt) and not regions and not _is(tokens, IMAGE):
+    if mllm.family.beside and not regions and not _is(tokens, IMAGE):
         raise CaptureError(
             f"In {mllm.family.name} only the attention to visual states is known ({mllm.family.way_in}); got "
             f"{shown(tokens)} to look at. Give 'image' or regions."
