@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from .origin import Origin
 from .places import laid_out, placements
 from .processor_options import checked, cut_at
 from .prompt import Prompt
-from .ready_made import decoded, found_span, on_model, read_inputs
+from .ready_made import REFUSALS, decoded, found_span, on_model, read_inputs, usable
 from .replay import LanguageCall, record
 from .template import MARK, prompt_text, text_span
 
@@ -50,7 +51,7 @@ def prepare(
         images, question = list(image.images), image.question
     if given is not None:
         inputs = read_inputs(mllm, given)
-        text, marked = decoded(mllm, inputs["input_ids"][0].tolist()), ""
+        text, marked = decoded(mllm, inputs["input_ids"][0].tolist(), len(images)), ""
         _check_length(mllm, inputs["input_ids"].shape[1], None)
     elif talk is not None:
         text, marked = conversation_text(mllm, talk), marked_text(mllm, talk)
@@ -60,24 +61,25 @@ def prepare(
         text, marked = prompt_text(mllm, question), prompt_text(mllm, MARK)
         inputs = tensors(mllm, images, text, options)
     ids = inputs["input_ids"][0].tolist()
-    padding = _padding(inputs)
-    _check_size(mllm, images[0], ids)
-    look = look if look is not None and look.serves(mllm) and look.fits(inputs) else None
-    again: Any = {"keep_before": keep_before, "known": look.before if look is not None else None}
-    found, image_end, call = candidates(mllm, inputs, **again)
-    places = placements(mllm, images, text, inputs, found, options)
-    chosen, layout = laid_out(mllm, places, [each.size for each in images])
-    visual = found[torch.from_numpy(chosen)]
-    if given is None:
-        span, offsets = text_span(mllm, text, marked, question, ids[padding:])
-    else:
-        span, offsets = found_span(mllm, ids[padding:], max(image_end - padding, 0), question)
-    if padding + span[0] < image_end and not mllm.family.learned:
-        raise PromptError(
-            f"A question must stand after the image, as text before it cannot attend to it; the template of {mllm.name} "
-            f"made {shown(text)}. Set processor.chat_template to one that puts the image first."
-        )
-    call = call.with_visual(visual) if call is not None else record(mllm.model, mllm.family.site, inputs, visual, **again)
+    with usable(mllm, inputs) if given is not None else nullcontext():
+        padding = _padding(inputs)
+        _check_size(mllm, images[0], ids)
+        look = look if look is not None and look.serves(mllm) and look.fits(inputs) else None
+        again: Any = {"keep_before": keep_before, "known": look.before if look is not None else None}
+        found, image_end, call = candidates(mllm, inputs, **again)
+        places = placements(mllm, images, text, inputs, found, options)
+        chosen, layout = laid_out(mllm, places, [each.size for each in images])
+        visual = found[torch.from_numpy(chosen)]
+        if given is None:
+            span, offsets = text_span(mllm, text, marked, question, ids[padding:])
+        else:
+            span, offsets = found_span(mllm, ids[padding:], max(image_end - padding, 0), question)
+        if padding + span[0] < image_end and not mllm.family.learned:
+            raise PromptError(
+                f"A question must stand after the image, as text before it cannot attend to it; the template of "
+                f"{mllm.name} made {shown(text)}. Set processor.chat_template to one that puts the image first."
+            )
+        call = (call and call.with_visual(visual)) or record(mllm.model, mllm.family.site, inputs, visual, **again)
     return Prompt(
         image=sheet_of(images),
         question=question,
@@ -93,7 +95,8 @@ def prepare(
         offsets=offsets,
         origin=Origin.of(mllm),
         look=look,
-        conversation=talk if given is None or len(images) > 1 else None,
+        # Given tensors may say anything beside the question: what would be made of the turns is another prompt.
+        conversation=talk if given is None else None,
         ready_made=given is not None,
     )
 
@@ -130,7 +133,7 @@ def tensors(mllm: Mllm, shown_images: list[Image.Image], text: str, options: dic
         # One image as it is, as some processors take a list of one for something else.
         given_images = shown_images[0] if len(shown_images) == 1 else shown_images
         batch = processor(images=given_images, text=text, return_tensors="pt", **given)
-    except (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError) as error:
+    except REFUSALS as error:
         if options:
             raise PromptError(
                 f"Options of a prompt must be such that {type(processor).__name__} takes them; "

@@ -49,8 +49,9 @@ class Prompt(Shown):
         origin: the model that prepared it, and its state then; None is not checked.
         look: the look that it shares image and prefix with; None where it has its own.
         answered: how many of the last tokens are an answer's; see `batch.followed_by`.
-        conversation: what was said, where the prompt is made of one; None for one image and one question. Of several images
-            `image` is the sheet on which they stand side by side, and `layout` a `SheetLayout`.
+        conversation: what was said, where the prompt is made of one; None for one image and one question, and where its
+            tensors were given. Of several images `image` is the sheet on which they stand side by side, and `layout` a
+            `SheetLayout`.
         ready_made: whether its tensors were given as they are, so that none can be made of another picture.
 
     Examples:
@@ -81,7 +82,7 @@ class Prompt(Shown):
     @property
     def images(self) -> tuple[Image.Image, ...]:
         """Upright RGB images as the user gave them, in their order."""
-        return (self.image,) if self.conversation is None else self.conversation.images
+        return tuple(cut_up(self.image, self.layout.sizes)) if isinstance(self.layout, SheetLayout) else (self.image,)
 
     @property
     def layouts(self) -> tuple[VisualTokenLayout, ...]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..errors import PromptError
+from ..errors import CmllmError, PromptError
 from ..inputs.conversation import Conversation, Turn
 from ..inputs.images import ImageSource, read_image
 from ..strict import kind_of, shown
@@ -18,6 +19,9 @@ from .template import placeholders
 
 if TYPE_CHECKING:
     from .mllm import Mllm
+
+# What processors and models raise of what they cannot take.
+REFUSALS = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, RuntimeError)
 
 
 def ready_made(
@@ -86,18 +90,45 @@ def read_inputs(mllm: Mllm, given: Any) -> dict[str, Any]:
     known = needed | set(inspect.signature(mllm.model.forward).parameters)
     if strange := sorted(str(name) for name in inputs if name not in known):
         raise PromptError(f"inputs must be what {type(mllm.model).__name__} takes; it does not take {', '.join(strange)}.")
-    if no_tensor := sorted(name for name, value in inputs.items() if isinstance(value, list | tuple)):
-        raise PromptError(f"inputs must be tensors (return_tensors='pt'); {', '.join(no_tensor)} are lists.")
+    if others := [f"{name} as {type(value).__name__}" for name, value in inputs.items() if not torch.is_tensor(value)]:
+        raise PromptError(
+            f"inputs must be tensors, as a processor gives with return_tensors='pt'; got {', '.join(others)}."
+        )
     if "mm_token_type_ids" in needed and "mm_token_type_ids" not in inputs:
         raise PromptError(
             f"inputs for {mllm.name} must have mm_token_type_ids; give the processor return_mm_token_type_ids=True."
         )
-    if not any(torch.is_tensor(value) and value.is_floating_point() for value in inputs.values()):
+    if not any(value.is_floating_point() for name, value in inputs.items() if name != "attention_mask"):
         raise PromptError(f"inputs must hold the image's pixels too; got {', '.join(sorted(inputs))}.")
+    mask = inputs.get("attention_mask", ids)
+    if mask.shape != ids.shape:
+        # A model may leave out a mask of ones, and so not tell.
+        raise PromptError(
+            f"attention_mask must have a number for each of input_ids, {tuple(ids.shape)}; got {tuple(mask.shape)}."
+        )
     size = mllm.model.get_input_embeddings().num_embeddings
     if not bool(((ids >= 0) & (ids < size)).all()):
         raise PromptError(f"input_ids must be tokens of the model, 0..{size - 1}; got {int(ids.min())}..{int(ids.max())}.")
     return on_model(mllm, inputs)
+
+
+@contextmanager
+def usable(mllm: Mllm, inputs: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """While open, what a model raises of given tensors is told as theirs.
+
+    Raises:
+        PromptError: for tensors that the model cannot use: one that it needs is not there, or they do not fit one another.
+    """
+    try:
+        yield
+    except (CmllmError, torch.OutOfMemoryError):
+        raise
+    except REFUSALS as error:
+        given = ", ".join(f"{name} {tuple(value.shape)}" for name, value in sorted(inputs.items()))
+        raise PromptError(
+            f"inputs must have all that {type(mllm.model).__name__} needs, of one prompt and its images; got {given}: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def on_model(mllm: Mllm, batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,10 +141,17 @@ def on_model(mllm: Mllm, batch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def decoded(mllm: Mllm, ids: Sequence[int]) -> str:
-    """The text of token ids, with one placeholder for an image."""
-    image = mllm.image_token_id
-    several = [token for value, run in groupby(ids) for token in (list(run)[:1] if value == image else run)]
+def decoded(mllm: Mllm, ids: Sequence[int], images: int) -> str:
+    """The text of token ids, with a placeholder for each run of an image's tokens, and as many in all as there are images.
+
+    Images side by side are one run. Where some are and others are not, lengths tell which runs have several.
+    """
+    runs = [(token, len(list(run))) for token, run in groupby(ids)]
+    length = {number: count for number, (token, count) in enumerate(runs) if token == mllm.image_token_id}
+    written = dict.fromkeys(length, 1)
+    for _ in range(images - len(length) if length else 0):
+        written[max(length, key=lambda number: length[number] / written[number])] += 1
+    several = [token for number, (token, count) in enumerate(runs) for _ in range(written.get(number, count))]
     text: str = mllm.processor.tokenizer.decode(several, skip_special_tokens=False, clean_up_tokenization_spaces=False)
     return text
 

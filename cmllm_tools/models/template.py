@@ -116,5 +116,6 @@ def text_span(
     expected = len(ids) - len(raw) + chosen[0]
     first = min(found, key=lambda i: abs(i - expected))
     origin = start - question.index(question.strip())
-    offsets = tuple((low - origin, high - origin) for low, high in (covered[i] for i in chosen))
+    # A token may begin before the question, or end after it: of a space, or of a word that the question is a part of.
+    offsets = tuple((max(low - origin, 0), min(high - origin, len(question))) for low, high in (covered[i] for i in chosen))
     return tuple(range(first, first + len(asked))), offsets
