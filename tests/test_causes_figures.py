@@ -76,6 +76,8 @@ def test_an_answers_regions_and_its_strip_of_pictures(mllm, prompt, box):
     alone = cm.trace_answer(mllm, prompt, answer="red cross")
     (drawn,) = cm.figures.answer_regions(alone).data
     np.testing.assert_allclose(drawn.z[0], alone.on_image.numpy(), rtol=1e-5)
+    other = cm.trace_answer(mllm, prompt, answer="red cross", regions=box, maps="grad_cam")
+    assert "The Grad-CAM of each token" in str(cm.figures.answer_regions(other).layout)
 
 
 @pytest.mark.filterwarnings("error")

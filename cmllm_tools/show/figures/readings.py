@@ -184,7 +184,8 @@ def answer_regions(trace: AnswerTrace) -> Figure:
     words = [[f"{value:.0%}" if size >= _LEAST else "" for value in row] for row in values]
     what = f"share of the map {where_text(trace.regions)}" if count else f"share of {trace.of} on the image"
     said = [[f"{value:.1%}, {what}" for value in row] for row in values]
-    title = f"Where each token of {str(trace.answer)!r} looks"
+    begins = "Where each token looks" if trace.of == "attention" else f"The {trace.of} of each token"
+    title = f"{begins}: {str(trace.answer)!r}"
     figure = new_figure(trace._repr_html_())
     return _heat(figure, values, rows, names, words, said, title, ("", "answer"), size, what)
 
