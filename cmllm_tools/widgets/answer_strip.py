@@ -10,7 +10,7 @@ from ..errors import PromptError
 from ..inputs.regions import where_text
 from ..notation import layers_text, number_ranges
 from ..shown import one_line
-from ..strict import kind_of, whole_number
+from ..strict import kind_of, shown, whole_number
 from .modules import script, style
 from .picture import MapWidget, base64_of, page, picture_data
 
@@ -63,7 +63,7 @@ class AnswerStrip(MapWidget):
         token, count = proposal["value"], len(self.trace)
         if not -count <= token < count:
             raise PromptError(
-                f"The strip's token must lie in {-count}..{count - 1}, as the answer has {count}; got {token}."
+                f"The strip's token must lie in {-count}..{count - 1}, as the answer has {count}; got {shown(token)}."
             )
         return int(token % count)
 

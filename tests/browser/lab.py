@@ -225,6 +225,12 @@ class Panel:
         self.notebook, self.page = notebook, notebook.page
         self.root = self.page.locator(".cmllm-workbench").first
         self.canvas = self.root.locator(".cmllm-drawing")
+        # On a busy machine a front may have its kernel before its widgets' manager, and what it is sent meanwhile is lost.
+        with suppress(NotInTime):
+            self.canvas.wait_for(timeout=HANGS / 5)
+        if not self.canvas.is_visible():
+            notebook.problems = [problem for problem in notebook.problems if "opening new comm" not in problem]
+            notebook.run_all()
         self.canvas.wait_for()
 
     def rest(self):

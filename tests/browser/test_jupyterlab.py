@@ -246,7 +246,7 @@ def test_copy_as_code(panel):
     panel.press("Copy as code")
     panel.root.get_by_text("Copied to the clipboard").wait_for()
     copied = panel.page.evaluate("navigator.clipboard.readText()")
-    assert copied == panel.root.locator(".cmllm-code pre").text_content()
+    assert copied == panel.root.locator(".cmllm-code pre:visible").text_content()
     assert "cm.Point(169.0, 103.0)" in copied
     # What is set afterwards is shown, and the clipboard is left alone.
     panel.draw("Box", CROSS[:2], CROSS[2:])
