@@ -68,22 +68,6 @@ class Prefix(VisualKeys):
             found.append((moved, value.expand(many, -1, -1, -1)))
         return found
 
-    def continued(self, layers: Layers) -> Any:
-        """Run the text over a cached prefix: what the call's module gives for the tokens after the image.
-
-        Args:
-            layers: of the prefix, (copy, key head, token, width) each.
-        """
-        cache = DynamicCache()
-        _fill(cache, layers)
-        copies = len(layers[0][0])
-        states = self.call.states[:, self.length :].expand(copies, -1, -1)
-        arguments = _rest(self.call.arguments, self.length, self.call.states.shape[1])
-        return self.call.module(
-            **{self.call.site.states: states, "past_key_values": cache, "use_cache": True}
-            | {name: _widened(value, copies) for name, value in arguments.items()}
-        )
-
 
 def prefix_of(mllm: "Mllm", prompt: "Prompt") -> Prefix:
     """`prefilled`, once for a prompt, or for all prompts of a look that begin alike; once more for other weights."""
@@ -243,7 +227,8 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
         return
     with undisturbed(mllm.model):
         plain = float_states(prefix.call.replay())[:, prefix.length :]
-        continued = float_states(prefix.continued(prefix.layers))
+        with continued_answer(prefix, prefix.layers):
+            continued = float_states(prefix.call.replay())
     if plain.shape != continued.shape:
         raise _refused(mllm, "its text has other states over a cached prefix")
     off = ((plain - continued).abs().max() / plain.abs().max()).item()
@@ -262,19 +247,6 @@ def float_states(output: Any) -> torch.Tensor:
 def _fill(cache: Any, layers: Sequence[Sequence[torch.Tensor]]) -> None:
     for number, (key, value) in enumerate(layers):
         cache.update(key, value, number)
-
-
-def _widened(value: Any, copies: int) -> Any:
-    """An argument of one prompt, for several copies of it."""
-    if isinstance(value, Mapping):
-        return {name: _widened(each, copies) for name, each in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(_widened(each, copies) for each in value)
-    if not torch.is_tensor(value) or value.dim() < 2 or copies == 1:
-        return value
-    # Positions of three kinds (M-RoPE) stand before the axis of prompts.
-    axis = 1 if value.dim() == 3 and value.shape[0] in (3, 4) and value.shape[1] == 1 else 0
-    return value if value.shape[axis] != 1 else value.repeat_interleave(copies, axis)
 
 
 def _first(arguments: Mapping[str, Any], length: int, total: int) -> dict[str, Any]:
