@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import nbformat
 from playwright.sync_api import TimeoutError as NotInTime
 
 from .conftest import HANGS
@@ -193,6 +194,13 @@ class Notebook:
     def theme(self, name):
         self.menu("Settings", "Theme", f"JupyterLab {name}")
         self.page.locator(f"body[data-jp-theme-light={'true' if name == 'Light' else 'false'}]").wait_for(state="attached")
+
+
+def write_notebook(file, cells):
+    """A notebook of texts, which are cells of code, and of cells, with the kernel that JupyterLab would ask for."""
+    cells = [nbformat.v4.new_code_cell(cell) if isinstance(cell, str) else cell for cell in cells]
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), file)
 
 
 @contextmanager

@@ -2,10 +2,9 @@
 
 import re
 
-import nbformat
 import pytest
 
-from .lab import Panel, opened
+from .lab import Panel, opened, write_notebook
 
 pytestmark = pytest.mark.slow
 CELL = """import cmllm_tools as cm
@@ -20,10 +19,7 @@ NUMBER = re.compile(r"\d")
 @pytest.fixture(scope="module")
 def panel(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("causes")
-    # Without it JupyterLab asks.
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel)
-    nbformat.write(notebook, folder / "causes.ipynb")
+    write_notebook(folder / "causes.ipynb", [CELL])
     with opened(browser, tmp_path_factory.mktemp("home"), folder / "causes.ipynb", "jupyterlab", alone=True) as front:
         yield Panel(front)
 

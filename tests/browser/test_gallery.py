@@ -1,12 +1,11 @@
 """The widgets of docs/gallery.md in JupyterLab, wide and narrow, light and dark: nothing is covered or cut."""
 
 import gallery
-import nbformat
 import pytest
 
 from cmllm_tools import widgets
 
-from .lab import SETTINGS, Notebook, server
+from .lab import SETTINGS, Notebook, server, write_notebook
 from .test_panel_looks import COLORS, FAULTS, faint
 from .test_saved import WHOLE
 
@@ -19,9 +18,7 @@ def front(browser, tmp_path_factory):
     home = tmp_path_factory.mktemp("gallery")
     file = home / "files" / "widgets.ipynb"
     file.parent.mkdir()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(lines) for lines in (gallery.first_lines(), *SHOWN.values())]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), file)
+    write_notebook(file, [gallery.first_lines(), *SHOWN.values()])
     with server("jupyterlab", file.parent, home, SETTINGS | WHOLE) as address:
         context = browser.new_context(viewport={"width": 1400, "height": 3000})
         # Without the sidebar, as one has it on a narrow screen.

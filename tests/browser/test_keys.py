@@ -5,7 +5,7 @@ import string
 import nbformat
 import pytest
 
-from .lab import Notebook, server
+from .lab import Notebook, server, write_notebook
 
 pytestmark = pytest.mark.slow
 KEYS = string.ascii_lowercase + string.digits
@@ -55,8 +55,7 @@ FOCUS = """(root, number) => {
 def test_letters_and_digits_change_no_cell(browser, tmp_path, pictures, app):
     file = tmp_path / "files" / "keys.ipynb"
     file.parent.mkdir()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(nbformat.v4.new_notebook(cells=CELLS, metadata=kernel), file)
+    write_notebook(file, CELLS)
     with server(app, file.parent, tmp_path) as address:
         context = browser.new_context(viewport={"width": 1440, "height": 1300})
         where = {"jupyterlab": "lab/tree", "notebook": "notebooks"}[app]

@@ -2,12 +2,11 @@
 
 import re
 
-import nbformat
 import pytest
 from playwright.sync_api import TimeoutError as NotInTime
 
 from .gallery import ANSWER, QUESTION
-from .lab import Notebook, server
+from .lab import Notebook, server, write_notebook
 from .test_figures_browser import contrast
 
 pytestmark = pytest.mark.slow
@@ -90,11 +89,7 @@ def front(browser, pictures, tmp_path_factory):
     home = tmp_path_factory.mktemp("looks")
     file = home / "files" / "looks.ipynb"
     file.parent.mkdir()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [MADE, *(f"panel{size}" for size in SIZES.values())]
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells], metadata=kernel), file
-    )
+    write_notebook(file, [MADE, *(f"panel{size}" for size in SIZES.values())])
     with server("jupyterlab", file.parent, home) as address:
         context = browser.new_context(viewport={"width": 1400, "height": 3000})
         # Without the sidebar, as one has it on a narrow screen.

@@ -11,7 +11,7 @@ from playwright.sync_api import TimeoutError as NotInTime
 from cmllm_tools import figures
 
 from .conftest import HANGS
-from .lab import SETTINGS, Notebook, server
+from .lab import SETTINGS, Notebook, server, write_notebook
 
 pytestmark = pytest.mark.slow
 RUN = """import cmllm_tools as cm
@@ -63,9 +63,7 @@ def file(tmp_path_factory):
     assert {name.split(",")[0] for name in SHOWN} | others == set(figures.__all__)
     file = tmp_path_factory.mktemp("saved") / "files" / "figures.ipynb"
     file.parent.mkdir()
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    cells = [nbformat.v4.new_code_cell(text) for text in (RUN, DRAWN, *(f"drawn[{name!r}]" for name in SHOWN))]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=kernel), file)
+    write_notebook(file, [RUN, DRAWN, *(f"drawn[{name!r}]" for name in SHOWN)])
     return file
 
 

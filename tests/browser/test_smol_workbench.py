@@ -2,10 +2,9 @@
 
 import json
 
-import nbformat
 import pytest
 
-from .lab import FINISHED, FIRST, Panel, opened
+from .lab import FINISHED, FIRST, Panel, opened, write_notebook
 
 pytestmark = pytest.mark.slow
 CELL = """import cmllm_tools as cm
@@ -18,11 +17,7 @@ bench"""
 @pytest.fixture(scope="module")
 def notebook(browser, tmp_path_factory):
     folder = tmp_path_factory.mktemp("smol")
-    # Without it JupyterLab asks.
-    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(CELL)], metadata=kernel), folder / "smol.ipynb"
-    )
+    write_notebook(folder / "smol.ipynb", [CELL])
     with opened(browser, tmp_path_factory.mktemp("home"), folder / "smol.ipynb", "jupyterlab") as notebook:
         yield notebook
 
