@@ -14,18 +14,17 @@ clock says how long a stage learns and how its rate falls, so that the run ends 
 import argparse
 import json
 import math
-import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -34,15 +33,12 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from cmllm_tools.files import write_text
 
 from ..checkpoints import load_checkpoint, save_checkpoint
-from .architecture import GRID, build_model, build_processor
+from .architecture import build_model, build_processor
+from .batches import Batch, Batches, TurnPacker
 from .corpus import Corpus, load_corpus
-from .language import BOS, EOS, Named, sample_turn, vocabulary
-from .scenes import COLORS, DIGITS, KINDS, PLACES
+from .scenes import COLORS, DIGITS, KINDS
 
 SEED = 20261122
-TOKENS = GRID * GRID
-# Text tokens kept for the turns about one image; about eight turns fit.
-TURN_BUDGET = 112
 CHECKPOINT_EVERY = 250
 
 
@@ -119,80 +115,6 @@ class DenseLabels(nn.Module):
         return torch.stack(losses).sum(), right[labels[..., 0] > 0].float().mean()
 
 
-def dense_labels(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-    """(scene, token, 3): colour, kind (0 is background) and mark of the object each visual token covers."""
-    owner = corpus.tokens[rows].astype(int)
-    covered = owner >= 0
-    pick = np.where(covered, owner, 0)
-    colors = np.take_along_axis(corpus.colors[rows], pick, 1) + 1
-    kinds = np.take_along_axis(corpus.kinds[rows], pick, 1) + 1
-    marks = owner == corpus.marked[rows][:, None]
-    return np.stack([colors * covered, kinds * covered, marks & covered], -1).astype(np.int64)
-
-
-class TurnPacker:
-    """Packs several turns behind one image prefix: (tokens, positions, segments, targets), each (text,)."""
-
-    def __init__(self) -> None:
-        self.words = vocabulary()
-        self.prefix = [self.words[word] for word in (BOS, "user", ":")]
-        self.start = len(self.prefix) + TOKENS
-
-    def pack(self, corpus: Corpus, row: int, rng: random.Random) -> np.ndarray:
-        """(4, TURN_BUDGET) int64; segment 0 is padding, target -100 is not learned."""
-        objects = [
-            Named(list(COLORS)[color], KINDS[kind], PLACES[place])
-            for color, kind, place in zip(corpus.colors[row], corpus.kinds[row], corpus.places[row], strict=True)
-            if color >= 0
-        ]
-        marked = int(corpus.marked[row])
-        packed = np.zeros((4, TURN_BUDGET), np.int64)
-        packed[3] = -100
-        used = segment = 0
-        while True:
-            question, answer = sample_turn(rng, objects, marked if marked >= 0 else None)
-            asked = [self.words[word] for word in f"{question} assistant :".split()]
-            told = [self.words[word] for word in f"{answer} {EOS}".split()]
-            length = len(asked) + len(told) - 1
-            if used + length > TURN_BUDGET:
-                return packed
-            segment += 1
-            span = slice(used, used + length)
-            packed[0, span] = (asked + told)[:-1]
-            packed[1, span] = self.start + np.arange(length)
-            packed[2, span] = segment
-            packed[3, used + len(asked) - 1 : used + length] = told
-            used += length
-
-
-class Batch(NamedTuple):
-    """What one step learns from: rows of the corpus, their `dense_labels`, and their packed turns (row, 4, text)."""
-
-    rows: np.ndarray
-    labels: np.ndarray
-    turns: np.ndarray | None
-
-
-class Batches(Dataset[Batch]):
-    """The batches of a stage by number of step.
-
-    Each depends on the seed, the stage and the step only: that makes a resumed run the same run.
-    """
-
-    def __init__(self, corpus: Corpus, packer: TurnPacker, stage: str, images: int):
-        self.corpus, self.packer, self.stage, self.images = corpus, packer, stage, images
-
-    def __getitem__(self, step: int) -> Batch:
-        epoch, index = divmod(step, len(self.corpus) // self.images)
-        order = np.random.default_rng([SEED, list(STAGES).index(self.stage), epoch]).permutation(len(self.corpus))
-        rows = order[index * self.images : (index + 1) * self.images]
-        turns = None
-        if self.stage.startswith("language"):
-            rng = random.Random(f"{SEED}-{rows.tolist()}")
-            turns = np.stack([self.packer.pack(self.corpus, row, rng) for row in rows])
-        return Batch(rows, dense_labels(self.corpus, rows), turns)
-
-
 class Trainer:
     """Holds model, label heads and optimizer of one stage, and its checkpoint."""
 
@@ -212,7 +134,7 @@ class Trainer:
     def batches(self, stage: str, first: int) -> Iterable[Batch]:
         """The stage's batches from step `first` on; without end where the clock decides."""
         plan = STAGES[stage]
-        known = Batches(self.corpus, self.packer, stage, plan.images * self.pace.images)
+        known = Batches(self.corpus, stage, (SEED, list(STAGES).index(stage)), plan.images * self.pace.images)
         steps = range(first, plan.steps if self.pace.minutes is None else 2**40)
         return DataLoader(known, None, sampler=steps, num_workers=self.pace.workers, collate_fn=_as_it_is)
 
@@ -340,7 +262,7 @@ class Trainer:
         write_text(folder.parent / "history.json", json.dumps(self.history, indent=1))
 
 
-def _as_it_is(batch: Batch) -> Batch:
+def _as_it_is(batch: Any) -> Any:
     return batch
 
 
@@ -378,6 +300,8 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes, and on a GPU make batches")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
+    if options.scenes < (most := options.images_times * max(plan.images for plan in STAGES.values())):
+        parser.error(f"A step takes up to {most} scenes; got {options.scenes} in all.")
     device = torch.device(options.device)
     corpus = load_corpus(options.out, options.scenes, SEED, workers=options.workers, marks=not options.no_marks)
     ahead = 0 if device.type == "cpu" else options.workers
