@@ -102,7 +102,7 @@ test: venv vision ray js smol
 
 # In one process each, as what they put on the path must be there from its start.
 test-vision:
-	@$(BIN)/python tests/torchvision_wheel.py $(VISION) -q tests/test_families.py tests/test_prefix.py
+	@$(BIN)/python tests/torchvision_wheel.py $(VISION) -q tests/test_families.py tests/test_prefix.py tests/test_video_families.py
 
 test-ray:
 	@PYTHONPATH=$(abspath $(CLUSTER)):$$PYTHONPATH $(BIN)/python -m pytest -q -m slow tests/test_evaluation_spread.py

@@ -4,8 +4,10 @@ How families see them is in test_video_families.py, as their processors need tor
 embedded model as images, and laid out as a video.
 """
 
+import base64
 import sys
 from dataclasses import replace
+from io import BytesIO
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -387,3 +389,49 @@ def test_a_picker_draws_on_one_frame(watched):
     np.testing.assert_allclose(picker.weights(), watched.layout.inside(cm.Box(20, 15, 50, 45, image=3)))
     with pytest.raises(cm.RegionError, match="A picker's regions are each on one frame"):
         cm.widgets.RegionPicker(watched.image, cm.Box(20, 15, 50, 45, frames=(1, 3)), watched.layout)
+
+
+# The player.
+
+
+@pytest.mark.parametrize("together", [1, 2])
+def test_the_player_has_the_map_of_each_frame(mllm, watched, together):
+    box = cm.Box(20, 15, 50, 45, frames=(2, 3))
+    trace = cm.optimize(mllm, watched, box, cm.ControlMLLMPlus(steps=1))
+    layout = VideoLayout.of_video(watched.layouts[0], 6, together)
+    steps = [replace(step, maps=step.maps[:, : len(layout)]) for step in trace.steps]
+    trace = replace(trace, layout=layout, steps=steps)
+    player = cm.widgets.StepPlayer(trace)
+    data = player.data
+    cells = (len(data["xs"]) - 1) * (len(data["ys"]) - 1)
+    assert data["size"] == list(SIZE)
+    assert player.frame == 2
+    for step, sent in zip(trace.steps, data["steps"], strict=True):
+        raw = np.frombuffer(base64.b64decode(sent["maps"]), "<u2").reshape(len(trace.layers), -1) / 65535
+        maps = raw * np.array(sent["peaks"])[:, None]
+        for number, frame in enumerate(data["frames"]):
+            own = step.maps.numpy()[:, layout.tokens_of(number)]
+            np.testing.assert_allclose(maps[:, frame["begin"] : frame["begin"] + cells], own, atol=1e-5 * maps.max())
+    pictures = [Image.open(BytesIO(base64.b64decode(frame["image"].split(",")[1]))) for frame in data["frames"]]
+    for image, own in zip(pictures, FRAMES, strict=True):
+        assert image.size == SIZE
+        assert np.abs(np.asarray(image.convert("RGB"), int) - np.asarray(own)).mean() < 20
+    lines = [[[20, 15], [50, 15], [50, 45], [20, 45], [20, 15]]]
+    assert [[each["lines"] for each in frame["outlines"]] for frame in data["frames"]] == [
+        [lines] if number in (2, 3) else [] for number in range(6)
+    ]
+    assert "begin" in player.to_html()
+    player.frame = 5
+    for wrong in (6, -1):
+        with pytest.raises(cm.TraceError, match=rf"frame must lie in 0\.\.5, of 6 in the trace; got {wrong}"):
+            player.frame = wrong
+    assert player.frame == 5
+
+
+def test_the_player_of_an_image_has_no_frames(mllm, prompt, box):
+    trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1))
+    assert "frames" not in cm.widgets.StepPlayer(trace).data
+    with pytest.raises(cm.TraceError, match=r"frame must lie in 0\.\.0, of 1"):
+        cm.widgets.StepPlayer(trace, frame=1)
+    with pytest.raises(cm.TraceError, match="The player's frame must be a whole number"):
+        cm.widgets.StepPlayer(trace, frame="first")

@@ -28,6 +28,8 @@ FORMAT = "1"
 TENSORS = {"maps": ("F32", 3), "latent": ("F32", 2), "image": ("U8", 3)}
 # Longest side of the image's copy in a trace, in pixels.
 COPY_SIZE = 512
+# The same of a video's, on which several frames stand side by side.
+VIDEO_COPY_SIZE = 1024
 # Pixels of all masks together, which run lengths of a few bytes can stand for.
 MOST_MASKED = 1 << 29
 
@@ -79,8 +81,8 @@ def _axes(found: Shapes) -> dict[str, tuple[int, ...]]:
 
 def check_image(shape: tuple[int, ...]) -> None:
     """Refuse the shape of a stored image that is no small RGB one."""
-    if len(shape) != 3 or shape[2] != 3 or max(shape[:2]) > COPY_SIZE:
-        raise TraceError(f"its image must be RGB of at most {COPY_SIZE} px a side; it has shape {shape}")
+    if len(shape) != 3 or shape[2] != 3 or max(shape[:2]) > VIDEO_COPY_SIZE:
+        raise TraceError(f"its image must be RGB of at most {VIDEO_COPY_SIZE} px a side; it has shape {shape}")
 
 
 def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
