@@ -3,6 +3,10 @@
 transformers' video processors work on torchvision alone, so that these run in the second run of `make test`.
 """
 
+import re
+import runpy
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -121,6 +125,23 @@ def test_steering_looks_into_the_frames_and_the_answer_follows(watched, tmp_path
     np.testing.assert_array_equal(again.trace.target.weights(), outcome.trace.target.weights())
     assert again.sent.conversation.to_json() == outcome.sent.conversation.to_json()
     assert repr(again.trace.layout) == repr(prompt.layout)
+
+
+def test_the_page_on_videos_runs_as_it_stands(tmp_path, monkeypatch):
+    """With a tiny model in the place of the published one; what needs no model is run by test_docs.py."""
+    if not is_torchvision_available():
+        return
+    model, processor = TINY["qwen2_vl"]()
+    model.save_pretrained(tmp_path / "qwen")
+    processor.save_pretrained(tmp_path / "qwen")
+    monkeypatch.chdir(tmp_path)
+    page = (Path(__file__).parents[1] / "docs/howto/video.md").read_text(encoding="utf-8")
+    names = runpy.run_path(str(Path(__file__).parents[1] / "docs/given.py"))
+    blocks = re.findall(r"^```py(?:thon)?\n(.*?)^```", page, re.M | re.S)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(compile(block.replace("Qwen/Qwen2-VL-2B-Instruct", "qwen"), "video.md", "exec"), names)  # noqa: S102
+    assert len(names["outcome"].trace) == 4
 
 
 def test_the_families_that_take_videos_are_those_whose_processor_does():
