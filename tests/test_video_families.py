@@ -127,6 +127,32 @@ def test_steering_looks_into_the_frames_and_the_answer_follows(watched, tmp_path
     assert repr(again.trace.layout) == repr(prompt.layout)
 
 
+def test_text_goes_on_from_the_cached_video(watched):
+    """Before any step the keys' maps, of text that goes on from cached keys, are those of the whole prompt."""
+    mllm, prompt = watched
+    if mllm.family.no_prefix:
+        with pytest.raises(cm.UnsupportedModelError, match="must be able to continue from a cached image"):
+            cm.optimize(mllm, prompt, cm.Box(20, 10, 60, 40, frames=(1, 2)), cm.methods.KeySteering(steps=1))
+        return
+    trace = cm.optimize(mllm, prompt, cm.Box(20, 10, 60, 40, frames=(1, 2)), cm.methods.KeySteering(steps=1))
+    attention = cm.capture_attention(mllm, prompt, queries=list(trace.queries), layers=trace.layers)
+    expected = attention.values.mean((1, 2))
+    torch.testing.assert_close(trace.steps[0].maps, expected, atol=1e-5, rtol=1e-3)
+
+
+def test_a_method_draws_in_each_frame_of_the_region(watched):
+    mllm, _ = watched
+    outcome = cm.refer(
+        mllm, cm.read_video(VIDEO, fps=2), QUESTION, cm.Box(20, 10, 60, 40, frames=(1, 2)), cm.methods.RedCircle()
+    )
+    sent = outcome.sent.conversation.images
+    changed = [not np.array_equal(image, own) for image, own in zip(sent, VIDEO, strict=True)]
+    assert changed == [False, True, True, False, False]
+    assert outcome.prompt(mllm).text == outcome.sent.text
+    with pytest.raises(cm.ImageError, match="frames of a video must have one size"):
+        cm.refer(mllm, cm.read_video(VIDEO), QUESTION, cm.Box(20, 10, 60, 40, frames=(1, 2)), cm.methods.Crop())
+
+
 def test_the_page_on_videos_runs_as_it_stands(tmp_path, monkeypatch):
     """With a tiny model in the place of the published one; what needs no model is run by test_docs.py."""
     if not is_torchvision_available():

@@ -128,7 +128,15 @@ class Mllm:
     @property
     def image_token_id(self) -> int:
         """Token that stands for the image in the prompt; -1 where the family has none."""
-        named = (getattr(part, "image_token_id", None) for part in (self.model.config, self.processor))
+        return self._token_id("image_token_id")
+
+    @property
+    def video_token_id(self) -> int:
+        """Token that stands for a video in the prompt; -1 where the family has none, or writes its frames as images."""
+        return self._token_id("video_token_id")
+
+    def _token_id(self, name: str) -> int:
+        named = (getattr(part, name, None) for part in (self.model.config, self.processor))
         return next((token for token in named if token is not None), -1)
 
     @property

@@ -23,7 +23,7 @@ from .prompt import Prompt
 from .ready_made import REFUSALS, decoded, found_span, on_model, read_inputs, usable
 from .replay import LanguageCall, record
 from .template import MARK, prompt_text, text_span
-from .video import check_takes_video, video_arguments, video_laid_out, video_token_id
+from .video import check_takes_video, seen_token_id, video_arguments, video_laid_out
 
 if TYPE_CHECKING:
     from .look import Look
@@ -196,7 +196,7 @@ def candidates(mllm: Mllm, inputs: dict[str, Any], **recorded: Any) -> tuple[tor
         UnsupportedModelError: for a prompt without any.
     """
     ids, site = inputs["input_ids"][0], mllm.family.site
-    image_id = video_token_id(mllm, inputs)
+    image_id = seen_token_id(mllm, inputs)
     placeholders = (ids == image_id).nonzero()[:, 0].cpu()
     image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
     if not site.in_sequence:

@@ -53,10 +53,9 @@ def video_arguments(frames: list[Image.Image], timing: Timing) -> dict[str, Any]
     return {"videos": [pixels], "video_metadata": [metadata], "do_sample_frames": False}
 
 
-def video_token_id(mllm: Mllm, inputs: dict[str, Any]) -> int:
+def seen_token_id(mllm: Mllm, inputs: dict[str, Any]) -> int:
     """Token that stands for what is seen in a prompt: some families have one for frames, others write them as images."""
-    named = (getattr(part, "video_token_id", None) for part in (mllm.model.config, mllm.processor))
-    own = next((token for token in named if token is not None), -1)
+    own = mllm.video_token_id
     return own if bool((inputs["input_ids"] == own).any()) else mllm.image_token_id
 
 
