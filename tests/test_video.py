@@ -107,29 +107,6 @@ def test_other_files_are_decoded_by_pyav(tmp_path, monkeypatch):
         cm.read_video(path)
 
 
-def test_a_video_file_is_decoded(tmp_path):
-    """By the library itself, where it is at hand."""
-    try:
-        import av
-    except ModuleNotFoundError:
-        return
-    path = tmp_path / "clip.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height = SIZE
-        for number in range(20):
-            shade = Image.new("RGB", SIZE, (12 * number, 0, 0))
-            container.mux(stream.encode(av.VideoFrame.from_image(shade)))
-        container.mux(stream.encode())
-    video = cm.read_video(path, frames=4)
-    assert video.timing == Timing(10, (0, 6, 13, 19), 20)
-    reds = [np.asarray(frame)[..., 0].mean() for frame in video.frames]
-    np.testing.assert_allclose(reds, [0, 72, 156, 228], atol=8)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(cm.ImageError, match=r"clip.mp4 cannot be read as a video"):
-        cm.read_video(path)
-
-
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [

@@ -17,6 +17,7 @@ from tiny_families import TINY
 from transformers.utils import is_torchvision_available
 
 import cmllm_tools as cm
+from cmllm_tools.inputs.conversation import Timing
 from cmllm_tools.layout.probe import probe
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.family import PROJECTOR, TILES
@@ -151,6 +152,29 @@ def test_a_method_draws_in_each_frame_of_the_region(watched):
     assert outcome.prompt(mllm).text == outcome.sent.text
     with pytest.raises(cm.ImageError, match="frames of a video must have one size"):
         cm.refer(mllm, cm.read_video(VIDEO), QUESTION, cm.Box(20, 10, 60, 40, frames=(1, 2)), cm.methods.Crop())
+
+
+def test_a_video_file_is_decoded(tmp_path):
+    """By PyAV itself, which lies beside torchvision."""
+    if not is_torchvision_available():
+        return
+    import av
+
+    path = tmp_path / "clip.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = (80, 60)
+        for number in range(20):
+            shade = Image.new("RGB", (80, 60), (12 * number, 0, 0))
+            container.mux(stream.encode(av.VideoFrame.from_image(shade)))
+        container.mux(stream.encode())
+    video = cm.read_video(path, frames=4)
+    assert video.timing == Timing(10, (0, 6, 13, 19), 20)
+    reds = [np.asarray(frame)[..., 0].mean() for frame in video.frames]
+    np.testing.assert_allclose(reds, [0, 72, 156, 228], atol=8)
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(cm.ImageError, match=r"clip.mp4 cannot be read as a video"):
+        cm.read_video(path)
 
 
 def test_the_page_on_videos_runs_as_it_stands(tmp_path, monkeypatch):
