@@ -242,7 +242,9 @@ def test_heads_refuses_what_it_cannot_use(arguments, message, capsys):
 def test_families_lists_the_table(capsys):
     assert main(["families", "--json"]) == 0
     rows = json.loads(capsys.readouterr().out)
-    assert {"family", "way_in", "layout", "key_steering", "several_images", "causes", "tested", "notes"} == set(rows[0])
+    assert {"family", "way_in", "layout", "key_steering", "several_images", "video", "causes", "tested", "notes"} == set(
+        rows[0]
+    )
     assert [row["family"] for row in rows] == sorted(FAMILIES)
     assert main(["families"]) == 0
     plain = capsys.readouterr().out.splitlines()

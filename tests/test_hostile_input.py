@@ -26,7 +26,8 @@ EXEMPT = {
         "Answer AnswerTrace Attention Comparison ContextMap Controls Effect Lens Look MemoryEstimate Outcome Prompt "
         "Step Trace analysis.Agreement analysis.Attribution analysis.Curves analysis.Frontier analysis.GradientProfile "
         "analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks analysis.Sweep bench.HeldOut "
-        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
+        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row "
+        "Video"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"
@@ -56,7 +57,7 @@ EXEMPT = {
         "bench.rule_beside_fixed"
     ),
     "a step of a call that is tried, given what the package made": (
-        "Answer.without Answer.weighed ChosenBy.schedule Prompt.showing Contrast.mixed "
+        "Answer.without Answer.weighed Video.asked ChosenBy.schedule Prompt.showing Contrast.mixed "
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
         "analysis.Sweep.empty analysis.Sweep.with_example analysis.Sweep.with_examples "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
