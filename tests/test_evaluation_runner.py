@@ -211,8 +211,8 @@ def killed_runs(mllm, dataset, methods, path, kills, seed):
             return killed
 
 
-def survives(mllm, tmp_path, kills):
-    dataset = cm.data.read(HELDOUT)[:50]
+def survives(mllm, tmp_path, kills, count):
+    dataset = cm.data.read(HELDOUT)[:count]
     methods = [evaluation.Unsteered()]
     undisturbed = answers(cm.evaluate(mllm, dataset, methods, progress=False).records)
     killed = run = 0
@@ -220,21 +220,25 @@ def survives(mllm, tmp_path, kills):
         path = tmp_path / f"{run}.jsonl"
         killed += killed_runs(mllm, dataset, methods, path, kills - killed, run)
         found = evaluation.read_records(path)
-        assert len(found) == len({each.key for each in found}) == 50
+        assert len(found) == len({each.key for each in found}) == count
         assert answers(found) == undisturbed
         run += 1
     return killed, run
 
 
 def test_nothing_is_lost_or_doubled_by_kills(mllm, tmp_path):
-    assert survives(mllm, tmp_path, 5)[0] >= 5
+    assert survives(mllm, tmp_path, 3, 8)[0] >= 3
+
+
+# CMLLM_KILLS=200 kills as often, in some minutes.
+KILLS = int(os.environ.get("CMLLM_KILLS", "40"))
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_doubled_by_two_hundred_kills(mllm, tmp_path):
-    killed, runs = survives(mllm, tmp_path, 200)
+def test_nothing_is_lost_or_doubled_by_many_kills(mllm, tmp_path):
+    killed, runs = survives(mllm, tmp_path, KILLS, 50)
     print(f"{killed} kills in {runs} runs of 50 examples")
-    assert killed >= 200
+    assert killed >= KILLS
 
 
 def spoiled(root, kind):
