@@ -251,6 +251,7 @@ def test_a_run_is_answered_as_its_method_says(mllm, number):
     assert mllm.generate(prompt, trace, 0) == mllm.generate(prompt, trace.latent)
 
 
+@pytest.mark.slow
 def test_a_run_is_answered_otherwise_without_its_contrast(mllm, prompt, box, monkeypatch):
     """The runs above may agree by chance: here they cannot."""
     trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1, contrast=2))

@@ -61,6 +61,7 @@ def test_the_object_tells_from_its_controls(found):
     assert found[INSIDE].mean > found[OUTSIDE].mean
 
 
+@pytest.mark.slow
 def test_parts_add_up_and_directions_have_the_same_norm(mllm, choice):
     box = choice.region("box")
     for way in (EDIT, cm.ControlMLLMPlus(steps=1), cm.methods.KeySteering(steps=1), cm.methods.PromptHighlighter()):
@@ -87,6 +88,7 @@ class Blind(cm.Method):
         return cm.LatentAdded(0.3 * states.float().std() * torch.ones_like(states))
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_heed_the_region_is_found_out(mllm, choice, wrong):
     outcome = cm.refer(mllm, choice.image, choice.question, choice.region("box"), Blind(), max_new_tokens=4)
     found = cm.controls(mllm, outcome, candidates=CANDIDATES, wrong=[wrong], count=2, progress=False)
@@ -133,6 +135,7 @@ def test_an_interrupt_leaves_the_controls_that_were_done(mllm, outcome, monkeypa
     assert "Interrupted: controls are missing." in found.table()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_controlled_is_refused(mllm, choice, outcome, tmp_path):
     box = choice.region("box")
     with pytest.raises(

@@ -72,6 +72,7 @@ class Counted:
 QUESTIONS = ("Describe the object.", "What colour is the object?", "Is the object a red six or a blue one?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_file", [True, False])
 def test_questions_and_methods_share_what_was_seen_of_their_image(mllm, dataset, tmp_path, as_file):
     """Encoder and prefix run once, and the answers are those of `refer` with the image itself."""
@@ -103,6 +104,7 @@ def test_one_question_of_an_image_runs_its_encoder_once_and_no_prefix(mllm, data
     assert prompt.image_end not in counted.tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 3, 9])
 def test_questions_of_an_image_in_one_batch_are_answered_as_one_by_one(mllm, dataset, batch):
     questions = [*QUESTIONS, "Is the object a white star or a magenta diamond, or is it something else?", "Describe it."]
@@ -350,6 +352,7 @@ def test_methods_have_names_of_their_own():
             as_methods(wrong)
 
 
+@pytest.mark.slow
 def test_shards_together_are_the_whole(mllm, tmp_path):
     dataset = cm.data.read(HELDOUT)[:5]
     whole = cm.evaluate(mllm, dataset, METHODS, progress=False)
@@ -361,6 +364,7 @@ def test_shards_together_are_the_whole(mllm, tmp_path):
     assert answers(evaluation.read_records(out)) == answers(whole.records)
 
 
+@pytest.mark.slow
 def test_two_ways_are_compared_on_the_same_examples(mllm):
     dataset = cm.data.read(HELDOUT)[:12]
     found = cm.evaluate(mllm, dataset, METHODS, scorer="strict", progress=False)
@@ -390,6 +394,7 @@ def test_examples_of_ones_own_are_a_set(mllm):
     assert found._repr_html_()
 
 
+@pytest.mark.slow
 def test_effects_are_the_baselines(mllm, dataset):
     found = cm.evaluate(mllm, dataset[:1], METHODS, effects=True, progress=False)
     example = dataset[0]

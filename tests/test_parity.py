@@ -31,7 +31,11 @@ def embedded():
     return cm.load(), scene.image, scene.question
 
 
-@pytest.fixture(scope="module", params=[embedded, real_geometry], ids=["embedded", "336/14/576"])
+@pytest.fixture(
+    scope="module",
+    params=[embedded, pytest.param(real_geometry, marks=pytest.mark.slow)],
+    ids=["embedded", "336/14/576"],
+)
 def setting(request):
     """The model, the same model in eager attention, and its prompt."""
     mllm, image, question = request.param()

@@ -644,6 +644,7 @@ def changeable():
     return cm.load()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", ["attention", "dtype"])
 def test_the_prompt_is_prepared_again_when_the_model_has_changed(changeable, scene, monkeypatch, change):
     bench = Workbench(changeable, scene.image, regions=scene.region("box"), method=PLUS)
@@ -677,6 +678,7 @@ def test_what_is_wrong_with_the_settings_is_said_once_prepared_again(bench):
     assert "zebra" in message(bench)
 
 
+@pytest.mark.slow
 def test_a_new_run_no_longer_says_that_the_last_one_was_saved(mllm, example, box, tmp_path):
     bench = Workbench(mllm, example.image, regions=box, method=cm.ControlMLLM(steps=1))
     bench.run()
