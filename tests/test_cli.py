@@ -47,11 +47,14 @@ def test_demo_steers_to_the_object(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "region",
-    [["--box", "10", "10", "60", "60"], ["--scribble", "20,20", "40,50"], ["--point", "30", "40"]],
-    ids=lambda region: region[0],
+    ("method", "region"),
+    [
+        ("controlmllm", ["--box", "10", "10", "60", "60"]),
+        ("published", ["--scribble", "20,20", "40,50"]),
+        ("controlmllm++", ["--point", "30", "40"]),
+    ],
+    ids=lambda given: given if isinstance(given, str) else given[0],
 )
-@pytest.mark.parametrize("method", ["controlmllm", "published", "controlmllm++"])
 def test_steer(picture, region, method, capsys, tmp_path):
     out = tmp_path / "run.safetensors"
     arguments = ["--method", method, "--steps", "2", "--layers", "1:4", "--dtype", "float32", "--out", str(out)]
