@@ -105,6 +105,7 @@ def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
     assert torch.isfinite(ends.latent).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     before = snapshot(mllm)
     method = cm.ControlMLLMPlus(steps=3)
@@ -145,6 +146,7 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.MAX_COPIES
 
 
+@pytest.mark.slow
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):
     path = tmp_path / "sweep.json"
     # As a process leaves it that is killed before the first line.

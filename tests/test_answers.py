@@ -239,6 +239,7 @@ def test_an_answers_saved_pieces_are_checked(pieces, message):
 # A run's own way of decoding.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_a_run_is_answered_as_its_method_says(mllm, number):
     example = read_roc(HELDOUT)[number]

@@ -77,6 +77,7 @@ def test_a_cell_says_what_the_model_says_then(mllm, bench, scene):
     assert message(bench) == ""
 
 
+@pytest.mark.slow
 def test_a_click_answers_and_measures_nothing(mllm, bench, scene, monkeypatch):
     bench.causes.run()
     asked, generate = [], cm.Mllm.generate

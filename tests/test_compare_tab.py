@@ -77,6 +77,7 @@ def test_without_an_event_loop_the_button_says_so(bench):
     assert "needs a running event loop" in bench.ways._message.value
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_that_ways_are_missing(bench, monkeypatch):
     real, calls = compare._tried, iter(range(9))
 

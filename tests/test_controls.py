@@ -35,6 +35,7 @@ def found(mllm, outcome, wrong):
     return cm.controls(mllm, outcome, candidates=CANDIDATES, wrong=[wrong], count=3, progress=False)
 
 
+@pytest.mark.slow
 def test_effects_are_changes_of_log_odds(mllm, choice, outcome, found, wrong):
     baseline = cm.Baseline(mllm, choice.image, choice.question, candidates=CANDIDATES)
     plain = baseline.unsteered(wrong).log_odds[0]
@@ -97,6 +98,7 @@ def test_a_method_that_does_not_heed_the_region_is_found_out(mllm, choice, wrong
     assert found[WRONG].mean == pytest.approx(own, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_has_no_control_says_why(mllm, choice):
     everywhere = cm.Box(0, 0, choice.image.width, choice.image.height)
     outcome = cm.refer(mllm, choice.image, choice.question, everywhere, cm.methods.Words("pixel"), max_new_tokens=2)

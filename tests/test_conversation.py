@@ -295,6 +295,7 @@ def test_a_method_that_changes_an_image_takes_regions_of_one(mllm):
     )
 
 
+@pytest.mark.slow
 def test_ways_are_compared_in_a_conversation(mllm):
     found = cm.compare(
         mllm, said(), None, cm.Box(4, 20, 40, 60, image=1), methods=[cm.methods.AttentionEdit()], candidates=["red", "blue"]

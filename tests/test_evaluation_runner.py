@@ -148,6 +148,7 @@ def test_a_question_that_fails_leaves_the_others_of_its_batch(mllm, dataset):
     assert len(found.of("unsteered")) == len(rows) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     dataset = cm.data.read(SETS[name](tmp_path))
@@ -160,6 +161,7 @@ def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     assert all(each.low <= each.mean <= each.high for each in figures.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_a_run_that_was_ended_goes_on_where_it_was(mllm, dataset, tmp_path, monkeypatch, after):
     path = tmp_path / "records.jsonl"
