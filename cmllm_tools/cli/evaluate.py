@@ -37,11 +37,12 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; with --n, --skip "
         "and --json alone, all regions and overlays are measured), or smol (its scenes of everyday things; likewise)",
     )
-    add_reading(command)
-    command.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
-    add_count(command)
-    command.add_argument("--shuffle", type=int, metavar="SEED", help="take the examples in another order, before --n")
-    command.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
+    examples = command.add_argument_group("examples")
+    add_reading(examples)
+    examples.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
+    add_count(examples)
+    examples.add_argument("--shuffle", type=int, metavar="SEED", help="take the examples in another order, before --n")
+    examples.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
     command.add_argument(
         "--methods",
         nargs="+",
@@ -67,26 +68,28 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         help="answer N questions of one image at once, where nothing is done to the model (default: 1)",
     )
     add_model(command)
-    command.add_argument(
+    cluster = command.add_argument_group("cluster")
+    cluster.add_argument(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
         help="spread over a Ray cluster: this machine's own without ADDRESS",
     )
-    command.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
-    command.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
-    command.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
+    cluster.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
+    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
+    records = command.add_argument_group("records")
+    records.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
     command.add_argument("--effects", action="store_true", help="measure log-odds gained, and damage to the language, too")
     command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
-    command.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
+    records.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=partial(_evaluate, command))
 
 
 def add_records(records: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
-    commands = records.add_subparsers(required=True, metavar="COMMAND")
+    commands = records.add_subparsers(title="commands", prog=records.prog, required=True, metavar="COMMAND")
     what = "put the records of several runs together, as of the shards of a set"
     merged = commands.add_parser("merge", help=what, description=what, formatter_class=records.formatter_class)
     merged.add_argument("records", nargs="+", type=Path, metavar="FILE")

@@ -36,14 +36,6 @@ if TYPE_CHECKING:
 BY_NAME = "name"
 
 
-def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    """Add the command's options to its parser."""
-    evaluate.add_argument("set", choices=[EMBEDDED])
-    add_count(evaluate)
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
-    evaluate.set_defaults(run=_evaluate)
-
-
 def add_heads(heads: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
@@ -211,4 +203,4 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     return sweep, None, None
 
 
-COMMANDS = {"eval": add_evaluate, "heads": add_heads, "sweep": add_sweep}
+COMMANDS = {"heads": add_heads, "sweep": add_sweep}

@@ -21,7 +21,7 @@ from ..referring.settings import Setting
 
 def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """A region, drawn in pixels."""
-    region = parser.add_mutually_exclusive_group(required=required)
+    region = parser.add_argument_group("region").add_mutually_exclusive_group(required=required)
     region.add_argument("--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="corners in pixels")
     region.add_argument(
         "--mask", type=Path, metavar="FILE", help="image of the same size: opaque, or bright on dark, marks the region"
@@ -148,12 +148,13 @@ def latent_method_of(options: argparse.Namespace) -> LatentMethod:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """A model, and how it is loaded."""
-    parser.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
-    parser.add_argument("--revision", help="of a hub model")
-    parser.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
-    parser.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
-    parser.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
+    model.add_argument("--revision", help="of a hub model")
+    model.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
+    model.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
+    model.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
+    model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
 
 
 def loading_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -176,7 +177,7 @@ def _four_bit() -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
 
 
-def add_count(parser: argparse.ArgumentParser) -> None:
+def add_count(parser: argparse._ActionsContainer) -> None:
     """Which of a set's examples."""
     parser.add_argument("--n", type=int, metavar="N", help="number of examples (default: all)")
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N examples")
