@@ -22,6 +22,8 @@ CLUSTER := $(VENV)/ray
 # Tests in two processes, or one where there is one core only. Who is done takes over the last tests of who is not, so that
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
+# Kernels and commands that tests start would compile the whole package, each again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv vision ray smol demo lab js check test test-vision test-ray lowest notebooks train heldout picture gallery families methods ways docs lock clean
 
@@ -92,7 +94,7 @@ check: venv js
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow" --ignore=tests/browser
 
 test: venv vision ray js smol
 	@$(BIN)/ruff format --check .

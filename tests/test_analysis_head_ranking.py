@@ -23,6 +23,7 @@ def ranking(mllm, examples):
     return rank_heads(mllm, examples[:6], "last", layers=[1, 4])
 
 
+@pytest.mark.slow
 def test_top_tenth_of_heads_localises_on_other_scenes(mllm, examples):
     """Chosen on one half, they point at the object on the other half at least 1.5 times as often as the mean of all."""
     chosen = rank_heads(mllm, examples[::2], answer_words).top(0.1)

@@ -69,6 +69,7 @@ def test_runs_together_end_as_runs_alone(mllm, prompt, box, base):
     assert_same(before, snapshot(mllm))
 
 
+@pytest.mark.slow
 def test_runs_that_stop_early_keep_the_latent_they_stopped_at(mllm, prompt, example):
     several = methods(mllm, cm.ControlMLLM(steps=6, early_stop=0.2))
     traces = list(assert_as_alone(mllm, prompt, example.region("point"), several))
@@ -81,6 +82,7 @@ def test_single_heads_of_layers_count_as_they_do_alone(mllm, prompt, box):
     assert len(list(assert_as_alone(mllm, prompt, box, several))) == len(CHOICES)
 
 
+@pytest.mark.slow
 def test_runs_of_a_model_in_float64_end_as_alone(example):
     mllm = cm.load(dtype=torch.float64)
     prompt = mllm.prepare(example.image, "describe the object.")
@@ -103,6 +105,7 @@ def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
     assert torch.isfinite(ends.latent).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     before = snapshot(mllm)
     method = cm.ControlMLLMPlus(steps=3)
@@ -143,6 +146,7 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.MAX_COPIES
 
 
+@pytest.mark.slow
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):
     path = tmp_path / "sweep.json"
     # As a process leaves it that is killed before the first line.

@@ -72,6 +72,7 @@ class Counted:
 QUESTIONS = ("Describe the object.", "What colour is the object?", "Is the object a red six or a blue one?")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_file", [True, False])
 def test_questions_and_methods_share_what_was_seen_of_their_image(mllm, dataset, tmp_path, as_file):
     """Encoder and prefix run once, and the answers are those of `refer` with the image itself."""
@@ -103,6 +104,7 @@ def test_one_question_of_an_image_runs_its_encoder_once_and_no_prefix(mllm, data
     assert prompt.image_end not in counted.tokens
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [2, 3, 9])
 def test_questions_of_an_image_in_one_batch_are_answered_as_one_by_one(mllm, dataset, batch):
     questions = [*QUESTIONS, "Is the object a white star or a magenta diamond, or is it something else?", "Describe it."]
@@ -146,6 +148,7 @@ def test_a_question_that_fails_leaves_the_others_of_its_batch(mllm, dataset):
     assert len(found.of("unsteered")) == len(rows) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
 def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     dataset = cm.data.read(SETS[name](tmp_path))
@@ -158,6 +161,7 @@ def test_each_public_format_is_read_answered_and_scored(mllm, tmp_path, name):
     assert all(each.low <= each.mean <= each.high for each in figures.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [0, 1, 4])
 def test_a_run_that_was_ended_goes_on_where_it_was(mllm, dataset, tmp_path, monkeypatch, after):
     path = tmp_path / "records.jsonl"
@@ -211,8 +215,8 @@ def killed_runs(mllm, dataset, methods, path, kills, seed):
             return killed
 
 
-def survives(mllm, tmp_path, kills):
-    dataset = cm.data.read(HELDOUT)[:50]
+def survives(mllm, tmp_path, kills, count):
+    dataset = cm.data.read(HELDOUT)[:count]
     methods = [evaluation.Unsteered()]
     undisturbed = answers(cm.evaluate(mllm, dataset, methods, progress=False).records)
     killed = run = 0
@@ -220,21 +224,25 @@ def survives(mllm, tmp_path, kills):
         path = tmp_path / f"{run}.jsonl"
         killed += killed_runs(mllm, dataset, methods, path, kills - killed, run)
         found = evaluation.read_records(path)
-        assert len(found) == len({each.key for each in found}) == 50
+        assert len(found) == len({each.key for each in found}) == count
         assert answers(found) == undisturbed
         run += 1
     return killed, run
 
 
 def test_nothing_is_lost_or_doubled_by_kills(mllm, tmp_path):
-    assert survives(mllm, tmp_path, 5)[0] >= 5
+    assert survives(mllm, tmp_path, 3, 8)[0] >= 3
+
+
+# CMLLM_KILLS=200 kills as often, in some minutes.
+KILLS = int(os.environ.get("CMLLM_KILLS", "40"))
 
 
 @pytest.mark.slow
-def test_nothing_is_lost_or_doubled_by_two_hundred_kills(mllm, tmp_path):
-    killed, runs = survives(mllm, tmp_path, 200)
+def test_nothing_is_lost_or_doubled_by_many_kills(mllm, tmp_path):
+    killed, runs = survives(mllm, tmp_path, KILLS, 50)
     print(f"{killed} kills in {runs} runs of 50 examples")
-    assert killed >= 200
+    assert killed >= KILLS
 
 
 def spoiled(root, kind):
@@ -346,6 +354,7 @@ def test_methods_have_names_of_their_own():
             as_methods(wrong)
 
 
+@pytest.mark.slow
 def test_shards_together_are_the_whole(mllm, tmp_path):
     dataset = cm.data.read(HELDOUT)[:5]
     whole = cm.evaluate(mllm, dataset, METHODS, progress=False)
@@ -357,6 +366,7 @@ def test_shards_together_are_the_whole(mllm, tmp_path):
     assert answers(evaluation.read_records(out)) == answers(whole.records)
 
 
+@pytest.mark.slow
 def test_two_ways_are_compared_on_the_same_examples(mllm):
     dataset = cm.data.read(HELDOUT)[:12]
     found = cm.evaluate(mllm, dataset, METHODS, scorer="strict", progress=False)
@@ -386,6 +396,7 @@ def test_examples_of_ones_own_are_a_set(mllm):
     assert found._repr_html_()
 
 
+@pytest.mark.slow
 def test_effects_are_the_baselines(mllm, dataset):
     found = cm.evaluate(mllm, dataset[:1], METHODS, effects=True, progress=False)
     example = dataset[0]

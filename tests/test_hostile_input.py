@@ -90,22 +90,22 @@ def test_hostile_arguments_are_refused_or_right():
 
 @pytest.mark.slow
 def test_a_model_is_left_as_found_after_hostile_arguments(mllm, prompt, box, example, state):
-    tried(of_a_model(mllm, prompt, box, example), 4, state)
+    tried(of_a_model(mllm, prompt, box, example), 25, state)
 
 
 @pytest.mark.slow
 def test_a_model_is_left_as_found_after_hostile_questions_for_causes(mllm, prompt, box, example, state):
-    tried(of_causes(mllm, prompt, box, example), 4, state)
+    tried(of_causes(mllm, prompt, box, example), 25, state)
 
 
 @pytest.mark.slow
 def test_hostile_arguments_of_what_shows_results_are_refused_or_right(mllm, prompt, box, example, state):
-    tried(of_results(mllm, prompt, box, example), 4, state)
+    tried(of_results(mllm, prompt, box, example), 25, state)
 
 
 @pytest.mark.slow
 def test_hostile_values_set_on_widgets_are_refused_or_right(mllm, prompt, box, example, state):
-    tried(of_widgets(mllm, prompt, box, example), 4, state)
+    tried(of_widgets(mllm, prompt, box, example), 25, state)
 
 
 def public_calls():
@@ -142,9 +142,5 @@ def test_every_public_call_is_tried_or_exempt_for_a_reason(mllm, prompt, box, ex
 
 
 @pytest.mark.slow
-def test_many_more_hostile_arguments_are_refused_or_right(mllm, prompt, box, example, state):
+def test_many_more_hostile_arguments_are_refused_or_right():
     tried(PLAIN, 100)
-    tried(of_a_model(mllm, prompt, box, example), 25, state)
-    tried(of_causes(mllm, prompt, box, example), 25, state)
-    tried(of_results(mllm, prompt, box, example), 25, state)
-    tried(of_widgets(mllm, prompt, box, example), 25, state)
