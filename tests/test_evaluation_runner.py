@@ -163,7 +163,7 @@ def test_a_run_that_was_ended_goes_on_where_it_was(mllm, dataset, tmp_path, monk
     path = tmp_path / "records.jsonl"
     whole = cm.evaluate(mllm, dataset, METHODS, progress=False)
     calls = []
-    original = cm.evaluation.runner.refer
+    original = cm.evaluation.answers.refer
 
     def counted(*arguments, **options):
         calls.append(1)
@@ -174,13 +174,13 @@ def test_a_run_that_was_ended_goes_on_where_it_was(mllm, dataset, tmp_path, monk
             raise KeyboardInterrupt
         return counted(*arguments, **options)
 
-    monkeypatch.setattr(cm.evaluation.runner, "refer", ended)
+    monkeypatch.setattr(cm.evaluation.answers, "refer", ended)
     first = cm.evaluate(mllm, dataset, METHODS, path=path, progress=False)
     assert not first.complete
     assert len(first.records) == len(evaluation.read_records(path)) == after
     assert "interrupted" in repr(first)
     calls.clear()
-    monkeypatch.setattr(cm.evaluation.runner, "refer", counted)
+    monkeypatch.setattr(cm.evaluation.answers, "refer", counted)
     second = cm.evaluate(mllm, dataset, METHODS, path=path, progress=False)
     assert len(calls) == 6 - after
     assert second.complete
@@ -333,7 +333,7 @@ def test_a_file_of_another_run_is_refused(mllm, dataset, tmp_path):
     assert len(evaluation.read_records(path)) == 4
     with pytest.raises(cm.SettingsError, match="layers"):
         cm.evaluate(mllm, dataset, {"plus": cm.ControlMLLMPlus(layers=(0, 99))}, progress=False)
-    with pytest.raises(cm.DataError, match="needs one example or more"):
+    with pytest.raises(cm.DataError, match="A run needs one example or more for its evaluation"):
         cm.evaluate(mllm, [], METHODS)
 
 
