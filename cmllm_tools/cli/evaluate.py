@@ -63,7 +63,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="answer N questions of one image at once, where nothing is done to the model (default: 1)",
+        help="answer N questions at once, where nothing is done to the model (default: 1)",
     )
     add_model(command)
     add_running(command)

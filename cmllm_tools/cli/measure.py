@@ -223,6 +223,8 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
 
     if options.question is None:
         raise SettingsError(f"An image needs a QUESTION and a region; got {options.what!r} alone.")
+    if options.shard is not None:
+        raise SettingsError("A --shard is of a set, and an image has none; leave it out.")
     image, region = read_image(options.what), region_of(options)
     region.check(*image.size)
     example = Example(image, options.question, region, options.answer, tuple(options.alternatives))

@@ -12,7 +12,7 @@ from ..data.example import Example
 from ..data.lines import Row
 from ..data.prompts import others_of
 from ..errors import DataError
-from ..models.look import Seen
+from ..models.look import Seen, answer_together
 from ..models.mllm import Mllm
 from ..referring.baseline import Baseline
 from ..referring.latent_method import LatentMethod
@@ -37,7 +37,7 @@ class Answers(Task[Record, Evaluation]):
         scorer: of the answers.
         options: for `refer`.
         effects: whether the effect of each outcome is measured.
-        batch: how many plain answers are given at once.
+        batch: how many plain answers are given at once, and how many images' prompts are held.
     """
 
     gives: ClassVar[str] = "evaluation"
@@ -104,8 +104,8 @@ class Answering(Work[Record, Evaluation]):
         self.settings = {name: _plain(method.to_json()) for name, method in self.methods.items()}
         self.shared = mllm.name, self.settings
         self.versions = Provenance.of(mllm).versions
-        # The image of the last example, which the next one may have too.
-        self._image: tuple[Any, Seen] | None = None
+        # The images of the last examples, or of those that were answered ahead, which the next one may have too.
+        self._images: list[tuple[Any, Seen]] = []
         # What the model says of an example by itself.
         self._baseline: tuple[Example, Baseline] | None = None
         # Numbers of the examples that were answered ahead, or could not be.
@@ -128,35 +128,34 @@ class Answering(Work[Record, Evaluation]):
         return Record(**self._asked(example, name), error=error)
 
     def ahead(self, dataset: Dataset, example: Example, left: Sequence[tuple[int, Sequence[Key]]]) -> None:
-        """Give plain answers to the next examples of the same image at once.
+        """Give plain answers to the next examples at once.
 
         What fails here is tried by itself when its own turn comes, and recorded where it fails again.
         """
         number, batch = left[0][0], self.task.batch
         if batch < 2 or number in self._ahead or self.options.keys() > {"max_new_tokens"}:
             return
-        several = {}
-        with suppress(Exception):
-            for other, keys in left[:batch]:
-                each = dataset[other]
-                if not _same(example.image, each.image):
-                    break
-                several[other] = each, {name for _, name in keys}
+        several: dict[Any, tuple[Example, set[str]]] = {}
+        for other, keys in left[:batch]:
+            with suppress(Exception):
+                several[other] = dataset[other], {name for _, name in keys}
         self._ahead = set(several)
         for name, method in self.methods.items():
             if isinstance(method, LatentMethod) or type(method).intervention is not Method.intervention:
                 continue
+            asked = []
+            for each in (each for each, names in several.values() if name in names):
+                with suppress(Exception):
+                    seen = self._seen_of(each)
+                    sent = method.sent(Request(seen.image, each.question, each.regions), self.mllm).named("")
+                    if sent.image is seen.image:
+                        # What cannot be a prompt is none of the others' matter.
+                        seen.prompt(sent.question)
+                        asked.append((seen, sent.question))
             # A batch can fail by itself, as for want of memory, where its answers one by one do not.
             with suppress(Exception):
-                seen = self._seen_of(example)
-                asked = [
-                    method.sent(Request(seen.image, each.question, each.regions), self.mllm).named("")
-                    for each, names in several.values()
-                    if name in names
-                ]
-                questions = [each.question for each in asked if each.image is seen.image]
-                if len(questions) > 1:
-                    seen.answer_together(questions, self.options["max_new_tokens"])
+                if len(asked) > 1:
+                    answer_together(asked, self.options["max_new_tokens"])
 
     def _baseline_of(self, example: Example) -> Baseline:
         """What the model says of an example by itself; the right answer's odds are those against the wrong ones."""
@@ -195,10 +194,13 @@ class Answering(Work[Record, Evaluation]):
     def _seen_of(self, example: Example) -> Seen:
         """The example's image, with what was seen of it for the methods and the examples before."""
         image = example.image
-        if self._image is None or not _same(self._image[0], image):
-            self._image = None
-            self._image = image, Seen(self.mllm, image)
-        return self._image[1]
+        for known, seen in self._images:
+            if _same(known, image):
+                return seen
+        # What goes makes room before the next one is looked at.
+        del self._images[: max(0, 1 + len(self._images) - self.task.batch)]
+        self._images.append((image, Seen(self.mllm, image)))
+        return self._images[-1][1]
 
     def _asked(self, example: Example, name: str) -> dict[str, Any]:
         """What a record has of its example and method."""

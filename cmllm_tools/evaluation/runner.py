@@ -65,9 +65,9 @@ def evaluate(
         max_new_tokens: upper bound on an answer's length.
         effects: whether it is measured too how far each method moves the right answer's log-odds against the wrong ones,
             and what it costs the language (`Baseline`); each example takes some forwards more.
-        batch: how many questions of one image, which come one after another, are answered at once by methods that do
-            nothing to the model; one by one where its family does not keep them apart. Answers are the same, but for
-            rounding.
+        batch: how many questions are answered at once by methods that do nothing to the model: of one image, over its
+            prefix, or of several; one by one where the model's family does not keep them apart. Answers are the same, but
+            for rounding. The prompts of so many images are in memory.
         strict: whether an example that fails ends the run.
         retry: whether examples that are recorded as failed are tried again.
         progress: whether a bar is shown, with the time that is left.

@@ -141,8 +141,16 @@ class Plan(Generic[R, T]):
 
     def _write(self) -> None:
         while self.waiting and self.add is not None:
-            self.add(self.waiting[0])
-            del self.waiting[0]
+            line = self.waiting.pop(0)
+            try:
+                self.add(line)
+            except OutputError:
+                self.waiting.insert(0, line)
+                raise
+            except BaseException:
+                # An interrupt: the line may be there, and is not added twice; without it there may be no first one.
+                self.waiting.clear()
+                raise
 
     def _carry(self, error: BaseException) -> None:
         words = f"The {self.task.gives} so far, {len(self._own())} of {sum(map(len, self.keys))} records,"
