@@ -206,3 +206,34 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path, monkeyp
     assert [entry["step"] for entry in whole.history] == [2, 3, 2, 4]
     whole.export(tmp_path / "model")
     assert cm.load(tmp_path / "model").layers == 6
+
+
+def test_a_corpus_without_marks_is_the_same_scenes_bare(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.embedded.corpus.CHUNK", 8)
+    drawn, bare = (load_corpus(tmp_path, 8, 5, workers=1, marks=marks) for marks in (True, False))
+    assert (bare.marked == -1).all()
+    assert (drawn.marked >= 0).any()
+    for field in ("colors", "kinds", "places", "tokens"):
+        assert np.array_equal(getattr(drawn, field), getattr(bare, field))
+    same = (drawn.pixels == bare.pixels).all((1, 2, 3))
+    assert np.array_equal(same, drawn.marked == -1)
+
+
+def test_the_clock_ends_a_stage_and_what_was_reached_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.embedded.corpus.CHUNK", 4)
+    corpus = load_corpus(tmp_path, 4, 5, workers=1, marks=False)
+    seconds = iter(range(1000))
+    monkeypatch.setattr(train.time, "perf_counter", lambda: float(next(seconds)))
+    pace = train.Pace(minutes=0.1, images=2, rate=2.0)
+    plan = train.Stage(steps=10**6, images=1, rate=1e-3, vision_rate=1e-3, share=0.5)
+    monkeypatch.setattr(train, "STAGES", {"vision": plan})
+    trainer = train.Trainer(tmp_path, corpus, torch.device("cpu"), pace)
+    trainer.run("vision")
+    # A half of six seconds, a second each time the clock is asked: at the start, and once a step.
+    assert [(row["step"], row["seconds"]) for row in trainer.history] == [(2, 4.0)]
+    again = train.Trainer(tmp_path, corpus, torch.device("cpu"), pace)
+    again.run("vision")
+    assert again.history == trainer.history
+    trainer.export(tmp_path / "model")
+    assert (tmp_path / "model" / "model.safetensors").stat().st_size < 8e6
+    assert (tmp_path / "history.json").exists()

@@ -62,7 +62,7 @@ COMMANDS = [
     (["records", "show"], {"": 1}),
     (["report", "bad.json"], {"--against": 1, "--html": 1, "": 1}),
     (["families"], {"--json": 0, "--markdown": 0, "": 1}),
-    ([], {"--version": 0, "--help": 0, "": 1}),
+    ([], {"--version": 0, "--help": 0, "--show-completion": 1, "": 1}),
 ]
 
 
@@ -127,7 +127,7 @@ def check_said(arguments):
     assert status in (0, 1, 2), (arguments, status)
     assert "Traceback" not in out + err
     if status == 2:
-        # The usage, which argparse prints first, is as long as there are options.
+        # After the usage, which argparse prints first.
         told = err.partition("cmllm: ")[2] if "usage:" not in err else err.rpartition("error: ")[2]
         assert told.strip(), arguments
         assert len(told.splitlines()) <= 8, arguments

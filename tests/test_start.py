@@ -1,6 +1,8 @@
 """What starting costs: the package and its command line load nothing heavy before something needs it."""
 
 import ast
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,19 +43,83 @@ def test_the_command_line_starts_fast():
     assert seconds(sys.executable, "-m", "cmllm_tools.cli", "--version") < max(0.3, 15 * bare)
 
 
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_can_complete_commands_and_options(shell, capsys):
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/usr/bin/bash")
+    return tmp_path
+
+
+def ended(*arguments):
     with pytest.raises(SystemExit) as end:
-        main(["--print-completion", shell])
-    assert end.value.code == 0
+        main(arguments)
+    return end.value.code
+
+
+@pytest.mark.parametrize("given", [["--show-completion"], ["--print-completion", "zsh"], ["--show-completion", "fish"]])
+def test_shells_can_complete_commands_and_options(given, home, capsys):
+    assert ended(*given) == 0
     script = capsys.readouterr().out
-    assert all(word in script for word in ("steer", "scribble", "step-size", "print-completion"))
+    assert all(word in script for word in ("steer", "scribble", "step-size", "install-completion"))
 
 
-def test_a_shell_that_is_not_known_is_refused(capsys):
-    with pytest.raises(SystemExit):
-        main(["--print-completion", "zebra"])
-    assert "must be bash, zsh, fish, tcsh or powershell; got 'zebra'" in capsys.readouterr().err
+@pytest.mark.parametrize("shell", ["zebra", ""])
+def test_a_shell_that_is_not_known_is_refused(shell, home, capsys):
+    assert ended("--show-completion", shell) == 2
+    assert f"must be bash, zsh, fish, tcsh or powershell; got {shell!r}" in capsys.readouterr().err
+    assert ended("--install-completion", shell) == 2
+    assert f"must be bash, zsh or fish; got {shell!r}" in capsys.readouterr().err
+    assert list(home.iterdir()) == []
+
+
+TYPED = {
+    "ste": "steer",
+    "--inst": "--install-completion",
+    "records me": "merge",
+    "steer a.png b --scr": "--scribble",
+    "steer a.png b --method key": "key-steering",
+    "steer a.png b --update ad": "adam",
+    "steer a.png b --mask pict": "picture.png",
+    "steer pict": "picture.png",
+    "eval set --methods unsteered --scorer str": "strict",
+}
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_after_the_installation(home, capsys):
+    """Asked as bash asks it after the key; once more changes nothing, and what the user wrote stays."""
+    start = home / ".bashrc"
+    start.write_text("answer=42  # without an end of line")
+    for _ in range(2):
+        assert ended("--install-completion") == 0
+        script, read = re.findall(r"^written   (.*)$", capsys.readouterr().out, re.M)
+        assert (Path(script).is_file(), Path(read)) == (True, start)
+    lines = start.read_text().splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith("answer=42")
+    (home / "picture.png").touch()
+    asked = [
+        f"COMP_WORDS=(cmllm {words}); COMP_CWORD={len(words.split())}; _shtab_cmllm; echo $COMPREPLY" for words in TYPED
+    ]
+    bash = ["bash", "--norc", "-c", "\n".join([f". {start}", *asked])]
+    done = subprocess.run(bash, capture_output=True, text=True, check=True, cwd=home)
+    assert dict(zip(TYPED, done.stdout.splitlines(), strict=True)) == TYPED
+
+
+@pytest.mark.parametrize(
+    "shell, script, start", [("zsh", ".zfunc/_cmllm", ".zshrc"), ("fish", ".config/fish/completions/cmllm.fish", None)]
+)
+def test_completion_lies_where_the_shell_looks(shell, script, start, home):
+    assert ended("--install-completion", shell) == 0
+    assert "steer" in (home / script).read_text()
+    assert start is None or ".zfunc" in (home / start).read_text()
+    assert len([path for path in home.rglob("*") if path.is_file()]) == (1 if start is None else 2)
+
+
+def test_completion_that_cannot_be_installed_is_said(home, capsys):
+    (home / ".bashrc").mkdir()
+    assert main(["--install-completion"]) == 2
+    assert "cmllm: " in capsys.readouterr().err
 
 
 def test_the_package_loads_nothing_heavy():
@@ -91,8 +157,23 @@ def test_commands_are_listed_as_they_are_run(capsys):
         with pytest.raises(SystemExit) as end:
             main([command, "--help"])
         assert end.value.code == 0
-        assert f"usage: cmllm {command} [-h]" in capsys.readouterr().out
+        assert f"usage: cmllm {command} [OPTIONS]" in capsys.readouterr().out
         assert summary
     with pytest.raises(SystemExit):
         main(["zebra"])
     assert "invalid choice: 'zebra'" in capsys.readouterr().err
+
+
+def test_an_error_stands_below_a_short_usage(capsys, monkeypatch):
+    """It says what must be given; the help tells the rest, in groups."""
+    monkeypatch.setenv("COLUMNS", "80")
+    assert ended("steer", "a.png", "q", "--n") == 2
+    *usage, error = capsys.readouterr().err.splitlines()
+    assert " ".join(" ".join(usage).split()).startswith("usage: cmllm steer [OPTIONS] (--box X0 Y0 X1 Y1 | --mask FILE")
+    assert len(usage) <= 3
+    assert error.startswith("cmllm steer: error: ")
+    assert ended("steer", "--help") == 0
+    groups = re.findall(r"^(\S.*):$", capsys.readouterr().out, re.M)
+    assert groups == ["positional arguments", "options", "region", "settings of the methods", "model"]
+    assert ended("data", "check", "--help") == 0
+    assert capsys.readouterr().out.startswith("usage: cmllm data check [OPTIONS] FOLDER")

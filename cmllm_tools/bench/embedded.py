@@ -11,6 +11,7 @@ import numpy as np
 from ..data.formats.roc import ReferringExample
 from ..errors import SettingsError
 from ..evaluation.matching import names_it, strict_match
+from ..inputs.marks import marked
 from ..inputs.overlays import OVERLAYS
 from ..inputs.regions import REGION_KINDS, Box, Region
 from ..loading import load
@@ -22,7 +23,7 @@ from ..referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import optimize
 from ..strict import kind_of, one_of, several, whole_number
-from .heldout import DESCRIPTIONS, held_out, marked, vocabulary
+from .heldout import DESCRIPTIONS, held_out, vocabulary
 
 CONTROL = "random_background"
 SEED = 0

@@ -4,11 +4,7 @@ import json
 from functools import cache
 from pathlib import Path
 
-import numpy as np
-from PIL import Image, ImageFilter
-
 from ..data.formats.roc import ReferringExample, read_roc
-from ..inputs.overlays import draw_overlay
 
 HELDOUT = Path(__file__).parents[1] / "embedded" / "heldout"
 # The same scenes twice: "is the object a A or a B?", and "describe the object".
@@ -17,14 +13,6 @@ QUESTIONS, DESCRIPTIONS = "question_roc.json", "question_describe.json"
 VOCABULARY = "vocabulary.json"
 # Unsteered, the model names another object of this scene than the one referred to.
 DEMO_SCENE = 7
-
-# How an overlay is drawn on a scene of 192 px, as the model saw it in training.
-OVERLAY_SCALE = 0.7
-OVERLAY_MIN_LINE = 3.5
-LINE_ALPHA = (176, 255)
-MASK_ALPHA = (64, 112)
-# Scene pixels by which the mask overlay extends beyond the object, so that its tint shows against the background.
-MASK_MARGIN = 5
 
 
 def held_out(questions: str = QUESTIONS) -> list[ReferringExample]:
@@ -58,12 +46,3 @@ def vocabulary() -> tuple[frozenset[str], frozenset[str]]:
     """Colours and kinds of the set's objects."""
     words = json.loads((HELDOUT / VOCABULARY).read_text(encoding="utf-8"))
     return frozenset(words["colors"]), frozenset(words["kinds"])
-
-
-def marked(image: Image.Image, mask: np.ndarray, overlay: str, rng: np.random.Generator) -> Image.Image:
-    """The scene with one of the eight overlays drawn on the object of this (row, column) mask."""
-    if overlay == "mask":
-        solid = Image.fromarray(mask.astype(np.uint8) * 255)
-        mask = np.asarray(solid.filter(ImageFilter.MaxFilter(2 * MASK_MARGIN + 1))) > 0
-    alpha = int(rng.integers(*(MASK_ALPHA if overlay == "mask" else LINE_ALPHA), endpoint=True))
-    return draw_overlay(image, mask, overlay, rng, alpha=alpha, scale=OVERLAY_SCALE, min_line=OVERLAY_MIN_LINE)

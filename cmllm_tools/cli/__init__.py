@@ -14,10 +14,21 @@ from rich_argparse import RichHelpFormatter
 from ..errors import CmllmError
 from ..version import VERSION
 from .commands import COMMANDS
+from .completion import SHELLS, chosen_shell, completion_script, install_completion
+
+# In a usage, for all options that may be left out.
+_OPTIONS = argparse.Action(["OPTIONS"], "", nargs=0)
 
 
 class _Help(RichHelpFormatter):
     group_name_formatter = str
+
+    def add_usage(self, usage: str | None, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        """What must be given: every option is told below, and would fill the screen above an error."""
+        required = [group for group in groups if group.required]
+        either = [action for group in required for action in group._group_actions]
+        needed = [each for each in actions if not each.option_strings or each.required or each in either]
+        super().add_usage(usage, [_OPTIONS, *needed], required, prefix)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -33,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     given = sys.argv[1:] if arguments is None else list(arguments)
     command = next((word for word in given if not word.startswith("-")), "")
-    options = _parser([command]).parse_args(given)
     warnings.showwarning = lambda message, *_, **__: print(f"cmllm: warning: {message}", file=sys.stderr)
     try:
+        options = _parser([command]).parse_args(given)
         status = options.run(options)
         sys.stdout.flush()
         return int(status)
@@ -58,11 +69,23 @@ def _parser(loaded: Sequence[str]) -> argparse.ArgumentParser:
         description="See and steer where a multimodal language model looks.",
         formatter_class=_Help,
     )
-    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument("--version", action=_Told, nargs=0, help="print the version")
     parser.add_argument(
-        "--print-completion", action=_Completion, metavar="SHELL", help=f"print what completes commands in {_SHELLS}"
+        "--install-completion",
+        action=_Told,
+        nargs="?",
+        metavar="SHELL",
+        help=f"let the shell complete commands, options and files: {', '.join(SHELLS['install'])} (default: yours)",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    parser.add_argument(
+        "--show-completion",
+        "--print-completion",
+        action=_Told,
+        nargs="?",
+        metavar="SHELL",
+        help=f"print what does so: {', '.join(SHELLS['show'])}",
+    )
+    commands = parser.add_subparsers(title="commands", prog=parser.prog, required=True, metavar="COMMAND")
     for command, (module, summary) in COMMANDS.items():
         added = commands.add_parser(command, help=summary, description=summary, formatter_class=_Help)
         if command in loaded:
@@ -70,16 +93,20 @@ def _parser(loaded: Sequence[str]) -> argparse.ArgumentParser:
     return parser
 
 
-_SHELLS = "bash, zsh, fish, tcsh or powershell"
-
-
-class _Completion(argparse.Action):
-    """Prints a script with every command's options, for a shell to source."""
+class _Told(argparse.Action):
+    """Says what it is named after, and ends the program."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: str | None = None) -> None:
-        import shtab
-
-        if values not in shtab.SUPPORTED_SHELLS:
-            parser.error(f"argument {option}: must be {_SHELLS}; got {values!r}")
-        print(shtab.complete(_parser(list(COMMANDS)), values))
+        if self.dest == "version":
+            print(VERSION)
+            parser.exit()
+        doing = self.dest.partition("_")[0]
+        shell = chosen_shell(values, doing, parser)
+        script = completion_script(_parser(list(COMMANDS)), shell)
+        if doing == "show":
+            print(script, flush=True)
+        else:
+            for path in install_completion(script, shell):
+                print(f"written   {path}")
+            print("Completion works in shells that are started from now on.")
         parser.exit()

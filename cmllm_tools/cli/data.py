@@ -13,7 +13,7 @@ from ..notation import text_table
 
 def add_data(data: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
-    commands = data.add_subparsers(required=True, metavar="COMMAND")
+    commands = data.add_subparsers(title="commands", prog=data.prog, required=True, metavar="COMMAND")
     what = "count examples, images and regions, and list what is wrong by its line"
     checked = commands.add_parser("check", help=what, description=what, formatter_class=data.formatter_class)
     checked.add_argument("folder", type=Path, metavar="FOLDER", help="of the set, or its list of examples")
@@ -25,7 +25,7 @@ def add_data(data: argparse.ArgumentParser) -> None:
     listed.set_defaults(run=_formats)
 
 
-def add_reading(parser: argparse.ArgumentParser) -> None:
+def add_reading(parser: argparse._ActionsContainer) -> None:
     """How a set is read."""
     parser.add_argument("--format", choices=list(all_formats()), help="of the set (default: found out)")
     parser.add_argument(

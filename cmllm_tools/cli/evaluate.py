@@ -37,10 +37,11 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; with --n, --skip "
         "and --json alone, all regions and overlays are measured), or smol (its scenes of everyday things; likewise)",
     )
-    add_reading(command)
-    command.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
-    add_count(command)
-    command.add_argument("--shuffle", type=int, metavar="SEED", help="take the examples in another order, before --n")
+    examples = command.add_argument_group("examples")
+    add_reading(examples)
+    examples.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
+    add_count(examples)
+    examples.add_argument("--shuffle", type=int, metavar="SEED", help="take the examples in another order, before --n")
     command.add_argument(
         "--methods",
         nargs="+",
@@ -66,8 +67,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         help="answer N questions at once, where nothing is done to the model (default: 1)",
     )
     add_model(command)
-    add_running(command)
-    command.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
+    add_running(command, "--out")
     command.add_argument("--effects", action="store_true", help="measure log-odds gained, and damage to the language, too")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=partial(_evaluate, command))
@@ -75,7 +75,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 
 def add_records(records: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
-    commands = records.add_subparsers(required=True, metavar="COMMAND")
+    commands = records.add_subparsers(title="commands", prog=records.prog, required=True, metavar="COMMAND")
     what = "put the records of several runs together, as of the shards of a set; also of sweeps, and of rankings of heads"
     merged = commands.add_parser("merge", help=what, description=what, formatter_class=records.formatter_class)
     merged.add_argument("records", nargs="+", type=Path, metavar="FILE")

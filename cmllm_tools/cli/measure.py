@@ -40,14 +40,6 @@ if TYPE_CHECKING:
 BY_NAME = "name"
 
 
-def add_evaluate(evaluate: argparse.ArgumentParser) -> None:
-    """Add the command's options to its parser."""
-    evaluate.add_argument("set", choices=[EMBEDDED])
-    add_count(evaluate)
-    evaluate.add_argument("--json", action="store_true", help="print one JSON object")
-    evaluate.set_defaults(run=_evaluate)
-
-
 def add_heads(heads: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
@@ -58,10 +50,9 @@ def add_heads(heads: argparse.ArgumentParser) -> None:
         default=BY_NAME,
         help="name (of the object, as the question has it), text, after_image, last, or a word",
     )
-    add_running(heads)
+    add_running(heads, "--resume")
     add_model(heads)
     heads.add_argument("--json", action="store_true", help="print one JSON object with all heads")
-    heads.add_argument("--resume", type=Path, metavar="FILE", help="add each example to this file, and go on from it")
     heads.add_argument("--out", type=Path, metavar="FILE", help="save the ranking, for HeadRanking.load")
     heads.add_argument("--html", type=Path, metavar="FILE", help="write a page with the grid")
     heads.set_defaults(run=_heads)
@@ -83,9 +74,8 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
         "--contexts", nargs="+", default=["text", "last"], metavar="QUERIES", help="context tokens (default: text last)"
     )
     add_method(sweep, "layers", "queries")
-    add_running(sweep)
+    add_running(sweep, "--resume")
     add_model(sweep)
-    sweep.add_argument("--resume", type=Path, metavar="FILE", help="add each example to this file, and go on from it")
     sweep.add_argument("--json", action="store_true", help="print one JSON object")
     sweep.add_argument("--html", type=Path, metavar="FILE", help="write a page with the heat maps")
     sweep.set_defaults(run=_sweep)
@@ -233,4 +223,4 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     return sweep, None, None
 
 
-COMMANDS = {"eval": add_evaluate, "heads": add_heads, "sweep": add_sweep}
+COMMANDS = {"heads": add_heads, "sweep": add_sweep}

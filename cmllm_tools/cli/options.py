@@ -24,7 +24,7 @@ from ..running.cluster import Workers
 
 def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
     """A region, drawn in pixels."""
-    region = parser.add_mutually_exclusive_group(required=required)
+    region = parser.add_argument_group("region").add_mutually_exclusive_group(required=required)
     region.add_argument("--box", type=float, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="corners in pixels")
     region.add_argument(
         "--mask", type=Path, metavar="FILE", help="image of the same size: opaque, or bright on dark, marks the region"
@@ -151,12 +151,13 @@ def latent_method_of(options: argparse.Namespace) -> LatentMethod:
 
 def add_model(parser: argparse.ArgumentParser) -> None:
     """A model, and how it is loaded."""
-    parser.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
-    parser.add_argument("--revision", help="of a hub model")
-    parser.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
-    parser.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
-    parser.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
-    parser.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
+    model.add_argument("--revision", help="of a hub model")
+    model.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
+    model.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")
+    model.add_argument("--load-in-4bit", action="store_true", help="nf4 weights; needs bitsandbytes")
+    model.add_argument("--trust-remote-code", action="store_true", help="run code that comes with the checkpoint")
 
 
 def loading_of(options: argparse.Namespace) -> dict[str, Any]:
@@ -179,20 +180,23 @@ def _four_bit() -> Any:
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
 
 
-def add_running(parser: argparse.ArgumentParser) -> None:
-    """How a run over a set is divided, and what it does with examples that fail."""
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
-    parser.add_argument(
+def add_running(parser: argparse.ArgumentParser, option: str) -> None:
+    """How a run over a set is divided, the file that it adds to, and what it does with examples that fail."""
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
+    cluster.add_argument(
         "--ray",
         nargs="?",
         const="",
         metavar="ADDRESS",
         help="spread over a Ray cluster: this machine's own without ADDRESS",
     )
-    parser.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
-    parser.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
-    parser.add_argument("--strict", action="store_true", help="stop at the first example that fails")
-    parser.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
+    cluster.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
+    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
+    records = parser.add_argument_group("records")
+    records.add_argument(option, type=Path, metavar="FILE", help="add each example to this file, and go on from it")
+    records.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
+    records.add_argument("--strict", action="store_true", help="stop at the first example that fails")
 
 
 def models_of(options: argparse.Namespace) -> Mllm | Workers:
@@ -210,7 +214,7 @@ def _shard(text: str) -> tuple[int, int]:
     return number, of
 
 
-def add_count(parser: argparse.ArgumentParser) -> None:
+def add_count(parser: argparse._ActionsContainer) -> None:
     """Which of a set's examples."""
     parser.add_argument("--n", type=int, metavar="N", help="number of examples (default: all)")
     parser.add_argument("--skip", type=int, default=0, metavar="N", help="leave out the first N examples")

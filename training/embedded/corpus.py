@@ -44,15 +44,15 @@ class Corpus:
 FIELDS = tuple(Corpus.__dataclass_fields__)
 
 
-def load_corpus(cache: Path, count: int, seed: int, split: str = "train", workers: int = 2) -> Corpus:
-    """Read `count` scenes from `cache`, drawing the chunks that are not there yet."""
+def load_corpus(cache: Path, count: int, seed: int, split: str = "train", workers: int = 2, marks: bool = True) -> Corpus:
+    """Read `count` scenes from `cache`, drawing the chunks that are not there yet; the same scenes bare if not `marks`."""
     make_folder(cache)
     chunks = range(-(-count // CHUNK))
-    paths = [cache / f"{split}-{seed}-{chunk:04d}.npz" for chunk in chunks]
+    paths = [cache / f"{split}{'' if marks else '-bare'}-{seed}-{chunk:04d}.npz" for chunk in chunks]
     missing = [chunk for chunk in chunks if not paths[chunk].exists()]
     if missing:
         with ProcessPoolExecutor(workers) as pool:
-            draw = partial(_draw_chunk, seed=seed, split=split)
+            draw = partial(_draw_chunk, seed=seed, split=split, marks=marks)
             for chunk, arrays in zip(missing, tqdm(pool.map(draw, missing), "scenes", len(missing)), strict=True):
                 write_whole(paths[chunk], partial(np.savez, **arrays))
     # Filled chunk by chunk: concatenating would hold every pixel twice.
@@ -66,9 +66,10 @@ def load_corpus(cache: Path, count: int, seed: int, split: str = "train", worker
     return Corpus(**{field: array[:count] for field, array in whole.items()})
 
 
-def _draw_chunk(chunk: int, seed: int, split: str) -> dict[str, Any]:
+def _draw_chunk(chunk: int, seed: int, split: str, marks: bool) -> dict[str, Any]:
     digits = load_digits(split)
-    rows = [encode(make_scene(np.random.default_rng([seed, chunk, i]), digits)) for i in range(CHUNK)]
+    marked = None if marks else False
+    rows = [encode(make_scene(np.random.default_rng([seed, chunk, i]), digits, marked=marked)) for i in range(CHUNK)]
     return {field: np.stack([row[field] for row in rows]) for field in FIELDS}
 
 

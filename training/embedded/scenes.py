@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from cmllm_tools.bench.heldout import marked as drawn_on
+from cmllm_tools.inputs.marks import marked as drawn_on
 from cmllm_tools.inputs.overlays import OVERLAYS
 
 SIZE = 192

@@ -1,17 +1,19 @@
-"""Train the embedded model from scratch: `python -m cmllm_tools.models.embedded.train`.
+"""Train the embedded model from scratch: `python -m training.embedded.train`.
 
 Two kinds of stage, each run twice.
 *Vision*: the tower and projector learn, for every visual token, the colour, kind and mark of what it covers.
 *Language*: the whole model learns questions and answers; the turns about one image share its visual tokens and do not
 see each other, so that each is answered as if it stood alone.
 
-An interrupted run goes on from its last checkpoint, with the same batches as an uninterrupted one.
+An interrupted run goes on from its last checkpoint, with the same batches as an uninterrupted one. With `--minutes`, the
+clock says how long a stage learns and how its rate falls, so that the run ends in time on any machine.
+
+`--no-marks` trains on the same scenes with no mark drawn into any: the model that `cm.load("embedded-no-marks")` gives.
 """
 
 import argparse
 import json
 import math
-import random
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -30,37 +33,56 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from cmllm_tools.files import write_text
 
 from ..checkpoints import load_checkpoint, save_checkpoint
-from .architecture import GRID, build_model, build_processor
+from .architecture import build_model, build_processor
+from .batches import Batch, Batches, TurnPacker
 from .corpus import Corpus, load_corpus
-from .language import BOS, EOS, Named, sample_turn, vocabulary
-from .scenes import COLORS, DIGITS, KINDS, PLACES
+from .scenes import COLORS, DIGITS, KINDS
 
 SEED = 20261122
-TOKENS = GRID * GRID
-# Text tokens kept for the turns about one image; about eight turns fit.
-TURN_BUDGET = 112
 CHECKPOINT_EVERY = 250
 
 
 @dataclass(frozen=True)
 class Stage:
-    """How long and how fast one stage learns."""
+    """How long and how fast one stage learns; `share` is its part of the time where the clock decides."""
 
     steps: int
     images: int
     rate: float
     vision_rate: float
+    share: float = 0.25
 
 
 STAGES = {
-    "vision": Stage(steps=4000, images=64, rate=1e-3, vision_rate=1e-3),
-    "language": Stage(steps=5000, images=32, rate=1e-3, vision_rate=3e-4),
+    "vision": Stage(steps=4000, images=64, rate=1e-3, vision_rate=1e-3, share=0.2),
+    "language": Stage(steps=5000, images=32, rate=1e-3, vision_rate=3e-4, share=0.35),
     # Once the language side works, digits and marks that the tower confuses are what is left to gain.
-    "vision again": Stage(steps=6000, images=64, rate=7e-4, vision_rate=7e-4),
-    "language again": Stage(steps=5300, images=32, rate=8e-4, vision_rate=2e-4),
+    "vision again": Stage(steps=6000, images=64, rate=7e-4, vision_rate=7e-4, share=0.15),
+    "language again": Stage(steps=5300, images=32, rate=8e-4, vision_rate=2e-4, share=0.3),
 }
 # Digits are harder to tell apart than shapes, marks rarer than their absence, background the easiest.
 DIGIT_WEIGHT, MARK_WEIGHT, BACKGROUND_WEIGHT = 2.0, 2.0, 0.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """How a run differs from the one that `STAGES` plans, made for two CPU cores.
+
+    Args:
+        minutes: for all stages together; the stages' numbers of steps where None.
+        images: factor on the images of a step.
+        rate: factor on the peak rates.
+        workers: processes that make batches ahead; none where 0.
+    """
+
+    minutes: float | None = None
+    images: int = 1
+    rate: float = 1.0
+    workers: int = 0
+
+    def done(self, plan: Stage, step: int, seconds: float) -> float:
+        """The part of a stage that is behind it, from 0 to 1 and beyond, after these steps and seconds."""
+        return step / plan.steps if self.minutes is None else seconds / (60 * self.minutes * plan.share)
 
 
 class DenseLabels(nn.Module):
@@ -93,62 +115,11 @@ class DenseLabels(nn.Module):
         return torch.stack(losses).sum(), right[labels[..., 0] > 0].float().mean()
 
 
-def dense_labels(corpus: Corpus, rows: np.ndarray) -> np.ndarray:
-    """(scene, token, 3): colour, kind (0 is background) and mark of the object each visual token covers."""
-    owner = corpus.tokens[rows].astype(int)
-    covered = owner >= 0
-    pick = np.where(covered, owner, 0)
-    colors = np.take_along_axis(corpus.colors[rows], pick, 1) + 1
-    kinds = np.take_along_axis(corpus.kinds[rows], pick, 1) + 1
-    marks = owner == corpus.marked[rows][:, None]
-    return np.stack([colors * covered, kinds * covered, marks & covered], -1).astype(np.int64)
-
-
-def pixel_values(corpus: Corpus, rows: np.ndarray) -> torch.Tensor:
-    """(row, 3, height, width) in -1..1, as the vision tower takes them."""
-    return torch.from_numpy(corpus.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-class TurnPacker:
-    """Packs several turns behind one image prefix: (tokens, positions, segments, targets), each (text,)."""
-
-    def __init__(self) -> None:
-        self.words = vocabulary()
-        self.prefix = [self.words[word] for word in (BOS, "user", ":")]
-        self.start = len(self.prefix) + TOKENS
-
-    def pack(self, corpus: Corpus, row: int, rng: random.Random) -> np.ndarray:
-        """(4, TURN_BUDGET) int64; segment 0 is padding, target -100 is not learned."""
-        objects = [
-            Named(list(COLORS)[color], KINDS[kind], PLACES[place])
-            for color, kind, place in zip(corpus.colors[row], corpus.kinds[row], corpus.places[row], strict=True)
-            if color >= 0
-        ]
-        marked = int(corpus.marked[row])
-        packed = np.zeros((4, TURN_BUDGET), np.int64)
-        packed[3] = -100
-        used = segment = 0
-        while True:
-            question, answer = sample_turn(rng, objects, marked if marked >= 0 else None)
-            asked = [self.words[word] for word in f"{question} assistant :".split()]
-            told = [self.words[word] for word in f"{answer} {EOS}".split()]
-            length = len(asked) + len(told) - 1
-            if used + length > TURN_BUDGET:
-                return packed
-            segment += 1
-            span = slice(used, used + length)
-            packed[0, span] = (asked + told)[:-1]
-            packed[1, span] = self.start + np.arange(length)
-            packed[2, span] = segment
-            packed[3, used + len(asked) - 1 : used + length] = told
-            used += length
-
-
 class Trainer:
     """Holds model, label heads and optimizer of one stage, and its checkpoint."""
 
-    def __init__(self, out: Path, corpus: Corpus, device: torch.device):
-        self.out, self.corpus, self.device = out, corpus, device
+    def __init__(self, out: Path, corpus: Corpus, device: torch.device, pace: Pace = Pace()):
+        self.out, self.corpus, self.device, self.pace = out, corpus, device, pace
         torch.manual_seed(SEED)
         self.model = build_model().to(device)
         AttentionInterface.register("float32_sdpa", float32_attention)
@@ -157,28 +128,27 @@ class Trainer:
             self.model.set_attn_implementation("float32_sdpa")
         self.labels = DenseLabels(self.model.config.text_config.hidden_size).to(device)
         self.packer = TurnPacker()
+        self.pixels = torch.from_numpy(corpus.pixels).to(device)
         self.history: list[dict[str, Any]] = []
 
-    # A step's batch depends on the seed, the stage and its number only: that makes a resumed run the same run.
-    def rows(self, stage: str, step: int) -> np.ndarray:
-        images = STAGES[stage].images
-        per_epoch = len(self.corpus) // images
-        epoch, index = divmod(step, per_epoch)
-        order = np.random.default_rng([SEED, list(STAGES).index(stage), epoch]).permutation(len(self.corpus))
-        return order[index * images : (index + 1) * images]
+    def batches(self, stage: str, first: int) -> Iterable[Batch]:
+        """The stage's batches from step `first` on; without end where the clock decides."""
+        plan = STAGES[stage]
+        known = Batches(self.corpus, stage, (SEED, list(STAGES).index(stage)), plan.images * self.pace.images)
+        steps = range(first, plan.steps if self.pace.minutes is None else 2**40)
+        return DataLoader(known, None, sampler=steps, num_workers=self.pace.workers, collate_fn=_as_it_is)
 
     def visual_tokens(self, rows: np.ndarray) -> torch.Tensor:
-        pixels = pixel_values(self.corpus, rows).to(self.device)
+        pixels = self.pixels[torch.from_numpy(rows).to(self.device)].permute(0, 3, 1, 2).float() / 127.5 - 1
         return torch.stack(tuple(self.model.get_image_features(pixels, return_dict=True).pooler_output))
 
-    def vision_loss(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        labels = torch.from_numpy(dense_labels(self.corpus, rows)).to(self.device)
-        return self.labels.losses(self.visual_tokens(rows), labels)
+    def vision_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        labels = torch.from_numpy(batch.labels).to(self.device)
+        return self.labels.losses(self.visual_tokens(batch.rows), labels)
 
-    def language_loss(self, rows: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        rng = random.Random(f"{SEED}-{rows.tolist()}")
-        packed = np.stack([self.packer.pack(self.corpus, row, rng) for row in rows])
-        tokens, positions, segments, targets = torch.from_numpy(packed).to(self.device).unbind(1)
+    def language_loss(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = batch.rows
+        tokens, positions, segments, targets = torch.from_numpy(batch.turns).to(self.device).unbind(1)
         visual = self.visual_tokens(rows)
         language_model = self.model.model.language_model
         embed = language_model.embed_tokens
@@ -195,7 +165,7 @@ class Trainer:
         ).last_hidden_state[:, start:]
         learned = targets != -100
         logits = self.model.lm_head(hidden[learned]).float()
-        labels = torch.from_numpy(dense_labels(self.corpus, rows)).to(self.device)
+        labels = torch.from_numpy(batch.labels).to(self.device)
         loss = F.cross_entropy(logits, targets[learned]) + 0.1 * self.labels.losses(visual, labels)[0]
         return loss, (logits.argmax(-1) == targets[learned]).float().mean()
 
@@ -205,37 +175,56 @@ class Trainer:
             stage.split(maxsplit=1)[0]
         ]
         optimizer = torch.optim.AdamW(self._groups(plan), betas=(0.9, 0.98), weight_decay=0.05)
-        first = self.resume(stage, optimizer)
-        mean_loss = mean_right = None
-        started = time.perf_counter()
-        for step in (bar := tqdm(range(first, plan.steps), stage, plan.steps, initial=first, mininterval=5)):
+        step = noted = self.resume(stage, optimizer)
+        self.spent = sum(row["seconds"] for row in self.history if row["stage"] == stage)
+        means: tuple[float, float] | None = None
+        bar = tqdm(desc=stage, initial=step, total=plan.steps if self.pace.minutes is None else None, mininterval=5)
+        self.started = time.perf_counter()
+        for batch in self.batches(stage, step):
+            done = self.pace.done(plan, step, self.spent + time.perf_counter() - self.started)
+            if done >= 1:
+                break
             warm = min(1.0, (step + 1) / 200)
-            decay = 0.02 + 0.98 * (1 + math.cos(math.pi * step / plan.steps)) / 2
+            decay = 0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * warm * decay
             with torch.autocast(self.device.type, torch.bfloat16):
-                loss, right = loss_of(self.rows(stage, step))
+                loss, right = loss_of(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self._parameters(), 1.0)
             optimizer.step()
-            mean_loss = loss.item() if mean_loss is None else 0.98 * mean_loss + 0.02 * loss.item()
-            mean_right = right.item() if mean_right is None else 0.98 * mean_right + 0.02 * right.item()
-            if (step + 1) % 50 == 0:
-                bar.set_postfix(loss=f"{mean_loss:.3f}", right=f"{mean_right:.3f}")
-            if (step + 1) % CHECKPOINT_EVERY == 0 or step + 1 == plan.steps:
-                seconds = time.perf_counter() - started
-                started = time.perf_counter()
-                self.history.append(
-                    {"stage": stage, "step": step + 1, "loss": mean_loss, "right": mean_right, "seconds": seconds}
-                )
-                self.save(stage, step + 1, optimizer)
+            # Waits for the device, so that the clock is right.
+            found = loss.item(), right.item()
+            means = found if means is None else (0.98 * means[0] + 0.02 * found[0], 0.98 * means[1] + 0.02 * found[1])
+            step += 1
+            bar.update()
+            if step % 50 == 0:
+                bar.set_postfix(loss=f"{means[0]:.3f}", right=f"{means[1]:.3f}")
+            if step % CHECKPOINT_EVERY == 0:
+                noted = self.note(stage, step, means, optimizer)
+        bar.close()
+        if means and step > noted:
+            self.note(stage, step, means, optimizer)
+
+    def note(self, stage: str, step: int, means: tuple[float, float], optimizer: torch.optim.Optimizer) -> int:
+        """Write history and checkpoint; returns the step."""
+        now = time.perf_counter()
+        seconds, self.started = now - self.started, now
+        self.spent += seconds
+        self.history.append({"stage": stage, "step": step, "loss": means[0], "right": means[1], "seconds": seconds})
+        self.save(stage, step, optimizer)
+        return step
 
     def _groups(self, plan: Stage) -> list[dict[str, Any]]:
         vision = list(self.model.model.vision_tower.parameters())
         known = {id(parameter) for parameter in vision}
         rest = [parameter for parameter in self._parameters() if id(parameter) not in known]
-        return [{"params": vision, "peak": plan.vision_rate}, {"params": rest, "peak": plan.rate}]
+        factor = self.pace.rate
+        return [
+            {"params": vision, "peak": factor * plan.vision_rate},
+            {"params": rest, "peak": factor * plan.rate},
+        ]
 
     @property
     def _parts(self) -> dict[str, nn.Module]:
@@ -264,12 +253,17 @@ class Trainer:
         return int(metadata["step"])
 
     def export(self, folder: Path) -> None:
-        """Write model (bfloat16), processor and generation config to `folder`, for plain `from_pretrained`."""
+        """Write model (bfloat16), processor and generation config to `folder`, for plain `from_pretrained`, and history."""
         model = build_model()
         model.load_state_dict(self.model.state_dict())
         model.generation_config.update(do_sample=False, max_new_tokens=16)
         model.to(torch.bfloat16).save_pretrained(folder)
         build_processor().save_pretrained(folder)
+        write_text(folder.parent / "history.json", json.dumps(self.history, indent=1))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
 
 
 def turn_mask(segments: torch.Tensor, start: int) -> torch.Tensor:
@@ -299,14 +293,23 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(".cache/embedded"), help="corpus, checkpoint, exported model")
     parser.add_argument("--scenes", type=int, default=100_000)
+    parser.add_argument("--no-marks", action="store_true", help="the same scenes, with no mark drawn into any")
+    parser.add_argument("--minutes", type=float, help="for all stages together, in place of their numbers of steps")
+    parser.add_argument("--images-times", type=int, default=1, help="factor on the images of a step")
+    parser.add_argument("--rate-times", type=float, default=1.0, help="factor on the peak rates")
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw scenes, and on a GPU make batches")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
-    corpus = load_corpus(options.out, options.scenes, SEED)
-    trainer = Trainer(options.out, corpus, torch.device(options.device))
+    if options.scenes < (most := options.images_times * max(plan.images for plan in STAGES.values())):
+        parser.error(f"A step takes up to {most} scenes; got {options.scenes} in all.")
+    device = torch.device(options.device)
+    corpus = load_corpus(options.out, options.scenes, SEED, workers=options.workers, marks=not options.no_marks)
+    ahead = 0 if device.type == "cpu" else options.workers
+    trainer = Trainer(options.out, corpus, device, Pace(options.minutes, options.images_times, options.rate_times, ahead))
     for stage in STAGES:
         trainer.run(stage)
-    trainer.export(options.out / "model")
-    write_text(options.out / "history.json", json.dumps(trainer.history, indent=1))
+        # What is reached is there, should a machine that is lent go before the end.
+        trainer.export(options.out / "model")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Generate the held-out sets in the public ROC format: `python -m training.smol.heldout --pictures FILE`.
 
-Scenes of two to four things, drawn plainly: 300 of the styles that the eyes were trained on, and 300 of the third. For each
-scene one thing is referred to; another one of the scene is the alternative in "a A or a B?".
+Scenes of two to four things, drawn plainly: 300 of styles that the eyes were trained on, and 300 of the one held out. For
+each scene one thing is referred to; another one of the scene is the alternative in "a A or a B?".
 """
 
 import argparse
@@ -22,7 +22,7 @@ from cmllm_tools.files import make_folder, write_text, write_whole
 from ..roc_lines import referred, xywh
 from .language import NAME_QUESTION, choice_question
 from .scenes import PLAIN, Painter
-from .world import HELD_OUT, TRAINED, owners, photographs, read_pictures, things
+from .world import HELD_OUT, SHOWN, owners, photographs, read_pictures, things
 
 SEED = 778
 COUNT = 300
@@ -36,7 +36,7 @@ def generate(pictures: Path, out: Path, count: int = COUNT, seed: int = SEED) ->
     found, synonyms, names = read_pictures(pictures), json.loads(SYNONYMS.read_text(encoding="utf-8")), list(things())
     make_folder(out)
     write_text(out / VOCABULARY, json.dumps({"names": names}) + "\n")
-    for folder, styles in zip(SETS, (TRAINED, (HELD_OUT,)), strict=True):
+    for folder, styles in zip(SETS, (SHOWN, (HELD_OUT,)), strict=True):
         generator = torch.Generator().manual_seed(seed)
         painter = Painter(torch.from_numpy(np.stack([found[s] for s in styles])), owners(), photographs(), generator)
         rng = np.random.default_rng(seed)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
@@ -31,7 +31,7 @@ from cmllm_tools.models.smol import SPARE_TOKEN, SYSTEM, build_config
 from ..checkpoints import load_checkpoint, save_checkpoint
 from .language import Seen, place, sample_turn
 from .scenes import BACKGROUND, PLAIN, STRONG, UNSURE, Painter, Scenes, Variation, gentler
-from .world import HELD_OUT, TRAINED, owners, photographs, read_pictures, things
+from .world import HELD_OUT, SHOWN, TRAINED, owners, photographs, read_pictures, things
 
 SEED = 20261126
 CHECKPOINT_SECONDS = 60
@@ -180,7 +180,7 @@ class Trainer:
                     self.save(stage, step, spent, optimizer)
 
     def note(self, stage: str, step: int, spent: float) -> None:
-        figures = {name: round(self.measure(styles), 4) for name, styles in (("seen", TRAINED), ("held_out", (HELD_OUT,)))}
+        figures = {name: round(self.measure(styles), 4) for name, styles in (("seen", SHOWN), ("held_out", (HELD_OUT,)))}
         self.history.append({"stage": stage, "step": step, "seconds": round(spent), "loss": self._mean, **figures})
         tqdm.write(json.dumps(self.history[-1]))
 
@@ -259,12 +259,15 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("--pictures", type=Path, required=True, help="made by python -m training.smol.pictures")
     parser.add_argument("--language", type=Path, required=True, help="folder of SmolLM2-135M-Instruct")
     parser.add_argument("--out", type=Path, default=Path(".cache/smol"), help="checkpoint and eyes")
+    parser.add_argument("--start", type=Path, help="eyes to go on from, instead of random ones")
     parser.add_argument("--minutes", type=float, nargs=2, default=(60.0, 60.0), help="for each of the two stages")
     parser.add_argument("--strength", type=float, default=1.0, help="share of the distortions of training scenes")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(options.pictures, options.language, options.out, torch.device(options.device), options.strength)
+    if options.start:
+        trainer.eyes.load_state_dict(load_file(options.start))
     for stage, minutes in zip(STAGES, options.minutes, strict=True):
         if minutes:
             trainer.run(stage, minutes)

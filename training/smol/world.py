@@ -1,4 +1,4 @@
-"""What scenes are made of: the things, their pictures in three styles, and photographs for backgrounds."""
+"""What scenes are made of: the things, their pictures in several styles, and photographs for backgrounds."""
 
 import json
 from functools import cache
@@ -11,9 +11,11 @@ from torch.nn import functional as F
 
 # Name of each thing, a single word that is one token of SmolLM2, and the code points of its pictures.
 THINGS = Path(__file__).with_name("things.json")
-STYLES = ("noto", "fluent", "twemoji")
+STYLES = ("noto", "fluent", "fluent-flat", "fluent-contrast", "noto-v1", "emojione", "firefox", "twemoji")
 # The last one is held out whole.
-TRAINED, HELD_OUT = STYLES[:2], STYLES[2]
+TRAINED, HELD_OUT = STYLES[:-1], STYLES[-1]
+# Of those trained on, what figures and the held-out scenes are drawn in.
+SHOWN = STYLES[:2]
 
 
 @cache
