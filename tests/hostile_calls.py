@@ -303,12 +303,13 @@ def of_a_model(mllm, prompt, box, example):
         "analysis.answer_words": (analysis.answer_words, {"example": wanted[0]}),
         "analysis.rank_heads": (
             analysis.rank_heads,
-            {"mllm": mllm, "examples": wanted, "queries": "last", "layers": [0], "sigma": 0.1, "seed": 0},
+            {"mllm": mllm, "examples": wanted, "queries": "last", "layers": [0], "sigma": 0.1, "seed": 0}
+            | {"strict": False, "retry": False},
         ),
         "analysis.sweep_windows": (
             analysis.sweep_windows,
             {"mllm": mllm, "examples": wanted, "windows": [(0, 1)], "contexts": ["last"], "method": one, "max_copies": 1}
-            | {"path": None, "progress": False},
+            | {"path": None, "strict": False, "retry": False, "progress": False},
         ),
     }
 

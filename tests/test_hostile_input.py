@@ -59,7 +59,7 @@ EXEMPT = {
     "a step of a call that is tried, given what the package made": (
         "Answer.without Answer.weighed Video.asked ChosenBy.schedule Prompt.showing Contrast.mixed "
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
-        "analysis.Sweep.empty analysis.Sweep.with_example analysis.Sweep.with_examples "
+        "analysis.Sweep.empty analysis.Sweep.with_found "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
         "bench.Stops.of bench.Stops.summary bench.control_rows bench.ways_rows bench.ways_table "
         "bench.as_json bench.marked bench.smol_table bench.words_right Look.check Look.fits Look.serves"

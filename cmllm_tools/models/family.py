@@ -50,7 +50,7 @@ class Family:
         image: what stands for the image in a prompt.
         excluded: paths to settings in the model's config that rule a model out when on, with the reason.
         least: how many visual tokens an image must fill, as transformers' model fails on fewer.
-        batch: whether several copies of a prompt run as one batch.
+        batch: whether several prompts run as one batch, copies of one or those of different images.
         contrast: whether contrastive decoding, which needs such a batch, is possible.
         one_image: why two images in one batch are not kept apart; "" where they are.
         several: why a prompt holds one image; "" where it may hold several.
