@@ -292,6 +292,7 @@ def test_a_region_keeps_its_frames():
         (lambda: grid().on_sheet(BOX.during((0, 1))), "those of a video, which this prompt does not have"),
         (lambda: Repeated(BOX, [], SIZE), "must have the corner of each on the sheet"),
         (lambda: Repeated(cm.Box(1, 1, 99, 9), [(0, 0)], SIZE), "must lie within the image of 80 x 60 px"),
+        (lambda: Repeated(Repeated(BOX, [(0, 0)], SIZE), [(0, 0)], SIZE), "not on several itself"),
         (lambda: Repeated(BOX, [(0, 0), (90, 0)], SIZE).check(100, 60), "within the sheet of 100 x 60 px"),
     ],
 )
@@ -315,6 +316,7 @@ def test_a_video_that_was_tampered_with_is_refused():
     data = Repeated(REGIONS[-1], [(0, 0)], SIZE).to_json()
     for change, message in (
         ({"size": [800, 600]}, "a frame must fit its sheet"),
+        ({"region": data}, "not on several itself"),
         ({"region": data["region"] | {"size": [6000, 8000]}}, "masks must have the image's size"),
     ):
         with pytest.raises(cm.TraceError, match=message):

@@ -109,7 +109,10 @@ def saved_regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]
             sides = _sides(data.get("size"), "a frame's size")
             if sides[0] > width or sides[1] > height:
                 raise TraceError(f"a frame must fit its sheet of {width} x {height} px; got {sides[0]} x {sides[1]} px")
-            saved_regions([data.get("region")], sides)
+            inner = data.get("region")
+            if isinstance(inner, dict) and inner.get("kind") == "repeated":
+                raise TraceError("a region on several frames must be of a frame, not on several itself")
+            saved_regions([inner], sides)
     masks = [data for data in several if isinstance(data, dict) and data.get("kind") == "mask"]
     for data in masks:
         if data.get("size") != [height, width] or len(masks) * width * height > MOST_MASKED:

@@ -33,6 +33,8 @@ class Repeated(Region):
         found = [several(corner, what, RegionError) for corner in several(corners, what, RegionError)]
         if not found or any(len(corner) != 2 for corner in found):
             raise RegionError(f"{what}; got {found}.")
+        if isinstance(region, Repeated):
+            raise RegionError(f"A region on several frames must be of a frame, not on several itself; got {region!r}.")
         region.check(*size)
         object.__setattr__(self, "region", region)
         object.__setattr__(self, "corners", tuple((whole_number(x, what, 0), whole_number(y, what, 0)) for x, y in found))
