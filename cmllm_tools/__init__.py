@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from .evaluation.summary import Evaluation
     from .inputs.images import read_image
     from .inputs.regions import Box, Mask, Point, Scribble
+    from .inputs.video import Video, read_video
     from .layout.visual_tokens import RegionWarning, VisualTokenLayout
     from .loading import load
     from .models.answer import Answer
@@ -132,6 +133,7 @@ __all__ = [
     "Trace",
     "TraceError",
     "UnsupportedModelError",
+    "Video",
     "VisualTokenLayout",
     "WeightsWarning",
     "capture_attention",
@@ -152,6 +154,7 @@ __all__ = [
     "methods",
     "optimize",
     "read_image",
+    "read_video",
     "refer",
     "region_share",
     "self_check",
@@ -181,6 +184,7 @@ _MODULES = {
     "evaluation.runner": "evaluate",
     "evaluation.summary": "Evaluation",
     "inputs.images": "read_image",
+    "inputs.video": "Video read_video",
     "layout.visual_tokens": "RegionWarning VisualTokenLayout",
     "loading": "load",
     "attention.memory": "MemoryEstimate estimate_memory",

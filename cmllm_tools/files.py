@@ -1,12 +1,10 @@
-"""Files written whole or not at all, what an output path must be, and a lock between processes that write one file."""
+"""Files written whole or not at all, or line by line, and what an output path must be."""
 
 import os
 import secrets
 import stat
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from hashlib import sha256
 from io import FileIO
 from os import PathLike
 from pathlib import Path
@@ -24,8 +22,6 @@ except ImportError:  # Windows has none: there leftovers stay, and nothing is lo
 
 # What is being written lies beside its target under such a name; a process that is killed leaves it there.
 PARTIAL = (".cmllm-", ".partial")
-# Seconds to wait for another process that holds a file: reading, merging and writing take far less.
-PATIENCE = 60.0
 # Bytes of a file that are looked at together, for its last line.
 _BLOCK = 1 << 16
 UNTOUCHED = "A file that was there is as it was."
@@ -109,42 +105,6 @@ def make_folder(path: str | PathLike[str]) -> Path:
 
 
 @contextmanager
-def held(path: str | PathLike[str]) -> Iterator[Path]:
-    """Hold an output path against other processes and threads that hold it too, to read, merge and write it.
-
-    The lock is the system's (`flock`) on a file beside the path (`.cmllm-*.lock`), and ends with the process: one that was
-    killed blocks nobody. Where the file system or the system (Windows) has no such locks, nothing is held.
-
-    Raises:
-        OutputError: when another process has held the path for a minute.
-    """
-    path, target = _target(path)
-    digest = sha256(os.fsencode(target.name)).hexdigest()[:16]
-    lock = target.with_name(f".cmllm-{digest}.lock")
-    deadline = time.monotonic() + PATIENCE
-    descriptor = None
-    try:
-        while True:
-            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
-            if _claimed(descriptor):
-                break
-            os.close(descriptor)
-            descriptor = None
-            if time.monotonic() > deadline:
-                raise OutputError(f"{said(path)} cannot be written: another process has held it for {PATIENCE:.0f} s.")
-            time.sleep(0.02)
-    except OSError as error:
-        raise OutputError(f"{said(path)} cannot be written: its lock {lock.name} fails: {reason(error)}.") from error
-    try:
-        yield path
-    finally:
-        # While it is held: who waits for it sees that it has no name any more, and makes a new one.
-        with suppress(OSError):
-            lock.unlink()
-        os.close(descriptor)
-
-
-@contextmanager
 def appending(path: str | PathLike[str], whole: Callable[[bytes], bool]) -> Iterator[Callable[[bytes], None]]:
     """Add lines to a file, each forced to the disk before the next, which nobody else adds to meanwhile.
 
@@ -177,17 +137,21 @@ def appending(path: str | PathLike[str], whole: Callable[[bytes], bool]) -> Iter
             nonlocal ended
             left = memoryview(line + b"\n")
             try:
-                ended = ended or _end_last_line(target, file, whole)
+                if not ended:
+                    _end_last_line(target, file, whole)
+                # A full disk may leave half of the line, which is cut off before the next.
+                ended = False
                 while left:
                     left = left[file.write(left) :]
                 os.fsync(file.fileno())
+                ended = True
             except OSError as error:
                 raise OutputError(f"{said(path)} cannot be written: {reason(error)}. What was there is whole.") from error
 
         yield add
 
 
-def _end_last_line(path: Path, added_to: FileIO, whole: Callable[[bytes], bool]) -> bool:
+def _end_last_line(path: Path, added_to: FileIO, whole: Callable[[bytes], bool]) -> None:
     with path.open("rb") as file:
         # Back to the last end of a line, some of the file at a time.
         size = start = file.seek(0, os.SEEK_END)
@@ -201,7 +165,6 @@ def _end_last_line(path: Path, added_to: FileIO, whole: Callable[[bytes], bool])
         added_to.write(b"\n")
     elif last:
         added_to.truncate(size - len(last))
-    return True
 
 
 def existing(path: object) -> Path | None:

@@ -14,8 +14,9 @@ Made from the family table by `make families`. "tested": the family passes every
 the replayed call gives the model's own logits, boxes equal those found by probing, and more. "key_steering": that method
 moves the keys of the image, as cached, or where they stand beside the text's sequence. "several_images": a
 conversation may show more than one, each laid out by itself, which the suite tries with two images, three turns and a
-system prompt. "causes": knockout, ablation, patching, lens, token activation maps and Grad-CAM, each held
-against a plain version in the suite; what is left out there is refused by name, which the suite tries too. A family
+system prompt. "video": frames are laid out in space and time, which equals what probing finds
+(`tests/test_video_families.py`). "causes": knockout, ablation, patching, lens, token activation maps and Grad-CAM, each
+held against a plain version in the suite; what is left out there is refused by name, which the suite tries too. A family
 that is not here is refused by name, unless `cm.load(..., layout="probe")` is asked to find out where its visual tokens
 look.
 

@@ -11,7 +11,7 @@ from cmllm_tools.referring.registry import all_methods
 PAGES = {
     "models": (
         "Models, images and prompts",
-        "load Mllm Answer Prompt Look read_image demo_scene self_check WeightsWarning",
+        "load Mllm Answer Prompt Look read_image read_video Video demo_scene self_check WeightsWarning",
     ),
     "regions": ("Regions, and where visual tokens look", "Box Mask Scribble Point VisualTokenLayout RegionWarning"),
     "attention": (

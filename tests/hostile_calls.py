@@ -65,6 +65,8 @@ PLAIN = {
             ("check", {"width": 96, "height": 96}),
             ("cover", {"width": 96, "height": 96}),
             ("on", {"image": 1}),
+            ("during", {"frames": (2, 5)}),
+            ("on_place", {"image": None, "frames": (2, 5)}),
         )
     },
     **{f"{type(region).__name__}.given": (region.given, {"width": 96, "height": 96}) for region in (POINT, SCRIBBLE)},
@@ -105,6 +107,7 @@ PLAIN = {
     "Checkpoint": (cm.Checkpoint, {"path": "run.safetensors", "every": 1}),
     "Answers": (cm.Answers, {"at": "each"}),
     "read_image": (cm.read_image, {"image": np.zeros((8, 8), np.uint8)}),
+    "read_video": (cm.read_video, {"video": np.zeros((2, 8, 8, 3), np.uint8), "frames": 2, "fps": 1.0}),
     "gaussian": (cm.gaussian, {"distance": torch.ones(4), "sigma": 0.1}),
     "analysis.bootstrap": (analysis.bootstrap, {"values": [0.0, 1.0, 1.0], "seed": 0}),
     "soft_energy": (cm.soft_energy, {"values": torch.ones(4), "distance": torch.ones(4), "sigma": 0.1}),
@@ -300,12 +303,13 @@ def of_a_model(mllm, prompt, box, example):
         "analysis.answer_words": (analysis.answer_words, {"example": wanted[0]}),
         "analysis.rank_heads": (
             analysis.rank_heads,
-            {"mllm": mllm, "examples": wanted, "queries": "last", "layers": [0], "sigma": 0.1, "seed": 0},
+            {"mllm": mllm, "examples": wanted, "queries": "last", "layers": [0], "sigma": 0.1, "seed": 0}
+            | {"strict": False, "retry": False},
         ),
         "analysis.sweep_windows": (
             analysis.sweep_windows,
             {"mllm": mllm, "examples": wanted, "windows": [(0, 1)], "contexts": ["last"], "method": one, "max_copies": 1}
-            | {"path": None, "progress": False},
+            | {"path": None, "strict": False, "retry": False, "progress": False},
         ),
     }
 

@@ -61,10 +61,8 @@ def of_results(mllm, prompt, box, example):
         "analysis.Sweep.grid": (sweep.grid, {"name": "moved", "queries": "text"}),
         "analysis.Sweep.rows": (sweep.rows, {"by": "moved"}),
         "analysis.Sweep.table": (sweep.table, {"top": 1, "by": "moved"}),
-        "analysis.Sweep.resumed": (sweep.resumed, {"before": sweep}),
         "analysis.Sweep.subset": (sweep.subset, {"numbers": [0]}),
         "analysis.Sweep.save": (sweep.save, {"path": "sweep.json"}),
-        "analysis.Sweep.merged_into": (sweep.merged_into, {"path": "sweep.json"}),
         "analysis.recommend": (analysis.recommend, {"sweep": sweep, "by": "moved"}),
         "figures.before_after": (figures.before_after, {"trace": trace, "scale": "common"}),
         "figures.curves": (
@@ -131,7 +129,7 @@ def of_results(mllm, prompt, box, example):
         "bench.sweep_and_test": (
             sweep_and_test,
             {"mllm": mllm, "lines": read_roc(example.root)[:4], "kind": "box", "method": one, "contexts": ("last",), "n": 2}
-            | {"held_out": 0, "path": None},
+            | {"held_out": 0, "path": None, "shard": None, "strict": False, "retry": False},
         ),
     }
 

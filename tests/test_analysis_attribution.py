@@ -91,6 +91,7 @@ def test_a_features_value_is_what_taking_it_away_costs(mllm, asked):
     assert found.of_features.argmax() == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("baseline", ["mean", "blank"])
 def test_integrated_gradients_are_complete_and_those_of_the_states(mllm, asked, baseline):
     prompt, name, _ = asked
@@ -109,6 +110,7 @@ def test_integrated_gradients_are_complete_and_those_of_the_states(mllm, asked, 
     assert found.baseline_score == pytest.approx(score((start - states)[None]).item(), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_steps_are_doubled_until_complete(mllm, asked):
     found = attribute(mllm, *asked[:2], steps=1, progress=False)
     assert found.completeness_error <= 0.01

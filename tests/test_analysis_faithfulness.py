@@ -95,6 +95,7 @@ def test_the_objects_own_tokens_beat_shuffled_ones(mllm, asked):
     assert_same(before, snapshot(mllm))
 
 
+@pytest.mark.slow
 def test_sensitivity_grows_with_the_noise(mllm, asked):
     def of(radius, method="input_x_gradient", samples=2):
         return sensitivity(mllm, *asked[:2], method, radius=radius, samples=samples, progress=False)
@@ -170,6 +171,7 @@ def test_choices_that_are_the_same_tokens_are_measured_once(mllm, asked):
         agreement(mllm, *asked[:2], queries="last")
 
 
+@pytest.mark.slow
 def test_an_interrupt_keeps_the_maps_measured_so_far(mllm, asked, monkeypatch):
     own, calls = module.curves, []
 

@@ -35,6 +35,7 @@ def made():
     return Frontier("m", 12, "text", (steps, crop))
 
 
+@pytest.mark.slow
 def test_points_are_those_of_runs_one_by_one(mllm, examples, found):
     assert found["edit"].strengths == (1.0, 2.0)
     assert found["mean"].strengths == (None,)
@@ -49,6 +50,7 @@ def test_points_are_those_of_runs_one_by_one(mllm, examples, found):
         assert found["edit"].figure("effect")[0, number] == pytest.approx(gain, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_damage_is_to_what_the_model_speaks(mllm, examples):
     """To all candidates together, per token of the first, written out; to the text where that is likelier than by lot."""
     example = examples[1]
@@ -175,6 +177,7 @@ def test_runs_that_went_too_far_are_gaps(mllm, examples):
     assert found.effect_at() == {"broken": None}
 
 
+@pytest.mark.slow
 def test_the_benchmark_says_what_the_issue_asks(capsys):
     benchmark.main(["--n", "1", "--factors", "1", "--methods", "AttentionEdit", "Crop", "--json"])
     result = json.loads(capsys.readouterr().out)
@@ -210,6 +213,7 @@ def test_an_error_has_the_examples_that_were_done(mllm, examples):
     assert (caught.value.frontier.examples, caught.value.frontier.complete) == (1, False)
 
 
+@pytest.mark.slow
 def test_the_first_example_says_what_damage_is_to(mllm, examples, monkeypatch):
     """So a mean over examples is of one quantity."""
     said, asked = iter([True, False]), []

@@ -7,7 +7,7 @@ from conftest import assert_same, snapshot
 from scipy.stats import binomtest
 
 import cmllm_tools as cm
-from cmllm_tools.analysis import HeadRanking, answer_words, head_ranking, rank_heads
+from cmllm_tools.analysis import HeadRanking, answer_words, rank_heads, ranking_run
 from cmllm_tools.analysis.intervals import bootstrap
 from cmllm_tools.bench.heldout import HELDOUT
 from cmllm_tools.data.formats.roc import read_roc
@@ -23,6 +23,7 @@ def ranking(mllm, examples):
     return rank_heads(mllm, examples[:6], "last", layers=[1, 4])
 
 
+@pytest.mark.slow
 def test_top_tenth_of_heads_localises_on_other_scenes(mllm, examples):
     """Chosen on one half, they point at the object on the other half at least 1.5 times as often as the mean of all."""
     chosen = rank_heads(mllm, examples[::2], answer_words).top(0.1)
@@ -106,7 +107,7 @@ def test_an_interrupt_leaves_the_ranking_so_far_and_the_model_as_found(mllm, exa
             raise KeyboardInterrupt
         return cm.capture_attention(*arguments)
 
-    monkeypatch.setattr(head_ranking, "capture_attention", interrupted)
+    monkeypatch.setattr(ranking_run, "capture_attention", interrupted)
     assert rank_heads(mllm, examples, "last", layers=[0]).examples == 3
     with pytest.raises(KeyboardInterrupt):
         rank_heads(mllm, examples, "last", layers=[0])
@@ -119,7 +120,7 @@ def test_a_head_that_does_not_look_at_the_image_never_points(mllm, examples, mon
         attention.values[0, 2] = 0
         return attention
 
-    monkeypatch.setattr(head_ranking, "capture_attention", blind)
+    monkeypatch.setattr(ranking_run, "capture_attention", blind)
     corner = cm.analysis.Example(examples[0].image, examples[0].question, cm.Box(0, 0, 48, 48))
     ranking = rank_heads(mllm, [corner], "last", layers=[0])
     assert ranking.hits[0, 2] == ranking.lift[0, 2] == 0
@@ -184,20 +185,23 @@ def test_a_ranking_of_wrong_types_and_shapes_is_refused(ranking, tmp_path, name,
 
 def test_an_error_in_a_ranking_carries_what_is_known(mllm, examples):
     def queries(example):
-        if example is examples[2]:
+        if example.question == examples[2].question:
             raise RuntimeError("mine")
         return "last"
 
     with pytest.raises(RuntimeError, match="mine") as caught:
-        rank_heads(mllm, examples[:4], queries, layers=[1])
+        rank_heads(mllm, examples[:4], queries, layers=[1], strict=True)
     assert caught.value.ranking.examples == 2
+    ranking = rank_heads(mllm, examples[:4], queries, layers=[1])
+    assert (ranking.examples, len(ranking.failed)) == (3, 1)
+    assert "failed 1" in repr(ranking)
 
 
 def test_a_ranking_goes_on_from_its_file(mllm, examples, monkeypatch, tmp_path):
     """Each example is a line; what is there is not measured again, and the ranking is that of one go."""
     path = tmp_path / "heads.jsonl"
     whole = rank_heads(mllm, examples[:4], "last", layers=[2, 0], progress=False)
-    measured, calls = head_ranking._found, []
+    measured, calls = ranking_run._found, []
 
     def interrupted(mllm, example, *given):
         if len(calls) == 2:
@@ -205,7 +209,7 @@ def test_a_ranking_goes_on_from_its_file(mllm, examples, monkeypatch, tmp_path):
         calls.append(example)
         return measured(mllm, example, *given)
 
-    monkeypatch.setattr(head_ranking, "_found", interrupted)
+    monkeypatch.setattr(ranking_run, "_found", interrupted)
     assert rank_heads(mllm, examples[:4], "last", layers=[0, 2], path=path, progress=False).examples == 2
     assert len(path.read_bytes().splitlines()) == 3
     calls.clear()
@@ -223,17 +227,16 @@ def test_a_ranking_goes_on_from_its_file(mllm, examples, monkeypatch, tmp_path):
         rank_heads(mllm, examples[:1], "last", path=tmp_path / "nowhere" / "heads.jsonl", progress=False)
 
 
-def test_a_full_disk_does_not_end_a_ranking(mllm, examples, monkeypatch, tmp_path):
-    from cmllm_tools.analysis.example_lines import ExampleLines
-
-    path, add = tmp_path / "heads.jsonl", ExampleLines.add
-
-    def full(*given):
-        monkeypatch.setattr(ExampleLines, "add", add)
-        raise cm.OutputError("No space left.")
-
-    monkeypatch.setattr(ExampleLines, "add", full)
-    with pytest.warns(cm.OutputWarning, match="No space left. The ranking goes on"):
-        assert rank_heads(mllm, examples[:2], "last", layers=[0], path=path, progress=False).examples == 2
-    # What could not be added comes with the next one.
-    assert len(path.read_bytes().splitlines()) == 3
+def test_parts_of_a_set_are_ranked_apart_and_put_together(mllm, examples, tmp_path):
+    dataset = cm.data.Dataset.of(examples[:5])
+    settings = {"layers": [0, 2], "progress": False}
+    whole = rank_heads(mllm, dataset, answer_words, **settings)
+    paths = [tmp_path / f"{number}.jsonl" for number in (1, 2)]
+    for number, path in enumerate(paths, 1):
+        rank_heads(mllm, dataset.shard(number, 2), answer_words, path=path, **settings)
+    out, count = cm.evaluation.merge(paths, tmp_path / "all.jsonl")
+    before = out.read_bytes()
+    again = rank_heads(mllm, dataset, answer_words, path=out, **settings)
+    assert (count, out.read_bytes()) == (5, before)
+    for name in ("hits", "lift", "lift_interval", "pointing_chance"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))

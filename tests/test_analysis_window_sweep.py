@@ -1,16 +1,15 @@
 """Sweeps over windows: batched runs against `optimize`, and what is made of their figures."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from conftest import assert_same, snapshot
+from small_sets import roc
 
 import cmllm_tools as cm
-from cmllm_tools.analysis.example_lines import ExampleLines
 from cmllm_tools.analysis.recommend import recommend
 from cmllm_tools.analysis.sweep import FIGURES, Choice, Sweep
 from cmllm_tools.analysis.window_sweep import sweep_windows
@@ -69,6 +68,7 @@ def test_runs_together_end_as_runs_alone(mllm, prompt, box, base):
     assert_same(before, snapshot(mllm))
 
 
+@pytest.mark.slow
 def test_runs_that_stop_early_keep_the_latent_they_stopped_at(mllm, prompt, example):
     several = methods(mllm, cm.ControlMLLM(steps=6, early_stop=0.2))
     traces = list(assert_as_alone(mllm, prompt, example.region("point"), several))
@@ -81,6 +81,7 @@ def test_single_heads_of_layers_count_as_they_do_alone(mllm, prompt, box):
     assert len(list(assert_as_alone(mllm, prompt, box, several))) == len(CHOICES)
 
 
+@pytest.mark.slow
 def test_runs_of_a_model_in_float64_end_as_alone(example):
     mllm = cm.load(dtype=torch.float64)
     prompt = mllm.prepare(example.image, "describe the object.")
@@ -103,6 +104,7 @@ def test_a_run_that_diverges_ends_alone(mllm, prompt, box):
     assert torch.isfinite(ends.latent).all()
 
 
+@pytest.mark.slow
 def test_a_sweep_measures_what_runs_alone_do(mllm, examples):
     before = snapshot(mllm)
     method = cm.ControlMLLMPlus(steps=3)
@@ -143,13 +145,14 @@ def test_each_size_of_prompt_gets_the_copies_that_fit(mllm, examples, monkeypatc
     assert window_sweep._copies_that_fit(mllm, one)(longer) == window_sweep.MAX_COPIES
 
 
+@pytest.mark.slow
 def test_a_file_keeps_the_examples_of_earlier_sweeps(mllm, examples, tmp_path, capsys):
     path = tmp_path / "sweep.json"
     # As a process leaves it that is killed before the first line.
     path.touch()
     first = sweep_windows(mllm, examples[:2], path=path, **ONE)
     second = sweep_windows(mllm, [examples[2], examples[0]], path=path, **ONE | {"progress": True})
-    assert "1/1" in capsys.readouterr().err
+    assert "2/2" in capsys.readouterr().err
     assert second.done == len(second.examples) == 2
     np.testing.assert_array_equal(second.values[:, :, 1], first.values[:, :, 0])
     kept = Sweep.load(path)
@@ -363,7 +366,7 @@ def replaced(monkeypatch, act):
 
     calls = []
 
-    def measured(mllm, prompt, example, sweep, most, bar):
+    def measured(mllm, prompt, example, sweep, most, tick):
         act(len(calls))
         calls.append(example)
         return np.full((len(FIGURES), len(sweep.choices)), float(len(calls)))
@@ -372,41 +375,103 @@ def replaced(monkeypatch, act):
     return calls
 
 
-def test_two_sweeps_on_one_file_share_what_they_find(mllm, examples, monkeypatch, tmp_path):
+def test_a_file_that_another_process_adds_to_is_refused(mllm, examples, monkeypatch, tmp_path):
     path = tmp_path / "sweep.json"
 
     def other(count):
         if count == 0:
-            calls.append(None)
-            sweep_windows(mllm, [examples[2]], path=path, **ONE)
+            with pytest.raises(cm.OutputError, match=r"another process adds to it\. Give each a file of its own"):
+                sweep_windows(mllm, [examples[2]], path=path, **ONE)
 
-    calls = replaced(monkeypatch, other)
-    sweep = sweep_windows(mllm, examples, path=path, **ONE)
-    assert [call is examples[number] for number, call in enumerate([calls[2], calls[3], calls[1]])] == [True] * 3
-    assert len(calls) == 4
-    assert sweep.done == 3
-    assert Sweep.load(path).done == 3
-    assert [file.name for file in tmp_path.iterdir()] == ["sweep.json"]
+    replaced(monkeypatch, other)
+    assert sweep_windows(mllm, examples[:1], path=path, **ONE).done == 1
 
 
-def test_sweeps_saved_at_once_are_merged(tmp_path):
-    path = tmp_path / "sweep.json"
-    whole = made([np.arange(12.0)] * 4)
+def test_parts_of_a_set_are_put_together(mllm, examples, monkeypatch, tmp_path):
+    """Each by itself; then the whole set is swept without running anything."""
+    paths = [tmp_path / f"{number}.jsonl" for number in (1, 2)]
+    calls = replaced(monkeypatch, lambda count: None)
+    dataset = cm.data.Dataset.of(examples)
+    for number, path in enumerate(paths, 1):
+        sweep_windows(mllm, dataset.shard(number, 2), path=path, **ONE)
+    out, count = cm.evaluation.merge(paths, tmp_path / "all.jsonl")
+    assert count == Sweep.load(out).done == len(calls) == 3
+    assert sweep_windows(mllm, dataset, path=out, **ONE).figure("moved").tolist() == [[1, 3, 2]]
+    assert len(calls) == 3
+    sweep_windows(mllm, dataset[:1], path=tmp_path / "other.jsonl", **ONE | {"windows": [(0, 2)]})
+    with pytest.raises(cm.DataError, match=r"other\.jsonl is of another model, or other settings"):
+        cm.evaluation.merge([paths[0], tmp_path / "other.jsonl"], out)
+    with pytest.raises(cm.DataError, match="was written whole"):
+        cm.evaluation.merge([paths[0], Sweep.load(out).save(tmp_path / "whole.json")], out)
 
-    def part(number):
-        only = Sweep.empty(whole.model, whole.method, whole.choices, whole.examples)
-        return only.with_example(number, whole.values[:, :, number]).merged_into(path)
 
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(part, range(12)))
-    found = Sweep.load(path)
-    assert found.done == 12
-    # They stand in the order in which they came.
-    numbers = [found.examples.index(each) for each in whole.examples]
-    np.testing.assert_array_equal(found.subset(numbers).figure("moved"), whole.figure("moved"))
+@pytest.mark.parametrize("by_file", [True, False])
+def test_an_example_that_fails_is_recorded_and_the_sweep_goes_on(mllm, examples, tmp_path, by_file):
+    path = tmp_path / "sweep.jsonl" if by_file else None
+    bad = replace(examples[1], region=cm.Box(500, 500, 600, 600))
+    sweep = sweep_windows(mllm, [examples[0], bad, examples[2]], path=path, **ONE)
+    assert sweep.done == len(sweep.examples) == 2
+    (fault,) = sweep.failed
+    assert "RegionError: A box must lie within the image of 192 x 192 px" in fault
+    assert "failed 1" in repr(sweep)
+    assert Sweep.from_json(sweep.to_json()).failed == sweep.failed
+    if by_file:
+        assert Sweep.load(path).failed == sweep.failed
+        again = sweep_windows(mllm, [examples[0], bad, examples[2]], path=path, **ONE)
+        np.testing.assert_array_equal(again.values, sweep.values)
+        assert again.failed == sweep.failed
+        # Tried again, it fails again: another line, of which the last counts.
+        sweep_windows(mllm, [bad, examples[0]], path=path, retry=True, **ONE)
+        assert len(path.read_bytes().splitlines()) == 5
+        assert len(Sweep.load(path).failed) == 1
+    with pytest.raises(cm.RegionError, match="must lie within the image") as caught:
+        sweep_windows(mllm, [bad, bad], **ONE)
+    assert caught.value.__notes__ == ["All 2 examples failed; this is the first one's reason."]
 
 
-def test_each_example_is_a_line_and_those_of_before_become_lines(mllm, examples, monkeypatch, tmp_path):
+@pytest.mark.parametrize("gone", ["file", "row"])
+def test_what_cannot_be_read_is_one_example_that_fails(mllm, tmp_path, gone):
+    root = roc(tmp_path, 3)
+    rows = [json.loads(line) for line in (root / "question_roc.json").read_text().splitlines()]
+    if gone == "file":
+        (root / "LVIS/image/val2017" / rows[1]["image_path"].rpartition("/")[2]).unlink()
+    else:
+        del rows[1]["text"]
+    (root / "question_roc.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    path = tmp_path / "sweep.jsonl"
+    for _ in range(2):
+        sweep = sweep_windows(mllm, cm.data.read(root), path=path, **ONE)
+        assert (sweep.done, len(sweep.failed)) == (2, 1)
+        assert sweep.failed[0].startswith("question_roc.json, line 2: ")
+    assert len(path.read_bytes().splitlines()) == 4
+
+
+def test_a_full_disk_does_not_end_a_sweep(mllm, examples, monkeypatch, tmp_path):
+    """What could not be written is written with the next example; what could not to the end is in the error."""
+    import os
+
+    path, own, full = tmp_path / "sweep.json", os.fsync, []
+
+    def fsync(descriptor):
+        if full:
+            raise OSError(28, "No space left on device")
+        own(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    replaced(monkeypatch, lambda count: full.append(1) if count == 1 else full.clear())
+    with pytest.warns(cm.OutputWarning, match=r"No space left on device. .* The sweep goes on, and is saved after"):
+        sweep = sweep_windows(mllm, examples, path=path, **ONE)
+    assert sweep.done == Sweep.load(path).done == 3
+    replaced(monkeypatch, lambda count: full.append(1))
+    more = [replace(each, question="Describe it.") for each in examples[:2]]
+    with pytest.warns(cm.OutputWarning), pytest.raises(cm.OutputError, match="No space left on device") as caught:
+        sweep_windows(mllm, more, path=path, **ONE)
+    assert caught.value.sweep.done == 2
+    full.clear()
+    assert Sweep.load(path).done >= 3
+
+
+def test_each_example_is_a_line_and_is_added_to_what_was_written_whole(mllm, examples, monkeypatch, tmp_path):
     path = tmp_path / "sweep.json"
     sizes = []
     replaced(monkeypatch, lambda count: sizes.append(path.stat().st_size if path.exists() else 0))
@@ -420,28 +485,13 @@ def test_each_example_is_a_line_and_those_of_before_become_lines(mllm, examples,
     again = sweep_windows(mllm, examples, path=whole, **ONE)
     assert len(calls) == 1
     np.testing.assert_array_equal(again.values[:, :, :2], sweep.values[:, :, :2])
-    assert len(whole.read_bytes().splitlines()) == 4
+    # The one that was written whole stays, with a line to what came after.
+    assert len(whole.read_bytes().splitlines()) == 2
     assert Sweep.load(whole).done == 3
     # One that was killed while it wrote its first line has nothing.
     whole.write_bytes(path.read_bytes()[:200])
     assert sweep_windows(mllm, examples[:1], path=whole, **ONE).done == 1
     assert Sweep.load(whole).done == 1
-
-
-def test_a_full_disk_does_not_end_a_sweep(mllm, examples, monkeypatch, tmp_path):
-    path = tmp_path / "sweep.json"
-
-    def act(count):
-        if count == 1:
-            monkeypatch.setattr(ExampleLines, "add", lambda *_: (_ for _ in ()).throw(cm.OutputError("No space left")))
-        if count == 2:
-            monkeypatch.undo()
-
-    replaced(monkeypatch, act)
-    with pytest.warns(cm.OutputWarning, match=r"No space left The sweep goes on"):
-        sweep = sweep_windows(mllm, examples[:2], path=path, **ONE)
-    assert sweep.done == 2
-    assert Sweep.load(path).done == 1
 
 
 def test_an_error_in_a_sweep_carries_what_is_known(mllm, examples, monkeypatch):
@@ -451,9 +501,11 @@ def test_an_error_in_a_sweep_carries_what_is_known(mllm, examples, monkeypatch):
 
     replaced(monkeypatch, act)
     with pytest.raises(RuntimeError, match="out of memory") as caught:
-        sweep_windows(mllm, examples, **ONE)
+        sweep_windows(mllm, examples, strict=True, **ONE)
     assert (caught.value.sweep.done, len(caught.value.sweep.examples)) == (2, 3)
-    assert "The sweep so far, 2 of 3 examples, is in this error's .sweep." in caught.value.__notes__
+    assert "The sweep so far, 2 of 3 records, is in this error's .sweep." in caught.value.__notes__
+    replaced(monkeypatch, act)
+    assert sweep_windows(mllm, examples, **ONE).failed == ("example 2: RuntimeError: RuntimeError('out of memory')",)
 
 
 def test_an_example_given_twice_is_run_once_and_keeps_its_places(mllm, examples, monkeypatch, tmp_path):

@@ -239,6 +239,7 @@ def test_an_answers_saved_pieces_are_checked(pieces, message):
 # A run's own way of decoding.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [0, 1, 2, 3])
 def test_a_run_is_answered_as_its_method_says(mllm, number):
     example = read_roc(HELDOUT)[number]
@@ -251,6 +252,7 @@ def test_a_run_is_answered_as_its_method_says(mllm, number):
     assert mllm.generate(prompt, trace, 0) == mllm.generate(prompt, trace.latent)
 
 
+@pytest.mark.slow
 def test_a_run_is_answered_otherwise_without_its_contrast(mllm, prompt, box, monkeypatch):
     """The runs above may agree by chance: here they cannot."""
     trace = cm.optimize(mllm, prompt, box, cm.ControlMLLMPlus(steps=1, contrast=2))

@@ -50,6 +50,7 @@ def test_all_ways_are_many_and_have_names_of_their_own():
     assert len({repr(way) for way in found.values()}) == len(found)
 
 
+@pytest.mark.slow
 def test_an_interrupt_leaves_the_scenes_that_were_done(mllm, monkeypatch):
     real, calls = ways._of_scene, iter(range(9))
 

@@ -228,6 +228,7 @@ def test_silenced_heads_equal_hooks_written_out(mllm, prompt):
         assert grid.values[layer, head] == pytest.approx(one.after, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_an_answer_is_given_under_a_knockout(mllm, prompt, box):
     """With a cache, from a look's prefix, and with the attention that it leaves."""
     cut = knockout(mllm, prompt).intervention

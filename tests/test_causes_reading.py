@@ -182,6 +182,7 @@ def test_heads_that_were_not_asked_for_are_not_among_the_first(mllm, prompt):
     assert {pair[:2] for pair in trace.top_heads(0)} == {(0, 1), (3, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("maps", "explain"), [("activation", cm.analysis.token_activation), ("grad_cam", cm.analysis.grad_cam)]
 )

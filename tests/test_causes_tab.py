@@ -16,6 +16,7 @@ def message(bench):
     return bench.causes._message.value
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -61,6 +62,7 @@ def test_many_layers_are_cut_into_windows_at_first(mllm, monkeypatch, scene):
     }
 
 
+@pytest.mark.slow
 def test_a_cell_says_what_the_model_says_then(mllm, bench, scene):
     with pytest.raises(cm.SettingsError, match="There is no grid yet"):
         bench.causes.answer_at(0, 0)
@@ -75,6 +77,7 @@ def test_a_cell_says_what_the_model_says_then(mllm, bench, scene):
     assert message(bench) == ""
 
 
+@pytest.mark.slow
 def test_a_click_answers_and_measures_nothing(mllm, bench, scene, monkeypatch):
     bench.causes.run()
     asked, generate = [], cm.Mllm.generate
@@ -89,6 +92,7 @@ def test_a_click_answers_and_measures_nothing(mllm, bench, scene, monkeypatch):
         assert after == mllm.generate(bench._prompt, change.intervention)
 
 
+@pytest.mark.slow
 def test_a_click_after_the_model_has_changed_says_what_to_press(scene):
     mllm = cm.load()
     bench = cm.widgets.Workbench(mllm, scene.image, regions=scene.region("box"))
@@ -142,6 +146,7 @@ def test_stop_keeps_the_cells_that_were_done(bench):
     assert bench.causes.view.data["change"][-1][0] is None
 
 
+@pytest.mark.slow
 def test_a_question_changed_meanwhile_is_not_mixed_in(mllm, bench, scene):
     async def changed():
         task = bench.causes.begin()

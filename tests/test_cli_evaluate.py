@@ -17,6 +17,7 @@ def _own_warnings(monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
 
 
+@pytest.mark.slow
 def test_a_set_is_answered_in_shards_and_put_together(tmp_path, capsys):
     root = roc(tmp_path, 5)
     run = ["eval", str(root), "--methods", "unsteered", "controlmllm++:steps=2", "--scorer", "strict", "--split", "test"]
@@ -60,6 +61,7 @@ def embedded_folder():
     return HELDOUT
 
 
+@pytest.mark.slow
 def test_a_judge_is_found_by_its_name(tmp_path, capsys, monkeypatch):
     root = vip_bench(tmp_path)
     (tmp_path / "my_judge.py").write_text("def score(text):\n    return '0.5'\n")

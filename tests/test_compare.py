@@ -84,6 +84,7 @@ def test_log_odds_are_those_among_the_candidates():
     assert log_odds([-3.0, -1.0]) == pytest.approx([-2.0, 2.0])
 
 
+@pytest.mark.slow
 def test_effect_and_damage_are_differences_from_the_unsteered_model(mllm, choice, candidates):
     box = choice.region("box")
     baseline = cm.Baseline(mllm, choice.image, choice.question, candidates=candidates, text=TEXT)
@@ -196,6 +197,7 @@ def test_methods_are_called_by_what_they_are():
         named_methods([cm.methods.Crop])
 
 
+@pytest.mark.slow
 def test_six_methods_on_the_embedded_model_take_seconds(mllm, choice, candidates):
     """Below ten on two idle cores; processor time, as a busy machine takes longer."""
     before = time.process_time()
@@ -205,6 +207,7 @@ def test_six_methods_on_the_embedded_model_take_seconds(mllm, choice, candidates
     assert time.process_time() - before < 20
 
 
+@pytest.mark.slow
 def test_the_command(mllm, picture_file, scene, tmp_path, capsys):
     box = [str(corner) for corner in scene.region("box").bounds]
     out, html = tmp_path / "ways.json", tmp_path / "ways.html"

@@ -15,6 +15,7 @@ compare = sys.modules["cmllm_tools.referring.compare"]
 TWO = ("attention edit", "crop")
 
 
+@pytest.mark.slow
 def test_it_compares_what_is_drawn(mllm, bench, scene):
     bench.ways._ways.value = TWO
     bench.ways._candidates.value = "red cross, blue zero"
@@ -52,6 +53,7 @@ def test_the_panel_s_own_method_is_one_of_the_ways(bench):
         bench.ways.run()
 
 
+@pytest.mark.slow
 def test_stop_ends_it_after_a_way(bench):
     async def stopped():
         bench.ways._ways.value = TWO
@@ -75,6 +77,7 @@ def test_without_an_event_loop_the_button_says_so(bench):
     assert "needs a running event loop" in bench.ways._message.value
 
 
+@pytest.mark.slow
 def test_an_interrupt_says_that_ways_are_missing(bench, monkeypatch):
     real, calls = compare._tried, iter(range(9))
 

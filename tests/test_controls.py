@@ -35,6 +35,7 @@ def found(mllm, outcome, wrong):
     return cm.controls(mllm, outcome, candidates=CANDIDATES, wrong=[wrong], count=3, progress=False)
 
 
+@pytest.mark.slow
 def test_effects_are_changes_of_log_odds(mllm, choice, outcome, found, wrong):
     baseline = cm.Baseline(mllm, choice.image, choice.question, candidates=CANDIDATES)
     plain = baseline.unsteered(wrong).log_odds[0]
@@ -61,6 +62,7 @@ def test_the_object_tells_from_its_controls(found):
     assert found[INSIDE].mean > found[OUTSIDE].mean
 
 
+@pytest.mark.slow
 def test_parts_add_up_and_directions_have_the_same_norm(mllm, choice):
     box = choice.region("box")
     for way in (EDIT, cm.ControlMLLMPlus(steps=1), cm.methods.KeySteering(steps=1), cm.methods.PromptHighlighter()):
@@ -87,6 +89,7 @@ class Blind(cm.Method):
         return cm.LatentAdded(0.3 * states.float().std() * torch.ones_like(states))
 
 
+@pytest.mark.slow
 def test_a_method_that_does_not_heed_the_region_is_found_out(mllm, choice, wrong):
     outcome = cm.refer(mllm, choice.image, choice.question, choice.region("box"), Blind(), max_new_tokens=4)
     found = cm.controls(mllm, outcome, candidates=CANDIDATES, wrong=[wrong], count=2, progress=False)
@@ -95,6 +98,7 @@ def test_a_method_that_does_not_heed_the_region_is_found_out(mllm, choice, wrong
     assert found[WRONG].mean == pytest.approx(own, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_what_has_no_control_says_why(mllm, choice):
     everywhere = cm.Box(0, 0, choice.image.width, choice.image.height)
     outcome = cm.refer(mllm, choice.image, choice.question, everywhere, cm.methods.Words("pixel"), max_new_tokens=2)
@@ -133,6 +137,7 @@ def test_an_interrupt_leaves_the_controls_that_were_done(mllm, outcome, monkeypa
     assert "Interrupted: controls are missing." in found.table()
 
 
+@pytest.mark.slow
 def test_what_cannot_be_controlled_is_refused(mllm, choice, outcome, tmp_path):
     box = choice.region("box")
     with pytest.raises(

@@ -285,6 +285,7 @@ def test_a_method_changes_the_image_that_the_region_is_on(mllm, method, tmp_path
     assert opened._repr_html_()
 
 
+@pytest.mark.slow
 def test_a_method_that_changes_an_image_takes_regions_of_one(mllm):
     boxes = [cm.Box(20, 20, 60, 60, image=0), cm.Box(4, 20, 40, 60, image=1)]
     with pytest.raises(cm.SettingsError, match=r"changes one image, .* these are on images \[0, 1\]"):
@@ -294,6 +295,7 @@ def test_a_method_that_changes_an_image_takes_regions_of_one(mllm):
     )
 
 
+@pytest.mark.slow
 def test_ways_are_compared_in_a_conversation(mllm):
     found = cm.compare(
         mllm, said(), None, cm.Box(4, 20, 40, 60, image=1), methods=[cm.methods.AttentionEdit()], candidates=["red", "blue"]

@@ -96,6 +96,7 @@ def test_vip_bench_has_plain_images_with_regions_and_drawn_ones_with_words(tmp_p
         cm.data.read(root, split="human")
 
 
+@pytest.mark.slow
 def test_coco_has_masks_refs_and_names(tmp_path):
     dataset = cm.data.read(coco(tmp_path / "refs"))
     assert dataset.splits == {"testA": 3}

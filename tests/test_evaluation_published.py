@@ -64,6 +64,7 @@ def test_the_model_tells_its_preset():
     assert table("controlmllm", "rtc").steered().steps == 4
 
 
+@pytest.mark.slow
 def test_qwen_is_asked_with_coordinates_and_sees_no_more_pixels(tmp_path):
     mllm = cm.load(TINY["qwen2_5_vl"]())
     before = dict(mllm.processor.image_processor.size)
@@ -75,6 +76,7 @@ def test_qwen_is_asked_with_coordinates_and_sees_no_more_pixels(tmp_path):
     assert "box @ [" not in table("controlmllm++", "roc", "llava-1.5", mllm).dataset(tmp_path, "box")[0].question
 
 
+@pytest.mark.slow
 def test_a_small_set_is_run_and_gone_on_with(mllm, tmp_path, monkeypatch, capsys):
     """Unsteered once, each kind of region as `refer` answers, by the published matcher; resumed without a run."""
     folder, path = roc(tmp_path / "data", 3).parent, tmp_path / "records.jsonl"
@@ -102,6 +104,7 @@ def test_a_small_set_is_run_and_gone_on_with(mllm, tmp_path, monkeypatch, capsys
     assert json.loads(capsys.readouterr().out)["rows"] == rows
 
 
+@pytest.mark.slow
 def test_part_of_a_table(mllm, tmp_path, capsys):
     folder = rtc(tmp_path, 3).parent
     options = ["--regions", "mask", "--n", "2"]

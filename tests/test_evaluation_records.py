@@ -132,6 +132,19 @@ def test_a_full_disk_is_said(tmp_path, monkeypatch):
             add(ONE.line())
 
 
+def test_what_a_full_disk_left_of_a_line_is_cut_off_before_the_next(tmp_path, monkeypatch):
+    path, own = tmp_path / "records.jsonl", os.fsync
+    with appending(path, is_whole) as add:
+        add(ONE.line())
+        monkeypatch.setattr(os, "fsync", lambda descriptor: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        with pytest.raises(cm.OutputError):
+            add(replace(ONE, id=1).line())
+        path.write_bytes(path.read_bytes()[:-30])
+        monkeypatch.setattr(os, "fsync", own)
+        add(replace(ONE, id=2).line())
+    assert [each.id for each in evaluation.read_records(path)] == [ONE.id, 2]
+
+
 def test_shards_are_put_together(tmp_path):
     paths = [written(tmp_path / f"{at}.jsonl", replace(ONE, id=at), replace(ONE, id=at + 10)) for at in range(3)]
     out, count = evaluation.merge(paths, tmp_path / "all.jsonl")

@@ -46,6 +46,7 @@ def figures(mllm, trace, attention, prompt, box):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", WIDTHS)
 def test_pictures_are_as_wide_as_columns(figures, columns, tmp_path):
     for name, figure in figures.items():
@@ -163,6 +164,7 @@ def test_what_is_not_known_is_named():
         drawn(figure, 3.3)
 
 
+@pytest.mark.slow
 def test_settings_of_matplotlib_are_left_alone(figures, tmp_path):
     before = dict(matplotlib.rcParams)
     figures["grid"].save(tmp_path / "grid.pdf")

@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import signal
 import socket
 import stat
 import subprocess
@@ -15,14 +14,14 @@ from pathlib import Path
 import pytest
 
 import cmllm_tools as cm
-from cmllm_tools.files import check_writable, held, make_folder, write_text, write_whole
+from cmllm_tools.files import check_writable, make_folder, write_text, write_whole
 
 # The module alone, as all of the package takes seconds to import.
 ALONE = f"""
 import sys, types
 package = sys.modules["cmllm_tools"] = types.ModuleType("cmllm_tools")
 package.__path__ = [{str(Path(cm.__file__).parent)!r}]
-from cmllm_tools.files import held, write_whole, OutputError
+from cmllm_tools.files import write_whole, OutputError
 """
 OLD, NEW = b"o" * 70_000, b"n" * 3_000_000
 
@@ -166,7 +165,7 @@ def test_what_is_no_regular_file_is_refused_and_stays(tmp_path):
     ]
     before = left(tmp_path), Path("/dev/null").stat().st_rdev
     for path in paths:
-        for act in (check_writable, lambda path: write_text(path, "x"), lambda path: held(path).__enter__()):
+        for act in (check_writable, lambda path: write_text(path, "x")):
             with pytest.raises(cm.OutputError, match=r"must name a file|must be a regular file, no device, pipe"):
                 act(path)
     assert (left(tmp_path), Path("/dev/null").stat().st_rdev) == before
@@ -205,8 +204,7 @@ def test_paths_that_name_no_file_are_refused_in_words(tmp_path, monkeypatch, pat
 def test_names_of_full_length_and_undecodable_ones_are_written(tmp_path):
     for name in ("x" * 255, "\udcff.json", "é" * 100):
         check_writable(tmp_path / name)
-        with held(tmp_path / name):
-            assert write_text(tmp_path / name, "half \ud800").read_text() == "half \\ud800"
+        assert write_text(tmp_path / name, "half \ud800").read_text() == "half \\ud800"
     assert len(left(tmp_path)) == 3
 
 
@@ -229,35 +227,6 @@ def test_what_may_not_be_written_is_refused(tmp_path):
     with pytest.raises(cm.OutputError, match="Permission denied"):
         check_writable(tmp_path / "new")
     tmp_path.chmod(0o755)
-
-
-def test_who_holds_a_path_is_waited_for(tmp_path):
-    """Each adds one to the number that it reads: nothing gets lost, and no lock stays."""
-    path = tmp_path / "count"
-    path.write_text("0")
-
-    def add(_):
-        with held(path):
-            write_text(path, str(int(path.read_text()) + 1))
-
-    with ThreadPoolExecutor(4) as pool:
-        list(pool.map(add, range(40)))
-    assert path.read_text() == "40"
-    assert left(tmp_path) == ["count"]
-
-
-def test_a_killed_holder_blocks_nobody_and_a_living_one_not_for_ever(tmp_path, monkeypatch):
-    path = tmp_path / "out"
-    code = f"{ALONE}import time\nwith held({str(path)!r}):\n    print('held', flush=True)\n    time.sleep(600)\n"
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        monkeypatch.setattr("cmllm_tools.files.PATIENCE", 0.1)
-        with pytest.raises(cm.OutputError, match="another process has held it"), held(path):
-            pass
-        process.send_signal(signal.SIGKILL)
-    with held(path):
-        assert left(tmp_path)[0].startswith(".cmllm-")
-    assert left(tmp_path) == []
 
 
 def test_the_error_says_the_cause_not_what_was_to_be_saved(tmp_path):

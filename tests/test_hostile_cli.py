@@ -169,6 +169,7 @@ def test_output_that_nobody_reads_any_more_is_no_error():
     assert process.returncode == 141
 
 
+@pytest.mark.slow
 def test_half_characters_are_printed_as_their_escapes(folder, monkeypatch):
     """As Python has a file's name whose bytes are no UTF-8."""
     monkeypatch.chdir(folder)

@@ -26,7 +26,8 @@ EXEMPT = {
         "Answer AnswerTrace Attention Comparison ContextMap Controls Effect Lens Look MemoryEstimate Outcome Prompt "
         "Step Trace analysis.Agreement analysis.Attribution analysis.Curves analysis.Frontier analysis.GradientProfile "
         "analysis.HeadGrid analysis.HeadRanking analysis.Recommendation analysis.Sinks analysis.Sweep bench.HeldOut "
-        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row"
+        "bench.Stops causes.CauseGrid causes.Change data.Dataset Evaluation data.Findings data.Findings.table data.Row "
+        "Video"
     ),
     "called by a run, with itself": " ".join(
         f"{kind}.on_{when}"
@@ -56,9 +57,9 @@ EXEMPT = {
         "bench.rule_beside_fixed"
     ),
     "a step of a call that is tried, given what the package made": (
-        "Answer.without Answer.weighed ChosenBy.schedule Prompt.showing Contrast.mixed "
+        "Answer.without Answer.weighed Video.asked ChosenBy.schedule Prompt.showing Contrast.mixed "
         "Trace.restored Contrast.combine Baseline.odds_of Controls.cells ControlMLLM.start ControlMLLMPlus.start "
-        "analysis.Sweep.empty analysis.Sweep.with_example analysis.Sweep.with_examples "
+        "analysis.Sweep.empty analysis.Sweep.with_found "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
         "bench.Stops.of bench.Stops.summary bench.control_rows bench.ways_rows bench.ways_table "
         "bench.as_json bench.marked bench.smol_table bench.words_right Look.check Look.fits Look.serves"
@@ -89,22 +90,22 @@ def test_hostile_arguments_are_refused_or_right():
 
 @pytest.mark.slow
 def test_a_model_is_left_as_found_after_hostile_arguments(mllm, prompt, box, example, state):
-    tried(of_a_model(mllm, prompt, box, example), 4, state)
+    tried(of_a_model(mllm, prompt, box, example), 25, state)
 
 
 @pytest.mark.slow
 def test_a_model_is_left_as_found_after_hostile_questions_for_causes(mllm, prompt, box, example, state):
-    tried(of_causes(mllm, prompt, box, example), 4, state)
+    tried(of_causes(mllm, prompt, box, example), 25, state)
 
 
 @pytest.mark.slow
 def test_hostile_arguments_of_what_shows_results_are_refused_or_right(mllm, prompt, box, example, state):
-    tried(of_results(mllm, prompt, box, example), 4, state)
+    tried(of_results(mllm, prompt, box, example), 25, state)
 
 
 @pytest.mark.slow
 def test_hostile_values_set_on_widgets_are_refused_or_right(mllm, prompt, box, example, state):
-    tried(of_widgets(mllm, prompt, box, example), 4, state)
+    tried(of_widgets(mllm, prompt, box, example), 25, state)
 
 
 def public_calls():
@@ -141,9 +142,5 @@ def test_every_public_call_is_tried_or_exempt_for_a_reason(mllm, prompt, box, ex
 
 
 @pytest.mark.slow
-def test_many_more_hostile_arguments_are_refused_or_right(mllm, prompt, box, example, state):
+def test_many_more_hostile_arguments_are_refused_or_right():
     tried(PLAIN, 100)
-    tried(of_a_model(mllm, prompt, box, example), 25, state)
-    tried(of_causes(mllm, prompt, box, example), 25, state)
-    tried(of_results(mllm, prompt, box, example), 25, state)
-    tried(of_widgets(mllm, prompt, box, example), 25, state)

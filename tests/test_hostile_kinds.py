@@ -128,7 +128,6 @@ def test_a_sweep_is_asked_for_what_it_has():
         (lambda: sweep_pictures(sweep, "moved", (0, 1)), "What is framed must be a Choice"),
         (lambda: sweep.table(0), "The number of rows must be a whole number of at least 1"),
         (lambda: sweep.subset([3]), r"in 0\.\.2; got 3"),
-        (lambda: sweep.resumed(None), "A sweep is resumed from another"),
         (lambda: analysis.recommend(None), "made from a Sweep"),
     ):
         with pytest.raises(cm.DataError, match=words):
@@ -219,7 +218,7 @@ def test_new_calls_refuse_in_the_packages_words(mllm, prompt, example):
             cm.SettingsError,
             "factor of a strength must be a finite number",
         ),
-        (lambda: analysis.Sweep.load(None), cm.DataError, "None names none"),
+        (lambda: analysis.Sweep.load(None), cm.DataError, "None is none"),
         (lambda: cm.causes.knockout(mllm, prompt, layers=7), cm.CaptureError, "the layers must be several whole numbers"),
         (lambda: cm.causes.HeadsPut(torch.ones(1, 2), None, (0,)), cm.CaptureError, r"\(layer, head\) pairs, as"),
     ):

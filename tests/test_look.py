@@ -104,7 +104,65 @@ def test_questions_of_other_lengths_are_one_batch_and_looked_at_once(tiny, monke
             assert len(one.log_probabilities) == len(one.ids)
             assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
     assert len(held) == len(prompts)
-    assert set(together._CHECKED[mllm.model]) == {(prompts[0].call.attention, True)}
+    assert set(together._CHECKED[mllm.model]) == {(prompts[0].call.attention, True, True)}
+
+
+def of_several_images(mllm, size=(64, 64)):
+    """Prompts of images and questions of their own: other pixels, other lengths."""
+    pictures = [noise(size).rotate(angle) for angle in (0, 90, 180, 270)]
+    pictures[2] = noise((size[0] // 2, size[1]))
+    return [mllm.prepare(each, question) for each, question in zip(pictures, (*QUESTIONS, *MORE), strict=True)]
+
+
+def assert_as_alone(mllm, prompts):
+    alone = [mllm.generate(prompt, max_new_tokens=6) for prompt in prompts]
+    for _ in range(2):
+        for one, other in zip(answers_together(mllm, prompts, 6), alone, strict=True):
+            assert (str(one), one.ids, one.ended) == (str(other), other.ids, other.ended)
+            assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", at_hand())
+def test_answers_about_several_images_are_those_given_alone(name):
+    """In every family: filled up on the left in one batch where that keeps them apart, and one by one elsewhere."""
+    mllm, _, _ = looked(name)
+    assert_as_alone(mllm, of_several_images(mllm))
+
+
+@pytest.mark.parametrize("name", ["llava", "idefics3", "internvl", "paligemma", "qwen2_vl", "mllama"])
+def test_several_images_are_one_batch_where_the_family_keeps_them_apart(name, monkeypatch):
+    """The declared rule: batches are kept apart, positions are plain numbers, and nothing but states and mask is given.
+
+    PaliGemma's tokens have types, Qwen2-VL's positions are of three kinds, and Mllama's states stand beside the text.
+    """
+    mllm, _, _ = looked(name)
+    prompts, rows, generate = of_several_images(mllm), [], mllm.model.generate
+    monkeypatch.setattr(
+        mllm.model, "generate", lambda **given: rows.append(len(given.get("inputs_embeds", ()))) or generate(**given)
+    )
+    assert_as_alone(mllm, prompts)
+    batched = bool(rows.count(len(prompts)))
+    assert batched == (name in ("llava", "idefics3", "internvl"))
+    assert together._fit(mllm, prompts) == batched
+
+
+def test_position_ids_of_what_is_filled_up_are_those_of_the_prompt_alone(tiny, monkeypatch):
+    mllm, _, _ = tiny
+    prompts, seen = of_several_images(mllm, (50, 40)), []
+
+    def look(module, arguments, named):
+        seen.append((named["inputs_embeds"], named["position_ids"]))
+
+    handle = mllm.decoder.register_forward_pre_hook(look, with_kwargs=True)
+    answers_together(mllm, prompts, 2)
+    handle.remove()
+    states, places = seen[0]
+    for row, place, prompt in zip(states, places, prompts, strict=True):
+        count = prompt.call.states.shape[1]
+        assert torch.equal(row[-count:], prompt.call.states[0])
+        assert not row[:-count].any()
+        assert place[-count:].tolist() == list(range(count))
 
 
 @pytest.mark.parametrize("why", ["apart", "penalty", "differs"])

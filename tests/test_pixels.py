@@ -160,6 +160,7 @@ def test_regions_go_with_the_pixels_that_they_mark(region):
     assert placed(region, (60, 40, 80, 60), 1.0, (0, 0), (20, 20)) is None
 
 
+@pytest.mark.slow
 def test_what_was_sent_is_kept_and_shown(mllm, scene, tmp_path):
     """A picture of another size, with the region where it is in that picture; the user's own stays what it was."""
     box = scene.region("box")

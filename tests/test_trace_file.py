@@ -144,7 +144,7 @@ def test_metadata_that_are_no_data_are_refused(rewritten, text):
         ({"latent": torch.full((16, 5), torch.nan)}, "its latent must be finite"),
         ({"latent": torch.zeros(16, 0)}, "its latent must be F32 of 2 axes"),
         ({"image": torch.zeros(4, 4, 4, dtype=torch.uint8)}, "its image must be RGB"),
-        ({"image": torch.zeros(600, 4, 3, dtype=torch.uint8)}, "its image must be RGB of at most 512 px a side"),
+        ({"image": torch.zeros(1100, 4, 3, dtype=torch.uint8)}, "its image must be RGB of at most 1024 px a side"),
         ({"image": torch.zeros(4, 4, 3)}, "its image must be U8"),
         ({"more": torch.zeros(1)}, "its tensors must be maps, latent, image; they are image, latent, maps, more"),
     ],

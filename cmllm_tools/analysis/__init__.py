@@ -8,9 +8,10 @@ from .choices import Choice
 from .examples import Example
 from .frontier import Frontier, frontier
 from .gradients import GradientProfile, gradient_profile
-from .head_ranking import HeadRanking, answer_words, rank_heads
+from .head_ranking import HeadRanking
 from .intervals import bootstrap
 from .maps import relevancy, rollout
+from .ranking_run import answer_words, rank_heads
 from .recommend import Recommendation, recommend
 from .region_shares import HeadGrid, head_shares
 from .sinks import Sinks, sinks, sinks_in

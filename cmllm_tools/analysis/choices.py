@@ -87,4 +87,5 @@ FIELDS: dict[str, Reader] = {
     "examples": partial(items, read=text_of),
     "figures": partial(items, read=text_of),
     "values": unread,
+    "failed": partial(items, read=text_of),
 }

@@ -1,138 +1,206 @@
-"""What is found of each example, a line of a file as soon as it is found; several processes may add to one file."""
+"""What is found of each example, a line of a file as soon as it is found: the records of sweeps and rankings."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from ..data.dataset import Dataset
 from ..errors import DataError
-from ..files import appending, held, reason, said, write_whole
-from ..stored import SEAL, UNSEALED, check_seal, dump_json, open_plain, parse_json, text_of
+from ..files import reason, said, write_whole
+from ..stored import (
+    SEAL,
+    UNSEALED,
+    Reader,
+    check_seal,
+    dump_json,
+    entries_of,
+    is_whole_line,
+    open_plain,
+    parse_json,
+    record,
+    text_of,
+)
 from ..strict import shown
+from .examples import Example, digest
 
 FORMAT = 1
 # The entry of a file's first line that says so; it comes behind the seal.
 KEY = "cmllm_examples"
 _START = json.dumps({SEAL: UNSEALED})[:-2].encode().removesuffix(UNSEALED.encode())
-# Bytes of a line: what one example gives is less.
-MOST_LINE = 1 << 28
+# Bytes of a line; those of before, written whole, are the longest.
+MOST_LINE = 1 << 30
 
 
-class ExampleLines:
-    """A file of one head, which says what all lines are of, and a line to each example, each sealed by itself.
+@dataclass(frozen=True, eq=False)
+class Found:
+    """What was found of one example, or why nothing was.
 
-    What others have added is read when one's own is added, and no line twice.
+    Args:
+        key: what tells it from others: of what it is, and not of its place in a set.
+        figures: numbers and arrays, each by its name.
+        where: file and line of an example that failed.
+        error: kind and message of what went wrong.
+    """
+
+    key: str
+    figures: Mapping[str, Any]
+    where: str = ""
+    error: dict[str, str] | None = None
+
+    def line(self) -> bytes:
+        """As one line of JSON, sealed by itself, without its end."""
+        figures = {name: plain(each) if isinstance(each, np.ndarray) else each for name, each in self.figures.items()}
+        wrong = {} if self.error is None else {"where": self.where, "error": self.error}
+        return dump_json({"example": self.key, **figures, **wrong})
+
+    @classmethod
+    def of_line(cls, data: dict[str, Any]) -> "Found":
+        """Of a line's entries; the figures are looked into by who knows them.
+
+        Raises:
+            DataError: for other entries.
+        """
+        key = text_of(data.get("example"), "an example")
+        figures = {name: value for name, value in data.items() if name != "example"}
+        if "error" not in figures:
+            return cls(key, figures)
+        read = record(figures, "an example", _FAILED)
+        return cls(key, {}, read["where"], read["error"])
+
+
+_FAILED: dict[str, Reader] = {"where": text_of, "error": partial(entries_of, read=text_of)}
+
+
+def first_line(head: Mapping[str, Any]) -> bytes:
+    """What a file begins with: what all of its lines are of."""
+    return dump_json({KEY: FORMAT, **head})
+
+
+def begun(path: str | PathLike[str]) -> bool:
+    """Whether a file begins as one of these; False for none, or one of another kind."""
+    start, end, entry = _START, len(_START) + len(UNSEALED), b'", "%s": %d' % (KEY.encode(), FORMAT)
+    try:
+        with open_plain(path) as file:
+            begin = file.read(1 << 8)
+    except (OSError, ValueError):
+        return False
+    return begin.startswith(start) and begin[end:].startswith(entry)
+
+
+# Whether a last line is all there; see `stored.is_whole_line`.
+is_whole = partial(is_whole_line, starts=(_START,), what="A file that is gone on with must be of examples' lines")
+
+
+def read_lines(path: str | PathLike[str], what: str) -> list[dict[str, Any]]:
+    """The entries of a file's lines, each held against its hash; a last line that was cut is left out.
 
     Args:
         path: of the file.
-        what: what it must be, for messages: "A sweep must be read from its own file".
+        what: it must be, for messages.
 
     Raises:
-        DataError: for what is no path.
-
-    Attributes:
-        head: of the file; None as long as there is none.
+        DataError: for a file that is missing, damaged, or of other things.
     """
-
-    def __init__(self, path: str | PathLike[str], what: str):
-        try:
-            self.path, self.what = Path(path).expanduser(), what
-        except (TypeError, RuntimeError) as error:
-            raise DataError(f"{what}; {said(path)} names none: {reason(error)}") from error
-        self.head: dict[str, Any] | None = None
-        self._read = self._lines = 0
-
-    @classmethod
-    def begun(cls, path: str | PathLike[str]) -> bool:
-        """Whether there is such a file; False for none, an empty one, or one of another kind."""
-        try:
-            with open_plain(path) as file:
-                return _is_ours(file.read(1 << 8))
-        except (OSError, ValueError):
-            return False
-
-    def news(self) -> dict[str, dict[str, Any]]:
-        """What was found of examples since this was last asked for, by their digests; a last line that was cut is left out.
-
-        Raises:
-            DataError: for a file that is missing, or damaged.
-        """
-        found: dict[str, dict[str, Any]] = {}
-        try:
-            with open_plain(self.path) as file:
-                file.seek(self._read)
-                while (line := file.readline(MOST_LINE)).endswith(b"\n"):
-                    self._lines += 1
-                    data = _opened(line, self._lines)
-                    if self.head is None:
-                        self.head = {name: value for name, value in data.items() if name != KEY}
-                    else:
-                        found[text_of(data.pop("example", None), f"line {self._lines}'s example")] = data
-                    self._read = file.tell()
-        except (OSError, ValueError, DataError) as error:
-            raise DataError(f"{self.what}; {said(self.path)} is none: {reason(error)}") from error
-        return found
-
-    def add(self, head: Mapping[str, Any], several: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Add what was found of examples, by their digests, and read what others have added meanwhile.
-
-        Args:
-            head: for a file that there is none of yet.
-
-        Raises:
-            OutputError: when the file cannot be written, or another process holds it for a minute.
-            DataError: for a damaged file.
-        """
-        own = parse_json(dump_json(head))
-        del own[SEAL]
-        with held(self.path) as path, appending(path, _is_whole) as append:
-            news = self.news()
-            if self.head is None:
-                append(dump_json({KEY: FORMAT, **head}))
-            elif self.head != own:
-                raise DataError(f"A file is added to by runs of the same kind; {said(path)} has become another run's.")
-            for example, data in several.items():
-                append(dump_json({"example": example, **data}))
-            # One's own, as nobody else adds while the file is held.
-            self.news()
-        return {example: data for example, data in news.items() if example not in several}
-
-    def written_anew(self, head: Mapping[str, Any], several: Iterable[tuple[str, Mapping[str, Any]]]) -> None:
-        """Put such a file in the place of one of another kind, whole or not at all.
-
-        Raises:
-            OutputError: when it cannot be written.
-        """
-        lines = [dump_json({KEY: FORMAT, **head}), *(dump_json({"example": each, **data}) for each, data in several)]
-        write_whole(self.path, lambda file: [file.write(line + b"\n") for line in lines])
-        self.head, self._read, self._lines = None, 0, 0
-        self.news()
+    found, number = [], 0
+    try:
+        with open_plain(path) as file:
+            while line := file.readline(MOST_LINE):
+                number += 1
+                if line.endswith(b"\n") or is_whole(line):
+                    found.append(_opened(line.rstrip(b"\n"), number))
+    except (OSError, ValueError, DataError) as error:
+        raise DataError(f"{what}; {said(path)} is none: {reason(error)}") from error
+    return found
 
 
-def _is_ours(begin: bytes, entry: bytes = b'", "%s": %d' % (KEY.encode(), FORMAT)) -> bool:
-    """Whether a file or line begins as one of these, whatever its seal is, or is the beginning of one."""
-    start, end = _START, len(_START) + len(UNSEALED)
-    return bool(begin) and start.startswith(begin[: len(start)]) and entry.startswith(begin[end : end + len(entry)])
+def opened(line: bytes) -> dict[str, Any]:
+    """The entries of a line, held against its hash.
+
+    Raises:
+        ValueError, DataError: for a line that is damaged, or none.
+    """
+    return _opened(line, 1)
 
 
 def _opened(line: bytes, number: int) -> dict[str, Any]:
-    if not check_seal(BytesIO(), line.rstrip(b"\n")):
-        raise DataError(f"line {number} has no hash of its bytes")
+    sealed = check_seal(BytesIO(), line)
     data = parse_json(line)
-    if not isinstance(data, dict) or (number == 1) != (data.get(KEY) == FORMAT):
-        raise DataError(f"line {number} must be {'the head' if number == 1 else 'of an example'}; got {shown(data)}")
-    del data[SEAL]
+    if not isinstance(data, dict):
+        raise DataError(f"line {number} must be an object; got {shown(data)}")
+    # Only what was written whole, by versions of before, may have none.
+    if not sealed and (SEAL in data or KEY in data or "example" in data):
+        raise DataError(f"line {number} has no hash of its bytes")
+    data.pop(SEAL, None)
     return data
 
 
-def _is_whole(line: bytes) -> bool:
-    """Whether a last line without its end is all there."""
-    head, example = _is_ours(line), _is_ours(line, b'", "example": ')
-    if not (head or example):
-        raise DataError(f"A file that is gone on with must be of examples' lines; its last one is {shown(line[:60])}.")
-    try:
-        return bool(_opened(line, 2 if example else 1))
-    except (ValueError, DataError):
-        return False
+def is_head(data: Mapping[str, Any]) -> bool:
+    """Whether a line's entries are those that a file begins with."""
+    return data.get(KEY) == FORMAT
+
+
+def head_of(data: Mapping[str, Any]) -> dict[str, Any]:
+    """What a first line says of all lines."""
+    return {name: value for name, value in data.items() if name != KEY}
+
+
+def merge_lines(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tuple[Path, int]:
+    """Put the lines of several files of one sweep, or ranking, together; what was found comes before an error.
+
+    Returns:
+        The file, and how many examples it has.
+
+    Raises:
+        DataError: for files of other things, or of different runs.
+        OutputError: when the file cannot be written.
+    """
+    what = "What is put together must be files that one kind of run has added to"
+    heads: list[dict[str, Any]] = []
+    found: dict[str, Found] = {}
+    for path in paths:
+        lines = read_lines(path, what)
+        if lines and not is_head(lines[0]):
+            raise DataError(f"{what}; {said(path)} was written whole, or is of something else.")
+        for data in lines:
+            if is_head(data):
+                heads.append(head_of(data))
+                if heads[-1] != heads[0]:
+                    raise DataError(f"{what}; {said(path)} is of another model, or other settings, than those before it.")
+                continue
+            each = Found.of_line(data)
+            if each.key not in found or found[each.key].error is not None:
+                found[each.key] = each
+    whole = [first_line(heads[0]), *(each.line() for each in found.values())]
+    return write_whole(out, lambda file: file.write(b"".join(line + b"\n" for line in whole))), len(found)
+
+
+def keys_of(dataset: Dataset, also: Callable[[Example], str] | None = None) -> list[str]:
+    """What tells each example from others; one that cannot be made has its place in the set.
+
+    Args:
+        dataset: of the examples, which are read for it.
+        also: what else of an example tells it.
+    """
+    found = []
+    for number, row in enumerate(dataset.rows):
+        try:
+            example = dataset[number]
+            key = digest(example)
+            found.append(key if also is None else f"{key} {also(example)}")
+        except Exception:
+            # It fails again where it is measured, and is recorded there.
+            found.append(f"id {row.id}")
+    return found
+
+
+def plain(values: np.ndarray) -> list[Any]:
+    """Numbers as nested lists, None where there is none."""
+    result: list[Any] = np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]
+    return result

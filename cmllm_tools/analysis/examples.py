@@ -3,13 +3,14 @@
 import hashlib
 from collections.abc import Iterable
 
+from ..data.dataset import Dataset
 from ..data.example import Example
 from ..errors import DataError
 from ..inputs.images import read_image
 from ..inputs.regions import as_regions
 from ..strict import several
 
-__all__ = ["Example", "as_examples", "digest"]
+__all__ = ["Example", "as_examples", "as_set", "digest"]
 
 
 def as_examples(examples: Iterable[Example]) -> list[Example]:
@@ -27,6 +28,18 @@ def as_examples(examples: Iterable[Example]) -> list[Example]:
                 f"An example must be an analysis.Example(image, question, region); got {type(example).__name__}."
             )
     return list(found)
+
+
+def as_set(examples: Iterable[Example]) -> Dataset:
+    """The examples as a set, each of which may fail by itself.
+
+    Raises:
+        DataError: for none, or for something that is not an example.
+    """
+    found = examples if isinstance(examples, Dataset) else Dataset.of(as_examples(examples))
+    if not len(found):
+        raise DataError("At least one example is needed; got none.")
+    return found
 
 
 def digest(example: Example) -> str:

@@ -1,6 +1,6 @@
-"""Which heads find what a question refers to, measured over a set of examples."""
+"""Which heads find what a question refers to: what was measured over a set of examples."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import partial
 from os import PathLike
@@ -9,24 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..attention.capture import capture_attention
 from ..attention.heads import pairs_within
-from ..errors import CaptureError, DataError, SettingsError, carry
-from ..files import check_writable, write_whole
-from ..models.mllm import Mllm, require
-from ..models.prompt import Queries
-from ..models.undisturbed import unaffected
+from ..errors import CaptureError, DataError, SettingsError
+from ..files import write_whole
 from ..notation import layers_text, text_table
-from ..progress import progress_bar
-from ..referring.energy import checked_sigma
-from ..referring.target import Target
 from ..shown import Fact, Shown
 from ..stored import Reader, array_of, dump_json, finite, items, load_saved, record, text_of, unread, whole
-from ..strict import kind_of, shown, whole_number, whole_numbers, whole_seed
-from .examples import Example, as_examples
-from .intervals import FEWEST, bootstrap, says_something, wilson
-from .ranking_file import Found, RankingFile
-from .region_shares import on_image
+from ..strict import shown, whole_number
+from .intervals import FEWEST, says_something, wilson
 
 MARK, FORMAT = "cmllm_heads", 1
 
@@ -45,6 +35,7 @@ class HeadRanking(Shown):
         lift: (layer, head), mean share of attention in the region, as a multiple of the share of area.
         lift_interval: (2, layer, head), its 95 % interval by a bootstrap over examples; of few it means nothing, and is
             not shown.
+        failed: where each example that failed stands, and why; they are not among the others.
 
     Examples:
         >>> ranking = cm.analysis.rank_heads(mllm, examples, progress=False)
@@ -62,6 +53,7 @@ class HeadRanking(Shown):
     pointing_chance: float
     lift: np.ndarray
     lift_interval: np.ndarray
+    failed: tuple[str, ...] = ()
 
     @property
     def pointing(self) -> np.ndarray:
@@ -152,6 +144,7 @@ class HeadRanking(Shown):
             ("pointing", f"{self.pointing.min():.1%}..{self.pointing.max():.1%}, mean {self.pointing.mean():.1%}"),
             ("by chance", f"{self.pointing_chance:.1%}"),
             *(("", few) for few in self._few()),
+            *([("failed", str(len(self.failed)))] if self.failed else []),
         ]
 
     def save(self, path: str | PathLike[str]) -> Path:
@@ -162,6 +155,8 @@ class HeadRanking(Shown):
         """
         arrays = ("hits", "lift", "lift_interval")
         data = {MARK: FORMAT, **asdict(self), **{name: getattr(self, name).tolist() for name in arrays}}
+        if not self.failed:
+            del data["failed"]
         return write_whole(path, lambda file: file.write(dump_json(data)), "It is still in memory.")
 
     @classmethod
@@ -172,7 +167,7 @@ class HeadRanking(Shown):
             DataError: for a file that is missing, damaged, or not a ranking.
         """
         with load_saved(path, "A ranking must be a file written by HeadRanking.save", MARK, FORMAT) as data:
-            found = record(data, "a ranking", _FIELDS)
+            found = record({"failed": []} | data, "a ranking", _FIELDS)
             shape = len(found["layers"]), len(found["heads"])
             hits = array_of(found["hits"], "its hits", shape)
             lift = array_of(found["lift"], "its lift", shape)
@@ -198,117 +193,10 @@ _FIELDS: dict[str, Reader] = {
     "pointing_chance": partial(finite, least=0, most=1),
     "lift": unread,
     "lift_interval": unread,
+    "failed": partial(items, read=text_of),
 }
-
-
-@unaffected(gradient=False)
-def rank_heads(
-    mllm: Mllm,
-    examples: Iterable[Example],
-    queries: Queries | Callable[[Example], Queries] = "text",
-    *,
-    layers: Iterable[int] | None = None,
-    sigma: float = 0.1,
-    seed: int = 0,
-    path: str | PathLike[str] | None = None,
-    progress: bool = True,
-) -> HeadRanking:
-    """Order heads by how well their raw attention finds the referred object.
-
-    A head points at the object when the visual token that it looks at most has at least half of the weight that any token
-    has in the region (pointing game, Zhang et al., arXiv 1608.00507). That a few heads do, and do on new images too, is
-    what Kang et al. (arXiv 2503.06287) report for text tokens of several models, without regions to choose the heads by.
-
-    An interrupt returns the ranking over the examples so far, and an error has it in its attribute `ranking`. Takes one
-    replay for each example.
-
-    Args:
-        mllm: the model.
-        examples: image, question and region each.
-        queries: whose attention; see `Prompt.positions`. A function of the example where they differ: `answer_words`.
-        layers: layer numbers; all that look at visual states when None.
-        sigma: width of the Gaussian of scribbles and points.
-        seed: of the bootstrap.
-        path: file to which what was found of each example is added, and from which it is known again; several rankings of
-            the same kind may have one file at once. One that cannot be added to goes on, with a warning.
-        progress: show a progress bar.
-
-    Raises:
-        DataError: for no examples, or a file of another model, layers or sigma.
-        OutputError: when the file cannot be written, before anything is run.
-        PromptError: for queries that are not in a question, or stand before the image.
-        RegionError: for a region the model does not see.
-        SettingsError: for a sigma or a seed out of range.
-
-    Examples:
-        >>> ranking = cm.analysis.rank_heads(mllm, examples, "last", progress=False)
-        >>> ranking.examples
-        2
-    """
-    require(mllm)
-    given = mllm.attention_layers if layers is None else whole_numbers(layers, "the layers", error=CaptureError)
-    layers = tuple(sorted(set(given)))
-    sigma, seed = checked_sigma(sigma), whole_seed(seed)
-    file = None if path is None else RankingFile(check_writable(path), mllm, layers, sigma)
-    found: list[Found] = []
-    try:
-        for example in progress_bar(as_examples(examples), "heads", shown=progress, unit="example"):
-            chosen = queries(example) if callable(queries) else queries
-            known = None if file is None else file.known(example, chosen)
-            found.append(known or _found(mllm, example, chosen, layers, sigma))
-            if file is not None and known is None:
-                file.add(example, chosen, found[-1])
-    except KeyboardInterrupt:
-        if not found:
-            raise
-    except BaseException as error:
-        if found:
-            so_far = _ranking(mllm, layers, found, seed)
-            carry(error, "ranking", so_far, f"The ranking over the {len(found)} examples so far")
-        raise
-    return _ranking(mllm, layers, found, seed)
-
-
-def _found(mllm: Mllm, example: Example, queries: Queries, layers: Sequence[int], sigma: float) -> Found:
-    prompt = mllm.prepare(example.image, example.question)
-    values = capture_attention(mllm, prompt, layers, None, queries).values.mean(2)
-    weights = Target.of(prompt.layout, example.region, sigma).weights().to(values)
-    inside = weights >= weights.max() / 2
-    lift = values @ weights / on_image(values) / weights.mean()
-    hits = inside[values.argmax(-1)] & (values.amax(-1) > 0)
-    return hits.cpu().numpy(), lift.double().cpu().numpy(), inside.to(values).mean().item()
-
-
-def _ranking(mllm: Mllm, layers: Sequence[int], found: Sequence[Found], seed: int) -> HeadRanking:
-    every_hit, lifts, chances = (np.stack(figures) for figures in zip(*found, strict=True))
-    return HeadRanking(
-        model=mllm.name,
-        layers=tuple(layers),
-        heads=tuple(range(every_hit.shape[2])),
-        examples=len(found),
-        hits=every_hit.sum(0),
-        pointing_chance=float(chances.mean()),
-        lift=lifts.mean(0),
-        lift_interval=bootstrap(lifts, seed),
-    )
 
 
 def interval_words(interval: list[float] | None, form: str) -> str:
     """An interval for a table, or that there is none."""
     return "-" if interval is None else f"{interval[0]:{form}} .. {interval[1]:{form}}"
-
-
-def answer_words(example: Example) -> str:
-    """The words of the question that are the example's answer: "red six" in "Is the object a red six or a blue one?".
-
-    Raises:
-        DataError: for what is no example, or one without an answer.
-
-    Examples:
-        >>> cm.analysis.answer_words(examples[0])
-        'red cross'
-    """
-    kind_of(example, Example, "What is named must be an analysis.Example(image, question, region, answer)", DataError)
-    if not example.answer:
-        raise DataError(f"Queries by name need examples with an answer; {example.question!r} has none.")
-    return example.answer

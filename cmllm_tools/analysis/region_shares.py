@@ -9,7 +9,7 @@ import torch
 from ..attention.capture import Attention
 from ..errors import CaptureError, RegionError
 from ..inputs.regions import Region, Regions, as_regions, short, where_text
-from ..layout.sheet import SheetLayout, number_of, own_region
+from ..layout.sheet import SheetLayout, numbers_of, own_region
 from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
@@ -139,9 +139,11 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     """
     if isinstance(layout, SheetLayout):
         # On the image that the region is on.
-        number = number_of(as_regions(region)[0], layout.sizes)
+        numbers = numbers_of(as_regions(region)[0], layout.sizes)
         own = [own_region(each, layout.sizes) for each in as_regions(region)]
-        return [tuple(each.on(number) for each in place) for place in moved_over(layout.layouts[number], own)]
+        image, frames = (numbers[0], None) if len(numbers) == 1 else (None, (numbers[0], numbers[-1]))
+        places = moved_over(layout.layouts[numbers[0]], own)
+        return [tuple(each.on_place(image, frames) for each in place) for place in places]
     shape = as_regions(region)
     bounds = np.array([one.bounds for one in shape])
     low, high = bounds[:, :2].min(0), bounds[:, 2:].max(0)

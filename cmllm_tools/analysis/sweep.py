@@ -1,6 +1,6 @@
 """What a sweep over windows of layers and context tokens found."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from pathlib import Path
@@ -13,10 +13,12 @@ from ..files import write_whole
 from ..models.prompt import Queries, as_queries
 from ..notation import text_table
 from ..referring.latent_method import LatentMethod
+from ..running.task import fault
 from ..shown import Fact, Shown
 from ..stored import array_of, dump_json, record
-from ..strict import kind_of, one_of, shown, whole_number, whole_numbers
+from ..strict import one_of, shown, whole_number, whole_numbers
 from .choices import FIELDS, FIGURES, Choice
+from .example_lines import Found, plain
 
 # Figures of which less is better.
 LESS = ("energy before", "energy", "damage", "seconds")
@@ -36,6 +38,7 @@ class Sweep(Shown):
             of the right answer, steered less unsteered), `damage` (log-probability of any answer that makes sense: the
             right one, the alternatives, the model's own; unsteered less steered), `right` (1 where the right answer is
             likelier than every alternative) and `seconds`.
+        failed: where each example that failed stands, and why; they are not among the others.
 
     Examples:
         >>> sweep.values.shape  # (figure, choice, example)
@@ -47,6 +50,7 @@ class Sweep(Shown):
     choices: tuple[Choice, ...]
     examples: tuple[str, ...]
     values: np.ndarray = field(repr=False)
+    failed: tuple[str, ...] = ()
 
     @classmethod
     def empty(cls, model: str, method: LatentMethod, choices: Sequence[Choice], examples: Sequence[str]) -> "Sweep":
@@ -60,6 +64,7 @@ class Sweep(Shown):
             ("method", type(self.method).__name__),
             ("", f"{len(self.choices)} choices of layers and context token"),
             ("", f"{self.done} of {len(self.examples)} examples"),
+            *([("failed", str(len(self.failed)))] if self.failed else []),
         ]
 
     @property
@@ -120,42 +125,18 @@ class Sweep(Shown):
         cells = [[str(row["choice"]), *(f"{row[name]:.3f}" for name in FIGURES)] for row in rows]
         return text_table([["", *FIGURES], *cells], "<" + ">" * len(FIGURES), (0, *[12] * len(FIGURES)))
 
-    def with_example(self, number: int, values: np.ndarray) -> "Sweep":
-        """The sweep with the figures (figure, choice) of one more example."""
-        filled = self.values.copy()
-        filled[:, :, number] = values
-        return replace(self, values=filled)
-
-    def resumed(self, before: "Sweep") -> "Sweep":
-        """This sweep with what another has found already; examples of the other that are not among these come last.
-
-        Raises:
-            DataError: for a sweep of another model, method or choices.
-        """
-        kind_of(before, Sweep, "A sweep is resumed from another", DataError)
-        for what in ("model", "method", "choices"):
-            if getattr(self, what) != getattr(before, what):
-                raise DataError(
-                    f"A sweep is resumed from a file of the same {what}; got {getattr(before, what)!r}, and now "
-                    f"{getattr(self, what)!r}. Give another path."
-                )
-        found: dict[str, np.ndarray] = {}
-        for sweep in (before, self):
-            left = set(sweep.missing())
-            found |= {
-                example: sweep.values[:, :, number] for number, example in enumerate(sweep.examples) if number not in left
-            }
-        return self.with_examples(found)
-
-    def with_examples(self, found: Mapping[str, np.ndarray]) -> "Sweep":
-        """The sweep with figures (figure, choice) of examples by their digests; those that are not its own come last."""
-        several = tuple(dict.fromkeys([*self.examples, *found]))
-        joined = Sweep.empty(self.model, self.method, self.choices, several)
+    def with_found(self, found: Iterable[Found]) -> "Sweep":
+        """The sweep with what was found of examples; those that are not its own come last, and those that failed apart."""
+        several = list(found)
+        own = {each.key: each.figures["values"] for each in several if each.error is None}
+        known = set(self.examples)
+        new = [example for example in own if example not in known]
+        joined = Sweep.empty(self.model, self.method, self.choices, [*self.examples, *new])
         joined.values[:, :, : len(self.examples)] = self.values
-        for number, example in enumerate(several):
-            if example in found:
-                joined.values[:, :, number] = found[example]
-        return joined
+        for number, example in enumerate(joined.examples):
+            if example in own:
+                joined.values[:, :, number] = own[example]
+        return replace(joined, failed=self.failed + tuple(fault(each) for each in several if each.error is not None))
 
     def subset(self, numbers: Sequence[int]) -> "Sweep":
         """The sweep over some of its examples."""
@@ -164,7 +145,8 @@ class Sweep(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """Plain data from which `from_json` makes an equal sweep."""
-        return {**self.head(), "examples": list(self.examples), "values": plain(self.values)}
+        wrong = {"failed": list(self.failed)} if self.failed else {}
+        return {**self.head(), "examples": list(self.examples), "values": plain(self.values), **wrong}
 
     def head(self) -> dict[str, Any]:
         """What all examples share, as plain data."""
@@ -183,14 +165,14 @@ class Sweep(Shown):
             DataError: for other data.
         """
         try:
-            found = record(data, "a sweep", FIELDS)
+            found = record({"failed": []} | data, "a sweep", FIELDS)
             if found["figures"] != FIGURES:
                 raise DataError(f"its figures must be {', '.join(FIGURES)}; they are {shown(found['figures'])}")
             if len(set(found["choices"])) < len(found["choices"]):
                 raise DataError("its choices must differ from each other")
             shape = len(FIGURES), len(found["choices"]), len(found["examples"])
             values = array_of(found["values"], "its values", shape, missing=True)
-            return cls(found["model"], found["method"], found["choices"], found["examples"], values)
+            return cls(found["model"], found["method"], found["choices"], found["examples"], values, found["failed"])
         except (CmllmError, TypeError) as error:
             raise DataError(f"The data must be those of a sweep's to_json; they are not: {error}") from error
 
@@ -202,19 +184,6 @@ class Sweep(Shown):
         """
         return write_whole(path, lambda file: file.write(dump_json(self.to_json())), "It is still in memory.")
 
-    def merged_into(self, path: str | PathLike[str]) -> "Sweep":
-        """The sweep with what a file of it holds too, added to it; several processes may do so at once.
-
-        A file that `save` wrote becomes one of lines, to which examples are added.
-
-        Raises:
-            OutputError: when the file cannot be written, or another process holds it for a minute.
-            DataError: for a file that is no sweep, or one of another model, method or choices.
-        """
-        from .sweep_file import SweepFile
-
-        return SweepFile(path).merged(self)
-
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "Sweep":
         """Read a saved sweep, or the file that one adds to; what it holds is checked, its hash too where it has one.
@@ -222,9 +191,9 @@ class Sweep(Shown):
         Raises:
             DataError: for a file that is missing, damaged, or not a sweep.
         """
-        from .sweep_file import SweepFile
+        from .sweep_file import load_sweep
 
-        return SweepFile(path).read()
+        return load_sweep(path)
 
     def _ran(self) -> np.ndarray:
         result: np.ndarray = np.isfinite(self.values[FIGURES.index("seconds")]).all(0)
@@ -234,9 +203,3 @@ class Sweep(Shown):
 def where_measured(values: np.ndarray) -> np.ndarray:
     """(choice, example): a figure of the examples that have it; some of a set may have no answer to measure."""
     return values[:, np.isfinite(values).any(0)]
-
-
-def plain(values: np.ndarray) -> list[Any]:
-    """Numbers as nested lists, None where there is none."""
-    result: list[Any] = np.where(np.isnan(values), None, values.astype(object)).tolist()  # type: ignore[call-overload]
-    return result

@@ -1,35 +1,39 @@
 """Which window of layers, and which context token, to steer with: each choice tried on a set of examples."""
 
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike
-from typing import Any, Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 
 from ..attention.memory import estimate_memory
-from ..errors import OutputError, OutputWarning, SettingsError, carry
-from ..files import check_writable
+from ..data.dataset import Dataset
+from ..data.lines import Row
+from ..errors import DataError, SettingsError
 from ..inputs.regions import as_regions
 from ..models.batch import MAX_COPIES, Copies
 from ..models.latent import LatentAdded
-from ..models.mllm import Mllm, require
+from ..models.mllm import Mllm
 from ..models.prompt import Prompt, Queries
 from ..models.scoring import OWN_TOKENS, AnswerScore
 from ..models.undisturbed import unaffected
-from ..progress import progress_bar
 from ..referring.kinds import read_window
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.loop import steer_together
 from ..referring.methods.controlmllm import ControlMLLMPlus
-from ..strict import shown, whole_number
+from ..running.cluster import Workers
+from ..running.drive import run
+from ..running.task import Key, Task, Tick, Work, found_of
+from ..strict import several, shown, whole_number
 from .choices import FIGURES, Choice
-from .examples import Example, as_examples, digest
+from .example_lines import Found, first_line, is_whole, keys_of, opened
+from .examples import Example, as_set
 from .sweep import Sweep
-from .sweep_file import SweepFile
+from .sweep_file import differing, measured, read_sweep
 
 # Share of the free memory that a batch may take.
 MEMORY = 0.5
@@ -37,9 +41,8 @@ MEMORY = 0.5
 Window = tuple[int, int]
 
 
-@unaffected(gradient=False)
 def sweep_windows(
-    mllm: Mllm,
+    mllm: Mllm | Workers,
     examples: Iterable[Example],
     windows: Sequence[Window] | Literal["all"] = "all",
     contexts: Sequence[Queries] = ("text", "last"),
@@ -47,15 +50,18 @@ def sweep_windows(
     *,
     max_copies: int | None = None,
     path: str | PathLike[str] | None = None,
+    strict: bool = False,
+    retry: bool = False,
     progress: bool = True,
 ) -> Sweep:
     """Optimise with each window of layers and each context token on every example, and measure what comes of it.
 
-    Choices run together, one to a copy of the prompt in a batch, with the results of runs one by one. An interrupt returns
-    what is known of the examples that are done.
+    Choices run together, one to a copy of the prompt in a batch, with the results of runs one by one. An example that fails
+    is recorded with its reason, and the sweep goes on; where all fail, the first one's error is raised. An interrupt
+    returns what is known of the examples that are done.
 
     Args:
-        mllm: the model.
+        mllm: the model, or `cm.evaluation.Workers` that load one each.
         examples: with `answer`, where the answers' figures are wanted; with `alternatives`, where it is to be known which
             one the model prefers.
         windows: of layers [a, b), or "all" of them.
@@ -64,8 +70,9 @@ def sweep_windows(
         max_copies: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
             family's batches are not kept apart.
         path: file to which each example is added when it was measured; examples that it holds already are not run again.
-            Several sweeps may have one file at once: each adds what it finds. One that cannot be saved goes on, with a
-            warning.
+            Files of parts of a set are put together by `cm.evaluation.merge`.
+        strict: whether an example that fails ends the sweep.
+        retry: whether examples that are recorded as failed are tried again.
         progress: show a bar.
 
     Any error that ends a sweep has what is known in its attribute `sweep`.
@@ -73,9 +80,10 @@ def sweep_windows(
     Raises:
         SettingsError: for a window or a setting out of range, and a method that moves something else than visual tokens.
         CaptureError: for a window without any of the method's (layer, head) pairs.
-        OutputError: when the file cannot be written, before anything is run.
+        OutputError: when the file cannot be written, or another process writes it, before anything is run. On a disk that
+            becomes full the sweep goes on with a warning, and ends with this error where that did not help.
         DataError: for no examples, or a file of another sweep.
-        RegionError: for a region that the model does not see.
+        CmllmError: what an example failed with, where `strict`.
 
     Examples:
         >>> sweep = cm.analysis.sweep_windows(
@@ -84,68 +92,118 @@ def sweep_windows(
         >>> sweep.choices
         (Choice(layers=(0, 3), queries='last'), Choice(layers=(0, 6), queries='last'))
     """
-    require(mllm)
-    several = as_examples(examples)
-    method = given_latent_method(method, ControlMLLMPlus()).resolve(mllm)
-    if not isinstance(method.done(torch.zeros(1, 1)), LatentAdded):
-        raise SettingsError(
-            f"A sweep scores answers with latents on the visual tokens, and {type(method).__name__} moves something else. "
-            "Sweep with ControlMLLMPlus(), or compare optimize(...) with each window."
-        )
     max_copies = None if max_copies is None else _checked_copies(max_copies)
-    file = None if path is None else SweepFile(check_writable(path))
-    choices = _choices(mllm, method, windows, contexts)
-    digests = [digest(example) for example in several]
-    given = dict(zip(digests, several, strict=True))
-    sweep = Sweep.empty(mllm.name, method, choices, list(given))
-    if file is not None:
-        sweep = file.joined(sweep)
-    # The file keeps examples of other sweeps too, after these; an example may have been given twice.
-    wanted = [list(given).index(digest) for digest in digests]
-    fitting: Callable[[Prompt], int] | None = None if max_copies is None else lambda prompt: max_copies
-    total = len(list(sweep.missing())) * len(choices)
-    bar = progress_bar(desc="sweep", shown=progress, total=total, unit="run")
-    try:
-        for number, example in enumerate(given.values()):
-            # Another process may have filled it in meanwhile, through the file.
-            if number not in sweep.missing():
-                continue
-            prompt = mllm.prepare(example.image, example.question)
-            fitting = fitting or _copies_that_fit(mllm, prompt)
-            sweep = sweep.with_example(number, _measured(mllm, prompt, example, sweep, fitting(prompt), bar))
-            if file is not None:
-                sweep = _saved(sweep, file)
-    except KeyboardInterrupt:
-        if not sweep.subset(wanted).done:
-            raise
-    except BaseException as error:
-        if (so_far := sweep.subset(wanted)).done:
-            carry(error, "sweep", so_far, f"The sweep so far, {so_far.done} of {len(wanted)} examples,")
-        raise
-    finally:
-        bar.close()
-    return sweep.subset(wanted)
+    method = given_latent_method(method, ControlMLLMPlus())
+    task = Windows(_read(windows), _several(contexts), method, max_copies)
+    return run(task, mllm, as_set(examples), path=path, strict=strict, retry=retry, progress=progress)
 
 
-def _saved(sweep: Sweep, file: SweepFile) -> Sweep:
-    """The sweep with what others found meanwhile; one that cannot be saved goes on, as its results are in memory."""
-    try:
-        return file.merged(sweep)
-    except OutputError as error:
-        warnings.warn(f"{error} The sweep goes on, and is saved after the next example.", OutputWarning, stacklevel=3)
-        return sweep
+@dataclass(frozen=True)
+class Windows(Task[Found, Sweep]):
+    """Every example steered with every choice, as `sweep_windows` has them."""
+
+    gives: ClassVar[str] = "sweep"
+    unit: ClassVar[str] = "run"
+
+    windows: Sequence[Window] | str
+    contexts: tuple[Queries, ...]
+    method: LatentMethod
+    max_copies: int | None
+
+    def keys(self, dataset: Dataset) -> list[list[Key]]:
+        return [[key] for key in keys_of(dataset)]
+
+    def start(self, mllm: Mllm) -> "Sweeping":
+        return Sweeping(self, mllm)
+
+    def kept(self, path: str | PathLike[str], shared: Sweep) -> tuple[dict[Key, Found], bool]:
+        before, lines = read_sweep(path)
+        if before is None:
+            return {}, False
+        if what := differing(before, shared):
+            raise DataError(
+                f"A sweep is resumed from a file of the same {what}; got {getattr(before, what)!r}, and now "
+                f"{getattr(shared, what)!r}. Give another path."
+            )
+        left = set(before.missing())
+        whole: dict[Key, Found] = {
+            example: Found(example, {"values": before.values[:, :, number]})
+            for number, example in enumerate(before.examples)
+            if number not in left
+        }
+        return whole | lines, True
+
+    def is_whole(self, line: bytes) -> bool:
+        return is_whole(line)
+
+    def first_line(self, shared: Sweep) -> bytes:
+        return first_line(shared.head())
+
+    def parts(self, shared: Sweep) -> int:
+        return len(shared.choices)
+
+    def of_line(self, line: bytes, shared: Sweep) -> Found:
+        return measured(Found.of_line(opened(line)), shared)
+
+    def failed(self, shared: Sweep, row: Row, key: Key, error: dict[str, str]) -> Found:
+        return Found(str(key), {}, row.where, error)
+
+    def result(
+        self, shared: Sweep, keys: Sequence[Key], records: Sequence[Found], path: Path | None, complete: bool
+    ) -> Sweep:
+        found_of(records, complete)
+        failed = {each.key for each in records if each.error is not None}
+        wanted = [key for key in keys if key not in failed]
+        return Sweep.empty(shared.model, shared.method, shared.choices, wanted).with_found(records)
+
+
+class Sweeping(Work[Found, Sweep]):
+    """A model with the choices of a sweep.
+
+    Raises:
+        SettingsError, CaptureError: for windows and a method that do not fit it.
+    """
+
+    def __init__(self, task: Windows, mllm: Mllm):
+        method = task.method.resolve(mllm)
+        if not isinstance(method.done(torch.zeros(1, 1)), LatentAdded):
+            raise SettingsError(
+                f"A sweep scores answers with latents on the visual tokens, and {type(method).__name__} moves something "
+                "else. Sweep with ControlMLLMPlus(), or compare optimize(...) with each window."
+            )
+        self.task: Windows = task
+        self.mllm = mllm
+        self.shared = Sweep.empty(mllm.name, method, _choices(mllm, method, task.windows, task.contexts), ())
+        self._fitting: Callable[[Prompt], int] | None = None
+
+    @unaffected(gradient=False)
+    def record(self, example: Example, key: Key, tick: Tick) -> Found:
+        """The figures of one example."""
+        prompt = self.mllm.prepare(example.image, example.question)
+        if self.task.max_copies is None and self._fitting is None:
+            self._fitting = _copies_that_fit(self.mllm, prompt)
+        most = self._fitting(prompt) if self._fitting else self.task.max_copies or 1
+        return Found(str(key), {"values": _measured(self.mllm, prompt, example, self.shared, most, tick)})
 
 
 def _choices(
-    mllm: Mllm, method: LatentMethod, windows: Sequence[Window] | Literal["all"], contexts: Sequence[Queries]
+    mllm: Mllm, method: LatentMethod, windows: Sequence[Window] | str, contexts: Sequence[Queries]
 ) -> list[Choice]:
-    several = () if isinstance(contexts, str | bytes) or not isinstance(contexts, Iterable) else tuple(contexts)
-    if not several:
-        raise SettingsError(f"contexts must be a sequence of one or more context tokens; got {shown(contexts)}.")
-    chosen = _windows(mllm, windows)
+    layers = mllm.attention_layers
+    # Where not every layer looks at visual states, windows that take in the same ones are one.
+    every = [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
+    chosen = every if isinstance(windows, str) else windows
     for window in chosen:
         replace(method, layers=window).resolve(mllm)
-    return list(dict.fromkeys(Choice(window, context) for context in several for window in chosen))
+    return list(dict.fromkeys(Choice(window, context) for context in contexts for window in chosen))
+
+
+def _several(contexts: object) -> tuple[Queries, ...]:
+    needs = "contexts must be a sequence of one or more context tokens"
+    found: tuple[Queries, ...] = several(contexts, needs)
+    if not found:
+        raise SettingsError(f"{needs}; got {shown(contexts)}.")
+    return found
 
 
 def _checked_copies(max_copies: int) -> int:
@@ -157,24 +215,18 @@ def _checked_copies(max_copies: int) -> int:
         ) from None
 
 
-def _windows(mllm: Mllm, windows: Sequence[Window] | Literal["all"]) -> list[Window]:
-    layers = mllm.attention_layers
-    if isinstance(windows, str):
-        if windows != "all":
-            raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {windows!r}.")
-        # Where not every layer looks at visual states, windows that take in the same ones are one.
-        return [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
-    if not isinstance(windows, Iterable):
-        raise SettingsError(f"windows must be 'all' or a sequence of (a, b); got {shown(windows)}.")
-    several = [read_window(window, "windows") for window in windows]
-    if not several:
+def _read(windows: object) -> Sequence[Window] | str:
+    if isinstance(windows, str) and windows == "all":
+        return windows
+    found = [read_window(each, "windows") for each in several(windows, "windows must be 'all' or a sequence of (a, b)")]
+    if not found:
         raise SettingsError("At least one window of layers is needed; got none.")
-    if () in several:
-        raise SettingsError(f"Each of windows must be (a, b), and (0, {mllm.layers}) for all layers; got ().")
-    return [(low, high) for low, high in several]
+    if () in found:
+        raise SettingsError("Each of windows must be (a, b), and (0, the model's layers) for all layers; got ().")
+    return [(low, high) for low, high in found]
 
 
-def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, max_copies: int, bar: Any) -> np.ndarray:
+def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, max_copies: int, tick: Tick) -> np.ndarray:
     """(figure, choice) of one example."""
     method = sweep.method
     target = method.target(prompt.layout, as_regions(example.region))
@@ -190,7 +242,7 @@ def _measured(mllm: Mllm, prompt: Prompt, example: Example, sweep: Sweep, max_co
         answers = _answer_figures(scores, plain, ends.latent, len({example.answer, *example.alternatives}))
         seconds = torch.full((1, len(part)), (time.perf_counter() - started) / len(part))
         figures[:, part] = torch.cat([ends.energy, ends.share, answers, seconds]).numpy()
-        bar.update(len(part))
+        tick(len(part))
     return figures
 
 

@@ -5,6 +5,8 @@ from functools import cache
 from pathlib import Path
 
 from ..data.formats.roc import ReferringExample, read_roc
+from ..errors import DataError
+from ..strict import kind_of
 
 HELDOUT = Path(__file__).parents[1] / "embedded" / "heldout"
 # The same scenes twice: "is the object a A or a B?", and "describe the object".
@@ -22,7 +24,14 @@ def held_out(questions: str = QUESTIONS) -> list[ReferringExample]:
         >>> len(cm.bench.held_out())
         500
     """
-    return read_roc(HELDOUT, questions)
+    kind_of(questions, str, "The name of a set's file must be a text", DataError)
+    return [ReferringExample(each.root, dict(each.data)) for each in _checked(questions)]
+
+
+@cache
+def _checked(questions: str) -> tuple[ReferringExample, ...]:
+    # To read and check 500 lines takes a tenth of a second, and one scene of them is asked for again and again.
+    return tuple(read_roc(HELDOUT, questions))
 
 
 def demo_scene() -> ReferringExample:

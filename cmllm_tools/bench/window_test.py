@@ -4,20 +4,27 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 
 from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
 from ..analysis.choices import FIGURES
+from ..analysis.example_lines import Found, opened
 from ..analysis.intervals import bootstrap, interval_text, says_something
+from ..data.dataset import Dataset
+from ..data.example import Example
 from ..data.formats.roc import ReferringExample
+from ..data.lines import Row
 from ..errors import DataError, carry
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
-from ..progress import progress_bar
 from ..referring.latent_method import LatentMethod
 from ..referring.loop import steer_together
+from ..running.cluster import Workers
+from ..running.drive import run
+from ..running.task import Key, Task, Tick, Work, found_of
 from ..strict import kind_of, several, whole_number_or_none
 from .embedded import chooses
 
@@ -51,7 +58,7 @@ class HeldOut:
 
 
 def sweep_and_test(
-    mllm: Mllm,
+    mllm: Mllm | Workers,
     lines: Sequence[ReferringExample],
     kind: str = "box",
     method: LatentMethod | None = None,
@@ -59,6 +66,10 @@ def sweep_and_test(
     n: int | None = None,
     held_out: int | None = None,
     path: str | PathLike[str] | None = None,
+    *,
+    shard: tuple[int, int] | None = None,
+    strict: bool = False,
+    retry: bool = False,
 ) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
     """Sweep the first half of a set, recommend, and test on the second half.
 
@@ -66,12 +77,17 @@ def sweep_and_test(
     error has what is known of the sweep in its attribute `sweep`.
 
     Args:
+        mllm: the model, or workers that load one each.
         lines: of a set whose questions name what to choose from.
         kind: of region: box, mask, scribble or point.
         method: settings that all choices share; `ControlMLLMPlus()` when None.
         n: sweep this many lines of the first half; all when None.
         held_out: test on this many of the second half; all when None, 0 for no test.
         path: JSON file of the sweep, to resume from.
+        shard: (number, of): sweep every `of`-th of these lines, from the `number`-th on (1 is the first), and leave it at
+            that: recommended and tested is with the merged file of all shards.
+        strict: whether an example that fails ends the sweep.
+        retry: whether examples that are recorded as failed are tried again.
 
     Raises:
         DataError: for a set of fewer than four lines, or what are no lines.
@@ -84,10 +100,10 @@ def sweep_and_test(
     half = len(lines) // 2
     if half < 2:
         raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")
-    sweep = sweep_windows(
-        mllm, [line.example(kind) for line in lines[:half][:n]], contexts=contexts, method=method, path=path
-    )
-    if sweep.done < len(sweep.examples):
+    swept = Dataset.of([line.example(kind) for line in lines[:half][:n]])
+    swept = swept if shard is None else swept.shard(*shard)
+    sweep = sweep_windows(mllm, swept, contexts=contexts, method=method, path=path, strict=strict, retry=retry)
+    if shard is not None or sweep.done < len(sweep.examples):
         return sweep, None, None
     try:
         chosen = recommend(sweep)
@@ -99,20 +115,67 @@ def sweep_and_test(
 
 
 def _tested(
-    mllm: Mllm, lines: Sequence[ReferringExample], kind: str, method: LatentMethod, chosen: Recommendation
+    mllm: Mllm | Workers, lines: Sequence[ReferringExample], kind: str, method: LatentMethod, chosen: Recommendation
 ) -> HeldOut | None:
-    choices = [chosen.choice, chosen.against]
-    answers: list[list[bool]] = []
+    task = _Test(tuple(lines), kind, method, (chosen.choice, chosen.against))
+    numbered = [replace(line.example(kind), id=number) for number, line in enumerate(lines)]
     with suppress(KeyboardInterrupt):
-        for line in progress_bar(lines, desc="held out", unit="example"):
-            answers.append(_answers_right(mllm, line, kind, method, choices))
-    if not answers:
-        return None
-    right = np.array(answers, float).T
-    margin = right[0] - right[1]
-    low, high = bootstrap(margin).tolist()
-    means = float(right[0].mean()), float(right[1].mean()), float(margin.mean())
-    return HeldOut(len(answers), *means, (low, high), len(answers) == len(lines))
+        return run(task, mllm, Dataset.of(numbered))
+    return None
+
+
+@dataclass(frozen=True)
+class _Test(Task[Found, HeldOut]):
+    """Each line answered with two choices."""
+
+    gives: ClassVar[str] = "held out"
+    unit: ClassVar[str] = "example"
+
+    lines: tuple[ReferringExample, ...]
+    kind: str
+    method: LatentMethod
+    choices: tuple[Choice, Choice]
+
+    def keys(self, dataset: Dataset) -> list[list[Key]]:
+        return [[str(each)] for each in dataset.ids]
+
+    def start(self, mllm: Mllm) -> "_Testing":
+        return _Testing(self, mllm)
+
+    def kept(self, path: str | PathLike[str], shared: None) -> tuple[dict[Key, Found], bool]:
+        raise DataError("A test has no file.")
+
+    def is_whole(self, line: bytes) -> bool:
+        return False
+
+    def of_line(self, line: bytes, shared: None) -> Found:
+        return Found.of_line(opened(line))
+
+    def failed(self, shared: None, row: Row, key: Key, error: dict[str, str]) -> Found:
+        return Found(key, {}, row.where, error)
+
+    def result(
+        self, shared: None, keys: Sequence[Key], records: Sequence[Found], path: Path | None, complete: bool
+    ) -> HeldOut:
+        found, _ = found_of(records, complete)
+        right = np.array([each.figures["right"] for each in found], float).T
+        margin = right[0] - right[1]
+        low, high = bootstrap(margin).tolist()
+        means = float(right[0].mean()), float(right[1].mean()), float(margin.mean())
+        return HeldOut(len(found), *means, (low, high), complete)
+
+
+class _Testing(Work[Found, HeldOut]):
+    """A model that is tested."""
+
+    def __init__(self, task: _Test, mllm: Mllm):
+        self.task: _Test = task
+        self.mllm, self.shared = mllm, None
+
+    def record(self, example: Example, key: Key, tick: Tick) -> Found:
+        line = self.task.lines[int(key)]
+        right = _answers_right(self.mllm, line, self.task.kind, self.task.method, self.task.choices)
+        return Found(key, {"right": right})
 
 
 def _answers_right(

@@ -12,16 +12,16 @@ from ..bench.heldout import HELDOUT
 from ..bench.smol_sets import SEEN, SMOL_HELDOUT
 from ..data import Dataset
 from ..errors import SettingsError
-from ..evaluation import SCORERS, Evaluation, Judged, Scorer, Unsteered, evaluate, merge, spread
+from ..evaluation import SCORERS, Evaluation, Judged, Scorer, Unsteered, evaluate, merge
 from ..evaluation.runner import MAX_NEW_TOKENS
 from ..inputs.regions import REGION_KINDS
-from ..loading import EMBEDDED, load
+from ..loading import EMBEDDED
 from ..models.smol import NAME
 from ..referring.defaults import UNSTEERED
 from ..referring.method import Method
 from . import measure
 from .data import add_reading, dataset_of
-from .options import add_count, add_model, check_count, check_outputs, loading_of, makers
+from .options import add_count, add_model, add_running, check_count, check_outputs, makers, models_of
 
 # Sets that come with the package, by name.
 SHIPPED = {EMBEDDED: HELDOUT, NAME: SMOL_HELDOUT / SEEN}
@@ -42,7 +42,6 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
     examples.add_argument("--split", metavar="NAME", help="of the set, as test (default: all)")
     add_count(examples)
     examples.add_argument("--shuffle", type=int, metavar="SEED", help="take the examples in another order, before --n")
-    examples.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
     command.add_argument(
         "--methods",
         nargs="+",
@@ -65,24 +64,11 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="answer N questions of one image at once, where nothing is done to the model (default: 1)",
+        help="answer N questions at once, where nothing is done to the model (default: 1)",
     )
     add_model(command)
-    cluster = command.add_argument_group("cluster")
-    cluster.add_argument(
-        "--ray",
-        nargs="?",
-        const="",
-        metavar="ADDRESS",
-        help="spread over a Ray cluster: this machine's own without ADDRESS",
-    )
-    cluster.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
-    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
-    records = command.add_argument_group("records")
-    records.add_argument("--out", type=Path, metavar="FILE", help="add each answer to this file, and go on from it")
+    add_running(command, "--out")
     command.add_argument("--effects", action="store_true", help="measure log-odds gained, and damage to the language, too")
-    command.add_argument("--strict", action="store_true", help="stop at the first example that fails")
-    records.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
     command.add_argument("--json", action="store_true", help="print one JSON object")
     command.set_defaults(run=partial(_evaluate, command))
 
@@ -90,7 +76,7 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
 def add_records(records: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     commands = records.add_subparsers(title="commands", prog=records.prog, required=True, metavar="COMMAND")
-    what = "put the records of several runs together, as of the shards of a set"
+    what = "put the records of several runs together, as of the shards of a set; also of sweeps, and of rankings of heads"
     merged = commands.add_parser("merge", help=what, description=what, formatter_class=records.formatter_class)
     merged.add_argument("records", nargs="+", type=Path, metavar="FILE")
     merged.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file of all of them")
@@ -122,12 +108,9 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
         "strict": options.strict,
         "retry": options.retry,
     }
-    if options.ray is None:
-        return _print(evaluate(load(**loading_of(options)), dataset, methods, batch=options.batch, **given), options.json)
-    if options.batch != 1:
+    if options.ray is not None and options.batch != 1:
         raise SettingsError("With --ray examples are handed out one by one; leave out --batch.")
-    over = {"address": options.ray or None, "workers": options.workers, "gpus_per_worker": options.gpus_per_worker}
-    return _print(spread(dataset, methods, loading=loading_of(options), **over, **given), options.json)
+    return _print(evaluate(models_of(options), dataset, methods, batch=options.batch, **given), options.json)
 
 
 def _evaluate_smol(options: argparse.Namespace) -> int:
@@ -230,14 +213,6 @@ def _merge(options: argparse.Namespace) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     return _print(Evaluation.load(options.records), options.json)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        number, of = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be I/N, as 1/4; got {text!r}") from None
-    return number, of
 
 
 COMMANDS = {"eval": add_evaluate, "records": add_records}

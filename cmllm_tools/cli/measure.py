@@ -9,26 +9,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..bench.heldout import HELDOUT
+from ..data.dataset import Dataset
 from ..errors import SettingsError
 from ..files import existing
 from ..inputs.images import read_image
 from ..inputs.regions import REGION_KINDS
-from ..loading import EMBEDDED, load
+from ..loading import EMBEDDED
 from ..show.report import write_page
 from .options import (
     add_count,
     add_method,
     add_model,
     add_region,
+    add_running,
     check_count,
     check_outputs,
     latent_method_of,
-    loading_of,
+    models_of,
     region_given,
     region_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ..analysis import Recommendation, Sweep
     from ..bench.window_test import HeldOut
 
@@ -46,9 +50,9 @@ def add_heads(heads: argparse.ArgumentParser) -> None:
         default=BY_NAME,
         help="name (of the object, as the question has it), text, after_image, last, or a word",
     )
+    add_running(heads, "--resume")
     add_model(heads)
     heads.add_argument("--json", action="store_true", help="print one JSON object with all heads")
-    heads.add_argument("--resume", type=Path, metavar="FILE", help="add each example to this file, and go on from it")
     heads.add_argument("--out", type=Path, metavar="FILE", help="save the ranking, for HeadRanking.load")
     heads.add_argument("--html", type=Path, metavar="FILE", help="write a page with the grid")
     heads.set_defaults(run=_heads)
@@ -70,8 +74,8 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
         "--contexts", nargs="+", default=["text", "last"], metavar="QUERIES", help="context tokens (default: text last)"
     )
     add_method(sweep, "layers", "queries")
+    add_running(sweep, "--resume")
     add_model(sweep)
-    sweep.add_argument("--resume", type=Path, metavar="FILE", help="add each example to this file, and go on from it")
     sweep.add_argument("--json", action="store_true", help="print one JSON object")
     sweep.add_argument("--html", type=Path, metavar="FILE", help="write a page with the heat maps")
     sweep.set_defaults(run=_sweep)
@@ -96,13 +100,17 @@ def _heads(options: argparse.Namespace) -> int:
     outputs = {"--resume": options.resume, "--out": options.out, "--html": options.html}
     check_outputs(outputs, _folder(options.set), options.model)
     lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
-    examples = [line.example(options.region) for line in lines]
+    examples = Dataset.of([line.example(options.region) for line in lines])
+    examples = examples if options.shard is None else examples.shard(*options.shard)
     ranking = rank_heads(
-        load(**loading_of(options)),
+        models_of(options),
         examples,
         answer_words if options.queries == BY_NAME else options.queries,
         path=options.resume,
+        strict=options.strict,
+        retry=options.retry,
     )
+    _say_failed(ranking.failed)
     top = ranking.top(0.1)
     if options.json:
         summary = {
@@ -126,12 +134,20 @@ def _heads(options: argparse.Namespace) -> int:
     if options.html is not None:
         title = f"Heads that find the object, {ranking.examples} examples"
         _wrote("page", write_page(title, [ranking._repr_html_(), head_ranking(ranking)], options.html))
-    return 130 if ranking.examples < len(examples) else 0
+    return 130 if ranking.examples + len(ranking.failed) < len(examples) else 0
 
 
 def _folder(given: str) -> str | None:
     """What is read, where it is no set of the package's own."""
     return None if given == EMBEDDED else given
+
+
+def _say_failed(failed: Sequence[str]) -> None:
+    """What went wrong with examples, where it is no part of the results."""
+    for each in failed[:10]:
+        print(f"failed: {each}", file=sys.stderr)
+    if len(failed) > 10:
+        print(f"and {len(failed) - 10} more failed", file=sys.stderr)
 
 
 def _wrote(what: str, path: Path) -> None:
@@ -152,19 +168,18 @@ def _sweep(options: argparse.Namespace) -> int:
         if (so_far := getattr(error, "sweep", None)) is not None:
             print(so_far.table(10))
         raise
+    _say_failed(sweep.failed)
     if options.json:
         print(json.dumps(as_json(sweep, chosen, tested)))
     else:
         print("\n\n".join(str(part) for part in (sweep.table(10), chosen, tested) if part is not None))
     if options.resume is not None:
-        # Once more, as a save on the way may have failed.
-        sweep.merged_into(options.resume)
         _wrote("sweep", options.resume)
     if options.html is not None:
         figures = ["moved", "damage", "right", "share", "energy"] if options.answer or of_a_set else ["share", "energy"]
         grids = [window_grid(sweep, name, chosen) for name in figures]
         _wrote("page", write_page(f"Windows of layers, {sweep.model}", [*grids, sweep._repr_html_()], options.html))
-    to_test = of_a_set and options.held_out != 0
+    to_test = of_a_set and options.held_out != 0 and options.shard is None
     whole = sweep.done == len(sweep.examples) and (not to_test or (tested is not None and tested.complete))
     return 0 if whole else 130
 
@@ -179,7 +194,7 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         raise SettingsError("A set has questions, regions and answers of its own; leave out yours, or give an image.")
     lines = read_roc(HELDOUT if options.what == EMBEDDED else options.what)
     return sweep_and_test(
-        load(**loading_of(options)),
+        models_of(options),
         lines,
         options.region,
         latent_method_of(options),
@@ -187,6 +202,9 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         options.n,
         options.held_out,
         options.resume,
+        shard=options.shard,
+        strict=options.strict,
+        retry=options.retry,
     )
 
 
@@ -195,10 +213,12 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
 
     if options.question is None:
         raise SettingsError(f"An image needs a QUESTION and a region; got {options.what!r} alone.")
+    if options.shard is not None:
+        raise SettingsError("A --shard is of a set, and an image has none; leave it out.")
     image, region = read_image(options.what), region_of(options)
     region.check(*image.size)
     example = Example(image, options.question, region, options.answer, tuple(options.alternatives))
-    mllm = load(**loading_of(options))
+    mllm = models_of(options)
     sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=latent_method_of(options), path=options.resume)
     return sweep, None, None
 

@@ -11,12 +11,15 @@ from typing import Any
 from ..errors import OutputError, SettingsError
 from ..files import check_writable, existing, said
 from ..inputs.regions import Box, Mask, Point, Region, Scribble
+from ..loading import load
+from ..models.mllm import Mllm
 from ..referring.kinds import Kind
 from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.method import Method
 from ..referring.methods.controlmllm import ControlMLLM
 from ..referring.registry import all_methods
 from ..referring.settings import Setting
+from ..running.cluster import Workers
 
 
 def add_region(parser: argparse.ArgumentParser, required: bool = True) -> None:
@@ -175,6 +178,40 @@ def _four_bit() -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float16)
+
+
+def add_running(parser: argparse.ArgumentParser, option: str) -> None:
+    """How a run over a set is divided, the file that it adds to, and what it does with examples that fail."""
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--shard", type=_shard, metavar="I/N", help="the I-th of N parts, each to a file of its own")
+    cluster.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="spread over a Ray cluster: this machine's own without ADDRESS",
+    )
+    cluster.add_argument("--workers", type=int, metavar="N", help="with --ray (default: one to each GPU, or core)")
+    cluster.add_argument("--gpus-per-worker", type=float, metavar="N", help="with --ray (default: 1 where there are any)")
+    records = parser.add_argument_group("records")
+    records.add_argument(option, type=Path, metavar="FILE", help="add each example to this file, and go on from it")
+    records.add_argument("--retry", action="store_true", help="try examples again that are recorded as failed")
+    records.add_argument("--strict", action="store_true", help="stop at the first example that fails")
+
+
+def models_of(options: argparse.Namespace) -> Mllm | Workers:
+    """The model of `add_model`, or workers of `add_running` that load one each."""
+    if options.ray is None:
+        return load(**loading_of(options))
+    return Workers(loading_of(options), options.ray or None, options.workers, options.gpus_per_worker)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        number, of = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be I/N, as 1/4; got {text!r}") from None
+    return number, of
 
 
 def add_count(parser: argparse._ActionsContainer) -> None:

@@ -1,10 +1,10 @@
 """Examples by the thousand: the one runner, its records, scorers, and what they come to."""
 
-from .cluster import spread
+from ..running.cluster import Workers
 from .matching import published_match, strict_match
 from .published import Reproduction, reproduce
 from .records import Record, merge, read_records
-from .runner import Unsteered, evaluate
+from .runner import Unsteered, evaluate, spread
 from .scorers import SCORERS, Captions, Figure, Judged, Published, Scorer, Strict, scorer
 from .summary import Difference, Evaluation
 
@@ -21,6 +21,7 @@ __all__ = [
     "Scorer",
     "Strict",
     "Unsteered",
+    "Workers",
     "evaluate",
     "merge",
     "published_match",

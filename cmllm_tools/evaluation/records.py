@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from ..analysis.example_lines import begun, merge_lines
 from ..data.lines import id_of
 from ..errors import DataError
 from ..files import reason, said, write_whole
@@ -183,6 +184,9 @@ def same_settings(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
 def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tuple[Path, int]:
     """Put the records of several runs together, as of the shards of a set; an answer comes before an error.
 
+    Files of sweeps (`sweep_windows`) and those of rankings of heads (`rank_heads`) are put together likewise; each is then
+    gone on with by the call that it is from, with the whole set.
+
     Returns:
         The file, and how many records it has.
 
@@ -197,6 +201,8 @@ def merge(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) -> tup
         >>> count
         2
     """
+    if any(map(begun, paths)):
+        return merge_lines(paths, out)
     found: dict[tuple[str, str], Record] = {}
     known: dict[str, tuple[Record, Any]] = {}
     for path in paths:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from ..errors import PromptError
+from ..errors import ImageError, PromptError
 from ..shown import Fact, Shown
 from ..strict import several, shown
 from .images import ImageSource, read_image
@@ -35,6 +35,26 @@ class Turn:
     parts: tuple[Part, ...]
 
 
+@dataclass(frozen=True)
+class Timing:
+    """When the frames of a video are.
+
+    Args:
+        fps: frames in a second of what they were taken from.
+        numbers: of each frame in that, ascending.
+        total: how many that has.
+    """
+
+    fps: float
+    numbers: tuple[int, ...]
+    total: int
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Of each frame."""
+        return tuple(number / self.fps for number in self.numbers)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Conversation(Shown):
     """Turns of text and images; the question is the last words of the last turn, which is the user's.
@@ -44,16 +64,26 @@ class Conversation(Shown):
         images: upright RGB images, in the order in which they are shown; none where a file kept a smaller copy of them.
         chat_template: a template of Jinja in the place of the processor's and the tokenizer's; None for these.
         sizes: (width, height) of each image; those of `images` where they are there.
+        timing: of a video, whose frames the images are, shown as one; None for images.
+
+    Raises:
+        ImageError: for frames of several sizes.
     """
 
     turns: tuple[Turn, ...]
     images: tuple[Image.Image, ...] = field(repr=False)
     chat_template: str | None = None
     sizes: tuple[tuple[int, int], ...] = ()
+    timing: Timing | None = None
 
     def __post_init__(self) -> None:
         if self.images:
             object.__setattr__(self, "sizes", tuple(image.size for image in self.images))
+        if self.timing is not None and len(sizes := set(self.sizes)) > 1:
+            given = ", ".join(f"{width} x {height} px" for width, height in sorted(sizes))
+            raise ImageError(
+                f"The frames of a video must have one size; got {given}. A method that crops makes an image of another one."
+            )
 
     @property
     def question(self) -> str:
@@ -67,11 +97,21 @@ class Conversation(Shown):
 
     def facts(self) -> list[Fact]:
         said = [
-            (turn.role, " ".join(f"<image {p}>" if isinstance(p, int) else repr(p) for p in turn.parts))
+            (turn.role, " ".join(f"<image {p}>" if isinstance(p, int) else repr(p) for p in self.shown_in(turn)))
             for turn in self.turns
         ]
+        if self.timing is not None:
+            width, height = self.sizes[0]
+            said = [(role, words.replace("<image 0>", "<video>")) for role, words in said]
+            return [("", f"a video of {len(self.sizes)} frames ({width} x {height} px)"), *said]
         sizes = ", ".join(f"{width} x {height} px" for width, height in self.sizes)
         return [("", f"{len(self.sizes)} images ({sizes})"), *said]
+
+    def shown_in(self, turn: Turn) -> tuple[Part, ...]:
+        """A turn's parts as a template has them: the frames of a video are one, at the place of the first."""
+        return (
+            turn.parts if self.timing is None else tuple(part for part in turn.parts if isinstance(part, str) or not part)
+        )
 
     def asking(self, question: str) -> Conversation:
         """The same with another question."""
@@ -86,7 +126,9 @@ class Conversation(Shown):
     def to_json(self) -> dict[str, Any]:
         """Plain data of the turns, without the images' pixels."""
         turns = [[turn.role, list(turn.parts)] for turn in self.turns]
-        return {"turns": turns, "sizes": [list(size) for size in self.sizes], "chat_template": self.chat_template}
+        timing = None if self.timing is None else asdict(self.timing) | {"numbers": list(self.timing.numbers)}
+        sizes = [list(size) for size in self.sizes]
+        return {"turns": turns, "sizes": sizes, "chat_template": self.chat_template, "timing": timing}
 
 
 def has_words(part: Part) -> bool:

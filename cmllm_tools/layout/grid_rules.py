@@ -165,11 +165,33 @@ def with_cls(rule: LayoutRule) -> LayoutRule:
     """`rule` for states that begin with a token for the whole image (CLS, or the mean)."""
 
     def place(seen: LayoutInputs) -> Placement:
-        inner = rule(LayoutInputs(seen.model, seen.processor, seen.image_size, seen.inputs, seen.count - 1))
+        inner = rule(replace(seen, count=seen.count - 1))
         return Placement(np.concatenate([np.full((1, 4), np.nan), inner.boxes]), f"{inner.rule}, CLS", inner.grid)
 
     place.__name__ = f"{rule.__name__}_after_cls"
     return place
+
+
+def pooled(rule: LayoutRule, kernel: int = 2) -> LayoutRule:
+    """A grid of which kernel x kernel cells become one token; what fills no such square is left out."""
+
+    def place(seen: LayoutInputs) -> Placement:
+        side = isqrt(seen.count)
+        check_count(seen, (side, side), "a square grid")
+        # With what the pooling leaves out, the grid may be up to kernel - 1 cells wider.
+        fine = _patches(seen)
+        inner = rule(replace(seen, count=fine**2))
+        cells = inner.boxes.reshape(fine, fine, 4)[: side * kernel, : side * kernel]
+        boxes = np.concatenate([cells[::kernel, ::kernel, :2], cells[kernel - 1 :: kernel, kernel - 1 :: kernel, 2:]], -1)
+        return Placement(boxes.reshape(-1, 4), f"{inner.rule}, {kernel} x {kernel} pooled", (side, side))
+
+    place.__name__ = f"pooled_{rule.__name__}"
+    return place
+
+
+def _patches(seen: LayoutInputs) -> int:
+    """Patches to a side of what the encoder is given."""
+    return int(seen.inputs["pixel_values"].shape[-1]) // _patch_size(seen)
 
 
 def whole_image(seen: LayoutInputs, grid: Grid, rule: str) -> Placement:

@@ -23,6 +23,7 @@ class LayoutInputs:
         image_size: (width, height) of the user's image.
         inputs: the processor's tensors for one image.
         count: number of placeholders of the image in the text, or of visual states.
+        part: which part of the processor made them.
     """
 
     model: Any
@@ -30,11 +31,12 @@ class LayoutInputs:
     image_size: Size
     inputs: Mapping[str, Any]
     count: int
+    part: str = "image_processor"
 
     @property
     def images(self) -> Any:
-        """The image processor."""
-        return self.processor.image_processor
+        """The image processor, or that of videos."""
+        return getattr(self.processor, self.part)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,12 +9,14 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RegionError, UnsupportedModelError
-from ..inputs.regions import Region, Size
+from ..inputs.regions import Region, Repeated, Size
 from .placement import display_grid
 from .visual_tokens import Rule, VisualTokenLayout, most_cells
 
 # White between two images, as a share of the higher ones' height.
 GAP = 0.03
+# So many stand in a row.
+IN_A_ROW = 4
 # Distance of the tokens of other images than the one that a scribble or point is on: no width of a Gaussian reaches them.
 FAR = 1e3
 
@@ -22,14 +24,23 @@ Sizes = Sequence[Size]
 
 
 def sheet_corners(sizes: Sizes) -> list[tuple[int, int]]:
-    """Upper left corner (x, y) of each image on the sheet: in their order from left to right, at the top."""
-    gap = _gap(sizes)
-    return [(left, 0) for left in accumulate((width + gap for width, _ in sizes[:-1]), initial=0)]
+    """Upper left corner (x, y) of each image on the sheet: in their order from left to right, IN_A_ROW to a row."""
+    gap, top = _gap(sizes), 0
+    corners: list[tuple[int, int]] = []
+    for row in _rows(sizes):
+        corners += [(left, top) for left in accumulate((width + gap for width, _ in row[:-1]), initial=0)]
+        top += max(height for _, height in row) + gap
+    return corners
 
 
 def sheet_size(sizes: Sizes) -> Size:
     """(width, height) of the sheet."""
-    return sum(width for width, _ in sizes) + _gap(sizes) * (len(sizes) - 1), max(height for _, height in sizes)
+    ends = [(x + width, y + height) for (x, y), (width, height) in zip(sheet_corners(sizes), sizes, strict=True)]
+    return max(x for x, _ in ends), max(y for _, y in ends)
+
+
+def _rows(sizes: Sizes) -> list[Sizes]:
+    return [sizes[first : first + IN_A_ROW] for first in range(0, len(sizes), IN_A_ROW)]
 
 
 def sheet_of(images: Sequence[Image.Image]) -> Image.Image:
@@ -53,12 +64,27 @@ def _gap(sizes: Sizes) -> int:
     return max(2, round(GAP * max(height for _, height in sizes)))
 
 
-def number_of(region: Region, sizes: Sizes) -> int:
-    """Which of the images, whose sizes these are, a region is on.
+def numbers_of(region: Region, sizes: Sizes) -> tuple[int, ...]:
+    """Which of the images, whose sizes these are, a region is on: one, or several frames of a video.
 
     Raises:
         RegionError: for an image that there is not, and a region of the sheet's pixels that is on none, or on several.
     """
+    if isinstance(region, Repeated):
+        corners = sheet_corners(sizes)
+        if any(corner not in corners for corner in region.corners):
+            raise RegionError(f"A region on several frames must be of a video whose frames lie as its own; got {region!r}.")
+        return tuple(corners.index(corner) for corner in region.corners)
+    if region.frames is None:
+        return (number_of(region, sizes),)
+    first, last = region.frames
+    if last >= len(sizes):
+        raise RegionError(f"A region's frames must be of the video's {len(sizes)}, numbered from 0; got {region!r}.")
+    return tuple(range(first, last + 1))
+
+
+def number_of(region: Region, sizes: Sizes) -> int:
+    """Which one of the images, whose sizes these are, a region is on; raises as `numbers_of` does."""
     if region.image is not None:
         if region.image >= len(sizes):
             raise RegionError(
@@ -84,8 +110,10 @@ def own_region(region: Region, sizes: Sizes) -> Region:
     Raises:
         RegionError: as `number_of`, and for one that is off its image.
     """
-    number = number_of(region, sizes)
-    if region.image is not None or len(sizes) == 1:
+    number = numbers_of(region, sizes)[0]
+    if isinstance(region, Repeated):
+        own = region.region.on(None)
+    elif region.numbered or len(sizes) == 1:
         own = region.on(None)
     else:
         left, top = sheet_corners(sizes)[number]
@@ -101,7 +129,12 @@ def region_on_sheet(region: Region, sizes: Sizes) -> Region:
     Raises:
         RegionError: as `own_region`.
     """
-    own, (left, top) = own_region(region, sizes), sheet_corners(sizes)[number_of(region, sizes)]
+    if isinstance(region, Repeated):
+        return region
+    own, corners = own_region(region, sizes), sheet_corners(sizes)
+    if region.frames is not None:
+        return Repeated(own.during(region.frames), [corners[each] for each in numbers_of(region, sizes)], sizes[0])
+    left, top = corners[number_of(region, sizes)]
     return own if len(sizes) == 1 else own.placed(left, top, sheet_size(sizes))
 
 
@@ -133,6 +166,9 @@ class SheetLayout(VisualTokenLayout):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._check_layouts()
+
+    def _check_layouts(self) -> None:
         if sum(map(len, self.layouts)) != len(self.boxes):
             raise UnsupportedModelError(
                 f"The layouts of several images must have a box for each of {len(self.boxes)} visual tokens; they have "
@@ -158,6 +194,7 @@ class SheetLayout(VisualTokenLayout):
 
     def _own(self, region: Region) -> tuple[int, Region]:
         self._check_kind(region)
+        self._check_frames(region)
         return number_of(region, self.sizes), own_region(region, self.sizes)
 
     def _of_image(self, number: int, values: np.ndarray, otherwise: float) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from ..errors import RegionError, UnsupportedModelError
-from ..inputs.regions import Region, Regions, as_regions
+from ..inputs.regions import Region, Regions, Repeated, as_regions
 from ..shown import Fact, Shown
 from ..strict import flag, kind_of, one_of, pair_of_sides, shown
 from . import region_reference, region_weights
@@ -116,7 +116,10 @@ class VisualTokenLayout(Shown):
     @cached_property
     def _spread(self) -> np.ndarray:
         """(cell, visual token): share of each token's box, as far as it is on the image, in each cell."""
-        cells, boxes = self.cells, region_weights.clipped(self.boxes, self.image_size)
+        return self._spread_of(self.boxes)
+
+    def _spread_of(self, boxes: np.ndarray) -> np.ndarray:
+        cells, boxes = self.cells, region_weights.clipped(boxes, self.image_size)
         # The cells are a regular grid: what is shared along x and along y, once for each column and row.
         across, down = (
             np.clip(
@@ -195,20 +198,28 @@ class VisualTokenLayout(Shown):
             RegionError: for what are no regions, and one of an image that there is not.
         """
         several = as_regions(regions)
-        if all(region.image is None for region in several):
+        for region in several:
+            self._check_frames(region)
+        if not any(region.numbered for region in several):
             return several
         # It is made for layouts of several images, so that its module cannot be imported where this one begins.
         from .sheet import region_on_sheet
 
-        return tuple(region if region.image is None else region_on_sheet(region, self.sizes) for region in several)
+        return tuple(region_on_sheet(region, self.sizes) if region.numbered else region for region in several)
 
     @staticmethod
     def _check_kind(region: Any) -> None:
         if not isinstance(region, Region):
             raise RegionError(f"A region must be a Box, Mask, Scribble or Point; got {shown(region)}.")
 
+    def _check_frames(self, region: Region) -> None:
+        """Refuse frames, which a layout of images does not have."""
+        if isinstance(region, Repeated) or region.frames is not None:
+            raise RegionError(f"A region's frames are those of a video, which this prompt does not have; got {region!r}.")
+
     def _check(self, region: Region) -> None:
         self._check_kind(region)
+        self._check_frames(region)
         if region.image:
             raise RegionError(f"A region's image must be one of the prompt's 1, numbered from 0; got {region!r}.")
         region.check(*self.image_size)
@@ -247,6 +258,10 @@ class VisualTokenLayout(Shown):
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "VisualTokenLayout":
         kind_of(data, dict, "A stored layout must be a dict, from `to_json`", UnsupportedModelError)
+        if "video" in data:
+            from .video import VideoLayout
+
+            return VideoLayout.of_video(cls.from_json(data["video"]), data["frames"], data["together"])
         if "images" in data:
             # It is a layout too, so that its module cannot be imported where this one begins.
             from .sheet import SheetLayout

@@ -65,10 +65,10 @@ class Answer(str):
         known = tuple(piece.log_probability for piece in self.pieces if piece.log_probability is not None)
         return known if len(known) == len(self.ids) else ()
 
-    def without(self, token: int) -> "Answer":
-        """The same, without the tokens of this id."""
-        pieces = (piece for piece in self.pieces if piece.id != token)
-        return Answer(self, (each for each in self.ids if each != token), pieces, self.ended)
+    def without(self, *tokens: int) -> "Answer":
+        """The same, without the tokens of these ids."""
+        pieces = (piece for piece in self.pieces if piece.id not in tokens)
+        return Answer(self, (each for each in self.ids if each not in tokens), pieces, self.ended)
 
     def weighed(self, log_probabilities: Iterable[float]) -> "Answer":
         """The same, with the log-probability of each token; some may be those of tokens that ended it.

@@ -137,8 +137,8 @@ def answer_of(mllm: Mllm, answer: str | Sequence[int]) -> Answer:
     """
     with locked(mllm.processor.tokenizer):
         found = read_answer(mllm.processor.tokenizer, answer, mllm.model.get_input_embeddings().num_embeddings)
-    # A placeholder that a model said would ask for another image when it is read again.
-    return found.without(mllm.image_token_id)
+    # A placeholder that a model said would ask for another image or video when it is read again.
+    return found.without(mllm.image_token_id, mllm.video_token_id)
 
 
 def answer_tokens(mllm: Mllm, answer: str | Sequence[int]) -> list[int]:

@@ -27,9 +27,9 @@ def conversation_text(mllm: Mllm, conversation: Conversation) -> str:
         PromptError: for words that contain a placeholder, and a template that leaves out, changes or moves what was said,
             naming what; for several images of a family that takes one.
     """
-    image, *marks = filter(None, placeholders(mllm))
+    image, *marks = filter(None, placeholders(mllm, video=conversation.timing is not None))
     added = "{image}" not in mllm.family.template
-    if mllm.family.several and len(conversation.images) > 1:
+    if mllm.family.several and len(conversation.images) > 1 and conversation.timing is None:
         raise PromptError(
             f"A prompt for {mllm.family.name} holds one image: {mllm.family.several}; got {len(conversation.images)}."
         )
@@ -44,7 +44,7 @@ def conversation_text(mllm: Mllm, conversation: Conversation) -> str:
         return _by_family(mllm, conversation, image)
     reasons = []
     for way in (_as_parts, _as_text, _as_text_part):
-        messages = [{"role": turn.role, "content": way(mllm, turn, image)} for turn in conversation.turns]
+        messages = [{"role": turn.role, "content": way(mllm, conversation, turn, image)} for turn in conversation.turns]
         template = {} if conversation.chat_template is None else {"chat_template": conversation.chat_template}
         try:
             text = str(
@@ -66,7 +66,8 @@ def conversation_text(mllm: Mllm, conversation: Conversation) -> str:
 
 
 def _by_family(mllm: Mllm, conversation: Conversation, image: str) -> str:
-    (*before, last), (*shown_first, question) = conversation.turns, conversation.turns[-1].parts
+    *before, last = conversation.turns
+    *shown_first, question = conversation.shown_in(last)
     template = mllm.family.template
     if before or not isinstance(question, str) or any(isinstance(part, str) for part in shown_first):
         raise PromptError(
@@ -76,23 +77,27 @@ def _by_family(mllm: Mllm, conversation: Conversation, image: str) -> str:
     return template.format(image=image * len(shown_first), question=last.parts[-1])
 
 
-def _as_parts(mllm: Mllm, turn: Turn, image: str) -> Any:
-    return [{"type": "image"} if isinstance(part, int) else {"type": "text", "text": part} for part in turn.parts]
+def _as_parts(mllm: Mllm, conversation: Conversation, turn: Turn, image: str) -> Any:
+    kind = "image" if conversation.timing is None else "video"
+    parts = conversation.shown_in(turn)
+    return [{"type": kind} if isinstance(part, int) else {"type": "text", "text": part} for part in parts]
 
 
-def _as_text(mllm: Mllm, turn: Turn, image: str) -> Any:
+def _as_text(mllm: Mllm, conversation: Conversation, turn: Turn, image: str) -> Any:
     # What stands between image and words in the family's own prompt.
     glue = mllm.family.content.removeprefix("{image}").removesuffix("{question}")
-    return "".join(f"{image}{glue}" if isinstance(part, int) else part for part in turn.parts)
+    parts = conversation.shown_in(turn)
+    return "".join(f"{image}{glue}" if isinstance(part, int) else part for part in parts)
 
 
-def _as_text_part(mllm: Mllm, turn: Turn, image: str) -> Any:
-    return [{"type": "text", "text": _as_text(mllm, turn, image)}]
+def _as_text_part(mllm: Mllm, conversation: Conversation, turn: Turn, image: str) -> Any:
+    return [{"type": "text", "text": _as_text(mllm, conversation, turn, image)}]
 
 
 def _lost(text: str, conversation: Conversation, marks: list[str]) -> str:
     """What a template did to the turns: "" where all of them are there, in their order; images where they have marks."""
-    said = [part for turn in conversation.turns for part in turn.parts if marks or isinstance(part, str)]
+    parts = [part for turn in conversation.turns for part in conversation.shown_in(turn)]
+    said = [part for part in parts if marks or isinstance(part, str)]
     bare = text
     for part in said:
         bare = bare.replace(part, "", 1) if isinstance(part, str) else bare

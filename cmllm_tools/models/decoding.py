@@ -119,7 +119,7 @@ def _continued(
     # It knows models, so that it cannot be imported where this module is.
     from .scoring import continuation
 
-    if answer.without(mllm.image_token_id).ids != answer.ids:
+    if answer.without(mllm.image_token_id, mllm.video_token_id).ids != answer.ids:
         return []
     with_its_contrast = None if intervention is None else replace(intervention, contrast=contrast)
     found: list[float] = continuation(mllm, prompt, answer, with_its_contrast).tolist()

@@ -42,7 +42,7 @@ FAMILIES: dict[str, Family] = {
         # One grid over the image, or over a crop of it.
         Family("llava", PROJECTOR, clip_grid),
         Family("vipllava", PROJECTOR, clip_grid),
-        Family("video_llava", PROJECTOR, clip_grid),
+        Family("video_llava", PROJECTOR, clip_grid, video=with_cls(clip_grid)),
         Family(
             "pp_chart2table",
             PROJECTOR,
@@ -115,12 +115,34 @@ FAMILIES: dict[str, Family] = {
             prefix=SHARED,
         ),
         # A grid of the image's own shape, patches merged.
-        Family("qwen2_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
-        Family("qwen2_5_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
-        Family("qwen3_vl", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK),
-        Family("qwen3_vl_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK),
-        Family("qwen3_5", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID, prefix=LINEAR),
-        Family("qwen3_5_moe", PROJECTOR, merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=HYBRID, prefix=LINEAR),
+        Family("qwen2_vl", PROJECTOR, merged_grid, video=merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
+        Family("qwen2_5_vl", PROJECTOR, merged_grid, video=merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE),
+        Family(
+            "qwen3_vl", PROJECTOR, merged_grid, video=merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK
+        ),
+        Family(
+            "qwen3_vl_moe", PROJECTOR, merged_grid, video=merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK
+        ),
+        Family(
+            "qwen3_5",
+            PROJECTOR,
+            merged_grid,
+            video=merged_grid,
+            template=QWEN_TEXT,
+            image=QWEN_IMAGE,
+            notes=HYBRID,
+            prefix=LINEAR,
+        ),
+        Family(
+            "qwen3_5_moe",
+            PROJECTOR,
+            merged_grid,
+            video=merged_grid,
+            template=QWEN_TEXT,
+            image=QWEN_IMAGE,
+            notes=HYBRID,
+            prefix=LINEAR,
+        ),
         Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
         Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
         Family("glm46v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),

@@ -1,5 +1,6 @@
 """Rows of the family table for models that cut an image into tiles."""
 
+from ..layout.grid_rules import clip_grid, pooled, square_grid
 from ..layout.tile_rules import (
     anyres_tiles,
     convolved_tiles,
@@ -20,7 +21,7 @@ from .replay import CallSite
 TILED = (
     Family("ovis2", TILES, indicated_tiles, template=QWEN_TEXT.replace("{image}", "{image}\n")),
     Family("llava_next", TILES, anyres_tiles),
-    Family("llava_next_video", TILES, anyres_tiles),
+    Family("llava_next_video", TILES, anyres_tiles, video=pooled(clip_grid)),
     Family(
         "granite4_vision",
         TILES,
@@ -35,12 +36,14 @@ TILED = (
         "llava_onevision",
         TILES,
         anyres_tiles,
+        video=square_grid,
         template="<|im_start|>user {image}\n{question}<|im_end|><|im_start|>assistant\n",
     ),
     Family(
         "internvl",
         TILES,
         stretched_tiles,
+        video=square_grid,
         image="<IMG_CONTEXT>",
         template="<|im_start|>user\n{image}\n{question}<|im_end|>\n<|im_start|>assistant\n",
     ),
@@ -99,6 +102,7 @@ TILED = (
         "smolvlm",
         TILES,
         split_tiles,
+        video=square_grid,
         site=TEXT_MODEL,
         template=f"<|im_start|>{IDEFICS_TEMPLATE}",
         notes=f"{RESOLUTION}; its processor needs the package num2words",

@@ -50,10 +50,12 @@ class Family:
         image: what stands for the image in a prompt.
         excluded: paths to settings in the model's config that rule a model out when on, with the reason.
         least: how many visual tokens an image must fill, as transformers' model fails on fewer.
-        batch: whether several copies of a prompt run as one batch.
+        batch: whether several prompts run as one batch, copies of one or those of different images.
         contrast: whether contrastive decoding, which needs such a batch, is possible.
         one_image: why two images in one batch are not kept apart; "" where they are.
         several: why a prompt holds one image; "" where it may hold several.
+        video: rule that finds the box of each visual token among those that see the same frames of a video; None where
+            videos are not laid out. How many frames a token sees is the processor's `temporal_patch_size`.
         processors: whether its `generate` heeds a `logits_processor`.
         beams: whether transformers can search with beams when there is an image.
         prefix: why an answer cannot continue from the cached keys of its image; "" where it can.
@@ -79,6 +81,7 @@ class Family:
     contrast: bool = True
     one_image: str = ""
     several: str = ""
+    video: LayoutRule | None = None
     processors: bool = True
     beams: bool = True
     prefix: str = ""

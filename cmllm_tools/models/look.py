@@ -148,20 +148,6 @@ class Seen:
                 del self._prompts[next(iter(self._prompts))]
         return self._prompts[question]
 
-    def answer_together(self, questions: Sequence[str], max_new_tokens: int) -> None:
-        """Answer several questions at once, for `answer` to have them; one by one where they cannot be one batch.
-
-        Raises:
-            ImageError, PromptError, UnsupportedModelError, NotFiniteError: as `Mllm.prepare` and `Mllm.generate`.
-        """
-        several = tuple(dict.fromkeys(questions))
-        prompts = [self.prompt(question) for question in several]
-        started = time.perf_counter()
-        found = answers_together(self.mllm, prompts, max_new_tokens)
-        seconds = (time.perf_counter() - started) / len(several)
-        for question, answer in zip(several, found, strict=True):
-            self._answers[question, max_new_tokens] = answer, seconds
-
     def answer(self, prompt: Prompt, max_new_tokens: int) -> tuple[Answer, float]:
         """The plain answer to a prompt of this image, and the seconds that were spent on it before."""
         if (known := self._answers.get((prompt.question, max_new_tokens))) is not None:
@@ -175,3 +161,18 @@ class Seen:
             self._look = look(self.mllm, self.image, {}, question)
             shared = self._look if self._look.serves(self.mllm) else None
         return replace(self._look.prompt, look=shared)
+
+
+def answer_together(asked: Sequence[tuple[Seen, str]], max_new_tokens: int) -> None:
+    """Answer questions about one image or several at once, for `Seen.answer` to have them; see `answers_together`.
+
+    Raises:
+        ImageError, PromptError, UnsupportedModelError, NotFiniteError: as `Mllm.prepare` and `Mllm.generate`.
+    """
+    several = list(dict.fromkeys(asked))
+    prompts = [seen.prompt(question) for seen, question in several]
+    started = time.perf_counter()
+    found = answers_together(several[0][0].mllm, prompts, max_new_tokens)
+    seconds = (time.perf_counter() - started) / len(several)
+    for (seen, question), answer in zip(several, found, strict=True):
+        seen._answers[question, max_new_tokens] = answer, seconds

@@ -39,6 +39,7 @@ def family_rows() -> list[dict[str, Any]]:
             "layout": getattr(family.layout, "__name__", "").replace("_", " "),
             "key_steering": not family.no_keys,
             "several_images": not family.several,
+            "video": family.video is not None,
             "causes": f"all but {', '.join(family.lacking)}" if family.lacking else "all",
             "tested": family.tested,
             "notes": family.notes,

@@ -9,6 +9,7 @@ import torch
 from ..errors import PromptError, SettingsError, UnsupportedModelError
 from ..inputs.conversation import Conversation, Messages, is_messages, read_messages
 from ..inputs.images import ImageSource
+from ..inputs.video import Video
 from ..layout.placement import Placement
 from ..strict import kind_of, one_of, shown, whole_numbers
 from . import decoding
@@ -127,7 +128,15 @@ class Mllm:
     @property
     def image_token_id(self) -> int:
         """Token that stands for the image in the prompt; -1 where the family has none."""
-        named = (getattr(part, "image_token_id", None) for part in (self.model.config, self.processor))
+        return self._token_id("image_token_id")
+
+    @property
+    def video_token_id(self) -> int:
+        """Token that stands for a video in the prompt; -1 where the family has none, or writes its frames as images."""
+        return self._token_id("video_token_id")
+
+    def _token_id(self, name: str) -> int:
+        named = (getattr(part, name, None) for part in (self.model.config, self.processor))
         return next((token for token in named if token is not None), -1)
 
     @property
@@ -158,7 +167,7 @@ class Mllm:
 
     def prepare(
         self,
-        image: ImageSource | Sequence[ImageSource] | Look | Conversation | Messages,
+        image: ImageSource | Sequence[ImageSource] | Look | Video | Conversation | Messages,
         question: str | None = None,
         *,
         images: Sequence[ImageSource] | None = None,
@@ -170,7 +179,8 @@ class Mllm:
         """Image and question as the model reads them; runs the vision encoder once, or not for an image looked at before.
 
         Args:
-            image: all that `read_image` takes, of at least 4 px a side; or a `Look` of this model. Or a conversation, which
+            image: all that `read_image` takes, of at least 4 px a side; a `Look` of this model; or a `Video`, from
+                `read_video`, where a region says on which frames it is: `Box(..., frames=(2, 5))`. Or a conversation, which
                 has its question: messages of transformers' chat format, or a `Conversation`, as a prompt keeps it. The
                 question is then the last text of its last turn, and a region's `image` the number of the one that it is on.
             question: the user's words, without the image placeholder or the template around them; None of a conversation.
@@ -191,8 +201,11 @@ class Mllm:
                 be cut or is longer than the model's positions, a look of another model, options beside a look, messages
                 that are none, several images of a family that takes one, and a template that changes what was said; for
                 a text or inputs without the question or the image, of several prompts, or that the model does not take.
-            UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model.
+            UnsupportedModelError: when no visual tokens, or another number than the layout's, reach the language model; for
+                a video of a family whose layout in time is not known, and without torchvision.
         """
+        if isinstance(image, Video) and question is not None and text is None and inputs is None:
+            image, question = image.asked(question), None
         talk = image if isinstance(image, Conversation) else None
         if text is not None or inputs is not None:
             talk, question = self._ready_made(image, question, text, inputs, processor_options), None
@@ -222,7 +235,7 @@ class Mllm:
         """A prompt that is made already, as the conversation that it is of."""
         if text is not None and inputs is not None:
             raise PromptError("A prompt that is made already must be given as text or as inputs; got both.")
-        if isinstance(image, Look | Conversation) or is_messages(image):
+        if isinstance(image, Look | Conversation | Video) or is_messages(image):
             raise PromptError(f"text and inputs must be given with an image or a list of images; got {shown(image)}.")
         if inputs is not None and options:
             raise PromptError(

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from ..errors import ImageError, PromptError, UnsupportedModelError
-from ..inputs.conversation import Conversation
+from ..inputs.conversation import Conversation, Timing
 from ..inputs.images import ImageSource, read_image
 from ..layout.sheet import sheet_of
 from ..strict import shown
@@ -23,6 +23,7 @@ from .prompt import Prompt
 from .ready_made import REFUSALS, decoded, found_span, on_model, read_inputs, usable
 from .replay import LanguageCall, record
 from .template import MARK, prompt_text, text_span
+from .video import check_takes_video, seen_token_id, video_arguments, video_laid_out
 
 if TYPE_CHECKING:
     from .look import Look
@@ -47,6 +48,9 @@ def prepare(
         given: the tensors of a prompt that is made already; `image` is then a conversation of one turn.
     """
     talk = image if isinstance(image, Conversation) else None
+    timing = talk.timing if talk is not None else None
+    if timing is not None:
+        check_takes_video(mllm)
     if isinstance(image, Conversation):
         images, question = list(image.images), image.question
     if given is not None:
@@ -55,7 +59,7 @@ def prepare(
         _check_length(mllm, inputs["input_ids"].shape[1], None)
     elif talk is not None:
         text, marked = conversation_text(mllm, talk), marked_text(mllm, talk)
-        inputs = tensors(mllm, images, text, options)
+        inputs = tensors(mllm, images, text, options, timing)
     else:
         images = [read_image(image)]
         text, marked = prompt_text(mllm, question), prompt_text(mllm, MARK)
@@ -63,12 +67,16 @@ def prepare(
     ids = inputs["input_ids"][0].tolist()
     with usable(mllm, inputs) if given is not None else nullcontext():
         padding = _padding(inputs)
-        _check_size(mllm, images[0], ids)
+        if timing is None:
+            _check_size(mllm, images[0], ids)
         look = look if look is not None and look.serves(mllm) and look.fits(inputs) else None
         again: Any = {"keep_before": keep_before, "known": look.before if look is not None else None}
         found, image_end, call = candidates(mllm, inputs, **again)
-        places = placements(mllm, images, text, inputs, found, options)
-        chosen, layout = laid_out(mllm, places, [each.size for each in images])
+        if timing is None:
+            places = placements(mllm, images, text, inputs, found, options)
+            chosen, layout = laid_out(mllm, places, [each.size for each in images])
+        else:
+            chosen, layout = video_laid_out(mllm, images[0].size, len(images), inputs, len(found))
         visual = found[torch.from_numpy(chosen)]
         if given is None:
             span, offsets = text_span(mllm, text, marked, question, ids[padding:])
@@ -101,8 +109,10 @@ def prepare(
     )
 
 
-def tensors(mllm: Mllm, shown_images: list[Image.Image], text: str, options: dict[str, Any]) -> dict[str, Any]:
-    """What the processor makes of images and text, where the model takes it.
+def tensors(
+    mllm: Mllm, shown_images: list[Image.Image], text: str, options: dict[str, Any], timing: Timing | None = None
+) -> dict[str, Any]:
+    """What the processor makes of images, or the frames of a video, and text, where the model takes it.
 
     Raises:
         ImageError: for an image that the processor cannot take.
@@ -132,7 +142,8 @@ def tensors(mllm: Mllm, shown_images: list[Image.Image], text: str, options: dic
     try:
         # One image as it is, as some processors take a list of one for something else.
         given_images = shown_images[0] if len(shown_images) == 1 else shown_images
-        batch = processor(images=given_images, text=text, return_tensors="pt", **given)
+        visual = {"images": given_images} if timing is None else video_arguments(shown_images, timing)
+        batch = processor(**visual, text=text, return_tensors="pt", **given)
     except REFUSALS as error:
         if options:
             raise PromptError(
@@ -185,7 +196,7 @@ def candidates(mllm: Mllm, inputs: dict[str, Any], **recorded: Any) -> tuple[tor
         UnsupportedModelError: for a prompt without any.
     """
     ids, site = inputs["input_ids"][0], mllm.family.site
-    image_id = mllm.image_token_id
+    image_id = seen_token_id(mllm, inputs)
     placeholders = (ids == image_id).nonzero()[:, 0].cpu()
     image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
     if not site.in_sequence:

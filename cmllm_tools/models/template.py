@@ -21,7 +21,7 @@ MARK = "\ufffc"
 # Stands for a question where there is none yet, or an image is looked at alone: no token up to the image depends on it.
 STAND_IN = "What is this?"
 # A part of a message that a template wrote out as it came, in Python's way or JSON's.
-WRITTEN_OUT = re.compile(r"""['"]type['"]\s*:\s*['"](image|text)['"]""")
+WRITTEN_OUT = re.compile(r"""['"]type['"]\s*:\s*['"](image|video|text)['"]""")
 
 
 def prompt_text(mllm: Mllm, question: str) -> str:
@@ -68,10 +68,13 @@ def prompt_text(mllm: Mllm, question: str) -> str:
     return (marked or rendered)[0]
 
 
-def placeholders(mllm: Mllm) -> tuple[str, ...]:
-    """What stands for an image in the family's prompts, then all that may stand for one in a text."""
+def placeholders(mllm: Mllm, video: bool = False) -> tuple[str, ...]:
+    """What stands for an image, or a video, in the family's prompts, then all that may stand for one in a text."""
     processor, family = mllm.processor, mllm.family
     image = str(getattr(processor, "image_token", family.image)) if family.way_in == UNKNOWN else family.image
+    if video:
+        token = str(processor.video_token)
+        return image.replace(str(processor.image_token), token), token
     return image, *sorted({"<image>", str(getattr(processor, "image_token", "<image>"))})
 
 

@@ -1,11 +1,14 @@
-"""Plain answers to several questions about one image in one batch, over its prefix: each is what its prompt alone gives.
+"""Plain answers to several prompts in one batch: each is what its prompt alone gives.
 
-Questions of other lengths are filled up between the image and themselves, where nothing looks. Whether a model keeps them
-apart is found out, not believed: the first such batch is held against each prompt's own forward.
+Questions about one image continue from its prefix; where they have other lengths, they are filled up between the image and
+themselves. Prompts of several images, each of which has gone through the vision encoder by itself, are filled up before
+their beginning. Nothing looks at what fills. Whether a model keeps them apart is found out, not believed: the first batch
+of each kind is held against each prompt's own forward.
 """
 
 import inspect
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -31,44 +34,51 @@ if TYPE_CHECKING:
 _PLAIN = {"attention_mask", "position_ids", "cache_position"}
 # Settings of a checkpoint's own that look at the prompt's tokens, and what each is where it does nothing.
 _OF_TOKENS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "sequence_bias": None}
-# Models whose batches were held against single forwards, by the implementation of attention and whether
-# questions were filled up: whether they are kept apart.
-_CHECKED: WeakKeyDictionary[Any, dict[tuple[str | None, bool], bool]] = WeakKeyDictionary()
+# Models whose batches were held against single forwards, by the implementation of attention, whether they are over one
+# prefix, and whether they were filled up: whether they are kept apart.
+_CHECKED: WeakKeyDictionary[Any, dict[tuple[str | None, bool, bool], bool]] = WeakKeyDictionary()
 
 
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
-    """Greedy answers to prompts of one look; one by one where they cannot be one batch.
+    """Greedy answers to several prompts; one by one where they cannot be one batch.
+
+    They can where the family's batches are kept apart (`Family.batch`), its positions are plain numbers, and the checkpoint
+    has no settings that look at a prompt's tokens.
 
     Args:
-        prompts: of different questions.
+        prompts: of different questions about one look, or of different images.
         max_new_tokens: upper bound on each answer's length.
     """
-    prefix = _prefix(mllm, prompts)
-    if prefix is not None:
+    if _fit(mllm, prompts):
+        prefix = _prefix(mllm, prompts)
         found = _answered(mllm, prompts, prefix, max_new_tokens)
         if found is not None:
             return found
     return [mllm.generate(prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
 
 
-def _prefix(mllm: "Mllm", prompts: Sequence[Prompt]) -> Prefix | None:
-    """What all of them continue from; None where they cannot be one batch."""
-    looks = {id(prompt.look) for prompt in prompts}
-    look, model = prompts[0].look, mllm.model
+def _fit(mllm: "Mllm", prompts: Sequence[Prompt]) -> bool:
+    """Whether they can be one batch, as far as that is seen without running it."""
+    model = mllm.model
     own = {name: getattr(model.generation_config, name, None) for name in _OF_TOKENS}
-    if (
-        len(prompts) < 2
-        or look is None
-        or len(looks) > 1
-        or not mllm.family.batch
-        or not all(_CHECKED.get(model, {}).get((prompts[0].call.attention, filled), True) for filled in (False, True))
-        or "inputs_embeds" not in inspect.signature(model.prepare_inputs_for_generation).parameters
-        or any(value not in (None, _OF_TOKENS[name]) for name, value in own.items())
-        or not all(map(_is_plain, prompts))
-    ):
+    return (
+        len(prompts) > 1
+        and mllm.family.batch
+        and mllm.family.tested
+        and "inputs_embeds" in inspect.signature(model.prepare_inputs_for_generation).parameters
+        and all(value in (None, _OF_TOKENS[name]) for name, value in own.items())
+        and all(map(_is_plain, prompts))
+        and all(prompt.look is None or prompt.look.serves(mllm) for prompt in prompts)
+    )
+
+
+def _prefix(mllm: "Mllm", prompts: Sequence[Prompt]) -> Prefix | None:
+    """What all of them continue from; None for prompts of several images, or a model whose text continues from none."""
+    look = prompts[0].look
+    if look is None or any(prompt.look is not look for prompt in prompts):
         return None
     with looked_once():
-        return prefix_or_none(mllm, prompts[0]) if look.serves(mllm) else None
+        return prefix_or_none(mllm, prompts[0])
 
 
 def _is_plain(prompt: Prompt) -> bool:
@@ -78,36 +88,42 @@ def _is_plain(prompt: Prompt) -> bool:
     return call.site.states == "inputs_embeds" and given <= _PLAIN and (places is None or places.dim() == 2)
 
 
-def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix, max_new_tokens: int) -> list[Answer] | None:
+def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, max_new_tokens: int) -> list[Answer] | None:
     """The answers; None for a model that turns out not to keep them apart."""
     model, tokenizer = mllm.model, mllm.processor.tokenizer
-    rests = [prompt.call.states[:, prefix.length :] for prompt in prompts]
+    shared = 0 if prefix is None else prefix.length
+    rests = [prompt.call.states[:, shared:] for prompt in prompts]
     longest = max(rest.shape[1] for rest in rests)
-    first = prompts[0].call.states[:, : prefix.length]
+    filled = any(rest.shape[1] < longest for rest in rests)
+    checked, kind = _CHECKED.setdefault(model, {}), (prompts[0].call.attention, prefix is not None, filled)
+    if not checked.get(kind, True):
+        return None
+    first = prompts[0].call.states[:, :shared]
     fillers = [rest.new_zeros(1, longest - rest.shape[1], rest.shape[2]) for rest in rests]
     states = torch.cat([torch.cat([first, *each], 1) for each in zip(fillers, rests, strict=True)])
     mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
     for row, filler in zip(mask, fillers, strict=True):
-        row[prefix.length : prefix.length + filler.shape[1]] = 0
+        row[shared : shared + filler.shape[1]] = 0
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
     options = read_options({"max_new_tokens": max_new_tokens}, mllm.family, prompts[0].inputs, vocabulary)
     options["logits_processor"] = LogitsProcessorList([Finite(model.dtype)])
     likelihoods = Likelihoods(model, answers=len(prompts))
     options["stopping_criteria"] = StoppingCriteriaList([likelihoods])
-    batch = replace(prefix, call=replace(prefix.call, states=states))
+    over: AbstractContextManager[None] = nullcontext()
+    if prefix is not None:
+        over = continued_answer(replace(prefix, call=replace(prefix.call, states=states)), prefix.layers)
     seen: list[torch.Tensor] = []
 
     def keep(module: Any, given: tuple[Any, ...], output: Any) -> None:
         if not seen:
             seen.append(float_states(output)[:, -1])
 
-    with undisturbed(model), continued_answer(batch, prefix.layers), likelihoods.heard():
-        handle = prefix.call.module.register_forward_hook(in_this_use(keep))
+    with undisturbed(model), over, likelihoods.heard():
+        handle = prompts[0].call.module.register_forward_hook(in_this_use(keep))
         try:
             output = model.generate(inputs_embeds=states, attention_mask=mask, **options)
         finally:
             handle.remove()
-    checked, kind = _CHECKED.setdefault(model, {}), (prompts[0].call.attention, len({rest.shape[1] for rest in rests}) > 1)
     if kind not in checked:
         checked[kind] = all(_alike(model, row, prompt) for row, prompt in zip(seen[0], prompts, strict=True))
     if not checked[kind]:

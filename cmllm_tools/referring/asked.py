@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 
 from PIL import Image
 
-from ..errors import PromptError, SettingsError
+from ..errors import PromptError, RegionError, SettingsError
 from ..inputs.conversation import Conversation, Messages, is_messages, read_messages
 from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Region, Regions, as_regions
-from ..layout.sheet import number_of, own_region, region_on_sheet, sheet_of
+from ..inputs.video import Video
+from ..layout.sheet import numbers_of, own_region, region_on_sheet, sheet_of
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
@@ -41,6 +42,9 @@ class Asked:
             PromptError: for a conversation with a question beside it, and an image without one.
         """
         talk = read_messages(image) if is_messages(image) else image
+        if isinstance(talk, Video) and question is not None:
+            # A question is checked where it is prepared.
+            talk, question = talk.asked(question), None
         if isinstance(talk, Conversation):
             if question is not None:
                 raise PromptError(f"A conversation has its question; give None for another one; got {shown(question)}.")
@@ -57,6 +61,10 @@ class Asked:
             RegionError: for one that is off its image.
         """
         sizes = [self.image.size] if self.conversation is None else [each.size for each in self.conversation.images]
+        if (self.conversation is None or self.conversation.timing is None) and any(
+            region.frames is not None for region in as_regions(regions)
+        ):
+            raise RegionError(f"A region's frames are those of a video, and what is shown is none; got {shown(regions)}.")
         return tuple(region_on_sheet(region, sizes) for region in as_regions(regions))
 
     def named(self, place: str) -> "Asked":
@@ -75,7 +83,8 @@ class Asked:
     def sent(self, method: Method, regions: tuple[Region, ...], mllm: Mllm) -> tuple["Asked", tuple[Region, ...]]:
         """What a method sends in place of this, and where the regions are in that.
 
-        In a conversation, a method that draws, crops or says where a region is does so for the image that it is on.
+        In a conversation, a method that draws, crops or says where a region is does so for the image that it is on, or for
+        each of the frames.
 
         Raises:
             SettingsError: for such a method with regions on several images.
@@ -88,14 +97,19 @@ class Asked:
             return self.named(""), regions
         images = list(self.conversation.images)
         sizes = [image.size for image in images]
-        numbers = sorted({number_of(region, sizes) for region in regions})
-        if len(numbers) > 1:
+        shown_on = {numbers_of(region, sizes) for region in regions}
+        if len(shown_on) > 1:
+            several = sorted({number for each in shown_on for number in each})
             raise SettingsError(
-                f"{method.called()} changes one image, the one that the regions are on; these are on images {numbers}. "
+                f"{method.called()} changes one image, the one that the regions are on; these are on images {several}. "
                 "Give regions of one image, or a method that changes no image, as AttentionEdit()."
             )
+        (numbers,) = shown_on
         own = tuple(own_region(region, sizes) for region in regions)
-        request = method.sent(Request(images[numbers[0]], self.question, own), mllm).named("")
-        images[numbers[0]] = request.image
-        changed = Asked.of(self.conversation.showing(images).asking(request.question), None)
-        return changed, changed.regions([region.on(numbers[0]) for region in request.regions])
+        # Of a video, each frame that the regions are on.
+        requests = [method.sent(Request(images[each], self.question, own), mllm).named("") for each in numbers]
+        for number, request in zip(numbers, requests, strict=True):
+            images[number] = request.image
+        changed = Asked.of(self.conversation.showing(images).asking(requests[0].question), None)
+        image, frames = (numbers[0], None) if len(numbers) == 1 else (None, (numbers[0], numbers[-1]))
+        return changed, changed.regions([region.on_place(image, frames) for region in requests[0].regions])

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import DataError
-from ..inputs.conversation import Conversation, Turn, has_words
+from ..inputs.conversation import Conversation, Timing, Turn, has_words
 from ..layout.sheet import sheet_size
 from ..models.changing import Changing, ChosenBy
 from ..models.contrast import Contrast
@@ -29,7 +29,7 @@ from ..stored import (
     unread,
     whole,
 )
-from ..strict import shown
+from ..strict import number, shown, whole_number
 from .answer_file import saved_answer
 from .tensor_file import Shapes, read_tensors, write_tensors
 from .trace_file import check_image, check_trace, saved_method, saved_regions
@@ -154,13 +154,28 @@ def _conversation(value: Any, what: str) -> Conversation:
         "turns": partial(items, read=_turn),
         "sizes": partial(items, read=sides_of),
         "chat_template": or_none(text_of),
+        "timing": or_none(_timing),
     }
-    found = record(value, what, readers)
+    # What was said before there were videos has none.
+    found = record({"timing": None, **value} if isinstance(value, dict) else value, what, readers)
     shown_images = [part for turn in found["turns"] for part in turn.parts if not isinstance(part, str)]
     in_order = bool(shown_images) and shown_images == list(range(len(found["sizes"])))
     if not in_order or not any(map(has_words, found["turns"][-1].parts)):
         raise DataError(f"{what} must show each of its images once, in their order, and end with a question.")
-    return Conversation(found["turns"], (), found["chat_template"], found["sizes"])
+    timing = found["timing"]
+    if timing is not None and (len(timing.numbers) != len(found["sizes"]) or len(set(found["sizes"])) != 1):
+        raise DataError(f"{what} must have a number for each frame of its video, and frames of one size.")
+    return Conversation(found["turns"], (), found["chat_template"], found["sizes"], timing)
+
+
+def _timing(value: Any, what: str) -> Timing:
+    whole = partial(whole_number, least=0, most=1 << 53, error=DataError)
+    readers: dict[str, Reader] = {
+        "fps": partial(number, above=0, error=DataError),
+        "numbers": partial(items, read=whole),
+        "total": whole,
+    }
+    return Timing(**record(value, what, readers))
 
 
 def _turn(value: Any, what: str) -> Turn:

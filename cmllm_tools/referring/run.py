@@ -7,6 +7,7 @@ from ..errors import SettingsError
 from ..inputs.conversation import Conversation, Messages
 from ..inputs.images import ImageSource
 from ..inputs.regions import Region, Regions
+from ..inputs.video import Video
 from ..models.interventions import Intervention
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
@@ -27,7 +28,7 @@ from .trace import Trace
 
 def refer(
     mllm: Mllm,
-    image: ImageSource | Look | Seen | Conversation | Messages,
+    image: ImageSource | Look | Seen | Video | Conversation | Messages,
     question: str | None,
     regions: Regions,
     method: Method | None = None,
@@ -45,8 +46,8 @@ def refer(
     Args:
         mllm: the model.
         image: all that `read_image` takes, or a `Look` or `Seen` of this model: methods that send the image as it is share
-            that; or a conversation, as for `Mllm.prepare`. A method that draws on an image changes the one that the regions
-            are on.
+            that; a `Video`; or a conversation, as for `Mllm.prepare`. A method that draws on an image changes the one that
+            the regions are on, or each of the frames.
         question: the user's words; a method that names the region in words puts them in place of `{place}`, others leave
             it out. None of a conversation, which has its own.
         regions: one or several, in pixels of the image; of several images by number, as `Box(..., image=1)`.

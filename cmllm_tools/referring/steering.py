@@ -9,6 +9,7 @@ import torch
 
 from ..errors import EnergyWarning, NotFiniteError, OptimizationError, SettingsError, carry
 from ..inputs.regions import Region, Regions
+from ..layout.video import VideoLayout
 from ..models.interrupts import uninterrupted
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
@@ -22,7 +23,7 @@ from .loop import LatentRuns, Measured
 from .methods.controlmllm import ControlMLLM
 from .provenance import Provenance
 from .trace import Step, Trace
-from .trace_file import COPY_SIZE
+from .trace_file import COPY_SIZE, VIDEO_COPY_SIZE
 
 
 class Steering:
@@ -180,7 +181,8 @@ class Steering:
 def _begun(mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: LatentMethod, zero: torch.Tensor) -> Trace:
     """The trace of a run that has not begun."""
     copy = prompt.image.copy()
-    copy.thumbnail((COPY_SIZE, COPY_SIZE))
+    most = VIDEO_COPY_SIZE if isinstance(prompt.layout, VideoLayout) else COPY_SIZE
+    copy.thumbnail((most, most))
     return Trace(
         steps=[],
         latent=zero.float().cpu(),

@@ -93,7 +93,8 @@ class Trace(Shown):
         tokens: every token of the prompt.
         question: the user's words.
         text: what the processor was given.
-        image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side.
+        image: RGB copy of the image, (height, width, 3) uint8, at most COPY_SIZE px a side, or VIDEO_COPY_SIZE of
+            a video's frames side by side.
         image_hash: SHA-256 of the image's RGB pixels.
         provenance: model, versions and seed.
 

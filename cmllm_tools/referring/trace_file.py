@@ -11,7 +11,9 @@ import torch
 
 from ..errors import TraceError
 from ..inputs.regions import Region, region_from_json
+from ..inputs.video import MOST_FRAMES
 from ..layout.sheet import SheetLayout
+from ..layout.video import VideoLayout
 from ..layout.visual_tokens import VisualTokenLayout, most_cells
 from ..stored import Reader, array_of, entries_of, items, object_of, or_none, record, sides_of, text_of, unread
 from ..strict import flag, number, shown, whole_number
@@ -26,6 +28,8 @@ FORMAT = "1"
 TENSORS = {"maps": ("F32", 3), "latent": ("F32", 2), "image": ("U8", 3)}
 # Longest side of the image's copy in a trace, in pixels.
 COPY_SIZE = 512
+# The same of a video's, on which several frames stand side by side.
+VIDEO_COPY_SIZE = 1024
 # Pixels of all masks together, which run lengths of a few bytes can stand for.
 MOST_MASKED = 1 << 29
 
@@ -77,8 +81,8 @@ def _axes(found: Shapes) -> dict[str, tuple[int, ...]]:
 
 def check_image(shape: tuple[int, ...]) -> None:
     """Refuse the shape of a stored image that is no small RGB one."""
-    if len(shape) != 3 or shape[2] != 3 or max(shape[:2]) > COPY_SIZE:
-        raise TraceError(f"its image must be RGB of at most {COPY_SIZE} px a side; it has shape {shape}")
+    if len(shape) != 3 or shape[2] != 3 or max(shape[:2]) > VIDEO_COPY_SIZE:
+        raise TraceError(f"its image must be RGB of at most {VIDEO_COPY_SIZE} px a side; it has shape {shape}")
 
 
 def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -99,6 +103,16 @@ def saved_regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]
     """Regions that were saved; a mask's size is known to be the image's, and bounded, before its pixels are made."""
     width, height = image_size
     several = _items(value, "regions", unread)
+    for data in several:
+        if isinstance(data, dict) and data.get("kind") == "repeated":
+            # On a frame of the sheet, which is the smaller.
+            sides = _sides(data.get("size"), "a frame's size")
+            if sides[0] > width or sides[1] > height:
+                raise TraceError(f"a frame must fit its sheet of {width} x {height} px; got {sides[0]} x {sides[1]} px")
+            inner = data.get("region")
+            if isinstance(inner, dict) and inner.get("kind") == "repeated":
+                raise TraceError("a region on several frames must be of a frame, not on several itself")
+            saved_regions([inner], sides)
     masks = [data for data in several if isinstance(data, dict) and data.get("kind") == "mask"]
     for data in masks:
         if data.get("size") != [height, width] or len(masks) * width * height > MOST_MASKED:
@@ -115,6 +129,11 @@ def _layout(value: Any, what: str) -> VisualTokenLayout:
         if len(several["images"]) < 2:
             raise TraceError(f"{what} of several images must be of two or more; got {len(several['images'])}.")
         return SheetLayout.of(several["images"])
+    if isinstance(value, dict) and "video" in value:
+        video = record(value, what, {"video": _layout, "frames": _whole, "together": _whole}, TraceError)
+        if isinstance(video["video"], SheetLayout) or video["frames"] > MOST_FRAMES:
+            raise TraceError(f"{what} must be of at most {MOST_FRAMES} frames of one image each; got {shown(value)}.")
+        return VideoLayout.of_video(video["video"], video["frames"], video["together"])
     value = {"merged": False, **value} if isinstance(value, dict) else value
     found = record(
         value,

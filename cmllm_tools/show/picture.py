@@ -162,13 +162,20 @@ def _apart(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
 
 def data_uri(image: Image.Image) -> str:
     """The image as a data URI: PNG where that is small, else JPEG."""
-    buffer = BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    # Of a photograph the first, quick try tells already: to compress it well takes ten times as long, in vain.
+    data = _written(image, "PNG", compress_level=1)
+    if len(data) <= 2 * PNG_BYTES:
+        data = _written(image, "PNG")
     kind = "png"
-    if buffer.tell() > PNG_BYTES:
-        buffer, kind = BytesIO(), "jpeg"
-        image.convert("RGB").save(buffer, "JPEG", quality=85)
-    return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    if len(data) > PNG_BYTES:
+        data, kind = _written(image.convert("RGB"), "JPEG", quality=85), "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+
+
+def _written(image: Image.Image, kind: str, **options: int) -> bytes:
+    buffer = BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
 
 
 def small(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..errors import ImageError, RegionError
 from ..inputs.images import ImageSource, read_image
-from ..inputs.regions import Region, Regions, as_regions, region_from_json
+from ..inputs.regions import Region, Regions, Repeated, as_regions, region_from_json
 from ..layout.visual_tokens import RegionWarning, VisualTokenLayout
 from ..referring.energy import checked_sigma
 from ..referring.target import Target
@@ -120,6 +120,10 @@ class RegionPicker(Snapshot, anywidget.AnyWidget):
         if self.token_layout is not None:
             regions = self.token_layout.on_sheet(regions) if regions else ()
         for region in regions:
+            if isinstance(region, Repeated):
+                raise RegionError(
+                    f"A picker's regions are each on one frame, as Box(..., image=3), to be drawn there; got {region!r}."
+                )
             region.check(*self._picture.size)
         self._measured(regions, self.token_layout, self.sigma)
         return regions

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 import cmllm_tools as cm
+from cmllm_tools.layout.video import VideoLayout
 from cmllm_tools.layout.visual_tokens import grid_boxes
 from cmllm_tools.show import palette
 from cmllm_tools.widgets import StepPlayer
@@ -341,3 +342,57 @@ def test_long_texts_many_steps_any_shape(browser, mllm, tmp_path, width, size):
     assert box["width"] / box["height"] == pytest.approx(size[0] / size[1], rel=0.02)
     assert (tmp_path / "player.html").stat().st_size < 2e6
     page.close()
+
+
+# A video.
+
+
+@pytest.fixture(scope="module")
+def film(mllm, scene):
+    """A trace of six frames of a scene that moves to the left, laid out as a video whose tokens see one frame each."""
+    frames = [Image.new("RGB", scene.image.size) for _ in range(6)]
+    for number, frame in enumerate(frames):
+        frame.paste(scene.image, (-14 * number, 0))
+    prompt = mllm.prepare([{"role": "user", "content": [*frames, "describe the object."]}])
+    prompt = replace(prompt, layout=VideoLayout.of_video(prompt.layouts[0], 6, 1))
+    return cm.optimize(mllm, prompt, cm.Box(100, 70, 160, 130, frames=(2, 3)), cm.ControlMLLMPlus(steps=3))
+
+
+def test_a_second_slider_is_over_the_frames_of_a_video(browser, film, tmp_path):
+    page = opened(browser, film, tmp_path)
+    slider, place = page.locator(".cmllm-player .frame"), page.locator(".cmllm-player .place")
+    percent = film.steps[-1].maps.mean(0).numpy()
+    percent = 100 * percent / percent.sum()
+    said = [f"frame {number} of 5: {percent[film.layout.tokens_of(number)].sum():.1f} %" for number in range(6)]
+    assert place.text_content().startswith(said[2])
+    before = canvas(page)
+    page.locator(".cmllm-player .play").press("ArrowUp")
+    assert (slider.input_value(), shown(page)["step"]) == ("3", 3)
+    assert place.text_content().startswith(said[3])
+    assert np.abs(canvas(page).astype(int) - before).mean() > 1
+    # On the slider itself, the keys are its own.
+    for key, number in (("ArrowRight", 4), ("Home", 0), ("End", 5), ("ArrowDown", 4)):
+        slider.press(key)
+        assert (slider.input_value(), shown(page)["step"]) == (str(number), 3)
+    box = slider.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.4, box["y"] + box["height"] / 2)
+    assert slider.input_value() == "2"
+    page.wait_for_timeout(100)
+    np.testing.assert_array_equal(canvas(page), before)
+    # Under the mouse is what the map holds on this frame.
+    own = percent[film.layout.tokens_of(2)].reshape(8, 8)
+    picture = page.locator(".cmllm-player canvas").bounding_box()
+    page.mouse.move(picture["x"] + picture["width"] * 5.5 / 8, picture["y"] + picture["height"] * 4.5 / 8)
+    reading = page.locator(".reading").text_content()
+    assert float(reading.split(": ")[1].split()[0]) == pytest.approx(own[4, 5], abs=0.011)
+    assert reading.endswith("of the attention on the video")
+    assert page.evaluate(OVERLAPS) == []
+    assert page.evaluate(CUT) == []
+    page.screenshot(path=OUTPUT / "step_player_video.png")
+    page.close()
+
+
+def test_the_player_of_an_image_has_one_slider(page):
+    assert page.locator(".cmllm-player .frame").is_hidden()
+    page.locator(".cmllm-player .play").press("ArrowUp")
+    assert shown(page)["step"] == 5

@@ -6,7 +6,7 @@ import { numbered, scaleOf } from "../../cmllm_tools/widgets/js/chart.js";
 import { colorsOf, faded, rampOf } from "../../cmllm_tools/widgets/js/colors.js";
 import { cutOf, mapAt } from "../../cmllm_tools/widgets/js/heads.js";
 import { percent, within } from "../../cmllm_tools/widgets/js/numbers.js";
-import { mapOf, topOf } from "../../cmllm_tools/widgets/js/step_maps.js";
+import { mapOf, movedFrame, movedStep, topOf } from "../../cmllm_tools/widgets/js/step_maps.js";
 
 /** @param {ArrayBufferView} values */
 const base64 = (values) => Buffer.from(values.buffer, values.byteOffset, values.byteLength).toString("base64");
@@ -131,4 +131,32 @@ test("at most ten steps have a number", () => {
   assert.deepEqual(numbered(11), [0, 2, 4, 6, 8, 10]);
   assert.deepEqual(numbered(31), [0, 5, 10, 15, 20, 25, 30]);
   assert.equal(numbered(100).length, 10);
+});
+
+test("left and right are of the steps, up and down of a video's frames", () => {
+  const [left, right] = ["ArrowLeft", "ArrowRight"];
+  const stepped = [
+    [0, left],
+    [2, left],
+    [2, right],
+    [5, right],
+    [2, "Home"],
+    [2, "End"],
+    [2, "ArrowUp"],
+  ];
+  assert.deepEqual(
+    stepped.map(([step, key]) => movedStep(Number(step), String(key), 6)),
+    [0, 1, 3, 5, 0, 5, null],
+  );
+  const turned = [
+    [0, "ArrowDown"],
+    [3, "ArrowDown"],
+    [3, "ArrowUp"],
+    [5, "ArrowUp"],
+    [3, left],
+  ];
+  assert.deepEqual(
+    turned.map(([frame, key]) => movedFrame(Number(frame), String(key), 6)),
+    [0, 2, 4, 5, null],
+  );
 });

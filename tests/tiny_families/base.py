@@ -108,15 +108,19 @@ def images(name: str, **settings: object) -> object:
     return getattr(transformers, name.removesuffix("Pil") if is_torchvision_available() else name)(**settings)
 
 
-def processor(name: str, parts: list[object], video: str, **settings: object) -> object:
-    """transformers' processor of that name from its parts, and from its video part where torchvision is at hand."""
+def processor(name: str, parts: list[object], video: str, frames: dict | None = None, **settings: object) -> object:
+    """transformers' processor of that name from its parts, and from its video part where torchvision is at hand.
+
+    Args:
+        frames: settings of the video part.
+    """
     cls = getattr(transformers, name)
     if VIDEO not in cls.get_attributes():
         return cls(*parts, **settings)
     if not is_torchvision_available():
         return without_video(cls).from_args_and_dict(parts, settings)
     whole = list(parts)
-    whole.insert(cls.get_attributes().index(VIDEO), getattr(transformers, video)())
+    whole.insert(cls.get_attributes().index(VIDEO), getattr(transformers, video)(**frames or {}))
     return cls.from_args_and_dict(whole, settings)
 
 

@@ -26,7 +26,8 @@ HALF_ROPE = {"rope_type": "default", "mrope_section": [2, 1, 1], "rope_theta": 1
 INTERLEAVED = HALF_ROPE | {"mrope_interleaved": True}
 QWEN_TEMPLATE = (
     "{% for message in messages %}user : {% for part in message['content'] %}{% if part['type'] == 'image' %}"
-    "<|vision_start|><|image_pad|><|vision_end|> {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+    "<|vision_start|><|image_pad|><|vision_end|> {% elif part['type'] == 'video' %}"
+    "<|vision_start|><|video_pad|><|vision_end|> {% else %}{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
     " assistant :"
 )
 
@@ -36,7 +37,10 @@ def qwen_processor(
 ) -> object:
     size = {"shortest_edge": 256, "longest_edge": 4096}
     part = images(seen, **{"patch_size": 4, "merge_size": 2, "size": size} | settings)
-    return processor(name, [part, words], "Qwen2VLVideoProcessor", chat_template=chat_template)
+    # The limits of Qwen3-VL's are of all frames together.
+    video = "Qwen3VLVideoProcessor" if name == "Qwen3VLProcessor" else "Qwen2VLVideoProcessor"
+    frames = {"patch_size": 4, "merge_size": 2, "size": size, "cap_pixels_per_frame": False}
+    return processor(name, [part, words], video, frames, chat_template=chat_template)
 
 
 # Tokenizer classes of some families split every checkpoint's words into characters of these, in the way of GPT-2.

@@ -5,7 +5,7 @@ import transformers
 
 from cmllm_tools.models.processors import processor_class, without_video
 
-from .base import CLIP, SIGLIP, Built, Words, images, model, squared, text, tiny, tokenizer
+from .base import CLIP, SIGLIP, Built, Words, images, model, processor, squared, text, tiny, tokenizer
 
 PIXTRAL = {
     "model_type": "pixtral",
@@ -45,9 +45,9 @@ def video_llava() -> Built:
     ids = {"image_token_id": words.image_token_id, "video_token_id": words.video_token_id}
     config = {"vision_feature_layer": -1, "image_seq_length": 16, **ids}
     seen = images("VideoLlavaImageProcessor", size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    cls = without_video(transformers.VideoLlavaProcessor)
-    processor = cls.from_args_and_dict([seen, words], {"patch_size": 8})
-    return model("video_llava", text_config=text(words), vision_config=CLIP, **config), processor
+    frames = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    whole = processor("VideoLlavaProcessor", [seen, words], "VideoLlavaVideoProcessor", frames, patch_size=8)
+    return model("video_llava", text_config=text(words), vision_config=CLIP, **config), whole
 
 
 @tiny("paligemma")

@@ -5,7 +5,7 @@ from transformers.models.smolvlm import processing_smolvlm
 
 from cmllm_tools.models.processors import without_video
 
-from .base import CLIP, HALF, SIGLIP, Built, Words, images, model, squared, text, tiny, tokenizer
+from .base import CLIP, HALF, SIGLIP, Built, Words, images, model, processor, squared, text, tiny, tokenizer
 
 PINPOINTS = [[32, 64], [64, 32], [64, 64], [96, 32], [32, 96]]
 ANYRES = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}, "image_grid_pinpoints": PINPOINTS}
@@ -23,11 +23,12 @@ def llava_next() -> Built:
 @tiny("llava_next_video")
 def llava_next_video() -> Built:
     words = tokenizer(image_token="<image>", video_token="<video>")
-    cls = without_video(transformers.LlavaNextVideoProcessor)
-    processor = cls.from_args_and_dict([images("LlavaNextImageProcessorPil", **ANYRES), words], dict(CLS))
+    parts = [images("LlavaNextImageProcessorPil", **ANYRES), words]
+    frames = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    whole = processor("LlavaNextVideoProcessor", parts, "LlavaNextVideoVideoProcessor", frames, **CLS)
     config = {"image_grid_pinpoints": PINPOINTS, "image_seq_length": 16, "vision_feature_layer": -1}
     built = model("llava_next_video", text_config=text(words), vision_config=CLIP, **config, **image_and_video(words))
-    return built, processor
+    return built, whole
 
 
 @tiny("granite4_vision")
@@ -60,12 +61,13 @@ def llava_onevision() -> Built:
     # More than two tiles' tokens are interpolated: those of the square picture.
     settings = {"vision_aspect_ratio": "anyres_max_2"}
     seen = squared("LlavaOnevisionImageProcessorPil", image_grid_pinpoints=PINPOINTS)
-    cls = without_video(transformers.LlavaOnevisionProcessor)
     full = {"num_image_tokens": 16, "vision_feature_select_strategy": "full"}
-    processor = cls.from_args_and_dict([seen, words], full | settings)
+    frames = {"size": {"height": 32, "width": 32}}
+    parts = [seen, words]
+    whole = processor("LlavaOnevisionProcessor", parts, "LlavaOnevisionVideoProcessor", frames, **full, **settings)
     config = {"image_grid_pinpoints": PINPOINTS, **image_and_video(words), **settings}
     vision = SIGLIP | {"vision_use_head": False}
-    return model("llava_onevision", text_config=text(words, "qwen2"), vision_config=vision, **config), processor
+    return model("llava_onevision", text_config=text(words, "qwen2"), vision_config=vision, **config), whole
 
 
 def internvl_tokens(**named: str) -> Words:
@@ -84,9 +86,9 @@ def stretched(**settings: object) -> object:
 @tiny("internvl")
 def internvl() -> Built:
     words = internvl_tokens(video_token="<video>")
-    cls = without_video(transformers.InternVLProcessor)
-    processor = cls.from_args_and_dict([stretched(crop_to_patches=True), words], {"image_seq_length": 4})
-    return model("internvl", text_config=text(words, "qwen2"), **internvl_config(words)), processor
+    parts, frames = [stretched(crop_to_patches=True), words], {"size": {"height": 32, "width": 32}}
+    whole = processor("InternVLProcessor", parts, "InternVLVideoProcessor", frames, image_seq_length=4)
+    return model("internvl", text_config=text(words, "qwen2"), **internvl_config(words)), whole
 
 
 @tiny("qianfan_ocr")
@@ -178,10 +180,10 @@ def idefics3() -> Built:
 def smolvlm() -> Built:
     # The processor asks for a package that only its video part uses.
     processing_smolvlm.num2words = processing_smolvlm.num2words or str
-    words = tokenizer(*IDEFICS_MARKS)
-    cls = without_video(transformers.SmolVLMProcessor)
-    processor = cls.from_args_and_dict([images("SmolVLMImageProcessorPil", **SPLIT), words], {"image_seq_len": 4})
-    return model("smolvlm", **idefics_config(words)), processor
+    words = tokenizer("<video>", *IDEFICS_MARKS)
+    parts, frames = [images("SmolVLMImageProcessorPil", **SPLIT), words], SPLIT
+    whole = processor("SmolVLMProcessor", parts, "SmolVLMVideoProcessor", frames, image_seq_len=4)
+    return model("smolvlm", **idefics_config(words)), whole
 
 
 @tiny("granite_docling")

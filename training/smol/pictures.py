@@ -160,18 +160,18 @@ def make_pictures(file: Path) -> None:
     """Fetch and render all styles into one file."""
     codes = [code for each in things().values() for code in each]
     archives = {style: _fetch(source) for style, source in STYLES.items()}
-    known, found = _names(archives), {}
+    known, first = _names(archives), next(iter(STYLES))
+    found: dict[str, np.ndarray] = {}
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=which("chromium"))
         page = browser.new_page(viewport={"width": SIDE, "height": SIDE})
         for style, archive in archives.items():
             picture = _painted(archive) if style == "fluent" else _drawn(archive, known)
-            drawn = [picture(code, page) for code in tqdm(codes, style)]
-            pixels = [None if one is None else np.asarray(one.convert("RGBA")).transpose(2, 0, 1) for one in drawn]
-            first = found.get(next(iter(STYLES)))
-            found[style] = np.ascontiguousarray(
-                np.stack([first[at] if one is None else one for at, one in enumerate(pixels)])
-            )
+            rows = []
+            for at, code in enumerate(tqdm(codes, style)):
+                one = picture(code, page)
+                rows.append(found[first][at] if one is None else np.asarray(one.convert("RGBA")).transpose(2, 0, 1))
+            found[style] = np.ascontiguousarray(np.stack(rows))
         browser.close()
     write_whole(file, lambda output: output.write(save(found)))
 

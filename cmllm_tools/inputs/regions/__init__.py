@@ -2,6 +2,7 @@
 
 from .base import Region, Size, short, where_text
 from .mask import Mask, from_run_lengths, run_lengths
+from .repeated import Repeated
 from .shapes import Box, Point, Scribble
 from .stored import REGION_KINDS, Regions, as_regions, region_from_json
 
@@ -12,6 +13,7 @@ __all__ = [
     "Point",
     "Region",
     "Regions",
+    "Repeated",
     "Scribble",
     "Size",
     "as_regions",

@@ -29,11 +29,23 @@ class Region(Shown, ABC):
     Args:
         image: number of the image that it is on, from 0, where a prompt has several; its pixels are that image's. None
             where there is one image, or for pixels of the sheet on which several stand side by side (`prompt.image`).
+        frames: first and last frame of a video that it is on, from 0, or one of them; its pixels are a frame's.
+
+    Raises:
+        RegionError: for both an image and frames, and for what are no numbers of these.
     """
 
     soft: ClassVar[bool] = False
 
     image: int | None = field(default=None, kw_only=True)
+    frames: tuple[int, int] | None = field(default=None, kw_only=True)
+
+    def _keep_place(self, image: Any, frames: Any) -> None:
+        """Which image or frames it is on, checked."""
+        object.__setattr__(self, "image", checked_number(image))
+        object.__setattr__(self, "frames", checked_frames(frames))
+        if image is not None and frames is not None:
+            raise RegionError(f"A region is on an image or on frames of a video; got image={image} and frames={frames}.")
 
     @abstractmethod
     def check(self, width: int, height: int) -> None:
@@ -84,24 +96,35 @@ class Region(Shown, ABC):
 
     def on(self, image: int | None) -> "Region":
         """The same on the image of this number."""
-        number = checked_number(image)
-        if number == self.image:
-            return self
+        return self.on_place(image, None)
+
+    def during(self, frames: tuple[int, int] | int | None) -> "Region":
+        """The same on these frames of a video: first and last, or one."""
+        return self.on_place(None, frames)
+
+    def on_place(self, image: int | None, frames: Any) -> "Region":
+        """The same on an image, on frames of a video, or on neither."""
         other = copy(self)
-        object.__setattr__(other, "image", number)
-        return other
+        other._keep_place(image, frames)
+        return self if (other.image, other.frames) == (self.image, self.frames) else other
+
+    @property
+    def numbered(self) -> bool:
+        """Whether it says which image or frames it is on, so that its pixels are not those of a sheet."""
+        return self.image is not None or self.frames is not None
 
     @property
     def _number(self) -> list[Fact]:
-        return [] if self.image is None else [("image", repr(self.image))]
+        return [(name, repr(getattr(self, name))) for name in self._image_data]
 
     @property
     def _image_data(self) -> dict[str, Any]:
-        """Of `to_json`: the image's number where there is one."""
-        return {} if self.image is None else {"image": self.image}
+        """Of `to_json`: the image's number, or the frames', where there are any."""
+        frames = None if self.frames is None else list(self.frames)
+        return {name: value for name, value in (("image", self.image), ("frames", frames)) if value is not None}
 
     def facts(self) -> list[Fact]:
-        own = [(each.name, repr(getattr(self, each.name))) for each in fields(self) if each.name != "image"]
+        own = [(each.name, repr(getattr(self, each.name))) for each in fields(self) if each.name not in ("image", "frames")]
         return [*own, *self._number]
 
     def _as_made(self) -> str:
@@ -116,6 +139,24 @@ def checked_number(image: Any) -> int | None:
         RegionError: for what is no number of one.
     """
     return None if image is None else whole_number(image, "The number of a region's image", 0, error=RegionError)
+
+
+def checked_frames(frames: Any) -> tuple[int, int] | None:
+    """First and last frame that a region is on, or None.
+
+    Raises:
+        RegionError: for what are no numbers of two, in their order, or of one.
+    """
+    if frames is None:
+        return None
+    what = "A region's frames must be the first and the last of them, from 0, or one"
+    pair = several(frames, what, RegionError) if isinstance(frames, list | tuple) else (frames, frames)
+    if len(pair) != 2:
+        raise RegionError(f"{what}; got {shown(frames)}.")
+    first, last = (whole_number(number, "The number of a frame", 0, error=RegionError) for number in pair)
+    if first > last:
+        raise RegionError(f"{what}; got {shown(frames)}, the last before the first.")
+    return first, last
 
 
 def where_text(regions: Iterable[Region]) -> str:

@@ -13,7 +13,7 @@ from ...errors import RegionError
 from ...shown import Fact
 from ...strict import pair_of_sides, shown, whole_number
 from ..images import ImageSource, array_of, grey_values, open_image
-from .base import LARGEST, Region, Size, between_pixels, checked_number, image_size, marked_before, shift
+from .base import LARGEST, Region, Size, between_pixels, image_size, marked_before, shift
 
 # Rows that are gone through at once.
 _ROWS = 255
@@ -49,8 +49,8 @@ class Mask(Region):
     corner: tuple[int, int]
     part: np.ndarray
 
-    def __init__(self, pixels: Any, *, image: int | None = None):
-        object.__setattr__(self, "image", checked_number(image))
+    def __init__(self, pixels: Any, *, image: int | None = None, frames: tuple[int, int] | int | None = None):
+        self._keep_place(image, frames)
         marked = _read_image_mask(pixels, None) if isinstance(pixels, Image.Image) else _as_marked(pixels)
         self._keep(marked, (0, 0), marked.shape[::-1])
 
@@ -98,8 +98,8 @@ class Mask(Region):
         pixels.setflags(write=False)
         return pixels
 
-    def _key(self) -> tuple[Size, tuple[int, int], tuple[int, ...], int | None]:
-        return self.size, self.corner, self.part.shape, self.image
+    def _key(self) -> tuple[Any, ...]:
+        return self.size, self.corner, self.part.shape, self.image, self.frames
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mask) and self._key() == other._key() and np.array_equal(self.part, other.part)
@@ -166,7 +166,7 @@ class Mask(Region):
 
     def moved(self, right: float, down: float) -> "Mask":
         moved = self.placed(*shift(right, down), self.size)
-        object.__setattr__(moved, "image", self.image)
+        moved._keep_place(self.image, self.frames)
         return moved
 
     def placed(self, right: float, down: float, size: Size) -> "Mask":

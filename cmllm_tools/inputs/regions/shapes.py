@@ -1,7 +1,7 @@
 """Regions drawn with a few coordinates: box, scribble, point."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw
 from ...errors import RegionError
 from ...shown import Fact
 from ...strict import several, shown
-from .base import Region, Size, between_pixels, checked_number, coordinates, image_size, marked_before, raster_size, shift
+from .base import Region, Size, between_pixels, coordinates, image_size, marked_before, raster_size, shift
 
 # Pixels that lines are drawn on at once.
 _AT_ONCE = 2**23
@@ -40,7 +40,7 @@ class Box(Region):
     y1: float
 
     def __post_init__(self) -> None:
-        checked_number(self.image)
+        self._keep_place(self.image, self.frames)
         corners = coordinates((self.x0, self.y0, self.x1, self.y1), "A box needs four finite numbers x0, y0, x1, y1")
         for name, value in zip(("x0", "y0", "x1", "y1"), corners, strict=True):
             object.__setattr__(self, name, value)
@@ -81,7 +81,7 @@ class Box(Region):
 
     def moved(self, right: float, down: float) -> "Box":
         right, down = shift(right, down)
-        return Box(self.x0 + right, self.y0 + down, self.x1 + right, self.y1 + down, image=self.image)
+        return replace(self, x0=self.x0 + right, y0=self.y0 + down, x1=self.x1 + right, y1=self.y1 + down)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "box", "corners": [float(value) for value in self.bounds], **self._image_data}
@@ -157,8 +157,10 @@ class Scribble(_Marks):
 
     points: tuple[tuple[float, float], ...]
 
-    def __init__(self, points: Iterable[Sequence[float]], *, image: int | None = None):
-        object.__setattr__(self, "image", checked_number(image))
+    def __init__(
+        self, points: Iterable[Sequence[float]], *, image: int | None = None, frames: tuple[int, int] | int | None = None
+    ):
+        self._keep_place(image, frames)
         needs = "A scribble needs pairs of finite numbers (x, y)"
         if isinstance(points, np.ndarray):
             points = points.tolist()
@@ -191,7 +193,7 @@ class Scribble(_Marks):
 
     def moved(self, right: float, down: float) -> "Scribble":
         right, down = shift(right, down)
-        return Scribble([(x + right, y + down) for x, y in self.points], image=self.image)
+        return Scribble([(x + right, y + down) for x, y in self.points], image=self.image, frames=self.frames)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "scribble", "points": [list(point) for point in self.points], **self._image_data}
@@ -215,7 +217,7 @@ class Point(_Marks):
     y: float
 
     def __post_init__(self) -> None:
-        checked_number(self.image)
+        self._keep_place(self.image, self.frames)
         x, y = coordinates((self.x, self.y), "A point needs two finite numbers x, y")
         object.__setattr__(self, "x", x)
         object.__setattr__(self, "y", y)
@@ -228,7 +230,7 @@ class Point(_Marks):
 
     def moved(self, right: float, down: float) -> "Point":
         right, down = shift(right, down)
-        return Point(self.x + right, self.y + down)
+        return replace(self, x=self.x + right, y=self.y + down)
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": "point", "position": [float(self.x), float(self.y)], **self._image_data}

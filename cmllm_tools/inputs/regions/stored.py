@@ -7,6 +7,7 @@ from ...errors import RegionError
 from ...strict import pair_of_sides, shown
 from .base import Region, Size
 from .mask import Mask, from_run_lengths
+from .repeated import Repeated
 from .shapes import Box, Point, Scribble
 
 Regions = Region | Sequence[Region]
@@ -44,7 +45,7 @@ def region_from_json(data: Mapping[str, Any], size: Size | None = None) -> Regio
     if not isinstance(data, Mapping) or "kind" not in data:
         raise RegionError(f"{_NEEDS}; got {shown(data)}.")
     try:
-        region = _of_kind(data, size).on(data.get("image"))
+        region = _of_kind(data, size).on_place(data.get("image"), data.get("frames"))
     except (KeyError, TypeError, ValueError, RuntimeError, MemoryError) as error:
         if isinstance(error, RegionError):
             raise  # it says more
@@ -69,4 +70,7 @@ def _of_kind(data: Mapping[str, Any], size: Size | None) -> Region:
             return Scribble(data["points"])
         case "point":
             return Point(*data["position"])
+        case "repeated":
+            width, height = pair_of_sides(data["size"], "The size of a frame", RegionError)
+            return Repeated(region_from_json(data["region"], (width, height)), data["corners"], (width, height))
     raise RegionError(f"A stored region's kind must be box, mask, scribble or point; got {shown(data['kind'])}.")

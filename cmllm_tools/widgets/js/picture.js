@@ -38,7 +38,8 @@ export function mapOnImage(parent, many, common) {
   const shared = add(same, "input", { type: "checkbox", className: "common", checked: common });
   same.append(` one scale for all ${many}`);
   const reading = add(parent, "div", { className: "reading" });
-  const image = new Image();
+  /** @type {Map<string, HTMLImageElement>} by their addresses, as frames of a video come again */
+  const images = new Map();
   const [photograph, outlines] = [0, 1].map(() => document.createElement("canvas"));
   /** @type {PictureData} */
   let data;
@@ -46,19 +47,21 @@ export function mapOnImage(parent, many, common) {
   let colors;
   /** @type {Shown | undefined} */
   let now;
+  let wide = 0;
 
   function draw() {
     if (!now) return;
     const top = now.tops[shared.checked ? "common" : "own"];
     const beyond = now.beyond && !shared.checked ? " and more" : "";
-    most.textContent = `${top.toPrecision(3)} %${beyond} of the ${data.of} on the image`;
+    most.textContent = `${top.toPrecision(3)} %${beyond} of the ${data.of} on the ${data.on ?? "image"}`;
     drawMap(canvas, data, photograph, outlines, colors, now.map, top);
   }
 
   function prepare() {
     colors = colorsOf(data.palette, Number(strength.value), data.rise);
     ramp.style.background = rampOf(colors);
-    drawPhotograph(photograph, data, image, Number(strength.value));
+    const image = images.get(data.image);
+    if (image) drawPhotograph(photograph, data, image, Number(strength.value));
     draw();
   }
 
@@ -74,13 +77,28 @@ export function mapOnImage(parent, many, common) {
       sheet.height = canvas.height;
     }
     const high = Math.min(HIGHEST, Math.max(WIDEST, (NARROW * height) / width));
-    const wide = Math.min(WIDEST, (high * width) / height);
+    wide = Math.min(WIDEST, (high * width) / height);
     canvas.style.maxHeight = `${high}px`;
     parent.style.flexBasis = `${wide}px`;
-    drawOutlines(outlines, data, canvas.width / wide);
     strength.value = String(data.opacity);
-    image.onload = prepare;
-    image.src = data.image;
+    images.clear();
+    turn(data);
+  }
+
+  /**
+   * Another picture of the same size, with its outlines, under the same kind of map.
+   *
+   * @param {PictureData} given
+   */
+  function turn(given) {
+    data = given;
+    drawOutlines(outlines, data, canvas.width / wide);
+    if (!images.has(data.image)) {
+      const image = new Image();
+      image.onload = prepare;
+      image.src = data.image;
+      images.set(data.image, image);
+    }
     prepare();
   }
 
@@ -97,7 +115,10 @@ export function mapOnImage(parent, many, common) {
     const x = ((event.clientX - box.left) / box.width) * data.size[0];
     const y = ((event.clientY - box.top) / box.height) * data.size[1];
     const cell = cellAt(data, x, y);
-    const share = cell < 0 ? "the model does not see this" : `${now.map[cell].toFixed(2)} % of the ${data.of} on the image`;
+    const share =
+      cell < 0
+        ? "the model does not see this"
+        : `${now.map[cell].toFixed(2)} % of the ${data.of} on the ${data.on ?? "image"}`;
     reading.textContent = `x ${x.toFixed(0)} y ${y.toFixed(0)}: ${share}`;
   });
   canvas.addEventListener("pointerleave", () => {
@@ -105,5 +126,5 @@ export function mapOnImage(parent, many, common) {
   });
   strength.addEventListener("input", prepare);
   shared.addEventListener("change", draw);
-  return { load, show, scale, looks };
+  return { load, turn, show, scale, looks };
 }

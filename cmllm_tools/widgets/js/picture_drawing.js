@@ -12,6 +12,7 @@ import { PALETTE } from "./palette.js";
  * @property {string} image its address
  * @property {[number, number]} size
  * @property {string} of what maps are of, as "attention"
+ * @property {string} [on] what they are on, where that is no image
  * @property {number[]} xs edges of the map's cells, in pixels of the image
  * @property {number[]} ys
  * @property {{ marked: boolean, lines: [number, number][][] }[]} outlines of regions; the points of some are marked
@@ -86,6 +87,7 @@ export function drawMap(canvas, data, photograph, outlines, colors, map, top) {
 export function drawOutlines(canvas, { outlines, size }, dense) {
   const paper = paperOf(canvas);
   const scale = canvas.width / size[0];
+  paper.clearRect(0, 0, canvas.width, canvas.height);
   paper.lineJoin = paper.lineCap = "round";
   /** @type {(color: string, rim: number) => void} */
   const draw = (color, rim) => {

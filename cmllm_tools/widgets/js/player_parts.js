@@ -22,6 +22,25 @@ export function playerParts(el) {
   const slider = add(controls, "input", { type: "range", className: "step", min: "0", step: "1", ariaLabel: "step" });
   const label = add(controls, "output", { className: "label" });
   const layers = add(controls, "select", { ariaLabel: "layers" });
+  const frames = add(root, "div", { className: "controls frames" });
+  const frame = add(frames, "input", { type: "range", className: "frame", min: "0", step: "1", ariaLabel: "frame" });
+  const place = add(frames, "output", { className: "place" });
   controls.append(picture.looks); // the tab key comes to Play first
-  return { root, question, picture, charts, facts, before, when, answer, play, slider, label, layers };
+  return {
+    root,
+    question,
+    picture,
+    charts,
+    facts,
+    before,
+    when,
+    answer,
+    play,
+    slider,
+    label,
+    layers,
+    frames,
+    frame,
+    place,
+  };
 }

@@ -61,6 +61,19 @@ export function mapOf(step, column) {
 export const topOf = (maps) => maps.reduce((top, map) => map.reduce((most, value) => Math.max(most, value), top), 0) || 1;
 
 /**
+ * The frame that a key leads to; null for another key.
+ *
+ * @param {number} frame
+ * @param {string} key
+ * @param {number} count
+ */
+export function movedFrame(frame, key, count) {
+  /** @type {Record<string, number>} */
+  const moves = { ArrowDown: Math.max(0, frame - 1), ArrowUp: Math.min(count - 1, frame + 1) };
+  return moves[key] ?? null;
+}
+
+/**
  * The step that a key leads to; null for another key.
  *
  * @param {number} step

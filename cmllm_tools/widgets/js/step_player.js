@@ -10,7 +10,7 @@ import { add } from "./dom.js";
 import { isCommand, keepKeys } from "./keys.js";
 import { percent, within } from "./numbers.js";
 import { playerParts } from "./player_parts.js";
-import { mapOf, movedStep, topOf } from "./step_maps.js";
+import { mapOf, movedFrame, movedStep, topOf } from "./step_maps.js";
 
 const PLAY_MS = 700;
 
@@ -21,9 +21,13 @@ const PLAY_MS = 700;
  * @property {number[]} layers
  * @property {string} all_layers in words
  * @property {Step[]} steps
+ * @property {Frame[]} [frames] of a video
  *
+ * A frame's picture, and the place in a map where the cells of those that are seen with it begin.
+ *
+ * @typedef {{ image: string, outlines: PictureData["outlines"], label: string, begin: number }} Frame
  * @typedef {PictureData & OwnData} PlayerData
- * @typedef {{ data: PlayerData, step: number, layer: number | null }} State
+ * @typedef {{ data: PlayerData, step: number, layer: number | null, frame: number }} State
  */
 
 /**
@@ -59,10 +63,41 @@ function render({ model, el }) {
     return layer === null ? 0 : data.layers.indexOf(layer) + 1;
   };
 
+  const frame = () => model.get("frame");
+
+  /** @param {number} to */
+  function turnTo(to) {
+    model.set("frame", to);
+    model.save_changes();
+  }
+
   /** @param {number} to */
   function go(to) {
     model.set("step", within(to, last()));
     model.save_changes();
+  }
+
+  /**
+   * Of a map of a video, what is on the frame that is shown.
+   *
+   * @param {Float32Array} map
+   */
+  function partOf(map) {
+    if (!data.frames) return map;
+    const { begin, label } = data.frames[frame()];
+    const part = map.subarray(begin, begin + (data.xs.length - 1) * (data.ys.length - 1));
+    const share = part.reduce((sum, value) => sum + value, 0).toFixed(1);
+    const said = `${label} of ${data.frames.length - 1}: ${share} % of the attention`;
+    view.place.textContent = said;
+    view.frame.ariaValueText = said;
+    return part;
+  }
+
+  function turn() {
+    if (!data.frames) return;
+    view.frame.value = String(frame());
+    view.picture.turn({ ...data, ...data.frames[frame()] });
+    show();
   }
 
   function show() {
@@ -71,7 +106,7 @@ function render({ model, el }) {
     const reached = `energy ${energy[column()].toFixed(3)}, ${percent(share[column()])} of the attention ${data.where}`;
     const spoken = `step ${number}: ${reached}`;
     for (const curve of curves) curve.move(at);
-    view.picture.show({ map: maps[at], tops: { own: topOf([maps[at]]), common: top }, spoken });
+    view.picture.show({ map: partOf(maps[at]), tops: { own: topOf([maps[at]]), common: top }, spoken });
     view.slider.value = String(at);
     view.slider.ariaValueText = spoken;
     view.label.textContent = `step ${number} of ${data.steps[last()].number}`;
@@ -122,6 +157,8 @@ function render({ model, el }) {
   function load() {
     data = model.get("data");
     view.picture.load(data);
+    view.frames.hidden = !data.frames;
+    view.frame.max = String((data.frames?.length ?? 1) - 1);
     view.question.textContent = data.question;
     view.layers.replaceChildren();
     add(view.layers, "option", { value: "all", textContent: data.all_layers });
@@ -133,6 +170,7 @@ function render({ model, el }) {
     view.before.textContent = data.steps[0].answer ?? "not asked for";
     view.slider.max = String(last());
     choose();
+    turn();
   }
 
   function pause() {
@@ -156,8 +194,12 @@ function render({ model, el }) {
     const { target, key } = event;
     const elsewhere = target === view.layers || (target instanceof Node && view.picture.looks.contains(target));
     if (elsewhere || isCommand(event)) return;
+    const count = data.frames?.length ?? 0;
+    const across = target === view.frame ? movedStep(frame(), key, count) : null;
     const to = movedStep(step(), key, data.steps.length);
-    if (to !== null) go(to);
+    const next = across ?? (count ? movedFrame(frame(), key, count) : null);
+    if (next !== null) turnTo(next);
+    else if (to !== null) go(to);
     else if (key === " " && target !== view.play) toggle();
     else return;
     // Else the slider would move as well.
@@ -166,13 +208,20 @@ function render({ model, el }) {
   }
 
   view.slider.addEventListener("input", () => go(Number(view.slider.value)));
+  view.frame.addEventListener("input", () => turnTo(Number(view.frame.value)));
   view.play.addEventListener("click", toggle);
   view.layers.addEventListener("change", () => {
     model.set("layer", view.layers.value === "all" ? null : Number(view.layers.value));
     model.save_changes();
   });
   view.root.addEventListener("keydown", type);
-  const listeners = { "change:step": show, "change:layer": choose, "change:data": load, "msg:custom": grow };
+  const listeners = {
+    "change:step": show,
+    "change:layer": choose,
+    "change:frame": turn,
+    "change:data": load,
+    "msg:custom": grow,
+  };
   for (const [name, listener] of Object.entries(listeners)) model.on(name, listener);
   load();
   return () => {
