@@ -47,7 +47,7 @@ def test_attention_moves_in_and_the_answer_leaves(unmarked, mllm):
             prompt, box = model.prepare(scene.image, scene.question), scene.region("box")
             for layers in ((0, 3), (4, 5)):
                 edit = cm.methods.AttentionEdit(5.0, layers=layers)
-                done = cm.refer(model, prompt.image, scene.question, box, edit, progress=False)
+                done = cm.refer(model, scene.image, scene.question, box, edit, progress=False)
                 right = cm.bench.chooses(str(done.answer), scene)
                 follows.setdefault((model.name, layers), []).append(right)
                 before, after = (
