@@ -1,4 +1,4 @@
-"""Loading a model: the embedded one, `smol`, a checkpoint, or one already in hand."""
+"""Loading a model: one of the embedded ones, `smol`, a checkpoint, or one already in hand."""
 
 import warnings
 from collections.abc import Iterator
@@ -28,6 +28,9 @@ from .strict import flag, kind_of, one_of, shown
 # (embedded/MODEL_CARD.md).
 EMBEDDED = "embedded"
 EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "model"
+# The same, trained on the same scenes with no mark drawn into any; it has weights and config of its own alone.
+NO_MARKS = "embedded-no-marks"
+NO_MARKS_MODEL = Path(__file__).parent / "embedded" / "no_marks"
 # What transformers raises for a checkpoint or an option that it cannot use.
 _NOT_LOADED = (
     *(
@@ -58,10 +61,11 @@ def load(
     check: bool | None = None,
     **options: Any,
 ) -> Mllm:
-    """Load a model: the embedded one, `smol`, a checkpoint, or one you already hold.
+    """Load a model: one of the embedded ones, `smol`, a checkpoint, or one you already hold.
 
     Args:
-        model: None for the embedded model; "smol" for SmolLM2-135M-Instruct with eyes of this package, assembled at the
+        model: None for the embedded model; "embedded-no-marks" for the one that attention does not steer, a counterexample
+            (embedded/MODEL_CARD.md); "smol" for SmolLM2-135M-Instruct with eyes of this package, assembled at the
             first use (some minutes, then kept in `$CMLLM_CACHE`, else the platform's cache folder); a hub id or a local
             folder (`~` is your home; "./smol" for one of that name); a pair (model, processor); or a pipeline of
             transformers, which holds both.
@@ -134,15 +138,16 @@ def _loaded(
     layout: Literal["table", "probe"],
     options: dict[str, Any],
 ) -> Mllm:
-    source: str | Path = EMBEDDED_MODEL
-    if model is None or model == smol.NAME:
+    source: str | Path = NO_MARKS_MODEL if model == NO_MARKS else EMBEDDED_MODEL
+    own = model is None or model in (smol.NAME, NO_MARKS)
+    if own:
         # On a CPU the faster one, but on those few that multiply in bfloat16.
         options = {"dtype": torch.float32} | options
     if model == smol.NAME:
         if revision is not None:
             raise UnsupportedModelError(f"The model 'smol' has one revision, that of its parts; got {shown(revision)}.")
         source, revision = smol.find_smol()
-    elif model is not None:
+    elif model is not None and not own:
         source = _source(model)
     # A commit of the hub's; what is assembled has none.
     common = {"revision": None if model == smol.NAME else revision, "trust_remote_code": trust_remote_code}
@@ -153,9 +158,9 @@ def _loaded(
             family_for(config)
         # A weight of another shape is refused below, by name.
         wanted = {**common, "ignore_mismatched_sizes": True, **options, "output_loading_info": True}
-        with _without_bar(model is None or model == smol.NAME):
+        with _without_bar(own):
             loaded, found = AutoModelForImageTextToText.from_pretrained(source, **wanted)
-        processor = load_processor(source, config.model_type, **common)
+        processor = load_processor(EMBEDDED_MODEL if model == NO_MARKS else source, config.model_type, **common)
     except _NOT_LOADED as error:
         if isinstance(error, UnsupportedModelError | torch.OutOfMemoryError):
             raise

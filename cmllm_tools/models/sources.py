@@ -6,8 +6,8 @@ _BY_CLASS = {
     "Qwen2_5_VLForConditionalGeneration": "bai2025qwen25vl",
     "VipLlavaForConditionalGeneration": "cai2024prompts",
 }
-# The embedded model is this package's own.
-_BY_NAME = {"embedded": (), "smol": ("allal2025smollm2",)}
+# The embedded models are this package's own.
+_BY_NAME = {"embedded": (), "embedded-no-marks": (), "smol": ("allal2025smollm2",)}
 
 
 def model_sources(name: str | None, kind: str | None) -> tuple[str, ...]:
