@@ -29,6 +29,7 @@ SETTINGS = {setting.name for method in all_methods().values() for setting in met
 METHOD = {"--method": 1} | {f"--{name.replace('_', '-')}": 1 for name in sorted(SETTINGS)}
 SWEPT = ("--layers", "--queries")
 MODEL = {"--model": 1, "--revision": 1, "--dtype": 1, "--device-map": 1, "--load-in-4bit": 0, "--trust-remote-code": 0}
+SPREAD = {"--ray": 1, "--workers": 1, "--gpus-per-worker": 1}
 REGION = {"--box": 4, "--mask": 1, "--scribble": 2, "--point": 2}
 # What is right, and how many values each option takes; "" stands for one more argument.
 COMMANDS = [
@@ -52,7 +53,9 @@ COMMANDS = [
         ["eval", "folder"],
         {"--shuffle": 1, "--shard": 1, "--scorer": 1, "--judge": 1, "--max-new-tokens": 1, "--methods": 2},
     ),
-    (["eval", "folder"], {"--ray": 1, "--workers": 1, "--gpus-per-worker": 1, "--batch": 1}),
+    (["eval", "folder"], SPREAD | {"--batch": 1}),
+    (["heads", "folder"], SPREAD | {"--shard": 1, "--strict": 0, "--retry": 0}),
+    (["sweep", "folder"], SPREAD | {"--shard": 1, "--strict": 0, "--retry": 0}),
     (REPRODUCE, {"--table": 1, "--data": 1, "--regions": 1, "--preset": 1, "--n": 1, "--out": 1, "--json": 0} | MODEL),
     (["reproduce"], {"": 1}),
     (["eval", "folder"], {"--out": 1, "--strict": 0, "--retry": 0, "--effects": 0, "": 1}),

@@ -29,7 +29,7 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
     # SmolLM2-135M-Instruct with eyes of its own (`load("smol")`).
     ("llava", 30, 576): {
         # Its last token says how the answer begins: steered by that one alone, it no longer begins as a sentence does.
-        "ControlMLLMPlus": {"steps": 5, "step_size": 0.006, "layers": (), "queries": "text", "contrast": 0.0},
+        "ControlMLLMPlus": {"steps": 2, "step_size": 0.006, "layers": (), "queries": "text", "contrast": 0.0},
         # Attention moved in the lower layers drives its answers away (docs/findings.md).
         "KeySteering": {"steps": 1, "step_size": 0.005, "layers": (), "queries": "text", "moved_layers": (20, 30)},
     },
