@@ -107,7 +107,7 @@ PLAIN = {
     "Checkpoint": (cm.Checkpoint, {"path": "run.safetensors", "every": 1}),
     "Answers": (cm.Answers, {"at": "each"}),
     "read_image": (cm.read_image, {"image": np.zeros((8, 8), np.uint8)}),
-    "read_video": (cm.read_video, {"video": np.zeros((2, 8, 8, 3), np.uint8), "frames": 2, "fps": 1.0}),
+    "read_video": (cm.read_video, {"video": np.zeros((2, 8, 8, 3), np.uint8), "take": 2, "fps": 1.0}),
     "gaussian": (cm.gaussian, {"distance": torch.ones(4), "sigma": 0.1}),
     "analysis.bootstrap": (analysis.bootstrap, {"values": [0.0, 1.0, 1.0], "seed": 0}),
     "soft_energy": (cm.soft_energy, {"values": torch.ones(4), "distance": torch.ones(4), "sigma": 0.1}),

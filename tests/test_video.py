@@ -13,7 +13,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import GifImagePlugin, Image
 from tests_support import noise
 
 import cmllm_tools as cm
@@ -53,23 +53,83 @@ def test_a_list_of_frames_is_read_in_every_form():
 
 
 def test_some_of_the_frames_are_taken_evenly():
-    video = cm.read_video(FRAMES, frames=3, fps=10)
+    video = cm.read_video(FRAMES, take=3, fps=10)
     assert video.timing == Timing(10, (0, 2, 5), 6)
     assert np.array_equal(video.frames[2], FRAMES[5])
-    assert len(cm.read_video(FRAMES, frames=60).frames) == 6
+    assert len(cm.read_video(FRAMES, take=60).frames) == 6
+    assert cm.read_video([FRAMES[0]] * 2000, take=3).timing.numbers == (0, 1000, 1999)
 
 
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
 def test_an_animated_image_is_a_video(tmp_path, ending):
     path = tmp_path / f"clip.{ending}"
     FRAMES[0].save(path, save_all=True, append_images=FRAMES[1:], duration=200, lossless=True)
-    video = cm.read_video(path, frames=3)
+    video = cm.read_video(path, take=3)
     assert video.timing == Timing(5, (0, 2, 5), 6)
     assert np.abs(np.asarray(video.frames[1], int) - np.asarray(FRAMES[2])).mean() < 20
     assert len(cm.read_video(str(path)).frames) == 6
 
 
-def stand_in(frames, rate=25):
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_transparent_frames_are_laid_on_white(tmp_path, ending):
+    """As `read_image` lays an image: what moves is alone on its ground, in the first frame and in those after it."""
+    drawn = []
+    for left in (5, 20, 35):
+        drawn.append(Image.new("RGBA", (60, 40)))
+        drawn[-1].paste((200, 0, 0, 255), (left, 10, left + 15, 30))
+    path = tmp_path / f"clip.{ending}"
+    drawn[0].save(
+        path, save_all=True, append_images=drawn[1:], duration=200, lossless=True, disposal=2 if ending == "gif" else 1
+    )
+    with pytest.warns(UserWarning, match="transparent pixels; they are laid on white"):
+        video = cm.read_video(path)
+    for frame, left in zip(video.frames, (5, 20, 35), strict=True):
+        expected = np.full((40, 60, 3), 255)
+        expected[10:30, left : left + 15] = (200, 0, 0)
+        np.testing.assert_array_equal(frame, expected)
+
+
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+def test_an_animated_image_that_is_cut_is_refused(tmp_path, ending):
+    """Wherever it ends: nothing is raised but the reader's own error, and no frame is given a time that is not its own."""
+    path = tmp_path / f"clip.{ending}"
+    FRAMES[0].save(path, save_all=True, append_images=FRAMES[1:], duration=200, lossless=True)
+    whole, refused = path.read_bytes(), 0
+    for share in np.linspace(0.03, 0.97, 25):
+        path.write_bytes(whole[: int(share * len(whole))])
+        try:
+            video = cm.read_video(path)
+        except (cm.ImageError, ModuleNotFoundError):
+            refused += 1
+        else:
+            assert len(video.frames) == len(video.timing.numbers) >= 2
+    assert refused > 5
+
+
+@pytest.mark.parametrize(
+    "error", [PermissionError(13, "Permission denied"), Image.DecompressionBombError("too many pixels"), IndexError("cut")]
+)
+def test_what_pillow_raises_is_an_error_of_the_video(tmp_path, monkeypatch, error):
+    path = tmp_path / "clip.gif"
+    FRAMES[0].save(path, save_all=True, append_images=FRAMES[1:])
+
+    def fail(*_):
+        raise error
+
+    monkeypatch.setattr(Image, "open", fail)
+    with pytest.raises(cm.ImageError, match=rf"clip.gif cannot be read as a video: .*{error.args[-1]}"):
+        cm.read_video(path)
+
+
+def test_frames_that_a_file_announces_and_lacks_are_missed(tmp_path, monkeypatch):
+    path = tmp_path / "clip.gif"
+    FRAMES[0].save(path, save_all=True, append_images=FRAMES[1:])
+    monkeypatch.setattr(GifImagePlugin.GifImageFile, "n_frames", 9)
+    with pytest.raises(cm.ImageError, match=r"clip.gif cannot be read as a video: it ends before the last of its 9 frames"):
+        cm.read_video(path)
+
+
+def stand_in(frames, rate=25, side_data=()):
     """PyAV, as far as it is used: a file of these frames."""
     av = ModuleType("av")
     av.FFmpegError = OSError
@@ -85,7 +145,7 @@ def stand_in(frames, rate=25):
             return None
 
         def decode(self, stream):
-            return iter([SimpleNamespace(to_image=lambda frame=frame: frame) for frame in frames])
+            return iter([SimpleNamespace(to_image=lambda frame=frame: frame, side_data=side_data) for frame in frames])
 
     av.open = lambda path: Container()
     return av
@@ -98,7 +158,7 @@ def test_other_files_are_decoded_by_pyav(tmp_path, monkeypatch):
     with pytest.raises(ModuleNotFoundError, match=r"clip.mp4\) is read by PyAV.* pip install 'cmllm_tools\[video\]'"):
         cm.read_video(path)
     monkeypatch.setitem(sys.modules, "av", stand_in(FRAMES))
-    assert cm.read_video(path, frames=3).timing == Timing(25, (0, 2, 5), 6)
+    assert cm.read_video(path, take=3).timing == Timing(25, (0, 2, 5), 6)
     monkeypatch.setitem(sys.modules, "av", stand_in(FRAMES[:1]))
     with pytest.raises(cm.ImageError, match=r"at least two frames; clip.mp4 has 1"):
         cm.read_video(path)
@@ -107,16 +167,43 @@ def test_other_files_are_decoded_by_pyav(tmp_path, monkeypatch):
         cm.read_video(path)
 
 
+class SideData(np.ndarray):
+    type = SimpleNamespace(name="DISPLAYMATRIX")
+
+
+@pytest.mark.parametrize("turn", [(1, 0, 0, 1), (0, 1, -1, 0), (0, -1, 1, 0), (-1, 0, 0, -1), (-1, 0, 0, 1), (0, 1, 1, 0)])
+def test_frames_are_turned_as_the_file_says(tmp_path, monkeypatch, turn):
+    """Each pixel goes where the display matrix has it: x' = a x + c y, y' = b x + d y, then into view."""
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42")
+    a, b, c, d = turn
+    matrix = (np.array([a, b, 0, c, d, 0, 0, 0, 1 << 14], np.int32) << 16).view(SideData)
+    monkeypatch.setitem(sys.modules, "av", stand_in(FRAMES[:2], side_data=[matrix]))
+    own = np.asarray(FRAMES[0])
+    y, x = np.indices(own.shape[:2])
+    right, down = a * x + c * y, b * x + d * y
+    expected = np.zeros((np.ptp(down) + 1, np.ptp(right) + 1, 3), np.uint8)
+    expected[down - down.min(), right - right.min()] = own
+    np.testing.assert_array_equal(cm.read_video(path).frames[0], expected)
+
+
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        (FRAMES[:1], {}, r"must have 2..1024 frames; got 1. One frame is an image"),
+        (FRAMES[:1], {}, "must have at least two frames; got 1. One frame is an image"),
+        ([FRAMES[0]] * 1025, {}, r"At most 1024 frames of a video must be taken; got 1025. Say how many, as take=8"),
         (FRAMES[0], {}, r"must be a list of frames, an array \(frame, height, width, 3\), or a path"),
         (None, {}, "must be a list of frames"),
         ([FRAMES[0], noise((40, 40))], {}, "must have one size; got"),
         ([FRAMES[0], "nowhere.png"], {}, "There is no image at nowhere.png"),
         ("nowhere.mp4", {}, "There is no video at nowhere.mp4"),
-        (FRAMES, {"frames": 1}, "The number of frames to take must be"),
+        (
+            "~nobody_of_this_name/clip.gif",
+            {},
+            "There is no video at ~nobody_of_this_name/clip.gif: Could not determine home",
+        ),
+        (".", {}, r"cannot be read as a video: it is no regular file"),
+        (FRAMES, {"take": 1}, "The number of frames to take must be"),
         (FRAMES, {"fps": 0}, "fps must be"),
     ],
 )

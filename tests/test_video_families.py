@@ -5,6 +5,7 @@ transformers' video processors work on torchvision alone, so that these run in t
 
 import re
 import runpy
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -168,13 +169,41 @@ def test_a_video_file_is_decoded(tmp_path):
             shade = Image.new("RGB", (80, 60), (12 * number, 0, 0))
             container.mux(stream.encode(av.VideoFrame.from_image(shade)))
         container.mux(stream.encode())
-    video = cm.read_video(path, frames=4)
+    video = cm.read_video(path, take=4)
     assert video.timing == Timing(10, (0, 6, 13, 19), 20)
     reds = [np.asarray(frame)[..., 0].mean() for frame in video.frames]
     np.testing.assert_allclose(reds, [0, 72, 156, 228], atol=8)
-    path.write_bytes(path.read_bytes()[:200])
+    written = path.read_bytes()
+    path.write_bytes(written[:200])
     with pytest.raises(cm.ImageError, match=r"clip.mp4 cannot be read as a video"):
         cm.read_video(path)
+
+
+def test_a_video_file_that_was_filmed_sideways_is_turned(tmp_path):
+    """By the matrix in its track's header, which PyAV hands on and does not apply."""
+    if not is_torchvision_available():
+        return
+    import av
+
+    path, picture = tmp_path / "clip.mp4", Image.new("RGB", (96, 64))
+    picture.paste("red", (0, 0, 48, 32))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height = picture.size
+        for _ in range(2):
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode())
+    written = path.read_bytes()
+    at = written.index(b"tkhd") + 44
+    clockwise, mirrored = (0, 1, 0, -1, 0, 0, 0, 0, 1 << 14), (-1, 0, 0, 0, 1, 0, 0, 0, 1 << 14)
+    for matrix, size, corner in ((clockwise, (64, 96), (32, 0)), (mirrored, (96, 64), (48, 0))):
+        turned = struct.pack(">9i", *(value << 16 for value in matrix))
+        path.write_bytes(written[:at] + turned + written[at + 36 :])
+        expected = Image.new("RGB", size)
+        expected.paste("red", (*corner, *(start + side // 2 for start, side in zip(corner, size, strict=True))))
+        (frame, _) = cm.read_video(path).frames
+        assert frame.size == size
+        assert np.abs(np.asarray(frame, int) - np.asarray(expected)).mean() < 8
 
 
 def test_the_page_on_videos_runs_as_it_stands(tmp_path, monkeypatch):

@@ -29,7 +29,7 @@ _SIXTEEN = 257
 # Characters of a path in a message.
 _PATH = 76
 # What Pillow raises for files that are cut, damaged or made to mislead.
-_UNREADABLE = (
+UNREADABLE = (
     OSError,
     SyntaxError,
     ValueError,
@@ -71,7 +71,7 @@ def read_image(image: ImageSource) -> Image.Image:
         return _laid_on_white(image).convert("RGB")
     except ImageError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ImageError(
             f"An image in {image.mode} mode cannot be turned into RGB: {error}. Convert it first: image.convert('RGB')."
         ) from error
@@ -95,7 +95,7 @@ def open_image(image: ImageSource) -> Image.Image:
             return _upright(file, name)
     except ImageError:
         raise
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ImageError(f"{name} cannot be read as an image: {reason(error)}") from error
 
 
@@ -199,30 +199,37 @@ def _opened(source: Any) -> tuple[str, Any]:
         address = urlsplit(text)
         # Another machine's name would be fetched from.
         if address.netloc in ("", "localhost"):
-            return _file(url2pathname(address.path))
+            return regular_file(url2pathname(address.path), "image")
     if isinstance(source, str) and (scheme := re.match(r"([a-zA-Z][a-zA-Z0-9+.-]+)://", text)):
         raise ImageError(
             f"An image must be on this machine, as nothing is fetched from the net; got a {scheme[1]} address, "
             f"{shown(text)}. Download it, and give the file or its bytes."
         )
-    return _file(text)
+    return regular_file(text, "image")
 
 
-def _file(text: str) -> tuple[str, Path]:
+def regular_file(text: str, kind: str) -> tuple[str, Path]:
+    """A name for messages, and the path of a file that is there.
+
+    Raises:
+        ImageError: for anything else; `kind` says what is looked for.
+    """
     # Of a long path the end, where the name is.
     named = shown(text if len(text) <= _PATH else f"..{text[-_PATH:]}")[1:-1]
     try:
         path = Path(text).expanduser()
         if not path.exists():
-            raise ImageError(f"There is no image at {named}.")
+            raise ImageError(f"There is no {kind} at {named}.")
         # A pipe would be waited for.
         regular = path.is_file()
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, TypeError, RuntimeError, OSError) as error:
         raise (
-            error if isinstance(error, ImageError) else ImageError(f"There is no image at {named}: {reason(error)}")
+            error if isinstance(error, ImageError) else ImageError(f"There is no {kind} at {named}: {reason(error)}")
         ) from None
     if not regular:
-        raise ImageError(f"{named} cannot be read as an image: it is no regular file.")
+        raise ImageError(
+            f"{named} cannot be read as {'an image' if kind == 'image' else 'a video'}: it is no regular file."
+        )
     return named, path
 
 

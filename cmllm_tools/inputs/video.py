@@ -15,11 +15,11 @@ from ..files import reason
 from ..shown import Fact, Shown
 from ..strict import number, shown, whole_number
 from .conversation import Conversation, Timing, Turn
-from .images import ImageSource, read_image
+from .images import UNREADABLE, ImageSource, read_image, regular_file
 
 # Of a file so many frames are taken, evenly, where it is not said how many.
 TAKEN = 8
-# More are a mistyped number: each has the tokens of an image.
+# Taking more is a mistyped number: each has the tokens of an image.
 MOST_FRAMES = 1024
 
 VideoSource = str | PathLike[str] | Sequence[ImageSource] | np.ndarray | Any
@@ -51,45 +51,49 @@ class Video(Shown):
         return Conversation((Turn("user", (*range(len(self.frames)), question)),), self.frames, timing=self.timing)
 
 
-def read_video(video: VideoSource, *, frames: int | None = None, fps: float | None = None) -> Video:
+def read_video(video: VideoSource, *, take: int | None = None, fps: float | None = None) -> Video:
     """A video from a list of frames, or from a file.
 
     Args:
         video: frames in their order, each all that `read_image` takes, or an array (frame, height, width, 3); or a path. An
             animated image (GIF, WebP, PNG) is read by Pillow, any other file by PyAV.
-        frames: how many to take, evenly from the first to the last; when None all of a list, and TAKEN of a file, or all
-            where it has fewer.
+        take: how many frames to take, evenly from the first to the last; when None all of a list, and TAKEN of a file, or
+            all where it has fewer.
         fps: frames in a second: of a list, where 1 is taken when None; a file says its own.
 
     Raises:
-        ImageError: for what cannot be read, fewer than two frames, and frames of several sizes.
+        ImageError: for what cannot be read, fewer than two frames, or more than MOST_FRAMES, and several sizes.
         ModuleNotFoundError: for a file that needs PyAV where that is not installed.
 
     Examples:
         >>> video = cm.read_video([scene.image.rotate(angle) for angle in (0, 10, 20, 30)], fps=2)
         >>> video
         Video(4 frames, 192 x 192 px, at 0.0, 0.5, 1.0, 1.5 s)
-        >>> cm.read_video(video.frames, frames=2, fps=2)
+        >>> cm.read_video(video.frames, take=2, fps=2)
         Video(2 frames, 192 x 192 px, at 0.0, 1.5 s)
     """
-    if frames is not None:
-        frames = whole_number(frames, "The number of frames to take", 2, MOST_FRAMES, ImageError)
+    if take is not None:
+        take = whole_number(take, "The number of frames to take", 2, MOST_FRAMES, ImageError)
     fps = None if fps is None else number(fps, "fps", above=0, error=ImageError)
     if isinstance(video, str | PathLike):
-        return _from_file(Path(fspath(video)).expanduser(), frames or TAKEN, fps)
-    several = _listed(video)
-    chosen = _even(len(several), frames or len(several))
+        return _from_file(regular_file(fspath(video), "video")[1], take or TAKEN, fps)
+    several = _listed(video, take)
+    chosen = _even(len(several), take or len(several))
     return _video([read_image(several[each]) for each in chosen], Timing(fps or 1.0, tuple(chosen), len(several)))
 
 
-def _listed(video: Any) -> list[Any]:
+def _listed(video: Any, take: int | None) -> list[Any]:
     """The frames of a list, or of an array or tensor of four axes."""
     if not isinstance(video, list | tuple) and getattr(video, "ndim", 0) != 4:
         raise ImageError(
             f"A video must be a list of frames, an array (frame, height, width, 3), or a path; got {shown(video)}."
         )
-    if not 2 <= len(video) <= MOST_FRAMES:
-        raise ImageError(f"A video must have 2..{MOST_FRAMES} frames; got {len(video)}. One frame is an image.")
+    if len(video) < 2:
+        raise ImageError(f"A video must have at least two frames; got {len(video)}. One frame is an image.")
+    if take is None and len(video) > MOST_FRAMES:
+        raise ImageError(
+            f"At most {MOST_FRAMES} frames of a video must be taken; got {len(video)}. Say how many, as take={TAKEN}."
+        )
     return list(video)
 
 
@@ -99,39 +103,47 @@ def _video(frames: Sequence[Image.Image], timing: Timing) -> Video:
     return Video(tuple(frames), timing)
 
 
-def _even(count: int, frames: int) -> list[int]:
+def _even(count: int, take: int) -> list[int]:
     """Numbers of frames from the first to the last of `count`, evenly apart, each once."""
-    found: list[int] = np.unique(np.linspace(0, count - 1, min(frames, count)).round().astype(int)).tolist()
+    found: list[int] = np.unique(np.linspace(0, count - 1, min(take, count)).round().astype(int)).tolist()
     return found
 
 
-def _from_file(path: Path, frames: int, fps: float | None) -> Video:
-    if not path.is_file():
-        raise ImageError(f"There is no video at {shown(str(path))[1:-1]}.")
-    with suppress(UnidentifiedImageError), Image.open(path) as image:
-        return _animated(image, path, frames, fps)
-    return _decoded(path, frames, fps)
+def _from_file(path: Path, take: int, fps: float | None) -> Video:
+    try:
+        with suppress(UnidentifiedImageError), Image.open(path) as image:
+            return _animated(image, path, take, fps)
+    except ImageError:
+        raise
+    except UNREADABLE as error:
+        raise ImageError(f"{path.name} cannot be read as a video: {reason(error)}") from error
+    return _decoded(path, take, fps)
 
 
-def _animated(image: Image.Image, path: Path, frames: int, fps: float | None) -> Video:
+def _animated(image: Image.Image, path: Path, take: int, fps: float | None) -> Video:
     count = int(getattr(image, "n_frames", 1))
     if count < 2:
         raise ImageError(f"A video must have at least two frames; {path.name} is one image. Give it to prepare as such.")
-    chosen, found, milliseconds = _even(count, frames), [], 0.0
-    try:
-        for at, frame in enumerate(ImageSequence.Iterator(image)):
-            # A WebP's duration is known when its pixels are.
-            frame.load()
-            milliseconds += float(frame.info.get("duration", 0) or 0)
-            if at in chosen:
-                found.append(read_image(frame.convert("RGBA") if "transparency" in frame.info else frame.convert("RGB")))
-    except (OSError, ValueError, EOFError, SyntaxError) as error:
-        raise ImageError(f"{path.name} cannot be read as a video: {reason(error)}") from error
+    chosen, found, milliseconds = _even(count, take), [], 0.0
+    for at, frame in enumerate(ImageSequence.Iterator(image)):
+        # A WebP's duration is known when its pixels are.
+        frame.load()
+        milliseconds += float(frame.info.get("duration", 0) or 0)
+        if at in chosen:
+            # A copy is that frame alone.
+            found.append(read_image(frame.copy()))
     own = 1000 * count / milliseconds if milliseconds else 10.0
-    return _video(found, Timing(fps or own, tuple(chosen), count))
+    return _whole(found, Timing(fps or own, tuple(chosen), count), path)
 
 
-def _decoded(path: Path, frames: int, fps: float | None) -> Video:
+def _whole(frames: Sequence[Image.Image], timing: Timing, path: Path) -> Video:
+    """Of a file of which all frames that were chosen are there."""
+    if len(frames) != len(timing.numbers):
+        raise ImageError(f"{path.name} cannot be read as a video: it ends before the last of its {timing.total} frames.")
+    return _video(frames, timing)
+
+
+def _decoded(path: Path, take: int, fps: float | None) -> Video:
     """Of a file of any video format, by PyAV."""
     try:
         import av
@@ -150,13 +162,28 @@ def _decoded(path: Path, frames: int, fps: float | None) -> Video:
             count = sum(1 for _ in container.decode(stream))
         if count < 2:
             raise ImageError(f"A video must have at least two frames; {path.name} has {count}.")
-        chosen = _even(count, frames)
+        chosen = _even(count, take)
         with av.open(str(path)) as container:
-            found = [frame.to_image() for at, frame in enumerate(_all(container)) if at in chosen]
+            found = [read_image(_upright(frame)) for at, frame in enumerate(_all(container)) if at in chosen]
     except av.FFmpegError as error:
         raise ImageError(f"{path.name} cannot be read as a video: {error}") from error
-    return _video(found, Timing(fps or own, tuple(chosen), count))
+    return _whole(found, Timing(fps or own, tuple(chosen), count), path)
 
 
 def _all(container: Any) -> Iterator[Any]:
     return iter(container.decode(container.streams.video[0]))
+
+
+def _upright(frame: Any) -> Image.Image:
+    """A frame as it is to be seen: a camera that is held sideways writes so, and beside it how to turn its pixels."""
+    picture: Image.Image = frame.to_image()
+    matrix = next((np.frombuffer(data, "=i4") for data in frame.side_data if data.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return picture
+    # x' = a x + c y, y' = b x + d y. PyAV's `rotation` of it takes a mirrored frame for one that is upside down.
+    a, b, _, c, d, *_ = matrix.tolist()
+    if abs(b) > abs(a):
+        picture, a, d = picture.transpose(Image.Transpose.TRANSPOSE), c, b
+    if a < 0:
+        picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    return picture.transpose(Image.Transpose.FLIP_TOP_BOTTOM) if d < 0 else picture
