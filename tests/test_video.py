@@ -27,7 +27,7 @@ from cmllm_tools.layout.visual_tokens import VisualTokenLayout, grid_boxes
 from cmllm_tools.models.processors import VIDEO
 from cmllm_tools.models.video import check_takes_video
 from cmllm_tools.referring.target import Target
-from cmllm_tools.referring.trace_file import saved_regions
+from cmllm_tools.referring.trace_file import _layout, saved_regions
 
 ASK = "describe the object."
 SIZE = (80, 60)
@@ -252,24 +252,49 @@ def test_a_pooled_grid_leaves_out_what_fills_no_square():
 # The layout, and regions.
 
 
-@pytest.mark.parametrize(("frames", "together"), [(6, 1), (6, 2), (5, 2), (2, 2), (9, 4)])
-def test_a_token_has_a_box_and_a_span_of_frames(frames, together):
-    layout = VideoLayout.of_video(grid(), frames, together)
-    steps = -(-frames // together)
+@pytest.mark.parametrize(("frame_count", "frames_per_token"), [(6, 1), (6, 2), (5, 2), (2, 2), (9, 4)])
+def test_a_token_has_a_box_and_a_span_of_frames(frame_count, frames_per_token):
+    layout = VideoLayout.of_video(grid(), frame_count, frames_per_token)
+    steps = -(-frame_count // frames_per_token)
     assert len(layout) == 12 * steps
-    assert layout.sizes == (SIZE,) * frames
+    assert layout.sizes == (SIZE,) * frame_count
     assert layout.spans[::12].tolist() == [
-        [first, min(first + together, frames) - 1] for first in range(0, frames, together)
+        [first, min(first + frames_per_token, frame_count) - 1] for first in range(0, frame_count, frames_per_token)
     ]
     corners = sheet_corners(layout.sizes)
-    for number in range(frames):
+    for number in range(frame_count):
         own = layout.tokens_of(number)
         assert (layout.spans[own, 0] <= number).all()
         assert (number <= layout.spans[own, 1]).all()
-        left, top = corners[number // together * together]
+        left, top = corners[number // frames_per_token * frames_per_token]
         np.testing.assert_allclose(layout.boxes[own], grid().boxes + np.array([left, top, left, top]))
     again = VisualTokenLayout.from_json(layout.to_json())
     assert repr(again) == repr(layout)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.pop("frames"), "these differ: frames"),
+        (lambda data: data.update(frames=1 << 40), r"A stored layout's frames must .*1024"),
+        (lambda data: data.update(frames=1), "The number of a video's frames must"),
+        (lambda data: data.update(frames_per_token=7), "The number of frames that a token sees must"),
+        (lambda data: data.update(video=dict(data)), "these differ: .*video"),
+        (lambda data: data["video"].update(grid=[1 << 19, 1 << 19]), "not many times more cells"),
+        (lambda data: data["video"]["boxes"][0].__setitem__(0, 1e12), "must be x0 <= x1 and y0 <= y1, in pixels"),
+        (lambda data: data["video"]["boxes"][0].__setitem__(0, "x"), "must be finite numbers of shape"),
+        (lambda data: data["video"].pop("boxes"), "these differ: boxes"),
+        (lambda data: (data.update(images=[data["video"]]), data.pop("video")), "these differ"),
+    ],
+)
+def test_a_stored_layout_that_cannot_be(change, message):
+    """Read alone or in a trace: the one reader refuses it."""
+    data = VideoLayout.of_video(grid(), 6, 2).to_json()
+    change(data)
+    with pytest.raises(cm.UnsupportedModelError, match=message):
+        VisualTokenLayout.from_json(data)
+    with pytest.raises(cm.TraceError, match=rf"The layout cannot be read: .*{message}"):
+        _layout(data, "The layout")
 
 
 def test_a_map_is_spread_over_the_frames_that_each_token_sees():
@@ -460,11 +485,11 @@ def test_a_picker_draws_on_one_frame(watched):
 # The player.
 
 
-@pytest.mark.parametrize("together", [1, 2])
-def test_the_player_has_the_map_of_each_frame(mllm, watched, together):
+@pytest.mark.parametrize("frames_per_token", [1, 2])
+def test_the_player_has_the_map_of_each_frame(mllm, watched, frames_per_token):
     box = cm.Box(20, 15, 50, 45, frames=(2, 3))
     trace = cm.optimize(mllm, watched, box, cm.ControlMLLMPlus(steps=1))
-    layout = VideoLayout.of_video(watched.layouts[0], 6, together)
+    layout = VideoLayout.of_video(watched.layouts[0], 6, frames_per_token)
     steps = [replace(step, maps=step.maps[:, : len(layout)]) for step in trace.steps]
     trace = replace(trace, layout=layout, steps=steps)
     player = cm.widgets.StepPlayer(trace)

@@ -155,14 +155,14 @@ class SheetLayout(VisualTokenLayout):
     def of(cls, layouts: Sequence[VisualTokenLayout]) -> "SheetLayout":
         """Of the images' own layouts, two or more."""
         sizes = [each.image_size for each in layouts]
-        boxes = [each.boxes + np.tile(corner, 2) for each, corner in zip(layouts, sheet_corners(sizes), strict=True)]
-        together, size = np.concatenate(boxes), sheet_size(sizes)
-        rows, columns = display_grid(together, size)
+        own = [each.boxes + np.tile(corner, 2) for each, corner in zip(layouts, sheet_corners(sizes), strict=True)]
+        boxes, size = np.concatenate(own), sheet_size(sizes)
+        rows, columns = display_grid(boxes, size)
         # One image may have much finer tokens than another.
-        coarser = max(1.0, (rows * columns / most_cells(len(together))) ** 0.5)
+        coarser = max(1.0, (rows * columns / most_cells(len(boxes))) ** 0.5)
         grid = (max(1, int(rows / coarser)), max(1, int(columns / coarser)))
         rules = "; ".join(dict.fromkeys(each.rule for each in layouts))
-        return cls(size, together, grid, f"{len(layouts)} images: {rules}", merged=True, layouts=tuple(layouts))
+        return cls(size, boxes, grid, f"{len(layouts)} images: {rules}", merged=True, layouts=tuple(layouts))
 
     def __post_init__(self) -> None:
         super().__post_init__()

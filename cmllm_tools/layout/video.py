@@ -22,39 +22,39 @@ class VideoLayout(SheetLayout):
 
     Args:
         layouts: of each frame, in its own pixels; all are alike.
-        together: how many frames in a row one token sees; the last ones may be fewer.
+        frames_per_token: how many frames in a row one token sees; the last ones may be fewer.
         boxes: on the first frame that each token sees.
     """
 
-    together: int = 1
+    frames_per_token: int = 1
 
     @classmethod
-    def of_video(cls, layout: VisualTokenLayout, frames: int, together: int) -> "VideoLayout":
-        """Of tokens that see each `together` frames alike.
+    def of_video(cls, layout: VisualTokenLayout, frame_count: int, frames_per_token: int) -> "VideoLayout":
+        """Of tokens that see so many frames alike.
 
         Args:
             layout: of the tokens that see the same frames, in a frame's pixels.
-            frames: how many the video has, two or more.
-            together: see the class.
+            frame_count: how many frames the video has, two or more.
+            frames_per_token: see the class.
 
         Raises:
             UnsupportedModelError: for what are no such numbers.
         """
         error = UnsupportedModelError
-        frames = whole_number(frames, "The number of a video's frames", 2, error=error)
-        together = whole_number(together, "The number of frames that a token sees", 1, frames, error=error)
-        sizes = [layout.image_size] * frames
+        count = whole_number(frame_count, "The number of a video's frames", 2, error=error)
+        each = whole_number(frames_per_token, "The number of frames that a token sees", 1, count, error=error)
+        sizes = [layout.image_size] * count
         corners = np.tile(sheet_corners(sizes), 2)
-        boxes = np.concatenate([layout.boxes + corner for corner in corners[::together]])
+        boxes = np.concatenate([layout.boxes + corner for corner in corners[::each]])
         rows, columns = layout.grid
-        down, across = -(-frames // IN_A_ROW), min(frames, IN_A_ROW)
+        down, across = -(-count // IN_A_ROW), min(count, IN_A_ROW)
         # Between two frames lies one cell that no token sees.
         grid = (down * (rows + 1) - 1, across * (columns + 1) - 1)
-        rule = f"video of {frames} frames, {together} together: {layout.rule}"
-        return cls(sheet_size(sizes), boxes, grid, rule, merged=True, layouts=(layout,) * frames, together=together)
+        rule = f"video of {count} frames, {each} to a token: {layout.rule}"
+        return cls(sheet_size(sizes), boxes, grid, rule, merged=True, layouts=(layout,) * count, frames_per_token=each)
 
     def _check_layouts(self) -> None:
-        if len(self.layouts[0]) * -(-len(self.layouts) // self.together) != len(self.boxes):
+        if len(self.layouts[0]) * -(-len(self.layouts) // self.frames_per_token) != len(self.boxes):
             raise UnsupportedModelError(
                 f"The layout of a video must have a box for each visual token; its frames have {len(self.layouts[0])} "
                 f"each, and all of them {len(self.boxes)}."
@@ -68,7 +68,7 @@ class VideoLayout(SheetLayout):
     def tokens_of(self, number: int) -> slice:
         """The visual tokens that see the frame of this number."""
         each = len(self.layouts[0])
-        begin = number // self.together * each
+        begin = number // self.frames_per_token * each
         return slice(begin, begin + each)
 
     @cached_property
@@ -94,8 +94,8 @@ class VideoLayout(SheetLayout):
     @property
     def _frames(self) -> np.ndarray:
         """(step in time, frame): which frames are seen together; the last is seen again where they do not suffice."""
-        first = np.arange(0, len(self.layouts), self.together)[:, None]
-        found: np.ndarray = np.minimum(first + np.arange(self.together), len(self.layouts) - 1)
+        first = np.arange(0, len(self.layouts), self.frames_per_token)[:, None]
+        found: np.ndarray = np.minimum(first + np.arange(self.frames_per_token), len(self.layouts) - 1)
         return found
 
     @cached_property
@@ -125,4 +125,4 @@ class VideoLayout(SheetLayout):
         """A video has frames."""
 
     def to_json(self) -> dict[str, Any]:
-        return {"video": self.layouts[0].to_json(), "frames": len(self.layouts), "together": self.together}
+        return {"video": self.layouts[0].to_json(), "frames": len(self.layouts), "frames_per_token": self.frames_per_token}

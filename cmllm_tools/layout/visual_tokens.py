@@ -257,19 +257,15 @@ class VisualTokenLayout(Shown):
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "VisualTokenLayout":
-        kind_of(data, dict, "A stored layout must be a dict, from `to_json`", UnsupportedModelError)
-        if "video" in data:
-            from .video import VideoLayout
+        """The layout of what `to_json` gave.
 
-            return VideoLayout.of_video(cls.from_json(data["video"]), data["frames"], data["together"])
-        if "images" in data:
-            # It is a layout too, so that its module cannot be imported where this one begins.
-            from .sheet import SheetLayout
+        Raises:
+            UnsupportedModelError: for anything else.
+        """
+        # It makes layouts of several images too, so that its module cannot be imported where this one begins.
+        from .stored_layout import read_layout
 
-            return SheetLayout.of([cls.from_json(each) for each in data["images"]])
-        if missing := {"image_size", "boxes", "grid", "rule"} - data.keys():
-            raise UnsupportedModelError(f"A stored layout must have {', '.join(sorted(missing))}; got {shown(data)}.")
-        return cls(data["image_size"], data["boxes"], data["grid"], data["rule"], data.get("merged", False))
+        return read_layout(data)
 
 
 def most_cells(tokens: int) -> int:

@@ -60,13 +60,13 @@ def seen_token_id(mllm: Mllm, inputs: dict[str, Any]) -> int:
 
 
 def video_laid_out(
-    mllm: Mllm, size: Size, frames: int, inputs: dict[str, Any], count: int
+    mllm: Mllm, size: Size, frame_count: int, inputs: dict[str, Any], count: int
 ) -> tuple[np.ndarray, VideoLayout]:
     """Numbers of the visual tokens among the states that may be visual, ascending, and their layout.
 
     Args:
         size: (width, height) of a frame.
-        frames: how many.
+        frame_count: how many frames there are.
         inputs: the processor's tensors.
         count: how many states may be visual.
 
@@ -77,10 +77,10 @@ def video_laid_out(
     rule = mllm.family.video
     if rule is None:
         raise UnsupportedModelError(f"A {mllm.family.name} model has no rule for videos.")
-    together = int(getattr(getattr(mllm.processor, VIDEO), "temporal_patch_size", 1))
-    if frames < together:
-        raise PromptError(f"A video for {mllm.name} must have at least {together} frames; got {frames}.")
-    steps = -(-frames // together)
+    per_token = int(getattr(getattr(mllm.processor, VIDEO), "temporal_patch_size", 1))
+    if frame_count < per_token:
+        raise PromptError(f"A video for {mllm.name} must have at least {per_token} frames; got {frame_count}.")
+    steps = -(-frame_count // per_token)
     # What does not fill another step stands at the end, and looks nowhere (the end of a line).
     each = count // steps
     placement = rule(LayoutInputs(mllm.model, mllm.processor, size, _of_one_step(inputs), each, VIDEO))
@@ -91,7 +91,7 @@ def video_laid_out(
         )
     placed = np.flatnonzero(placement.placed(size))
     chosen = (np.arange(steps)[:, None] * each + placed).ravel()
-    return chosen, VideoLayout.of_video(placement.layout(size), frames, together)
+    return chosen, VideoLayout.of_video(placement.layout(size), frame_count, per_token)
 
 
 def _of_one_step(inputs: dict[str, Any]) -> dict[str, Any]:

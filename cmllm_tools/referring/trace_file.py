@@ -6,17 +6,13 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from ..errors import TraceError
+from ..errors import TraceError, UnsupportedModelError
 from ..inputs.regions import Region, region_from_json
-from ..inputs.video import MOST_FRAMES
-from ..layout.sheet import SheetLayout
-from ..layout.video import VideoLayout
-from ..layout.visual_tokens import VisualTokenLayout, most_cells
-from ..stored import Reader, array_of, entries_of, items, object_of, or_none, record, sides_of, text_of, unread
-from ..strict import flag, number, shown, whole_number
+from ..layout.visual_tokens import VisualTokenLayout
+from ..stored import Reader, entries_of, items, object_of, or_none, record, sides_of, text_of, unread
+from ..strict import number, shown, whole_number
 from .answer_file import saved_answer
 from .latent_method import LatentMethod
 from .method import Method
@@ -124,31 +120,10 @@ def saved_regions(value: Any, image_size: tuple[int, int]) -> tuple[Region, ...]
 
 
 def _layout(value: Any, what: str) -> VisualTokenLayout:
-    if isinstance(value, dict) and "images" in value:
-        several = record(value, what, {"images": partial(_items, read=_layout)}, TraceError)
-        if len(several["images"]) < 2:
-            raise TraceError(f"{what} of several images must be of two or more; got {len(several['images'])}.")
-        return SheetLayout.of(several["images"])
-    if isinstance(value, dict) and "video" in value:
-        video = record(value, what, {"video": _layout, "frames": _whole, "together": _whole}, TraceError)
-        if isinstance(video["video"], SheetLayout) or video["frames"] > MOST_FRAMES:
-            raise TraceError(f"{what} must be of at most {MOST_FRAMES} frames of one image each; got {shown(value)}.")
-        return VideoLayout.of_video(video["video"], video["frames"], video["together"])
-    value = {"merged": False, **value} if isinstance(value, dict) else value
-    found = record(
-        value,
-        what,
-        {"image_size": _sides, "boxes": unread, "grid": _sides, "rule": _text, "merged": partial(flag, error=TraceError)},
-        TraceError,
-    )
-    rows, columns = found["grid"]
-    boxes = found["boxes"]
-    if not isinstance(boxes, list) or not boxes or rows * columns > most_cells(len(boxes)):
-        raise TraceError(f"{what} must have boxes, and not many times more cells; got a grid of {rows} x {columns}.")
-    corners = array_of(boxes, f"{what}'s boxes", (len(boxes), 4), TraceError)
-    if (corners[:, :2] > corners[:, 2:]).any() or (np.abs(corners) > 1e9).any():
-        raise TraceError(f"{what}'s boxes must be x0 <= x1 and y0 <= y1, in pixels.")
-    return VisualTokenLayout(found["image_size"], corners, found["grid"], found["rule"], found["merged"])
+    try:
+        return VisualTokenLayout.from_json(value)
+    except UnsupportedModelError as error:
+        raise TraceError(f"{what} cannot be read: {error}") from error
 
 
 def _method(value: Any, what: str) -> LatentMethod:

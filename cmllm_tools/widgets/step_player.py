@@ -151,7 +151,7 @@ def _picture(trace: Trace) -> dict[str, Any]:
         regions = [own_region(each, sizes) for each in trace.regions if number in numbers_of(each, sizes)]
         x0, y0, x1, y1 = (round(corner * scale) for corner in corners)
         drawn = picture_data(image.crop((x0, y0, x1, y1)), own, regions)
-        begin = number // layout.together * int(np.prod(own.grid))
+        begin = number // layout.frames_per_token * int(np.prod(own.grid))
         frames.append({"image": drawn["image"], "outlines": drawn["outlines"], "label": f"frame {number}", "begin": begin})
     return drawn | frames[0] | {"frames": frames, "on": "video"}
 
