@@ -17,11 +17,12 @@ from PIL import GifImagePlugin, Image
 from tests_support import noise
 
 import cmllm_tools as cm
+from cmllm_tools.analysis.region_shares import moved_over
 from cmllm_tools.inputs.conversation import Timing
 from cmllm_tools.inputs.regions import Repeated, region_from_json
 from cmllm_tools.layout.grid_rules import pooled, square_grid
 from cmllm_tools.layout.placement import LayoutInputs
-from cmllm_tools.layout.sheet import own_region, region_on_sheet, sheet_corners, sheet_of, sheet_size
+from cmllm_tools.layout.sheet import SheetLayout, own_region, region_on_sheet, sheet_corners, sheet_of, sheet_size
 from cmllm_tools.layout.video import VideoLayout
 from cmllm_tools.layout.visual_tokens import VisualTokenLayout, grid_boxes
 from cmllm_tools.models.processors import VIDEO
@@ -328,6 +329,10 @@ REGIONS = [
 ]
 
 
+def on_corners(*frames):
+    return Repeated(BOX, [sheet_corners([SIZE] * 6)[number] for number in frames], SIZE)
+
+
 def test_a_region_weighs_space_and_time():
     layout, share = VideoLayout.of_video(grid(), 6, 2), grid().inside(BOX)
     np.testing.assert_allclose(layout.inside(BOX.during((2, 3))), [*(0 * share), *share, *(0 * share)])
@@ -402,6 +407,18 @@ def test_a_region_keeps_its_frames():
         ),
         (lambda: grid().inside(BOX.during((0, 1))), "those of a video, which this prompt does not have"),
         (lambda: grid().on_sheet(BOX.during((0, 1))), "those of a video, which this prompt does not have"),
+        (
+            lambda: own_region(on_corners(1, 4), [SIZE] * 6),
+            r"that follow one another; got .* on frames 1, 4. Give a region of",
+        ),
+        (
+            lambda: VideoLayout.of_video(grid(), 6, 1).inside(on_corners(3, 2)),
+            "that follow one another; got .* on frames 3, 2",
+        ),
+        (
+            lambda: VideoLayout.of_video(grid(), 6, 1).inside(on_corners(2, 2)),
+            "that follow one another; got .* on frames 2, 2",
+        ),
         (lambda: Repeated(BOX, [], SIZE), "must have the corner of each on the sheet"),
         (lambda: Repeated(cm.Box(1, 1, 99, 9), [(0, 0)], SIZE), "must lie within the image of 80 x 60 px"),
         (lambda: Repeated(Repeated(BOX, [(0, 0)], SIZE), [(0, 0)], SIZE), "not on several itself"),
@@ -468,6 +485,25 @@ def test_head_shares_are_compared_with_places_in_the_same_frames(mllm, watched):
     heads = cm.capture_attention(mllm, watched)
     for box in (cm.Box(20, 15, 30, 25, frames=(2, 3)), cm.Box(20, 15, 30, 25, image=2)):
         assert cm.analysis.head_shares(heads, box).values.max() > 0
+
+
+def test_each_of_several_regions_is_moved_on_its_own_frames(watched):
+    several = [cm.Box(20, 15, 30, 25, frames=(2, 3)), cm.Box(30, 25, 40, 35, image=5)]
+    places = moved_over(watched.layout, several)
+    assert len(places) > 1
+    for first, second in places:
+        assert (first.frames, first.image, second.frames, second.image) == ((2, 3), None, None, 5)
+        np.testing.assert_allclose(np.subtract(first.bounds, second.bounds), -10)
+
+
+def test_regions_on_images_of_several_sizes_are_moved_where_all_of_them_are():
+    small = VisualTokenLayout((40, 30), grid_boxes((0, 0, 40, 30), (3, 4)), (3, 4), "fixed grid")
+    layout = SheetLayout.of([grid(), small])
+    places = moved_over(layout, [cm.Box(1, 1, 9, 9, image=0), cm.Box(1, 1, 9, 9, image=1)])
+    assert places
+    for first, second in places:
+        assert (first.image, second.image) == (0, 1)
+        second.check(40, 30)
 
 
 def test_frames_of_several_sizes_are_no_video(watched):

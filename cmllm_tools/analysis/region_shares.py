@@ -1,6 +1,6 @@
 """Layers and heads as a grid: how much of each one's attention lies in a region, against chance and other places."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +9,7 @@ import torch
 from ..attention.capture import Attention
 from ..errors import CaptureError, RegionError
 from ..inputs.regions import Region, Regions, as_regions, short, where_text
-from ..layout.sheet import SheetLayout, numbers_of, own_region
+from ..layout.sheet import SheetLayout, numbers_of, on_frames, own_region
 from ..layout.visual_tokens import Rule, VisualTokenLayout
 from ..models.undisturbed import unaffected
 from ..notation import layers_text
@@ -138,17 +138,21 @@ def moved_over(layout: VisualTokenLayout, region: Regions) -> list[tuple[Region,
     Places are a half of the shape (at least one visual token) apart; at most PLACES of them, evenly chosen.
     """
     if isinstance(layout, SheetLayout):
-        # On the image that the region is on.
-        numbers = numbers_of(as_regions(region)[0], layout.sizes)
+        # Each on the image, or the frames, that it is on.
+        numbers = [numbers_of(each, layout.sizes) for each in as_regions(region)]
         own = [own_region(each, layout.sizes) for each in as_regions(region)]
-        image, frames = (numbers[0], None) if len(numbers) == 1 else (None, (numbers[0], numbers[-1]))
-        places = moved_over(layout.layouts[numbers[0]], own)
-        return [tuple(each.on_place(image, frames) for each in place) for place in places]
-    shape = as_regions(region)
+        places = _moved([layout.layouts[first] for first, *_ in numbers], own)
+        return [tuple(on_frames(each, on) for each, on in zip(place, numbers, strict=True)) for place in places]
+    return _moved([layout], as_regions(region))
+
+
+def _moved(layouts: Sequence[VisualTokenLayout], shape: Sequence[Region]) -> list[tuple[Region, ...]]:
+    """Places of a shape whose parts are on images that have these layouts, moved alike on all of them."""
     bounds = np.array([one.bounds for one in shape])
     low, high = bounds[:, :2].min(0), bounds[:, 2:].max(0)
-    x0, y0, x1, y1 = layout.seen
-    token = np.median(layout.boxes[:, 2:] - layout.boxes[:, :2], axis=0)
+    seen = np.array([each.seen for each in layouts])
+    (x0, y0), (x1, y1) = seen[:, :2].max(0), seen[:, 2:].min(0)
+    token = np.max([np.median(each.boxes[:, 2:] - each.boxes[:, :2], axis=0) for each in layouts], axis=0)
     steps = np.maximum(np.maximum((high - low) / 2, token).round(), 1)
     first, last = np.ceil((np.array([x0, y0]) - low) / steps), np.floor((np.array([x1, y1]) - high) / steps)
     clear = np.maximum(high - low, token)

@@ -68,19 +68,31 @@ def numbers_of(region: Region, sizes: Sizes) -> tuple[int, ...]:
     """Which of the images, whose sizes these are, a region is on: one, or several frames of a video.
 
     Raises:
-        RegionError: for an image that there is not, and a region of the sheet's pixels that is on none, or on several.
+        RegionError: for an image that there is not, a region of the sheet's pixels that is on none, or on several, and one
+            on frames that do not follow one another.
     """
     if isinstance(region, Repeated):
         corners = sheet_corners(sizes)
         if any(corner not in corners for corner in region.corners):
             raise RegionError(f"A region on several frames must be of a video whose frames lie as its own; got {region!r}.")
-        return tuple(corners.index(corner) for corner in region.corners)
+        numbers = tuple(corners.index(corner) for corner in region.corners)
+        if numbers != tuple(range(numbers[0], numbers[0] + len(numbers))):
+            raise RegionError(
+                f"A region on several frames must be on frames that follow one another; got {region!r} on frames "
+                f"{', '.join(map(str, numbers))}. Give a region of each run of frames."
+            )
+        return numbers
     if region.frames is None:
         return (number_of(region, sizes),)
     first, last = region.frames
     if last >= len(sizes):
         raise RegionError(f"A region's frames must be of the video's {len(sizes)}, numbered from 0; got {region!r}.")
     return tuple(range(first, last + 1))
+
+
+def on_frames(region: Region, numbers: Sequence[int]) -> Region:
+    """A region in an image's pixels on the image of this number, or on these frames, which follow one another."""
+    return region.on(numbers[0]) if len(numbers) == 1 else region.during((numbers[0], numbers[-1]))
 
 
 def number_of(region: Region, sizes: Sizes) -> int:

@@ -9,7 +9,7 @@ from ..inputs.conversation import Conversation, Messages, is_messages, read_mess
 from ..inputs.images import ImageSource, read_image
 from ..inputs.regions import Region, Regions, as_regions
 from ..inputs.video import Video
-from ..layout.sheet import numbers_of, own_region, region_on_sheet, sheet_of
+from ..layout.sheet import numbers_of, on_frames, own_region, region_on_sheet, sheet_of
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
@@ -111,5 +111,4 @@ class Asked:
         for number, request in zip(numbers, requests, strict=True):
             images[number] = request.image
         changed = Asked.of(self.conversation.showing(images).asking(requests[0].question), None)
-        image, frames = (numbers[0], None) if len(numbers) == 1 else (None, (numbers[0], numbers[-1]))
-        return changed, changed.regions([region.on_place(image, frames) for region in requests[0].regions])
+        return changed, changed.regions([on_frames(region, numbers) for region in requests[0].regions])
