@@ -7,12 +7,15 @@ import tracemalloc
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tests_support import noise
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
+from cmllm_tools.layout.sheet import sheet_size
+from cmllm_tools.referring.trace_file import COPY_SIZE, VIDEO_COPY_SIZE, check_copy
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +155,32 @@ def test_metadata_that_are_no_data_are_refused(rewritten, text):
 def test_tensors_of_other_types_and_shapes_are_refused(rewritten, tensors, words):
     with pytest.raises(cm.TraceError, match=words):
         cm.Trace.load(rewritten(**tensors))
+
+
+def test_the_picture_is_a_copy_of_the_layouts_image():
+    """Whatever size Pillow gives a copy passes; that of a sheet whose images stood otherwise does not."""
+    rng = random.Random(0)
+    for size in [(rng.randrange(1, 4000), rng.randrange(1, 4000)) for _ in range(40)] + [(3000, 1), (1, 800), (512, 512)]:
+        for most in (COPY_SIZE, VIDEO_COPY_SIZE):
+            copy = Image.new("RGB", size)
+            copy.thumbnail((most, most))
+            check_copy((*copy.size[::-1], 3), size)
+    for count in range(5, 12):
+        # As they stood: all in one row, with what is between them.
+        row = Image.new("RGB", (count * 120 + (count - 1) * 3, 90))
+        for most in (COPY_SIZE, 1 << 20):
+            row.thumbnail((most, most))
+            with pytest.raises(
+                cm.TraceError, match=r"must be a copy of that of its layout, .* more than four .* refer again"
+            ):
+                check_copy((*row.size[::-1], 3), sheet_size([(120, 90)] * count))
+
+
+def test_a_trace_with_another_picture_than_its_layouts_is_refused(rewritten):
+    cm.Trace.load(rewritten(image=torch.zeros(32, 40, 3, dtype=torch.uint8)))
+    for height, width in ((40, 60), (40, 47), (80, 100)):
+        with pytest.raises(cm.TraceError, match=rf"copy of that of its layout, 50 x 40 px; it has {width} x {height} px"):
+            cm.Trace.load(rewritten(image=torch.zeros(height, width, 3, dtype=torch.uint8)))
 
 
 def huge_mask(data):

@@ -1,6 +1,6 @@
 """A trace on the disk: safetensors with JSON metadata under a seal, and what must hold of a file before it is used."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import TraceError, UnsupportedModelError
-from ..inputs.regions import Region, region_from_json
+from ..inputs.regions import Region, Size, region_from_json
 from ..layout.visual_tokens import VisualTokenLayout
 from ..stored import Reader, entries_of, items, object_of, or_none, record, sides_of, text_of, unread
 from ..strict import number, shown, whole_number
@@ -81,6 +81,21 @@ def check_image(shape: tuple[int, ...]) -> None:
         raise TraceError(f"its image must be RGB of at most {VIDEO_COPY_SIZE} px a side; it has shape {shape}")
 
 
+def check_copy(shape: Sequence[int], size: Size) -> None:
+    """Refuse the shape of a stored image that is no copy, made smaller, of one of this (width, height).
+
+    So it is of a sheet on which images stood otherwise than they do now: maps would be drawn beside what they are of.
+    """
+    height, width = shape[:2]
+    scale = min(max(width, height) / max(size), 1.0)
+    # A copy's short side is rounded, to one pixel at least.
+    if abs(size[0] * scale - width) > 1 or abs(size[1] * scale - height) > 1:
+        raise TraceError(
+            f"its image must be a copy of that of its layout, {size[0]} x {size[1]} px; it has {width} x {height} px. "
+            "Sheets of more than four images stood in one row before: refer again"
+        )
+
+
 def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The metadata as a trace's attributes, in agreement with the tensors' shapes."""
     readers = _FIELDS | {"layout": _layout, "regions": unread, "method": _method}
@@ -92,6 +107,7 @@ def _checked(data: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]
     # With states that have no place in the image there are more.
     if shapes["latent"][0] < tokens:
         raise TraceError(f"its latent must have {tokens} visual tokens; it has {shapes['latent'][0]}")
+    check_copy(shapes["image"], layout.image_size)
     return found | {"regions": saved_regions(data["regions"], layout.image_size)}
 
 
