@@ -15,16 +15,19 @@ import pytest
 import torch
 from PIL import GifImagePlugin, Image
 from tests_support import noise
+from tiny_families import TINY
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.region_shares import moved_over
-from cmllm_tools.inputs.conversation import Timing
+from cmllm_tools.inputs.conversation import Timing, read_messages
 from cmllm_tools.inputs.regions import Repeated, region_from_json
 from cmllm_tools.layout.grid_rules import pooled, square_grid
 from cmllm_tools.layout.placement import LayoutInputs
 from cmllm_tools.layout.sheet import SheetLayout, own_region, region_on_sheet, sheet_corners, sheet_of, sheet_size
 from cmllm_tools.layout.video import VideoLayout
 from cmllm_tools.layout.visual_tokens import VisualTokenLayout, grid_boxes
+from cmllm_tools.models.conversation_text import conversation_text
+from cmllm_tools.models.prepare import candidates
 from cmllm_tools.models.processors import VIDEO
 from cmllm_tools.models.video import check_takes_video
 from cmllm_tools.referring.target import Target
@@ -248,6 +251,27 @@ def test_a_pooled_grid_leaves_out_what_fills_no_square():
     inputs = {"pixel_values": torch.zeros(1, 3, 40, 40)}
     found = pooled(square_grid)(LayoutInputs(model, None, (100, 50), inputs, 4))
     np.testing.assert_allclose(found.boxes, grid_boxes((0, 0, 80, 40), (2, 2)))
+
+
+def test_words_do_not_stand_for_what_is_shown():
+    """A video's token in words about an image: refused in a question, and a word as any other in a prompt made already."""
+    mllm = cm.load(TINY["qwen2_vl"]())
+    with pytest.raises(cm.PromptError, match=r"A question must not contain the video placeholder '<\|video_pad\|>'"):
+        mllm.prepare(FRAMES[0], "what is <|video_pad|> ?")
+    for words, kind in (("<|video_pad|>", "video"), ("<|image_pad|>", "image"), ("<image>", "image")):
+        talk = read_messages([{"role": "user", "content": [FRAMES[0], f"what is {words} ?"]}])
+        for said in (talk, replace(talk, timing=Timing(1.0, (0,), 1))):
+            with pytest.raises(cm.PromptError, match=rf"What is said must not contain the {kind} placeholder"):
+                conversation_text(mllm, said)
+    prompt = mllm.prepare(FRAMES[0], ASK)
+    inputs = dict(prompt.inputs)
+    ids = inputs["input_ids"].clone()
+    # Of the words before the image.
+    ids[0, 0] = mllm.video_token_id
+    found, end, _ = candidates(mllm, inputs | {"input_ids": ids})
+    assert found.tolist() == list(prompt.visual)
+    assert end == prompt.image_end
+    assert candidates(mllm, inputs | {"input_ids": ids}, video=True)[0].tolist() == [0]
 
 
 # The layout, and regions.

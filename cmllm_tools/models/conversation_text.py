@@ -10,7 +10,7 @@ from ..errors import PromptError
 from ..inputs.conversation import Conversation, Turn
 from ..strict import shown
 from .answer import encodable
-from .template import MARK, WRITTEN_OUT, placeholders
+from .template import MARK, WRITTEN_OUT, check_words, placeholders
 
 if TYPE_CHECKING:
     from .mllm import Mllm
@@ -36,8 +36,7 @@ def conversation_text(mllm: Mllm, conversation: Conversation) -> str:
     for part in (part for turn in conversation.turns for part in turn.parts if isinstance(part, str)):
         if not encodable(part):
             raise PromptError(f"What is said must be a text of whole characters; got {shown(part)}.")
-        if mark := next((mark for mark in marks if mark in part), None):
-            raise PromptError(f"What is said must not contain the image placeholder {mark!r}; got {shown(part)}.")
+        check_words(mllm, part, "What is said")
     processor = mllm.processor
     source = next((part for part in (processor, processor.tokenizer) if getattr(part, "chat_template", None)), None)
     if source is None and conversation.chat_template is None:

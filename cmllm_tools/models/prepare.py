@@ -23,7 +23,7 @@ from .prompt import Prompt
 from .ready_made import REFUSALS, decoded, found_span, on_model, read_inputs, usable
 from .replay import LanguageCall, record
 from .template import MARK, prompt_text, text_span
-from .video import check_takes_video, seen_token_id, video_arguments, video_laid_out
+from .video import check_takes_video, frame_token_id, video_arguments, video_laid_out
 
 if TYPE_CHECKING:
     from .look import Look
@@ -71,7 +71,7 @@ def prepare(
             _check_size(mllm, images[0], ids)
         look = look if look is not None and look.serves(mllm) and look.fits(inputs) else None
         again: Any = {"keep_before": keep_before, "known": look.before if look is not None else None}
-        found, image_end, call = candidates(mllm, inputs, **again)
+        found, image_end, call = candidates(mllm, inputs, timing is not None, **again)
         if timing is None:
             places = placements(mllm, images, text, inputs, found, options)
             chosen, layout = laid_out(mllm, places, [each.size for each in images])
@@ -186,17 +186,20 @@ def _check_size(mllm: Mllm, image: Image.Image, ids: list[int]) -> None:
         )
 
 
-def candidates(mllm: Mllm, inputs: dict[str, Any], **recorded: Any) -> tuple[torch.Tensor, int, LanguageCall | None]:
+def candidates(
+    mllm: Mllm, inputs: dict[str, Any], video: bool = False, **recorded: Any
+) -> tuple[torch.Tensor, int, LanguageCall | None]:
     """Positions that may hold visual tokens, where the text goes on after the image, and the call if known by then.
 
     Args:
+        video: whether what is shown is one; in a prompt of images a video's token is a word as any other.
         **recorded: for `record`.
 
     Raises:
         UnsupportedModelError: for a prompt without any.
     """
     ids, site = inputs["input_ids"][0], mllm.family.site
-    image_id = seen_token_id(mllm, inputs)
+    image_id = frame_token_id(mllm, inputs) if video else mllm.image_token_id
     placeholders = (ids == image_id).nonzero()[:, 0].cpu()
     image_end = int(placeholders[-1]) + 1 if len(placeholders) else 0
     if not site.in_sequence:

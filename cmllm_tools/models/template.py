@@ -32,19 +32,14 @@ def prompt_text(mllm: Mllm, question: str) -> str:
     unless the template writes that itself.
 
     Raises:
-        PromptError: for a question that is empty, or contains the placeholder.
+        PromptError: for a question that is empty, or contains a placeholder.
         UnsupportedModelError: for a chat template that can use neither.
     """
     processor, family = mllm.processor, mllm.family
     if not isinstance(question, str) or not question.strip() or not encodable(question):
         raise PromptError(f"A question must be a text of whole characters with at least one word; got {shown(question)}.")
     image, *marks = placeholders(mllm)
-    for placeholder in marks:
-        if placeholder in question:
-            raise PromptError(
-                f"A question must not contain the image placeholder {placeholder!r}, which the template adds; "
-                f"got {shown(question)}."
-            )
+    check_words(mllm, question, "A question")
     source = next((part for part in (processor, processor.tokenizer) if getattr(part, "chat_template", None)), None)
     if source is None:
         return family.template.format(image=image, question=question)
@@ -76,6 +71,20 @@ def placeholders(mllm: Mllm, video: bool = False) -> tuple[str, ...]:
         token = str(processor.video_token)
         return image.replace(str(processor.image_token), token), token
     return image, *sorted({"<image>", str(getattr(processor, "image_token", "<image>"))})
+
+
+def check_words(mllm: Mllm, words: str, what: str) -> None:
+    """Refuse words with the placeholder of an image or a video, whichever is shown: they would be taken for one.
+
+    Raises:
+        PromptError: naming it.
+    """
+    own = {kind: getattr(mllm.processor, f"{kind}_token", None) for kind in ("image", "video")}
+    kinds = {"<image>": "image"} | {str(mark): kind for kind, mark in own.items() if mark}
+    if mark := next((mark for mark in kinds if mark in words), None):
+        raise PromptError(
+            f"{what} must not contain the {kinds[mark]} placeholder {mark!r}, which the template adds; got {shown(words)}."
+        )
 
 
 def _rendered(source: Any, content: Any) -> str:

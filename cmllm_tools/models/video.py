@@ -53,8 +53,8 @@ def video_arguments(frames: list[Image.Image], timing: Timing) -> dict[str, Any]
     return {"videos": [pixels], "video_metadata": [metadata], "do_sample_frames": False}
 
 
-def seen_token_id(mllm: Mllm, inputs: dict[str, Any]) -> int:
-    """Token that stands for what is seen in a prompt: some families have one for frames, others write them as images."""
+def frame_token_id(mllm: Mllm, inputs: dict[str, Any]) -> int:
+    """Token that stands for frames in a video's prompt: some families have one for them, others write them as images."""
     own = mllm.video_token_id
     return own if bool((inputs["input_ids"] == own).any()) else mllm.image_token_id
 
