@@ -401,6 +401,9 @@ def test_a_soft_region_counts_in_its_frames_alone():
     weights = Target.of(layout, cm.Point(20, 30, frames=(2, 3)), 0.4).weights()
     alone = Target.of(grid(), cm.Point(20, 30), 0.4).weights()
     torch.testing.assert_close(weights, torch.cat([0 * alone, alone, 0 * alone]))
+    # Whole where one of a token's two frames is among them, as the documents say.
+    weights = Target.of(layout, cm.Point(20, 30, frames=(1, 2)), 0.4).weights()
+    torch.testing.assert_close(weights, torch.cat([alone, alone, 0 * alone]))
 
 
 def test_a_region_keeps_its_frames():

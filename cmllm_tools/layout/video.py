@@ -18,7 +18,8 @@ class VideoLayout(SheetLayout):
     """Where each visual token of a video looks, in pixels of the sheet on which its frames are shown.
 
     A region is on one frame (`Box(..., image=3)`), on several (`Box(..., frames=(2, 5))`), or where it is on the sheet. A
-    token that sees several frames counts by how much of what it sees, in space and time, lies in the region.
+    token that sees several frames counts by how much of what it sees, in space and time, lies in the region. By a scribble
+    or point, which has no area, it counts by its distance alone, and whole where one of its frames is among the region's.
 
     Args:
         layouts: of each frame, in its own pixels; all are alike.
