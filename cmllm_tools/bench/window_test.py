@@ -40,6 +40,7 @@ class HeldOut:
         margin: the first less the second.
         margin_ci: 95 % interval of the margin, from resampled examples; of few, or all alike, it means nothing.
         complete: False when an interrupt left examples out.
+        failed: where and why, of examples that could not be run.
     """
 
     n: int
@@ -48,6 +49,7 @@ class HeldOut:
     margin: float
     margin_ci: tuple[float, float]
     complete: bool = True
+    failed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         interval = interval_text(self.n, self.margin_ci, "+.1%")
@@ -86,7 +88,7 @@ def sweep_and_test(
         path: JSON file of the sweep, to resume from.
         shard: (number, of): sweep every `of`-th of these lines, from the `number`-th on (1 is the first), and leave it at
             that: recommended and tested is with the merged file of all shards.
-        strict: whether an example that fails ends the sweep.
+        strict: whether an example that fails ends the sweep, or the test.
         retry: whether examples that are recorded as failed are tried again.
 
     Raises:
@@ -108,19 +110,24 @@ def sweep_and_test(
     try:
         chosen = recommend(sweep)
         rest = lines[half:][:held_out]
-        return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+        return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen, strict) if rest else None
     except BaseException as error:
         carry(error, "sweep", sweep, "The whole sweep")
         raise
 
 
 def _tested(
-    mllm: Mllm | Workers, lines: Sequence[ReferringExample], kind: str, method: LatentMethod, chosen: Recommendation
+    mllm: Mllm | Workers,
+    lines: Sequence[ReferringExample],
+    kind: str,
+    method: LatentMethod,
+    chosen: Recommendation,
+    strict: bool,
 ) -> HeldOut | None:
     task = _Test(tuple(lines), kind, method, (chosen.choice, chosen.against))
     numbered = [replace(line.example(kind), id=number) for number, line in enumerate(lines)]
     with suppress(KeyboardInterrupt):
-        return run(task, mllm, Dataset.of(numbered))
+        return run(task, mllm, Dataset.of(numbered), strict=strict)
     return None
 
 
@@ -128,7 +135,7 @@ def _tested(
 class _Test(Task[Found, HeldOut]):
     """Each line answered with two choices."""
 
-    gives: ClassVar[str] = "held out"
+    gives: ClassVar[str] = "held_out"
     unit: ClassVar[str] = "example"
 
     lines: tuple[ReferringExample, ...]
@@ -157,12 +164,12 @@ class _Test(Task[Found, HeldOut]):
     def result(
         self, shared: None, keys: Sequence[Key], records: Sequence[Found], path: Path | None, complete: bool
     ) -> HeldOut:
-        found, _ = found_of(records, complete)
+        found, failed = found_of(records, complete)
         right = np.array([each.figures["right"] for each in found], float).T
         margin = right[0] - right[1]
         low, high = bootstrap(margin).tolist()
         means = float(right[0].mean()), float(right[1].mean()), float(margin.mean())
-        return HeldOut(len(found), *means, (low, high), complete)
+        return HeldOut(len(found), *means, (low, high), complete, failed)
 
 
 class _Testing(Work[Found, HeldOut]):
