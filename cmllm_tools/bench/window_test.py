@@ -17,7 +17,7 @@ from ..data.dataset import Dataset
 from ..data.example import Example
 from ..data.formats.roc import ReferringExample
 from ..data.lines import Row
-from ..errors import DataError, carry
+from ..errors import DataError, SettingsError, carry
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from ..referring.latent_method import LatentMethod
@@ -25,7 +25,7 @@ from ..referring.loop import steer_together
 from ..running.cluster import Workers
 from ..running.drive import run
 from ..running.task import Key, Task, Tick, Work, found_of
-from ..strict import kind_of, several, whole_number_or_none
+from ..strict import kind_of, several, shown, whole_number_or_none
 from .embedded import chooses
 
 
@@ -103,7 +103,11 @@ def sweep_and_test(
     if half < 2:
         raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")
     swept = Dataset.of([line.example(kind) for line in lines[:half][:n]])
-    swept = swept if shard is None else swept.shard(*shard)
+    if shard is not None:
+        which = several(shard, "A shard must be its number and how many there are", SettingsError)
+        if len(which) != 2:
+            raise SettingsError(f"A shard must be its number and how many there are; got {shown(shard)}.")
+        swept = swept.shard(*which)
     sweep = sweep_windows(mllm, swept, contexts=contexts, method=method, path=path, strict=strict, retry=retry)
     if shard is not None or sweep.done < len(sweep.examples):
         return sweep, None, None
