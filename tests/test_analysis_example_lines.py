@@ -100,5 +100,9 @@ def test_what_was_found_comes_before_an_error(tmp_path):
         path, count = merge_lines(order, tmp_path / "all.jsonl")
         assert count == 2
         assert {each.key: each.figures for each in read(path)[1]} == {"a": {"x": 1}, "b": {"x": 2}}
+    cut = tmp_path / "cut.jsonl"
+    cut.write_bytes(one.read_bytes().split(b"\n")[0][:-1])
+    with pytest.raises(cm.DataError, match=r"none of these has its first line"):
+        merge_lines([cut], tmp_path / "all.jsonl")
     with pytest.raises(cm.DataError, match=r"third.jsonl is of another model, or other settings"):
         merge_lines([one, written(tmp_path / "third.jsonl", head={"model": "n"})], tmp_path / "all.jsonl")

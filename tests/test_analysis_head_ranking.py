@@ -197,6 +197,19 @@ def test_an_error_in_a_ranking_carries_what_is_known(mllm, examples):
     assert "failed 1" in repr(ranking)
 
 
+@pytest.mark.parametrize(
+    "given, error",
+    [({"layers": [99]}, cm.CaptureError), ({"queries": 1.5}, cm.PromptError), ({"queries": []}, cm.PromptError)],
+)
+def test_what_is_wrong_with_the_call_is_no_examples_failure(mllm, examples, monkeypatch, tmp_path, given, error):
+    """Nothing is run and nothing recorded, so that the call put right goes on from no such file."""
+    monkeypatch.setattr(ranking_run, "_found", None)
+    path = tmp_path / "heads.jsonl"
+    with pytest.raises(error):
+        rank_heads(mllm, examples[:2], **({"queries": "last"} | given), path=path, progress=False)
+    assert not path.exists()
+
+
 def test_a_ranking_goes_on_from_its_file(mllm, examples, monkeypatch, tmp_path):
     """Each example is a line; what is there is not measured again, and the ranking is that of one go."""
     path = tmp_path / "heads.jsonl"

@@ -429,6 +429,32 @@ def test_an_example_that_fails_is_recorded_and_the_sweep_goes_on(mllm, examples,
     assert caught.value.__notes__ == ["All 2 examples failed; this is the first one's reason."]
 
 
+def test_a_reason_that_was_recorded_says_so(mllm, examples, monkeypatch, tmp_path):
+    path, bad = tmp_path / "sweep.jsonl", replace(examples[1], region=cm.Box(500, 500, 600, 600))
+    notes = []
+    for retry in (False, False, True):
+        with pytest.raises(cm.RegionError) as caught:
+            sweep_windows(mllm, [bad], path=path, retry=retry, **ONE)
+        notes.append(getattr(caught.value, "__notes__", []))
+    assert notes == [[], [f"So it is recorded in {path}; it is tried again with retry=True (--retry)."], []]
+    # What failed when a sweep was written whole is told by the lines that came after, once.
+    whole = sweep_windows(mllm, [examples[0], bad], **ONE).save(tmp_path / "whole.json")
+    assert len(sweep_windows(mllm, [examples[0], bad], path=whole, **ONE).failed) == 1
+    assert len(Sweep.load(whole).failed) == 1
+
+
+def test_what_waits_for_a_full_disk_is_told_also_where_all_examples_fail(mllm, examples, monkeypatch, tmp_path):
+    import os
+
+    def fsync(descriptor):
+        raise OSError(28, "No space left on device")
+
+    bad = replace(examples[1], region=cm.Box(500, 500, 600, 600))
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.warns(cm.OutputWarning), pytest.raises(cm.OutputError, match="No space left on device"):
+        sweep_windows(mllm, [bad], path=tmp_path / "sweep.jsonl", **ONE)
+
+
 @pytest.mark.parametrize("gone", ["file", "row"])
 def test_what_cannot_be_read_is_one_example_that_fails(mllm, tmp_path, gone):
     root = roc(tmp_path, 3)

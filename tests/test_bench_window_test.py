@@ -87,6 +87,24 @@ def test_an_interrupted_test_keeps_what_was_tested(mllm, few_windows, monkeypatc
     assert json.loads(capsys.readouterr().out)["held_out"] is None
 
 
+@pytest.mark.slow
+def test_what_fails_in_the_test_is_told(mllm, few_windows, monkeypatch, capsys):
+    def answers(mllm, line, *rest):
+        if line.data["id"] == lines[5].data["id"]:
+            raise cm.PromptError("no such word")
+        return [True, False]
+
+    lines = read_roc(HELDOUT)[:8]
+    monkeypatch.setattr(window_test, "_answers_right", answers)
+    given = (mllm, lines, "box", cm.ControlMLLMPlus(steps=1), ["last"], 2, 3)
+    _, _, tested = sweep_and_test(*given)
+    assert (tested.n, tested.complete) == (2, True)
+    (told,) = tested.failed
+    assert told.endswith("PromptError: no such word")
+    with pytest.raises(cm.PromptError, match="no such word"):
+        sweep_and_test(*given, strict=True)
+
+
 def test_a_set_too_small_to_halve_is_refused(mllm):
     with pytest.raises(cm.DataError, match="at least four lines; got 3"):
         sweep_and_test(mllm, read_roc(HELDOUT)[:3])

@@ -219,6 +219,19 @@ def test_a_corpus_without_marks_is_the_same_scenes_bare(tmp_path, monkeypatch):
     assert np.array_equal(same, drawn.marked == -1)
 
 
+def test_a_checkpoint_of_other_scenes_is_not_gone_on_with(tmp_path, monkeypatch):
+    monkeypatch.setattr("training.embedded.corpus.CHUNK", 8)
+    marked, bare = (
+        train.Trainer(tmp_path, load_corpus(tmp_path, 8, 5, workers=1, marks=marks), torch.device("cpu"))
+        for marks in (True, False)
+    )
+    optimizer = torch.optim.AdamW(marked._parameters())
+    marked.save("vision", 1, optimizer)
+    assert marked.resume("vision", optimizer) == 1
+    with pytest.raises(SystemExit, match=r"scenes with marks\. Give these another folder"):
+        bare.resume("vision", optimizer)
+
+
 def test_the_clock_ends_a_stage_and_what_was_reached_is_kept(tmp_path, monkeypatch):
     monkeypatch.setattr("training.embedded.corpus.CHUNK", 4)
     corpus = load_corpus(tmp_path, 4, 5, workers=1, marks=False)

@@ -30,7 +30,7 @@ from cmllm_tools.models import places as places_module
 from cmllm_tools.models import prepare as prepare_module
 from cmllm_tools.models.batch import copies, followed_by
 from cmllm_tools.models.families import FAMILIES
-from cmllm_tools.models.family import ACTIVATION, CAM, KNOCKOUT, LENS, PATCHING
+from cmllm_tools.models.family import ACTIVATION, CAM, KNOCKOUT, LENS, PATCHING, TILES
 from cmllm_tools.models.latent_states import latent_added
 from cmllm_tools.models.lookup import family_for
 from cmllm_tools.models.other_image import AgainstImage
@@ -542,11 +542,12 @@ def test_gradient_equals_finite_differences(family):
 
 
 def test_layout_equals_the_probed_one(family, monkeypatch):
-    """Of a tall image; of those that take several, the other shapes are in the conversation that is laid out below."""
+    """Of a tall image, and of all shapes where these are cut into tiles; the rest's are in the conversation below."""
     mllm, _ = family
     monkeypatch.setattr(places_module, "probe", partial(probe, pieces=1))
     probing = cm.load((mllm.model, mllm.processor), layout="probe")
-    for shape in SIZES if mllm.family.several else ("tall",):
+    # Some processors cut an image into tiles only where it stands alone.
+    for shape in SIZES if mllm.family.several or mllm.family.way_in == TILES else ("tall",):
         prompt, found = (each.prepare(picture(SIZES[shape]), QUESTION) for each in (mllm, probing))
         boxes, others = (dict(zip(each.visual, each.layout.boxes, strict=True)) for each in (prompt, found))
         assert_boxes_alike(boxes, others, prompt.layout)

@@ -177,6 +177,8 @@ def merge_lines(paths: Sequence[str | PathLike[str]], out: str | PathLike[str]) 
             each = Found.of_line(data)
             if each.key not in found or found[each.key].error is not None:
                 found[each.key] = each
+    if not heads:
+        raise DataError(f"{what}; none of these has its first line.")
     whole = [first_line(heads[0]), *(each.line() for each in found.values())]
     return write_whole(out, lambda file: file.write(b"".join(line + b"\n" for line in whole))), len(found)
 

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..attention.capture import capture_attention
+from ..attention.context_token import existing
 from ..data.dataset import Dataset
 from ..data.lines import Row
 from ..errors import CaptureError, CmllmError, DataError
@@ -84,6 +85,8 @@ def rank_heads(
         >>> ranking.examples
         2
     """
+    if not callable(queries):
+        as_queries(queries)
     given = None if layers is None else tuple(sorted(set(whole_numbers(layers, "the layers", error=CaptureError))))
     task = Heads(queries, given, checked_sigma(sigma), whole_seed(seed))
     return run(task, mllm, as_set(examples), path=path, strict=strict, retry=retry, progress=progress)
@@ -161,7 +164,7 @@ class Ranking(Work[Found, HeadRanking]):
     """A model whose heads are ranked."""
 
     def __init__(self, task: Heads, mllm: Mllm):
-        layers = mllm.attention_layers if task.layers is None else task.layers
+        layers = mllm.attention_layers if task.layers is None else existing(task.layers, mllm.attention_layers, "Layers")
         self.task: Heads = task
         self.mllm, self.layers = mllm, tuple(layers)
         self.shared = {"ranking of": mllm.name, "layers": list(layers), "heads": mllm.heads, "sigma": task.sigma}

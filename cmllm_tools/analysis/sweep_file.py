@@ -1,5 +1,6 @@
 """A sweep's file: a line to each example, added when it was measured; those of before, written whole, are read too."""
 
+from dataclasses import replace
 from os import PathLike
 from typing import Any
 
@@ -55,7 +56,8 @@ def load_sweep(path: str | PathLike[str]) -> Sweep:
     sweep, found = read_sweep(path)
     if sweep is None:
         raise DataError(f"{WHAT}; {said(path)} is none: its first line was cut")
-    return sweep.with_found(found.values()) if found else sweep
+    # What failed when it was written whole has been tried again since.
+    return replace(sweep, failed=()).with_found(found.values()) if found else sweep
 
 
 def empty_of(head: dict[str, Any]) -> Sweep:

@@ -17,7 +17,7 @@ from ..data.dataset import Dataset
 from ..data.example import Example
 from ..data.formats.roc import ReferringExample
 from ..data.lines import Row
-from ..errors import DataError, carry
+from ..errors import DataError, SettingsError, carry
 from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from ..referring.latent_method import LatentMethod
@@ -25,7 +25,7 @@ from ..referring.loop import steer_together
 from ..running.cluster import Workers
 from ..running.drive import run
 from ..running.task import Key, Task, Tick, Work, found_of
-from ..strict import kind_of, several, whole_number_or_none
+from ..strict import kind_of, several, shown, whole_number_or_none
 from .embedded import chooses
 
 
@@ -40,6 +40,7 @@ class HeldOut:
         margin: the first less the second.
         margin_ci: 95 % interval of the margin, from resampled examples; of few, or all alike, it means nothing.
         complete: False when an interrupt left examples out.
+        failed: where and why, of examples that could not be run.
     """
 
     n: int
@@ -48,6 +49,7 @@ class HeldOut:
     margin: float
     margin_ci: tuple[float, float]
     complete: bool = True
+    failed: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         interval = interval_text(self.n, self.margin_ci, "+.1%")
@@ -86,7 +88,7 @@ def sweep_and_test(
         path: JSON file of the sweep, to resume from.
         shard: (number, of): sweep every `of`-th of these lines, from the `number`-th on (1 is the first), and leave it at
             that: recommended and tested is with the merged file of all shards.
-        strict: whether an example that fails ends the sweep.
+        strict: whether an example that fails ends the sweep, or the test.
         retry: whether examples that are recorded as failed are tried again.
 
     Raises:
@@ -101,26 +103,35 @@ def sweep_and_test(
     if half < 2:
         raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")
     swept = Dataset.of([line.example(kind) for line in lines[:half][:n]])
-    swept = swept if shard is None else swept.shard(*shard)
+    if shard is not None:
+        which = several(shard, "A shard must be its number and how many there are", SettingsError)
+        if len(which) != 2:
+            raise SettingsError(f"A shard must be its number and how many there are; got {shown(shard)}.")
+        swept = swept.shard(*which)
     sweep = sweep_windows(mllm, swept, contexts=contexts, method=method, path=path, strict=strict, retry=retry)
     if shard is not None or sweep.done < len(sweep.examples):
         return sweep, None, None
     try:
         chosen = recommend(sweep)
         rest = lines[half:][:held_out]
-        return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen) if rest else None
+        return sweep, chosen, _tested(mllm, rest, kind, sweep.method, chosen, strict) if rest else None
     except BaseException as error:
         carry(error, "sweep", sweep, "The whole sweep")
         raise
 
 
 def _tested(
-    mllm: Mllm | Workers, lines: Sequence[ReferringExample], kind: str, method: LatentMethod, chosen: Recommendation
+    mllm: Mllm | Workers,
+    lines: Sequence[ReferringExample],
+    kind: str,
+    method: LatentMethod,
+    chosen: Recommendation,
+    strict: bool,
 ) -> HeldOut | None:
     task = _Test(tuple(lines), kind, method, (chosen.choice, chosen.against))
     numbered = [replace(line.example(kind), id=number) for number, line in enumerate(lines)]
     with suppress(KeyboardInterrupt):
-        return run(task, mllm, Dataset.of(numbered))
+        return run(task, mllm, Dataset.of(numbered), strict=strict)
     return None
 
 
@@ -128,7 +139,7 @@ def _tested(
 class _Test(Task[Found, HeldOut]):
     """Each line answered with two choices."""
 
-    gives: ClassVar[str] = "held out"
+    gives: ClassVar[str] = "held_out"
     unit: ClassVar[str] = "example"
 
     lines: tuple[ReferringExample, ...]
@@ -157,12 +168,12 @@ class _Test(Task[Found, HeldOut]):
     def result(
         self, shared: None, keys: Sequence[Key], records: Sequence[Found], path: Path | None, complete: bool
     ) -> HeldOut:
-        found, _ = found_of(records, complete)
+        found, failed = found_of(records, complete)
         right = np.array([each.figures["right"] for each in found], float).T
         margin = right[0] - right[1]
         low, high = bootstrap(margin).tolist()
         means = float(right[0].mean()), float(right[1].mean()), float(margin.mean())
-        return HeldOut(len(found), *means, (low, high), complete)
+        return HeldOut(len(found), *means, (low, high), complete, failed)
 
 
 class _Testing(Work[Found, HeldOut]):

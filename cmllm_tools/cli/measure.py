@@ -168,7 +168,7 @@ def _sweep(options: argparse.Namespace) -> int:
         if (so_far := getattr(error, "sweep", None)) is not None:
             print(so_far.table(10))
         raise
-    _say_failed(sweep.failed)
+    _say_failed(sweep.failed + (() if tested is None else tested.failed))
     if options.json:
         print(json.dumps(as_json(sweep, chosen, tested)))
     else:
@@ -219,7 +219,15 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     region.check(*image.size)
     example = Example(image, options.question, region, options.answer, tuple(options.alternatives))
     mllm = models_of(options)
-    sweep = sweep_windows(mllm, [example], contexts=options.contexts, method=latent_method_of(options), path=options.resume)
+    sweep = sweep_windows(
+        mllm,
+        [example],
+        contexts=options.contexts,
+        method=latent_method_of(options),
+        path=options.resume,
+        strict=options.strict,
+        retry=options.retry,
+    )
     return sweep, None, None
 
 

@@ -138,7 +138,7 @@ class Answering(Work[Record, Evaluation]):
         several: dict[Any, tuple[Example, set[str]]] = {}
         for other, keys in left[:batch]:
             with suppress(Exception):
-                several[other] = dataset[other], {name for _, name in keys}
+                several[other] = example if other == number else dataset[other], {name for _, name in keys}
         self._ahead = set(several)
         for name, method in self.methods.items():
             if isinstance(method, LatentMethod) or type(method).intervention is not Method.intervention:

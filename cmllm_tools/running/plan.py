@@ -10,7 +10,7 @@ from typing import Any, Generic
 
 from ..data.dataset import Dataset
 from ..errors import CmllmError, DataError, OutputError, OutputWarning, carry
-from ..files import appending
+from ..files import appending, said
 from ..progress import progress_bar
 from .task import Key, R, T, Task, Tick
 
@@ -95,9 +95,9 @@ class Plan(Generic[R, T]):
         Raises:
             OutputError: when some could not be written to the end; what came of them all is in an attribute of the error.
         """
-        complete, parts = True, self.task.parts(self.shared)
+        complete, parts, left = True, self.task.parts(self.shared), self.left
         total = sum(len(set(keys)) for keys in self.keys) * parts
-        at = made = total - sum(map(len, self.left.values())) * parts
+        at = made = total - sum(map(len, left.values())) * parts
         with progress_bar(None, self.task.gives, self.progress, total=total, initial=at, unit=self.task.unit) as bar:
 
             def tick(count: int) -> None:
@@ -116,13 +116,18 @@ class Plan(Generic[R, T]):
                 with suppress(CmllmError, KeyboardInterrupt):
                     self._carry(error)
                 raise
-        result = self._result(complete)
         try:
             self._write()
         except OutputError as error:
-            self._carry(error)
+            with suppress(CmllmError, KeyboardInterrupt):
+                self._carry(error)
             raise
-        return result
+        try:
+            return self._result(complete)
+        except CmllmError as error:
+            if not left and self.path is not None:
+                error.add_note(f"So it is recorded in {said(self.path)}; it is tried again with retry=True (--retry).")
+            raise
 
     def _keep(self, record: R) -> None:
         """Add a record to the file; what cannot be added yet waits, as the records are in memory too."""

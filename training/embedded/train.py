@@ -233,16 +233,29 @@ class Trainer:
     def _parameters(self) -> list[nn.Parameter]:
         return [*self.model.parameters(), *self.labels.parameters()]
 
+    @property
+    def _marks(self) -> bool:
+        """Whether any scene carries one."""
+        return bool((self.corpus.marked >= 0).any())
+
     def save(self, stage: str, step: int, optimizer: torch.optim.Optimizer) -> None:
-        metadata = {"stage": stage, "step": str(step), "history": json.dumps(self.history)}
+        metadata = {"stage": stage, "step": str(step), "history": json.dumps(self.history), "marks": str(self._marks)}
         save_checkpoint(self.out / "checkpoint.safetensors", self._parts, optimizer, metadata)
 
     def resume(self, stage: str, optimizer: torch.optim.Optimizer) -> int:
-        """Load the last checkpoint, if there is one; returns the step of `stage` to go on from."""
+        """Load the last checkpoint, if there is one; returns the step of `stage` to go on from.
+
+        Raises:
+            SystemExit: for one of scenes with marks where these have none, or the other way round.
+        """
         found = load_checkpoint(self.out / "checkpoint.safetensors", self._parts, self.device)
         if found is None:
             return 0
         metadata, state = found
+        # Those of before are all of scenes with marks.
+        if metadata.get("marks", str(True)) != str(self._marks):
+            given = "no marks" if self._marks else "marks"
+            raise SystemExit(f"{self.out} has a checkpoint of scenes with {given}. Give these another folder with --out.")
         self.history = json.loads(metadata["history"])
         order = list(STAGES)
         if order.index(metadata["stage"]) > order.index(stage):
