@@ -95,7 +95,7 @@ def test_a_small_set_is_run_and_gone_on_with(mllm, tmp_path, monkeypatch, capsys
     assert rows["scribble"]["published"] == 58.33
     assert rows["box"]["n"] == 3
     assert "is no model of the paper's" in found.text()
-    monkeypatch.setattr(evaluation.runner, "refer", None)
+    monkeypatch.setattr(evaluation.answers, "refer", None)
     assert main(["reproduce", "controlmllm", "--table", "roc", "--data", str(folder), "--out", str(path)]) == 0
     shown = capsys.readouterr().out
     assert "ControlMLLM, arXiv 2407.21534, roc" in shown
