@@ -104,9 +104,10 @@ def sweep_and_test(
         raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")
     swept = Dataset.of([line.example(kind) for line in lines[:half][:n]])
     if shard is not None:
-        which = several(shard, "A shard must be its number and how many there are", SettingsError)
+        needs = "A shard must be its number and how many there are"
+        which = several(shard, needs, SettingsError)
         if len(which) != 2:
-            raise SettingsError(f"A shard must be its number and how many there are; got {shown(shard)}.")
+            raise SettingsError(f"{needs}; got {shown(shard)}.")
         swept = swept.shard(*which)
     sweep = sweep_windows(mllm, swept, contexts=contexts, method=method, path=path, strict=strict, retry=retry)
     if shard is not None or sweep.done < len(sweep.examples):

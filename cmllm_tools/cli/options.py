@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -206,14 +207,6 @@ def models_of(options: argparse.Namespace) -> Mllm | Workers:
     return Workers(loading_of(options), options.ray or None, options.workers, options.gpus_per_worker)
 
 
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        number, of = (int(part) for part in text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be I/N, as 1/4; got {text!r}") from None
-    return number, of
-
-
 def add_count(parser: argparse._ActionsContainer) -> None:
     """Which of a set's examples."""
     parser.add_argument("--n", type=int, metavar="N", help="number of examples (default: all)")
@@ -254,9 +247,13 @@ def _same(one: Path, other: Path) -> bool:
     return one.samefile(other) if both else one.resolve() == other.resolve()
 
 
-def _pair(text: str) -> tuple[float, float]:
+def _two(text: str, kind: Callable[[str], Any], between: str, needs: str) -> tuple[Any, Any]:
     try:
-        x, y = (float(part) for part in text.split(","))
+        one, other = (kind(part) for part in text.split(between))
     except ValueError:
-        raise argparse.ArgumentTypeError(f"a point must be X,Y; got {text!r}") from None
-    return x, y
+        raise argparse.ArgumentTypeError(f"{needs}; got {text!r}") from None
+    return one, other
+
+
+_shard = partial(_two, kind=int, between="/", needs="must be I/N, as 1/4")
+_pair = partial(_two, kind=float, between=",", needs="a point must be X,Y")

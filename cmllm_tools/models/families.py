@@ -123,25 +123,18 @@ FAMILIES: dict[str, Family] = {
         Family(
             "qwen3_vl_moe", PROJECTOR, merged_grid, video=merged_grid, template=QWEN_TEXT, image=QWEN_IMAGE, notes=DEEPSTACK
         ),
-        Family(
-            "qwen3_5",
-            PROJECTOR,
-            merged_grid,
-            video=merged_grid,
-            template=QWEN_TEXT,
-            image=QWEN_IMAGE,
-            notes=HYBRID,
-            prefix=LINEAR,
-        ),
-        Family(
-            "qwen3_5_moe",
-            PROJECTOR,
-            merged_grid,
-            video=merged_grid,
-            template=QWEN_TEXT,
-            image=QWEN_IMAGE,
-            notes=HYBRID,
-            prefix=LINEAR,
+        *(
+            Family(
+                name,
+                PROJECTOR,
+                merged_grid,
+                video=merged_grid,
+                template=QWEN_TEXT,
+                image=QWEN_IMAGE,
+                notes=HYBRID,
+                prefix=LINEAR,
+            )
+            for name in ("qwen3_5", "qwen3_5_moe")
         ),
         Family("glm4v", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
         Family("glm4v_moe", PROJECTOR, merged_grid, template=GLM_TEMPLATE, image=GLM_IMAGE),
