@@ -72,6 +72,21 @@ def test_a_page_of_it_holds_its_state(trace, tmp_path):
 # In the workbench.
 
 
+def test_the_tab_offers_what_speaks_for_each_token(mllm, bench, scene):
+    bench.run()
+    bench.answer.read()
+    bench.answer._when.value, bench.answer._maps.value = "after", "grad_cam"
+    assert "from before the last change" in bench.answer._stale.value
+    found = bench.answer.read().trace
+    expected = cm.trace_answer(
+        mllm, bench._prompt, bench.trace, regions=scene.region("box"), answer=bench.answers[1], maps="grad_cam"
+    )
+    assert (found.of, found.words) == ("Grad-CAM", expected.words)
+    assert np.allclose(found.maps, expected.maps, atol=1e-6)
+    bench.answer._maps.value = "attention"
+    assert "from before the last change" in bench.answer._stale.value
+
+
 def test_read_before_and_after_steering(mllm, bench, scene):
     assert "step through the answer" in bench.answer._box.children[0].value
     strip = bench.answer.read()

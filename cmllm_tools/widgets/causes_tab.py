@@ -1,7 +1,7 @@
 """The workbench's tab of causes: which layers and heads the answer needs, by forbidding their look at the region."""
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,12 @@ from ..causes.cutting import cut_of
 from ..errors import PromptError, RegionError, SettingsError
 from ..inputs.regions import as_regions
 from ..models.answer import Answer
-from ..models.mllm import Mllm
 from ..notation import number_ranges
 from .cause_view import CauseView
 from .closing import replace_children
 from .code_view import CodeView
-from .messages import Messages, hint
-from .subject import Stale, Subject
+from .messages import hint
+from .subject import Host, Stale, Subject
 from .work_tab import LABEL, Candidates, WorkTab
 
 FROM = {
@@ -44,13 +43,8 @@ class CausesTab(WorkTab):
     """Attention from chosen tokens to the region, or the image, knocked out by layer and head, and the answer's measure.
 
     Args:
-        mllm: the model.
-        subject: gives prompt and regions, when it is asked for.
-        attempt: calls an action, and shows its error in the messages given with it.
-        again: calls what uses the prompt, a second time where the model has changed since it was prepared.
-        turn: held while the model is used.
+        host: the workbench.
         code: gives the Python that knocks out the same, from the arguments of `knockout_grid`.
-        state: what the panel shows now: question, image, regions.
 
     Attributes:
         grid: the last `CauseGrid`, growing while it goes on; None before the first.
@@ -59,25 +53,18 @@ class CausesTab(WorkTab):
 
     def __init__(
         self,
-        mllm: Mllm,
-        subject: Callable[[], Subject],
-        attempt: Callable[[Callable[[], Any], Messages], None],
-        again: Callable[[Callable[[], Any]], Any],
-        turn: AbstractContextManager[Any],
+        host: Host,
         code: Callable[[dict[str, Any]], str],
-        state: Callable[[], tuple[Any, ...]],
     ):
         button = ipw.Button(description="Knock out", button_style="primary", tooltip="Forbid these looks, cell by cell")
-        super().__init__(
-            "A knockout", button, "End after the cells of this turn, and keep those that were done", attempt, turn
-        )
+        super().__init__(host, "A knockout", button, "End after the cells of this turn, and keep those that were done")
         self.add_class("cmllm-causes-tab")
-        self._mllm, self._subject, self._again, self._written = mllm, subject, again, code
+        self._written = code
         self.grid: causes.CauseGrid | None = None
         self.view: CauseView | None = None
         self._asked: tuple[Subject, dict[str, Any]] | None = None
         self._plain: Answer | None = None
-        numbers = mllm.attention_layers
+        numbers = host.mllm.attention_layers
         few = len(numbers) <= _FEW
         self._from = ipw.Dropdown(options=list(FROM.items()), description="from", style=LABEL)
         self._to = ipw.Dropdown(options=[REGION, IMAGE], description="to", style=LABEL)
@@ -95,9 +82,9 @@ class CausesTab(WorkTab):
         )
         self._candidates = Candidates("log-odds; none: the model's own")
         self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that knocks out the same")
-        self._stale = Stale(state, "Knock out")
+        self._stale = Stale(lambda: host.state()[:-1], "Knock out")
         self._code, self._found = CodeView(), ipw.VBox([hint(_NOTHING_YET)])
-        self._copy.on_click(lambda _: self._attempt(lambda: self._code.show(self.code()), self._message))
+        self._copy.on_click(lambda _: self._host.attempt(lambda: self._code.show(self.code()), self._message))
         wrap = ipw.Layout(flex_flow="row wrap")
         self.children = [
             ipw.HBox([self._from, self._to], layout=wrap),
@@ -146,21 +133,23 @@ class CausesTab(WorkTab):
             raise SettingsError("There is no grid yet; press Knock out.")
         subject, choices = self._asked
         heads = None if choices.get("together") else [int(self.grid.columns[column])]
-        with self._turn:
+        with self._host.turn:
             try:
-                subject.prompt.check(self._mllm)
+                subject.prompt.check(self._host.mllm)
             except PromptError as error:
                 raise SettingsError("The model has changed since the grid was made; press Knock out.") from error
-            cut = cut_of(self._mllm, subject.prompt, choices["from_"], choices["to"], self._windows(choices)[row], heads)
+            cut = cut_of(
+                self._host.mllm, subject.prompt, choices["from_"], choices["to"], self._windows(choices)[row], heads
+            )
             if self._plain is None:
-                self._plain = self._mllm.generate(subject.prompt)
-            after = self._mllm.generate(subject.prompt, cut)
+                self._plain = self._host.mllm.generate(subject.prompt)
+            after = self._host.mllm.generate(subject.prompt, cut)
         if self.view is not None:
             self.view.answered((row, column), self._plain, after)
         return after
 
     def _turns(self) -> Generator[None, None, None]:
-        subject, choices = self._subject(), self.choices
+        subject, choices = self._host.subject(), self.choices
         if choices["to"] == "regions":
             if not subject.regions:
                 raise RegionError(
@@ -168,13 +157,13 @@ class CausesTab(WorkTab):
                 )
             choices["to"] = as_regions(subject.regions)
         windows = self._windows(choices)
-        columns = 1 if choices.get("together") else self._mllm.heads
+        columns = 1 if choices.get("together") else self._host.mllm.heads
         rows = -(-max(_LEAST, len(windows) * columns // _TURNS) // columns)
         parts = [windows[at : at + rows] for at in range(0, len(windows), rows)]
         self._progress.max = len(parts)
         # The first turn finds out what is measured, and whether the prompt is still the model's.
-        part = self._again(lambda: self._part(self._subject(), choices, parts[0]))
-        subject = self._subject()
+        part = self._host.again(lambda: self._part(self._host.subject(), choices, parts[0]))
+        subject = self._host.subject()
         self._asked, self._plain = (subject, choices), None
         self._stale.fresh()
         values = np.full((len(windows), part.values.shape[1]), np.nan)
@@ -195,11 +184,11 @@ class CausesTab(WorkTab):
         numbers = [layer for window in windows for layer in window]
         # The last window may be shorter, and in a turn of its own.
         choices = choices | {"window": max(map(len, windows))}
-        return causes.knockout_grid(self._mllm, subject.prompt, layers=numbers, progress=False, **choices)
+        return causes.knockout_grid(self._host.mllm, subject.prompt, layers=numbers, progress=False, **choices)
 
     def _windows(self, choices: dict[str, Any]) -> list[tuple[int, ...]]:
         """The layers of each row, as `knockout_grid` cuts them."""
-        return windows_of(self._mllm.attention_layers, choices.get("window", 1), choices.get("step", 1))
+        return windows_of(self._host.mllm.attention_layers, choices.get("window", 1), choices.get("step", 1))
 
     def _show(self, grid: causes.CauseGrid) -> None:
         self.grid = grid

@@ -1,9 +1,7 @@
 """The workbench's tab that compares ways of referring to what is drawn: what each makes the model answer, and its price."""
 
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Any
 
 import ipywidgets as ipw
 from markupsafe import Markup
@@ -11,13 +9,13 @@ from markupsafe import Markup
 from ..errors import RegionError, SettingsError
 from ..inputs.images import ImageSource
 from ..inputs.regions import Regions
-from ..models.mllm import Mllm
 from ..referring.compare import Comparing, usual_methods
 from ..referring.comparison import Comparison
 from ..referring.method import Method
 from ..show.cards.referring import comparison_sent, comparison_table
 from .closing import replace_children
-from .messages import Messages, hint
+from .messages import hint
+from .subject import Host
 from .work_tab import LABEL, Candidates, WorkTab
 
 AS_SET = "as set above"
@@ -31,11 +29,9 @@ class CompareTab(WorkTab):
     """Chosen ways of referring to the drawn regions, one per turn of the kernel's event loop, as a table.
 
     Args:
-        mllm: the model.
+        host: the workbench.
         asked: gives image, question and regions, when it is asked for.
         method: gives the method that the panel has now.
-        attempt: calls an action, and shows its error in the messages given with it.
-        turn: held while the model is used.
 
     Attributes:
         comparison: the last one, growing while it goes on; None before the first.
@@ -43,15 +39,13 @@ class CompareTab(WorkTab):
 
     def __init__(
         self,
-        mllm: Mllm,
+        host: Host,
         asked: Callable[[], tuple[ImageSource, str, Regions]],
         method: Callable[[], Method],
-        attempt: Callable[[Callable[[], Any], Messages], None],
-        turn: AbstractContextManager[Any],
     ):
         button = ipw.Button(description="Compare", button_style="primary", tooltip="Refer in each of the ways")
-        super().__init__("A comparison", button, "End after this way, and keep those that were done", attempt, turn)
-        self._mllm, self._asked, self._method = mllm, asked, method
+        super().__init__(host, "A comparison", button, "End after this way, and keep those that were done")
+        self._asked, self._method = asked, method
         self.comparison: Comparison | None = None
         names = [AS_SET, *usual_methods()]
         # One row more than there are, or fronts scroll them.
@@ -82,7 +76,7 @@ class CompareTab(WorkTab):
         if not regions:
             raise RegionError("Draw at least one region on the image first; there is none yet.")
         candidates = self._candidates.given
-        run = Comparing(self._mllm, image, question, regions, methods=self.methods, candidates=candidates)
+        run = Comparing(self._host.mllm, image, question, regions, methods=self.methods, candidates=candidates)
         self._progress.max = len(run)
         number = 0
         try:

@@ -1,7 +1,7 @@
 """The workbench's tab of layers and heads: where tokens look in each, what a sweep found, and both as settings."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +10,6 @@ import ipywidgets as ipw
 from ..analysis.choices import Choice
 from ..analysis.sweep import Sweep
 from ..errors import CmllmError, DataError, SettingsError
-from ..models.mllm import Mllm
 from ..models.prompt import Queries
 from ..notation import layers_text
 from ..strict import kind_of
@@ -19,8 +18,7 @@ from .closing import replace_children
 from .event_loop import in_thread_of, running_loop
 from .messages import Messages, hint
 from .setting_fields import NAMED
-from .settings import SettingsPanel
-from .subject import AFTER, BEFORE, Stale, Subject, state_when
+from .subject import AFTER, BEFORE, Host, Stale, state_when
 
 _NOTHING_YET = (
     "Here you see where each token looks, in every layer and head, and choose those to steer with. Press Look; "
@@ -32,31 +30,15 @@ class LayersTab(ipw.VBox):
     """An `AttentionExplorer` of what the panel shows, before or after steering; what is chosen in it can be steered with.
 
     Args:
-        mllm: the model.
-        subject: gives what to look into, when it is asked for.
-        settings: the fields of the method, which take over what is chosen here.
-        attempt: calls an action, and shows its error in the messages given with it.
-        again: calls what uses the prompt, a second time where the model has changed since it was prepared.
-        turn: held while the model is used.
-        state: what the panel shows now, to compare with what was looked into: question, image, regions, and the last run.
+        host: the workbench, whose settings take over what is chosen here.
 
     Attributes:
         explorer: the last one, None before the first.
         sweep: shown below it; may be set, to a `Sweep` or None.
     """
 
-    def __init__(
-        self,
-        mllm: Mllm,
-        subject: Callable[[], Subject],
-        settings: SettingsPanel,
-        attempt: Callable[[Callable[[], Any], Messages], None],
-        again: Callable[[Callable[[], Any]], Any],
-        turn: AbstractContextManager[Any],
-        state: Callable[[], tuple[Any, ...]],
-    ):
-        self._mllm, self._subject, self._settings = mllm, subject, settings
-        self._attempt, self._again, self._turn = attempt, again, turn
+    def __init__(self, host: Host):
+        self._host = host
         # The settings' tokens that the explorer has followed.
         self._followed: Queries | None = None
         # Messages of widgets may be handled by another thread, while a cell uses the model in this one.
@@ -68,7 +50,7 @@ class LayersTab(ipw.VBox):
         self._use = ipw.Button(
             description="Use in settings", disabled=True, tooltip="Steer with the tokens, layer and head chosen here"
         )
-        self._message, self._stale = Messages(), Stale(lambda: state_when(state(), self._when.value), "Look")
+        self._message, self._stale = Messages(), Stale(lambda: state_when(host.state(), self._when.value), "Look")
         self._note, self._box, self._found = ipw.VBox(), ipw.VBox([hint(_NOTHING_YET)]), ipw.VBox()
         self._look.on_click(lambda _: self._do(self.look))
         self._when.observe(lambda _: self.follow(), "value")
@@ -77,7 +59,7 @@ class LayersTab(ipw.VBox):
         super().__init__([row, self._stale, self._note, self._box, self._found])
 
     def _do(self, action: Callable[[], Any]) -> None:
-        in_thread_of(self._loop, self._attempt, action, self._message)
+        in_thread_of(self._loop, self._host.attempt, action, self._message)
 
     def look(self) -> AttentionExplorer:
         """Capture the attention of what the panel shows now, and explore it, as the button does.
@@ -87,26 +69,26 @@ class LayersTab(ipw.VBox):
         Raises:
             SettingsError: for a look after steering, when there was no run on this image and question.
         """
-        with self._turn:
-            self.explorer = self._again(self._explored)
-            self._followed = self._settings.latent_method.queries
+        with self._host.turn:
+            self.explorer = self._host.again(self._explored)
+            self._followed = self._host.settings.latent_method.queries
             self._stale.fresh()
-        low, high = self._settings.latent_method.layers or (0, 1)
+        low, high = self._host.settings.latent_method.layers or (0, 1)
         window = f"The mean of all layers; the settings have {layers_text(range(low, high))}: click one of them."
-        replace_children(self._note, *[hint(window)] * (1 < high - low < self._mllm.layers))
+        replace_children(self._note, *[hint(window)] * (1 < high - low < self._host.mllm.layers))
         replace_children(self._box, self.explorer)
         self._use.disabled = False
         return self.explorer
 
     def _explored(self) -> AttentionExplorer:
-        subject, after = self._subject(), self._when.value == AFTER
+        subject, after = self._host.subject(), self._when.value == AFTER
         if after and subject.run is None:
             raise SettingsError("There is no run on this image and question to look after; press Steer first.")
-        method = self._settings.latent_method
-        low, high = method.layers or (0, self._mllm.layers)
+        method = self._host.settings.latent_method
+        low, high = method.layers or (0, self._host.mllm.layers)
         single = [head for head in method.heads or () if isinstance(head, int)] if len(method.heads or ()) == 1 else []
         return AttentionExplorer(
-            self._mllm,
+            self._host.mllm,
             subject.prompt,
             subject.regions or None,
             queries=method.queries,
@@ -122,7 +104,7 @@ class LayersTab(ipw.VBox):
             return
         # A field may hold what is no setting, or no token, while it is being typed; Steer says so.
         with suppress(CmllmError):
-            queries = self._settings.latent_method.queries
+            queries = self._host.settings.latent_method.queries
             if queries != self._followed:
                 self.explorer.queries = self._followed = queries
 
@@ -136,9 +118,9 @@ class LayersTab(ipw.VBox):
         explorer = self.explorer
         if explorer is None:
             raise SettingsError("There is nothing chosen yet; press Look first.")
-        prompt, method = explorer.prompt, self._settings.latent_method
-        with self._turn:
-            same = self._subject().prompt is prompt
+        prompt, method = explorer.prompt, self._host.settings.latent_method
+        with self._host.turn:
+            same = self._host.subject().prompt is prompt
         if not same:
             raise SettingsError(
                 "The question or the image has changed since the last look, and tokens with it; press Look."
@@ -151,7 +133,7 @@ class LayersTab(ipw.VBox):
         heads = None if explorer.head is None else (explorer.head,)
         named: dict[tuple[int, ...], Queries] = {prompt.positions(name): name for name in reversed(NAMED)}
         queries = named.get(explorer.queries, explorer.queries)
-        self._settings.method = replace(method, queries=queries, layers=layers, heads=heads)
+        self._host.settings.method = replace(method, queries=queries, layers=layers, heads=heads)
 
     @property
     def sweep(self) -> Sweep | None:
@@ -174,6 +156,6 @@ class LayersTab(ipw.VBox):
 
     def _take(self, choice: Choice | None) -> None:
         if choice is not None:
-            self._settings.method = replace(
-                self._settings.latent_method, layers=choice.layers, queries=choice.queries, heads=None
+            self._host.settings.method = replace(
+                self._host.settings.latent_method, layers=choice.layers, queries=choice.queries, heads=None
             )

@@ -1,14 +1,17 @@
-"""What the tabs of a workbench look into, and whether it is still what the panel shows."""
+"""What a workbench gives its tabs: what they look into, whether it is still what the panel shows, and how to use it."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from ..inputs.regions import Regions
+from ..models.mllm import Mllm
 from ..models.prompt import Prompt
 from ..referring.outcome import Outcome
 from ..referring.trace import Trace
 from .messages import Messages
+from .settings import SettingsPanel
 
 # What a tab looks into: the model as it is, or the last run.
 BEFORE, AFTER = "before steering", "after"
@@ -29,6 +32,29 @@ class Subject:
     regions: Regions
     run: Trace | None
     outcome: Outcome | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Host:
+    """The workbench, as its tabs know it.
+
+    Args:
+        mllm: the model.
+        settings: the fields of the method.
+        subject: gives what to look into, when it is asked for.
+        state: what the panel shows now, to compare with what was looked into: question, image, regions, and the last run.
+        attempt: calls an action, and shows its error in the messages given with it.
+        again: calls what uses the prompt, a second time where the model has changed since it was prepared.
+        turn: held while the model is used.
+    """
+
+    mllm: Mllm
+    settings: SettingsPanel
+    subject: Callable[[], Subject]
+    state: Callable[[], tuple[Any, ...]]
+    attempt: Callable[[Callable[[], Any], Messages], None]
+    again: Callable[[Callable[[], Any]], Any]
+    turn: AbstractContextManager[Any]
 
 
 class Stale(Messages):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import ipywidgets as ipw
@@ -10,6 +9,7 @@ import ipywidgets as ipw
 from ..errors import OptimizationError, SettingsError
 from .event_loop import in_thread_of, running_loop, take_turns
 from .messages import Messages
+from .subject import Host
 
 # How wide the names of fields are.
 LABEL = {"description_width": "70px"}
@@ -48,26 +48,18 @@ class WorkTab(ipw.VBox):
     """Work that is done in turns of the kernel's event loop.
 
     Args:
+        host: the workbench.
         what: the work, as "A comparison".
         button: begins it.
         stops: what Stop does, in words.
-        attempt: calls an action, and shows its error in the messages given with it.
-        turn: held while the model is used.
 
     Attributes:
         task: of the work that was begun last.
     """
 
-    def __init__(
-        self,
-        what: str,
-        button: ipw.Button,
-        stops: str,
-        attempt: Callable[[Callable[[], Any], Messages], None],
-        turn: AbstractContextManager[Any],
-    ):
+    def __init__(self, host: Host, what: str, button: ipw.Button, stops: str):
         super().__init__()
-        self._what, self._button, self._attempt, self._turn = what, button, attempt, turn
+        self._host, self._what, self._button = host, what, button
         # Messages of widgets may be handled by another thread, while a cell uses the model in this one.
         self._loop = running_loop()
         self.task: asyncio.Task[Any] | None = None
@@ -99,7 +91,7 @@ class WorkTab(ipw.VBox):
         """
         self._ready()
         try:
-            with self._turn:
+            with self._host.turn:
                 for _ in self._turns():
                     pass
         finally:
@@ -127,7 +119,7 @@ class WorkTab(ipw.VBox):
         raise NotImplementedError
 
     def _do(self, action: Callable[[], Any]) -> None:
-        in_thread_of(self._loop, self._attempt, action, self._message)
+        in_thread_of(self._loop, self._host.attempt, action, self._message)
 
     def _ready(self) -> None:
         if self._busy:
@@ -139,7 +131,7 @@ class WorkTab(ipw.VBox):
 
     async def _cooperate(self) -> Any:
         try:
-            await take_turns(self._turns(), self._turn, self.stop)
+            await take_turns(self._turns(), self._host.turn, self.stop)
         except (Exception, KeyboardInterrupt) as error:
             # Shown, and not raised, as nobody may await the task.
             self._message.failed(error)

@@ -24,7 +24,7 @@ from .layers_tab import LayersTab
 from .region_picker import RegionPicker
 from .runner import CLOSED, RunningPanel
 from .settings import SettingsPanel
-from .subject import Subject
+from .subject import Host, Subject
 
 
 class Workbench(RunningPanel):
@@ -80,12 +80,10 @@ class Workbench(RunningPanel):
             self._asked = CurrentPrompt(mllm, image, question)
             prompt = self._prompt
             picker = RegionPicker(prompt.image, regions, prompt.layout, sigma=settings.sigma_shown)
-            layers = LayersTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
-            ways = CompareTab(mllm, self._to_compare, lambda: self.method, self._try, self._turn)
-            answer = AnswerTab(mllm, self._subject, settings, self._try, self._again, self._turn, self._state)
-            causes = CausesTab(
-                mllm, self._subject, self._try, self._again, self._turn, self._knockout_code, lambda: self._state()[:-1]
-            )
+            host = Host(mllm, settings, self._subject, self._state, self._try, self._again, self._turn)
+            layers, answer = LayersTab(host), AnswerTab(host)
+            ways = CompareTab(host, self._to_compare, lambda: self.method)
+            causes = CausesTab(host, self._knockout_code)
             super().__init__(picker, settings, question, layers, ways, answer, causes)
             self._listen()
 
