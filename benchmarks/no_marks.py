@@ -126,7 +126,7 @@ class Drawn(Observer):
 
 def run(scene: Scene, intervention: cm.Intervention | None, *observers: Observer) -> Any:
     """The model's output for the prompt, with states, while something is done to it."""
-    with ExitStack() as stack, torch.no_grad():
+    with ExitStack() as stack:
         stack.enter_context(undisturbed(scene.mllm.model))
         if intervention is not None:
             stack.enter_context(intervention.opened(scene.mllm, scene.prompt))
