@@ -193,7 +193,7 @@ def measure(examples: int, many: int, spread_over: int) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    parser.add_argument("--examples", type=int, default=30, metavar="N", help="steered examples")
+    parser.add_argument("--examples", type=int, default=60, metavar="N", help="steered examples")
     parser.add_argument("--many", type=int, default=2000, metavar="N", help="unsteered examples, for the memory")
     parser.add_argument("--spread", type=int, default=100, metavar="N", help="examples for Ray's workers; 0 leaves it out")
     options = parser.parse_args()

@@ -7,7 +7,7 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.analysis import attribute, grad_cam, relevancy, sweep_windows, token_activation
-from cmllm_tools.models.finite import check_logits
+from cmllm_tools.models.finite import all_finite, check_logits, finite_runs
 from cmllm_tools.models.scoring import AnswerScore
 
 PARTS = {"nan in the last layer": "model.language_model.layers.5.mlp.down_proj", "inf in the head": "lm_head"}
@@ -77,3 +77,24 @@ def test_a_run_of_a_sweep_may_overflow_alone(mllm, prompt):
 def test_a_contrast_that_overflows_is_refused(mllm, prompt):
     with pytest.raises(cm.NotFiniteError, match="logits must be finite"):
         mllm.generate(prompt, zeros(prompt) + 0.01, contrast=1e308)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), float("-inf")])
+def test_runs_that_are_not_finite_are_found_by_their_sums(wrong):
+    values = torch.randn(3, 4, 5)
+    assert finite_runs(values).tolist() == [True] * 3
+    assert all_finite(values)
+    values[1, 2, 3] = wrong
+    assert finite_runs(values).tolist() == [True, False, True]
+    assert not all_finite(values)
+    values[1, 0, 0] = -wrong
+    assert not all_finite(values)
+
+
+def test_a_sum_that_overflows_says_nothing():
+    values = torch.full((2, 2, 100), 3e38)
+    assert not values.sum().isfinite()
+    assert finite_runs(values).tolist() == [True, True]
+    assert all_finite(values)
+    assert all_finite(torch.tensor(1.0))
+    assert all_finite(torch.zeros(0, 3))

@@ -10,11 +10,13 @@ import torch
 from jaxtyping import Float
 
 from ..errors import CaptureError, UnsupportedModelError
+from ..models.finite import all_finite
 from ..models.interrupts import restoring
 from ..models.interventions import Intervention
 from ..models.latent import as_numbers
 from ..models.mllm import Mllm
 from ..models.origin import weights_mark
+from ..models.positions import added, picked
 from ..models.prefix import prefix_of
 from ..models.prompt import Prompt
 from ..models.visual_keys import VisualKeys
@@ -45,7 +47,7 @@ class KeyOffsets(Intervention):
     def __post_init__(self) -> None:
         super().__post_init__()
         offsets = as_numbers(self.offsets)
-        if offsets.dim() != 2 or not bool(torch.isfinite(offsets).all()):
+        if offsets.dim() != 2 or not all_finite(offsets):
             raise CaptureError(
                 "Offsets on keys must be finite numbers (visual token, layers x key heads x width); got shape "
                 f"{tuple(offsets.shape)}."
@@ -92,7 +94,7 @@ class KeysBeside(VisualKeys):
 
     @cached_property
     def by_layer(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
-        return [self.keys[layer][0][:, list(self.visual)] for layer in self.mllm.attention_layers]
+        return [picked(self.keys[layer][0], 1, self.visual) for layer in self.mllm.attention_layers]
 
     @restoring
     def opened(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Iterator[None]:
@@ -133,10 +135,10 @@ class _Moving(Observer):
     """Adds changes (copy, key head, visual token, width) to each layer's keys."""
 
     def __init__(self, changes: Mapping[int, torch.Tensor], visual: Sequence[int]):
-        self.changes, self.visual = changes, torch.tensor(list(visual))
+        self.changes, self.visual = changes, visual
 
     def before(self, call: AttentionCall) -> AttentionCall:
         change = self.changes[call.layer].to(call.key)
         # Beams and returned sequences are rows of a copy.
         change = change.repeat_interleave(len(call.key) // len(change), 0)
-        return replace(call, key=call.key.index_add(2, self.visual.to(call.key.device), change))
+        return replace(call, key=added(call.key, 2, self.visual, change))

@@ -11,6 +11,7 @@ from ..models.checkpointing import checkpointed
 from ..models.finite import not_finite
 from ..models.interrupts import restoring
 from ..models.mllm import Mllm
+from ..models.positions import picked
 from ..models.prompt import Prompt
 from ..models.undisturbed import undisturbed
 from ..notation import number_ranges
@@ -86,12 +87,12 @@ def check_finite(mllm: Mllm, rows: Mapping[int, torch.Tensor]) -> None:
         NotFiniteError: naming the first such layer, the model's dtype, and what to do.
     """
     # One look at the device for all layers.
-    flags = [values.detach().isfinite().all() for values in rows.values()]
-    finite = torch.stack([flag.to(flags[0].device) for flag in flags]).tolist()
-    if all(finite):
+    sums = [values.detach().sum() for values in rows.values()]
+    if bool(torch.stack([each.to(sums[0].device) for each in sums]).isfinite().all()):
         return
-    layer = list(rows)[finite.index(False)]
-    raise not_finite(f"Attention must be finite; in layer {layer} it is not", mllm.model.dtype)
+    for layer, values in rows.items():
+        if not bool(values.detach().isfinite().all()):
+            raise not_finite(f"Attention must be finite; in layer {layer} it is not", mllm.model.dtype)
 
 
 def replay(
@@ -171,9 +172,11 @@ class Recorder(Observer):
                 f"which is not run again; got position {min(self.rows)}. Take tokens after the image."
             )
         rows = call.rows([row - cached for row in self.rows], self.heads)
-        self.captured[call.layer] = (
-            rows if self.columns is None else rows[..., torch.tensor(self.columns, device=rows.device)]
-        )
+        if self.columns is not None:
+            rows = picked(rows, -1, self.columns)
+            # Kept without a graph, a view would keep all columns.
+            rows = rows if rows.requires_grad else rows.contiguous()
+        self.captured[call.layer] = rows
         if len(self.captured) == len(self.layers):
             raise _LastLayerSeen
         return call

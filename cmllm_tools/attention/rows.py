@@ -99,7 +99,9 @@ def _masked(
     shared = mask.shape[1] == 1
     chosen = (mask[:, :, rows] if shared else mask[:, heads[:, None], rows])[..., : logits.shape[-1]]
     hidden = ~chosen if chosen.dtype == torch.bool else chosen == float("-inf")
-    blind = hidden.all(-1, keepdim=True)
+    # Mostly every row sees something, and is gone through once.
+    blind = found if bool((found := hidden.all(-1, keepdim=True)).any()) else None
     if chosen.dtype == torch.bool:
-        return logits.masked_fill(hidden & ~blind, float("-inf")), blind
-    return logits + chosen.to(logits).masked_fill(blind, 0), blind
+        return logits.masked_fill(hidden if blind is None else hidden & ~blind, float("-inf")), blind
+    added = chosen.to(logits)
+    return logits + (added if blind is None else added.masked_fill(blind, 0)), blind

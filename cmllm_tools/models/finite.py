@@ -17,6 +17,22 @@ def not_finite(what: str, dtype: torch.dtype) -> NotFiniteError:
     return NotFiniteError(f"{what} (dtype {dtype}). {advice}.")
 
 
+def finite_runs(values: torch.Tensor) -> torch.Tensor:
+    """(run,): whether all values (run, ...) of each run are finite.
+
+    A sum is one pass where a look at each value takes five, and is finite only of finite values; where it is not, as a sum
+    may overflow itself, each value is looked at.
+    """
+    flat = values.detach().flatten(1)
+    quick = flat.sum(1).isfinite()
+    return quick if bool(quick.all()) else flat.isfinite().all(1)
+
+
+def all_finite(values: torch.Tensor) -> bool:
+    """Whether all values are finite."""
+    return bool(finite_runs(values[None, None]))
+
+
 def check_logits(logits: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Logits (..., vocabulary), unchanged. Tokens that a model rules out may be -inf.
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from ..errors import CaptureError
+from .finite import all_finite
 from .hooks import in_this_use, named_arguments
 from .interrupts import restoring
 
@@ -46,8 +47,9 @@ def check_latent(latent: torch.Tensor, states: torch.Tensor, tokens: int, copies
             f"A latent must have shape (visual token, width) = {expected}; got {tuple(latent.shape)}, for a batch of "
             f"{copies}. It belongs to one prompt: optimise again for another image or model."
         )
-    finite = torch.isfinite(latent.detach().to(states.dtype))
-    if not finite.all():
+    there = latent.detach().to(states.dtype)
+    if not all_finite(there):
+        finite = torch.isfinite(there)
         raise CaptureError(
             f"A latent must be finite; {int((~finite).sum())} of these {finite.numel()} values are not in {states.dtype}. "
             "Take one of an earlier step, or a wider dtype."

@@ -15,11 +15,13 @@ from weakref import WeakKeyDictionary
 import torch
 from jaxtyping import Float
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from ..errors import UnsupportedModelError
 from .hooks import in_this_use, named_arguments
 from .interrupts import restoring
 from .origin import weights_mark
+from .positions import added, picked
 from .replay import LanguageCall
 from .undisturbed import undisturbed
 from .visual_keys import VisualKeys
@@ -55,7 +57,12 @@ class Prefix(VisualKeys):
 
     @cached_property
     def by_layer(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
-        return [key[0][:, self.call.visual.to(key.device)] for key, _ in self.layers]
+        return [picked(key[0], 1, self._visual) for key, _ in self.layers]
+
+    @cached_property
+    def _visual(self) -> list[int]:
+        found: list[int] = self.call.visual.tolist()
+        return found
 
     def opened(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> AbstractContextManager[None]:
         return continued_answer(self, self.moved(offsets))
@@ -64,7 +71,7 @@ class Prefix(VisualKeys):
         """The layers for several copies of the prompt, with offsets on the keys of the visual tokens; see `changes`."""
         found, many = [], len(offsets)
         for change, (key, value) in zip(self.changes(offsets), self.layers, strict=True):
-            moved = key.expand(many, -1, -1, -1).index_add(2, self.call.visual.to(key.device), change)
+            moved = added(key.expand(many, -1, -1, -1), 2, self._visual, change)
             found.append((moved, value.expand(many, -1, -1, -1)))
         return found
 
@@ -163,12 +170,9 @@ def continued_answer(prefix: Prefix, layers: Layers) -> Iterator[None]:
         if states is None or states.shape[1] < total:
             # Steps after the first bring one new token, and find the prefix in the cache.
             return arguments, keywords
-        if cache is None:
-            cache = DynamicCache()
         rows = len(states) // len(layers[0][0])
-        _fill(
-            cache, layers if rows == 1 else [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers]
-        )
+        filled = layers if rows == 1 else [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers]
+        cache = _filled(cache, filled)
         rest = _rest({name: value for name, value in named.items() if name != "past_key_values"}, prefix.length, total)
         return (), rest | {"past_key_values": cache, "use_cache": True}
 
@@ -244,9 +248,20 @@ def float_states(output: Any) -> torch.Tensor:
     return result
 
 
-def _fill(cache: Any, layers: Sequence[Sequence[torch.Tensor]]) -> None:
-    for number, (key, value) in enumerate(layers):
-        cache.update(key, value, number)
+def _filled(cache: Any, layers: Sequence[Sequence[torch.Tensor]]) -> Any:
+    """A cache with keys and values in it: the caller's, whose layers may keep only the last of them, or one of our own."""
+    if cache is not None:
+        for number, (key, value) in enumerate(layers):
+            cache.update(key, value, number)
+        return cache
+    cache = DynamicCache()
+    for key, value in layers:
+        # `update` would copy them, for nothing to stand before them.
+        layer = DynamicLayer()
+        layer.dtype, layer.device, layer.is_initialized = key.dtype, key.device, True
+        layer.keys, layer.values = key, value
+        cache.layers.append(layer)
+    return cache
 
 
 def _first(arguments: Mapping[str, Any], length: int, total: int) -> dict[str, Any]:

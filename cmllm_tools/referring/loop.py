@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..attention.context_token import mean_maps
+from ..models.finite import finite_runs
 from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
 from ..models.prompt import Prompt
@@ -134,7 +135,7 @@ class LatentRuns:
         differentiate: bool,
     ) -> Measured:
         started, states = time.perf_counter(), self.prompt.call.states
-        sound = torch.isfinite(start.detach().to(states.dtype)).flatten(1).all(1)
+        sound = finite_runs(start.to(states.dtype))
         # A latent that is not finite ends its run, and would be refused for all.
         latent = start.detach() if sound.all() else torch.where(sound[:, None, None], start.detach(), 0)
         latent.requires_grad_(differentiate and bool(going.any()))
@@ -142,7 +143,8 @@ class LatentRuns:
         heads = None if len(self._heads) == self.mllm.heads else self._heads
         recorder = self._moved.capture(latent, self.layers, heads, self._rows, finite)
         captured = [recorder.captured[layer].to(states.device) for layer in self.layers]
-        maps = mean_maps(torch.stack(captured, 1), self._weights, self._without)
+        # Layer by layer, as rows of all together would be there twice.
+        maps = torch.stack([mean_maps(rows, self._weights[:, at], self._without) for at, rows in enumerate(captured)], 1)
         values = maps.sum(1) / self._counts[:, None]
         target = self.target.to(values)
         energy = target.energy(values)

@@ -10,9 +10,11 @@ import torch
 from ..errors import EnergyWarning, NotFiniteError, OptimizationError, SettingsError, carry
 from ..inputs.regions import Region, Regions
 from ..layout.video import VideoLayout
+from ..models.finite import all_finite
 from ..models.interrupts import uninterrupted
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
+from ..models.origin import looked_once
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
 from ..strict import kind_of, several, shown
@@ -58,6 +60,7 @@ class Steering:
     """
 
     @unaffected(gradient=False)
+    @looked_once()
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: LatentMethod | None = None):
         require(mllm, prompt)
         prompt.check(mllm, replayed=True)
@@ -157,7 +160,7 @@ class Steering:
             )
 
     def _check_finite(self, what: str, values: torch.Tensor, number: int) -> None:
-        if not torch.isfinite(values).all():
+        if not all_finite(values):
             raise self._not_finite(what, number)
 
     def _not_finite(self, what: str, number: int) -> OptimizationError:
