@@ -6,7 +6,7 @@ On a random model with 576 visual tokens and 30 of text, interleaved in one proc
 - answer_ratio, peak_memory_ratio: from image and question to a steered answer of 10 tokens, with each method's own number
   of steps, over a plain answer, in time and in the peak of what torch allocates above the model;
 - second_question_ratio: another question to one look at the image, over the look and the first question;
-- growth: seconds of a step by number of visual tokens; null where a step does not fit into the memory.
+- growth: seconds of a step by number of visual tokens; null where a step does not fit into the memory, or would take long.
 
 The reference is the published way: eager attention of all layers kept whole. The models (`benchmarks.steer_models`) are
 the LLaVA of `benchmarks.capture` in float32 (12 layers, width 512), and LLaVA-1.5-7B and Qwen2.5-VL-7B in bfloat16. With
@@ -36,7 +36,9 @@ from cmllm_tools.models.undisturbed import undisturbed
 from cmllm_tools.referring.cost import settle
 from cmllm_tools.referring.target import Target
 
-TOKENS = {"cpu": (256, 576, 1024, 4096), "cuda": (256, 576, 1024, 4096, 16384)}
+TOKENS = (256, 576, 1024, 4096, 16384)
+# Seconds of a step, above which a way is left out of larger sizes: four times the tokens are up to sixteen times as long.
+LONG = 5.0
 GRID = 24
 # 30 tokens with the template's.
 FIRST = (
@@ -147,15 +149,17 @@ def _freed() -> None:
 def growth(model: str, tokens: Sequence[int], device: torch.device, until: float) -> dict[int, dict[str, float | None]]:
     """Seconds of a step by number of visual tokens; sizes for which no time is left are left out."""
     found: dict[int, dict[str, float | None]] = {}
+    left = list(NAMES)
     for count in tqdm(tokens, f"{model}: visual tokens", file=sys.stderr):
         if time.perf_counter() > until:
             break
         _freed()
         setting = Setting(model, round(count**0.5), device)
-        found[count] = {}
-        for name in NAMES:
+        found[count] = dict.fromkeys(NAMES)
+        for name in left:
             found[count][name] = setting.least(name, 3)
             _freed()
+        left = [name for name in left if (found[count][name] or 2 * LONG) < LONG]
         setting = None
     return found
 
@@ -213,7 +217,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1800, help="about how long all models take; growth is cut short")
     options = parser.parse_args()
     device = torch.device(options.device)
-    tokens = TOKENS[options.device] if options.tokens is None else options.tokens
+    tokens = TOKENS if options.tokens is None else options.tokens
     found = {}
     for name in options.model:
         found[name] = measure(name, tokens, device, options.repeats, options.seconds / len(options.model))
