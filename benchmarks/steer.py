@@ -39,6 +39,8 @@ from cmllm_tools.referring.target import Target
 TOKENS = (256, 576, 1024, 4096, 16384)
 # Seconds of a step, above which a way is left out of larger sizes: four times the tokens are up to sixteen times as long.
 LONG = 5.0
+# Bytes of the process for each visual token, at 16 384 of them: 5.2 GB.
+BYTES = 320_000
 GRID = 24
 # 30 tokens with the template's.
 FIRST = (
@@ -147,11 +149,11 @@ def _freed() -> None:
 
 
 def growth(model: str, tokens: Sequence[int], device: torch.device, until: float) -> dict[int, dict[str, float | None]]:
-    """Seconds of a step by number of visual tokens; sizes for which no time is left are left out."""
+    """Seconds of a step by number of visual tokens; sizes for which no time or memory is left are left out."""
     found: dict[int, dict[str, float | None]] = {}
     left = list(NAMES)
-    for count in tqdm(tokens, f"{model}: visual tokens", file=sys.stderr):
-        if time.perf_counter() > until:
+    for count in tqdm(sorted(tokens), f"{model}: visual tokens", file=sys.stderr):
+        if time.perf_counter() > until or not left or (device.type == "cpu" and free_bytes(device) < count * BYTES):
             break
         _freed()
         setting = Setting(model, round(count**0.5), device)
@@ -159,7 +161,7 @@ def growth(model: str, tokens: Sequence[int], device: torch.device, until: float
         for name in left:
             found[count][name] = setting.least(name, 3)
             _freed()
-        left = [name for name in left if (found[count][name] or 2 * LONG) < LONG]
+        left = [name for name in left if (seconds := found[count][name]) is not None and seconds < LONG]
         setting = None
     return found
 

@@ -25,11 +25,13 @@ def pytest_runtest_setup():
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item):
     """The test that leaves torch without gradients is named, and not those that come after it in its process."""
-    result = yield
-    if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
-        torch._C._set_grad_enabled(True)
-        pytest.fail(f"{item.nodeid} left torch without gradients.")
-    return result
+    try:
+        return (yield)
+    finally:
+        left = "in inference mode" if torch.is_inference_mode_enabled() else "without gradients"
+        if not torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            torch.set_grad_enabled(True)
+            pytest.fail(f"{item.nodeid} left torch {left}.")
 
 
 PLUS = cm.ControlMLLMPlus(steps=3)

@@ -8,6 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from test_step_player import state_of
+from tests_support import noise
+from tiny_families import TINY
 
 import cmllm_tools as cm
 from cmllm_tools.widgets import AnswerStrip
@@ -85,6 +87,14 @@ def test_the_tab_offers_what_speaks_for_each_token(mllm, bench, scene):
     assert np.allclose(found.maps, expected.maps, atol=1e-6)
     bench.answer._maps.value = "attention"
     assert "from before the last change" in bench.answer._stale.value
+
+
+def test_the_tab_offers_no_map_that_the_model_cannot_give(bench):
+    names = [name for name, _ in bench.answer._maps.options]
+    assert names == ["attention", "activation (TAM)", "Grad-CAM"]
+    beside = cm.widgets.Workbench(cm.load(TINY["mllama"]()), noise((50, 40)), "what is the red object ?")
+    assert [name for name, _ in beside.answer._maps.options] == ["attention", "Grad-CAM"]
+    beside.close()
 
 
 def test_read_before_and_after_steering(mllm, bench, scene):

@@ -84,6 +84,18 @@ def test_steer_benchmark_measures_what_it_says(monkeypatch):
     assert all(set(steps) == methods and min(steps.values()) > 0 for steps in found["growth"].values())
 
 
+def test_ways_that_took_long_are_left_out_of_larger_sizes(monkeypatch):
+    for name, value in {"LAYERS": 1, "WIDTH": 64}.items():
+        monkeypatch.setattr(capture, name, value)
+    monkeypatch.setattr(steer, "LONG", 5.0)
+    seconds = {"reference": None, "controlmllm": 6.0, "controlmllm_plus": 4.0, "key_steering": 1.0}
+    monkeypatch.setattr(steer.Setting, "least", lambda setting, name, repeats: seconds[name])
+    found = steer.growth("small", (16, 4), torch.device("cpu"), float("inf"))
+    assert found == {4: seconds, 16: seconds | {"controlmllm": None}}
+    monkeypatch.setattr(steer, "BYTES", 10**15)
+    assert steer.growth("small", (4,), torch.device("cpu"), float("inf")) == {}
+
+
 def test_the_reference_step_is_that_of_capture(monkeypatch):
     for name, value in {"LAYERS": 2, "WIDTH": 64}.items():
         monkeypatch.setattr(capture, name, value)

@@ -204,6 +204,14 @@ def test_the_maps_of_an_answers_tokens_may_be_others(mllm, prompt, box, maps, ex
         cm.trace_answer(mllm, prompt, maps="tam")
 
 
+@pytest.mark.parametrize("maps", ["activation", "grad_cam"])
+def test_what_states_hold_is_refused_with_moved_keys_before_an_answer_is_had(mllm, prompt, box, maps, monkeypatch):
+    moved = cm.optimize(mllm, prompt, box, cm.methods.KeySteering())
+    monkeypatch.setattr(cm.Mllm, "generate", lambda *_, **__: pytest.fail("it was answered"))
+    with pytest.raises(cm.CaptureError, match="Use attention in its place"):
+        cm.trace_answer(mllm, prompt, moved, maps=maps)
+
+
 def test_a_function_chooses_what_is_done_as_when_answering(mllm, prompt, box):
     edit = cm.methods.AttentionEdit(3).intervention(mllm, prompt, (box,))
     chosen = cm.trace_answer(mllm, prompt, lambda number, text: edit, regions=box)

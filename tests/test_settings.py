@@ -205,7 +205,7 @@ def test_a_map_that_is_all_zero_has_no_energy(tiny, monkeypatch):
             use()
     with pytest.raises(cm.CaptureError, match="or not finite"):
         cm.hard_energy(values + torch.nan, torch.ones(16))
-    monkeypatch.setattr(loop, "mean_maps", lambda values, *_: values.mean((2, 3)) * 0)
+    monkeypatch.setattr(loop, "mean_maps", lambda values, *_: values.mean((-3, -2)) * 0)
     with pytest.raises(cm.OptimizationError, match=r"at step 0 it has none\. Take query tokens that look"):
         cm.optimize(mllm, prompt, REGION, PLAIN)
 

@@ -213,11 +213,7 @@ def _with(mllm: Mllm, prompt: Prompt, given: Intervention | Latent | None) -> It
     """While open, the prompt is read with an intervention or a latent."""
     latent, other = read_latent_or_other(given, prompt.call)
     other = other.read(mllm, prompt) if isinstance(other, ChosenBy) else other
-    if isinstance(other, KeyOffsets) and not mllm.family.beside:
-        raise CaptureError(
-            "A map of what states hold needs the whole prompt run; with offsets on cached keys its image is not. Use "
-            "attention, as capture_attention(mllm, prompt, latent=...) gives it, or another intervention."
-        )
+    _check_whole(mllm, other)
     added = None if latent is None else latent.detach()
     with nullcontext() if other is None else other.opened(mllm, prompt), latent_added(prompt.call, added):
         yield
@@ -236,6 +232,25 @@ def explained(
             f"{shown(str(said))}."
         )
     return ids[: token + 1]
+
+
+def check_held(mllm: Mllm, prompt: Prompt, given: Intervention | Latent | None, head: bool) -> None:
+    """Refuse maps of what states hold, before anything is run; `head` for those that need the model's.
+
+    Raises:
+        CaptureError, UnsupportedModelError: as `token_activation` and `grad_cam`.
+    """
+    if head:
+        _check_head(mllm)
+    _check_whole(mllm, read_latent_or_other(given, prompt.call)[1])
+
+
+def _check_whole(mllm: Mllm, given: Intervention | None) -> None:
+    if isinstance(given, KeyOffsets) and not mllm.family.beside:
+        raise CaptureError(
+            "A map of what states hold needs the whole prompt run; with offsets on cached keys its image is not. Use "
+            "attention in its place (maps='attention', or capture_attention with latent=), or another intervention."
+        )
 
 
 def _check_head(mllm: Mllm) -> None:

@@ -14,7 +14,7 @@ from ..models.undisturbed import unaffected
 from ..shown import Fact, Shown
 from ..strict import kind_of, whole_numbers
 from .capture import Attention
-from .context_token import Rows, mean_maps
+from .context_token import Rows, left_out, mean_maps
 from .heads import Heads, pairs_within
 
 
@@ -120,6 +120,6 @@ def layer_maps(
     rows = Rows(positions, chosen, heads, pairs)
     weights = rows.weights(attention.layers, attention.heads, attention.queries)
     without = whole_numbers(without, "the visual tokens to leave out", error=CaptureError)
-    maps = mean_maps(attention.values, weights.to(attention.values.device), without)
+    maps = left_out(mean_maps(attention.values, weights.to(attention.values.device)), without)
     index = [attention.layers.index(layer) for layer in chosen]
     return maps if index == list(range(len(maps))) else maps[index]

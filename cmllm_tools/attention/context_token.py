@@ -106,15 +106,18 @@ class Rows:
         return found
 
 
-def mean_maps(values: torch.Tensor, weights: torch.Tensor, without: Sequence[int] = ()) -> torch.Tensor:
-    """Each layer's part in a context-token map: (..., layer, visual token), of which the map is the mean.
+def mean_maps(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """A layer's part in a context-token map, (..., visual token); of all layers' parts the map is the mean.
 
     Args:
-        values: (..., layer, head, query, visual token).
-        weights: (..., layer, head, query); see `Rows.weights`.
-        without: numbers of visual tokens that weigh 0.
+        values: (..., head, query, visual token), of a layer; `...` may have the layers.
+        weights: (..., head, query); see `Rows.weights`.
     """
-    maps = torch.einsum("...hqv,...hq->...v", values, weights.to(values))
+    return torch.einsum("...hqv,...hq->...v", values, weights.to(values))
+
+
+def left_out(maps: torch.Tensor, without: Sequence[int]) -> torch.Tensor:
+    """Maps (..., visual token) in which the visual tokens of these numbers weigh 0."""
     return maps * keep_weights(without, maps.shape[-1]).to(maps) if without else maps
 
 

@@ -16,7 +16,7 @@ from ..models.interventions import Intervention
 from ..models.latent import as_numbers
 from ..models.mllm import Mllm
 from ..models.origin import weights_mark
-from ..models.positions import added, picked
+from ..models.positions import added_at, at_positions
 from ..models.prefix import prefix_of
 from ..models.prompt import Prompt
 from ..models.visual_keys import VisualKeys
@@ -94,7 +94,7 @@ class KeysBeside(VisualKeys):
 
     @cached_property
     def by_layer(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
-        return [picked(self.keys[layer][0], 1, self.visual) for layer in self.mllm.attention_layers]
+        return [at_positions(self.keys[layer][0], 1, self.visual) for layer in self.mllm.attention_layers]
 
     @restoring
     def opened(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Iterator[None]:
@@ -141,4 +141,4 @@ class _Moving(Observer):
         change = self.changes[call.layer].to(call.key)
         # Beams and returned sequences are rows of a copy.
         change = change.repeat_interleave(len(call.key) // len(change), 0)
-        return replace(call, key=added(call.key, 2, self.visual, change))
+        return replace(call, key=added_at(call.key, 2, self.visual, change))

@@ -11,7 +11,7 @@ from ..models.checkpointing import checkpointed
 from ..models.finite import not_finite
 from ..models.interrupts import restoring
 from ..models.mllm import Mllm
-from ..models.positions import picked
+from ..models.positions import at_positions
 from ..models.prompt import Prompt
 from ..models.undisturbed import undisturbed
 from ..notation import number_ranges
@@ -173,9 +173,8 @@ class Recorder(Observer):
             )
         rows = call.rows([row - cached for row in self.rows], self.heads)
         if self.columns is not None:
-            rows = picked(rows, -1, self.columns)
-            # Kept without a graph, a view would keep all columns.
-            rows = rows if rows.requires_grad else rows.contiguous()
+            # A view would keep all columns.
+            rows = at_positions(rows, -1, self.columns).contiguous()
         self.captured[call.layer] = rows
         if len(self.captured) == len(self.layers):
             raise _LastLayerSeen

@@ -99,8 +99,9 @@ def _masked(
     shared = mask.shape[1] == 1
     chosen = (mask[:, :, rows] if shared else mask[:, heads[:, None], rows])[..., : logits.shape[-1]]
     hidden = ~chosen if chosen.dtype == torch.bool else chosen == float("-inf")
-    # Mostly every row sees something, and is gone through once.
-    blind = found if bool((found := hidden.all(-1, keepdim=True)).any()) else None
+    found = hidden.all(-1, keepdim=True)
+    # Mostly every row sees something, and is gone through once; to ask a GPU would take longer.
+    blind = found if hidden.device.type != "cpu" or bool(found.any()) else None
     if chosen.dtype == torch.bool:
         return logits.masked_fill(hidden if blind is None else hidden & ~blind, float("-inf")), blind
     added = chosen.to(logits)

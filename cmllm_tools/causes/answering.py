@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from PIL import Image
 
-from ..analysis.activation import activations, cams
+from ..analysis.activation import activations, cams, check_held
 from ..attention.capture import capture_attention
 from ..attention.context_map import ContextMap
 from ..attention.heads import Heads
@@ -166,6 +166,8 @@ def trace_answer(
             f"The tokens of an answer of {mllm.family.name} do not look at the image themselves; {who}. Capture attention "
             "of 'text' in their place."
         )
+    if maps != "attention":
+        check_held(mllm, prompt, intervention, head=maps == "activation")
     if answer is None:
         said = mllm.generate(prompt, intervention, max_new_tokens=max_new_tokens, **options)
     else:

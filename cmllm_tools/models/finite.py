@@ -24,7 +24,7 @@ def finite_runs(values: torch.Tensor) -> torch.Tensor:
     may overflow itself, each value is looked at.
     """
     flat = values.detach().flatten(1)
-    quick = flat.sum(1).isfinite()
+    quick = flat.sum(1, dtype=torch.promote_types(flat.dtype, torch.float32)).isfinite()
     return quick if bool(quick.all()) else flat.isfinite().all(1)
 
 

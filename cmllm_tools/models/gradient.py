@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from .finite import all_finite
+
 # Factor on what is differentiated: a power of two, so that nothing is rounded by it. Where a gradient overflows with it,
 # it is tried with ever smaller ones.
 SCALE = 2.0**16
@@ -68,4 +70,4 @@ def rescaled(
 
 
 def _finite(tensors: Sequence[torch.Tensor]) -> bool:
-    return all(bool(torch.isfinite(each).all()) for each in tensors)
+    return all(map(all_finite, tensors))

@@ -5,21 +5,25 @@ from collections.abc import Sequence
 import torch
 
 
-def picked(values: torch.Tensor, axis: int, positions: Sequence[int]) -> torch.Tensor:
+def at_positions(values: torch.Tensor, axis: int, positions: Sequence[int]) -> torch.Tensor:
     """`values` at these positions of an axis: a view where they follow one another."""
     if _follow(positions):
         return values.narrow(axis, positions[0], len(positions))
     return values.index_select(axis, torch.tensor(list(positions), dtype=torch.long, device=values.device))
 
 
-def added(values: torch.Tensor, axis: int, positions: Sequence[int], change: torch.Tensor) -> torch.Tensor:
-    """`values` with `change`, which has its size but on the axis, added at these positions of it."""
+def added_at(values: torch.Tensor, axis: int, positions: Sequence[int], change: torch.Tensor) -> torch.Tensor:
+    """`values` with `change`, which has the shape of `at_positions`, added there."""
     if not _follow(positions):
         return values.index_add(axis, torch.tensor(list(positions), dtype=torch.long, device=values.device), change)
-    begin, end = positions[0], positions[-1] + 1
-    parts = values.tensor_split((begin, end), axis)
-    return torch.cat([parts[0], parts[1] + change, parts[2]], axis)
+    begin, end = positions[0], positions[0] + len(positions)
+    before, after = values.narrow(axis, 0, begin), values.narrow(axis, end, values.shape[axis] - end)
+    return torch.cat([before, values.narrow(axis, begin, len(positions)) + change, after], axis)
 
 
 def _follow(positions: Sequence[int]) -> bool:
-    return len(positions) > 0 and list(positions) == list(range(positions[0], positions[0] + len(positions)))
+    return (
+        len(positions) > 0
+        and positions[0] >= 0
+        and list(positions) == list(range(positions[0], positions[0] + len(positions)))
+    )

@@ -21,7 +21,7 @@ from ..errors import UnsupportedModelError
 from .hooks import in_this_use, named_arguments
 from .interrupts import restoring
 from .origin import weights_mark
-from .positions import added, picked
+from .positions import added_at, at_positions
 from .replay import LanguageCall
 from .undisturbed import undisturbed
 from .visual_keys import VisualKeys
@@ -57,7 +57,7 @@ class Prefix(VisualKeys):
 
     @cached_property
     def by_layer(self) -> list[Float[torch.Tensor, "key_head visual width"]]:
-        return [picked(key[0], 1, self._visual) for key, _ in self.layers]
+        return [at_positions(key[0], 1, self._visual) for key, _ in self.layers]
 
     @cached_property
     def _visual(self) -> list[int]:
@@ -71,7 +71,7 @@ class Prefix(VisualKeys):
         """The layers for several copies of the prompt, with offsets on the keys of the visual tokens; see `changes`."""
         found, many = [], len(offsets)
         for change, (key, value) in zip(self.changes(offsets), self.layers, strict=True):
-            moved = added(key.expand(many, -1, -1, -1), 2, self._visual, change)
+            moved = added_at(key.expand(many, -1, -1, -1), 2, self._visual, change)
             found.append((moved, value.expand(many, -1, -1, -1)))
         return found
 

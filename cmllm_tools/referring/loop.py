@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..attention.context_token import mean_maps
+from ..attention.context_token import left_out, mean_maps
 from ..models.finite import finite_runs
 from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
@@ -144,7 +144,8 @@ class LatentRuns:
         recorder = self._moved.capture(latent, self.layers, heads, self._rows, finite)
         captured = [recorder.captured[layer].to(states.device) for layer in self.layers]
         # Layer by layer, as rows of all together would be there twice.
-        maps = torch.stack([mean_maps(rows, self._weights[:, at], self._without) for at, rows in enumerate(captured)], 1)
+        parts = [mean_maps(rows, self._weights[:, at]) for at, rows in enumerate(captured)]
+        maps = left_out(torch.stack(parts, 1), self._without)
         values = maps.sum(1) / self._counts[:, None]
         target = self.target.to(values)
         energy = target.energy(values)

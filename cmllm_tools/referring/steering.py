@@ -14,7 +14,6 @@ from ..models.finite import all_finite
 from ..models.interrupts import uninterrupted
 from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
-from ..models.origin import looked_once
 from ..models.prompt import Prompt, queries_name
 from ..models.undisturbed import unaffected
 from ..strict import kind_of, several, shown
@@ -60,7 +59,6 @@ class Steering:
     """
 
     @unaffected(gradient=False)
-    @looked_once()
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: LatentMethod | None = None):
         require(mllm, prompt)
         prompt.check(mllm, replayed=True)

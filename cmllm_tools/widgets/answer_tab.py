@@ -1,4 +1,4 @@
-"""The workbench's tab of the answer: where each of its tokens looks, unsteered or after the last run."""
+"""The workbench's tab of the answer: where each of its tokens looks, or what speaks for it, before and after a run."""
 
 from contextlib import suppress
 from typing import Any
@@ -25,7 +25,7 @@ class AnswerTab(ipw.VBox):
     """An `AnswerStrip` of the answer before or after steering, read when it is asked for.
 
     Args:
-        host: the workbench; the settings' layers and heads are those that the maps are of.
+        host: the workbench; its settings' layers and heads are those that maps of attention are of.
 
     Attributes:
         strip: the last one, None before the first.
@@ -39,11 +39,13 @@ class AnswerTab(ipw.VBox):
         self._of: tuple[Any, ...] = ()
         self._when = ipw.ToggleButtons(options=[BEFORE, AFTER], tooltips=["of the model as it is", "of the last run"])
         self._maps = ipw.Dropdown(
-            options=list(_MAPS.items()),
+            options=[each for each in _MAPS.items() if each[1] != "activation" or not host.mllm.family.beside],
             tooltip="Where each token looks, or which visual states speak for it",
             layout=ipw.Layout(width="150px"),
         )
-        self._read = ipw.Button(description="Read", button_style="primary", tooltip="Have the answer, and where it looks")
+        self._read = ipw.Button(
+            description="Read", button_style="primary", tooltip="Have the answer, and a map of each token"
+        )
         self._message, self._stale = Messages(), Stale(self._shown, "Read")
         self._box = ipw.VBox([hint(_NOTHING_YET)])
         for choice in (self._when, self._maps):
@@ -53,13 +55,15 @@ class AnswerTab(ipw.VBox):
         super().__init__([row, self._stale, self._box])
 
     def read(self) -> AnswerStrip:
-        """Have the answer that the panel asks for now, and show where each token looks, as the button does.
+        """Have the answer that the panel asks for now, and show the map of each token, as the button does.
 
         An answer of the last run is not asked for again.
 
         Raises:
             SettingsError: for the answer after steering, when there was no run on this image and question.
-            CaptureError: for a family whose answer's tokens do not look at the image themselves.
+            CaptureError: for a family whose answer's tokens do not look at the image themselves, and for another map than
+                attention after keys were moved.
+            UnsupportedModelError: for token activation, as `analysis.token_activation`.
         """
         with self._host.turn:
             self.strip = AnswerStrip(self._host.again(self._traced))

@@ -19,7 +19,7 @@ from .cause_view import CauseView
 from .closing import replace_children
 from .code_view import CodeView
 from .messages import hint
-from .subject import Host, Stale, Subject
+from .subject import BEFORE, Host, Stale, Subject, state_when
 from .work_tab import LABEL, Candidates, WorkTab
 
 FROM = {
@@ -82,7 +82,7 @@ class CausesTab(WorkTab):
         )
         self._candidates = Candidates("log-odds; none: the model's own")
         self._copy = ipw.Button(description="Copy as code", tooltip="Copy the Python that knocks out the same")
-        self._stale = Stale(lambda: host.state()[:-1], "Knock out")
+        self._stale = Stale(lambda: state_when(host.state(), BEFORE), "Knock out")
         self._code, self._found = CodeView(), ipw.VBox([hint(_NOTHING_YET)])
         self._copy.on_click(lambda _: self._host.attempt(lambda: self._code.show(self.code()), self._message))
         wrap = ipw.Layout(flex_flow="row wrap")
