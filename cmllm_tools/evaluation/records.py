@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -115,7 +115,7 @@ class Record:
 
     def line(self) -> bytes:
         """As one line of JSON, without its end."""
-        return json.dumps({"record": FORMAT, **asdict(self)}, allow_nan=False).encode()
+        return json.dumps({"record": FORMAT, **vars(self)}, allow_nan=False).encode()
 
     @classmethod
     def of_line(cls, line: bytes) -> "Record":

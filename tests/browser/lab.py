@@ -24,6 +24,8 @@ OFFLINE = [
     "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
     "--LabApp.news_url=None",
 ]
+# What a front knows of its kernel, which nothing on its page tells reliably.
+OPEN = ["--LabApp.expose_app_in_browser=True", "--JupyterNotebookApp.expose_app_in_browser=True"]
 SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
 
 
@@ -39,7 +41,7 @@ def server(app, folder, home, settings=SETTINGS):
     environment = os.environ | {name: str(value) for name, value in folders.items()}
     environment |= {"PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     options = ["--no-browser", "--allow-root", "--ip=127.0.0.1", "--port=0", f"--IdentityProvider.token={TOKEN}"]
-    command = [sys.executable, "-m", app, *options, f"--ServerApp.root_dir={folder}", *OFFLINE]
+    command = [sys.executable, "-m", app, *options, f"--ServerApp.root_dir={folder}", *OFFLINE, *OPEN]
     log = home / "server.log"
     with log.open("w") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
@@ -62,7 +64,7 @@ def _address(process, runtime, log):
     raise RuntimeError(f"The Jupyter server did not start:\n{log.read_text()}")
 
 
-# How a run of all cells ended: "done", "asks" for a kernel, "quiet" where none is running and some never ran.
+# How a run of all cells ended: "done", "asks" for a kernel, "quiet" where none is running and some never ran, or "late".
 RAN = """async (hangs) => {
     const prompts = () => [...document.querySelectorAll(".jp-Notebook .jp-CodeCell .jp-InputArea-prompt")]
         .map((prompt) => prompt.textContent);
@@ -125,15 +127,13 @@ class Notebook:
             self.abroad.append(url)
 
     def wait_for_kernel(self):
-        """Until the page has its kernel: a cell that is run before is not run."""
+        """Until the page has its kernel: for each cell that is run before, a front begins another one."""
         self.page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
         self.page.wait_for_function(
-            """async () => {
-                const [session] = await (await fetch("/api/sessions")).json();
-                const [name, shown] = [".jp-Toolbar-kernelName", ".jp-Notebook-ExecutionIndicator"]
-                    .map((part) => document.querySelector(part));
-                return session?.kernel.connections && session.kernel.execution_state === "idle"
-                    && shown?.dataset.status === "idle" && !/No Kernel/.test(name?.textContent ?? "No Kernel");
+            """() => {
+                const context = window.jupyterapp?.shell.currentWidget?.sessionContext;
+                const kernel = context?.isReady && context.session?.kernel;
+                return kernel && kernel.connectionStatus === "connected" && kernel.status === "idle";
             }""",
             polling=200,
         )
@@ -149,26 +149,13 @@ class Notebook:
             labels.filter(has_text=re.compile(f"^{name}$")).last.click()
 
     def run_all(self):
-        """Run all cells, and wait until each has its number.
-
-        Asked before it has found its kernel, which nothing on the page tells reliably, a front runs nothing, or leaves out
-        the first cells, or asks for a kernel, also late; cells that are left are run again, all of them.
-        """
-        for _ in range(5):
-            # Asking, it hides the menu.
-            dialog = self.page.locator(".jp-Dialog")
-            accept = dialog.locator(".jp-mod-accept").last
-            self.page.add_locator_handler(dialog, lambda _, accept=accept: accept.click(), no_wait_after=True)
+        """Run all cells, and wait until each has its number; cells that were left out are run again, with all others."""
+        for _ in range(3):
             self.menu("Run", "Run All Cells")
-            self.page.remove_locator_handler(dialog)
-            late = time.monotonic() + HANGS / 1000
-            while (ended := self.page.evaluate(RAN, HANGS)) == "asks" and time.monotonic() < late:
-                # It goes when it is answered, and another may come.
-                with suppress(NotInTime):
-                    accept.click(timeout=5000)
-                self.page.wait_for_timeout(500)
-            if ended == "done":
-                return
+            if (ended := self.page.evaluate(RAN, HANGS)) != "quiet":
+                break
+        if ended == "done":
+            return
         raise AssertionError(f"The cells did not run: {ended}; {self.page.locator('.jp-OutputArea').all_text_contents()}")
 
     def run_cell(self, start):
