@@ -14,8 +14,10 @@ from tiny_families import TINY, at_hand
 from tiny_models import tiny_llava
 
 import cmllm_tools as cm
+from cmllm_tools.attention import key_offsets
 from cmllm_tools.attention.context_map import context_map
 from cmllm_tools.attention.key_offsets import KeyOffsets, visual_keys
+from cmllm_tools.errors import CaptureError
 from cmllm_tools.models.families import FAMILIES
 from cmllm_tools.models.prefix import continued_answer, prefix_of
 
@@ -108,6 +110,14 @@ def test_keys_beside_the_text_are_moved_where_the_model_makes_them(name):
     assert moved_ids == expected_ids
     torch.testing.assert_close(moved, expected, atol=1e-4 * expected[expected.isfinite()].abs().max().item(), rtol=1e-4)
     assert moved_ids != ids or not torch.allclose(moved, plain)
+
+
+def test_keys_beside_the_text_that_are_not_seen_are_refused_by_name(monkeypatch):
+    """As in transformers 5.6, whose Q-Former computes its attention by itself."""
+    mllm, prompt = prepared.__wrapped__("instructblip")
+    monkeypatch.setattr(key_offsets._Keys, "before", lambda self, call: call)
+    with pytest.raises(CaptureError, match=r"attention interface; layers 0, 2 of InstructBlipQFormerModel did not"):
+        visual_keys(mllm, prompt)
 
 
 @contextmanager

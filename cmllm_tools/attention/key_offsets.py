@@ -21,7 +21,7 @@ from ..models.prefix import prefix_of
 from ..models.prompt import Prompt
 from ..models.visual_keys import VisualKeys
 from .observe import AttentionCall, Observer, observed
-from .recorder import replay
+from .recorder import check_seen, replay
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,7 @@ def visual_keys(mllm: Mllm, prompt: Prompt) -> VisualKeys:
 
     Raises:
         UnsupportedModelError: for a model whose text cannot continue from a cached image.
+        CaptureError: for layers beside the text's sequence that do not call transformers' attention interface.
         PromptError: for a prompt of another model, or of another dtype or device.
     """
     return _beside(mllm, prompt) if mllm.family.beside else prefix_of(mllm, prompt)
@@ -111,6 +112,7 @@ def _beside(mllm: Mllm, prompt: Prompt) -> KeysBeside:
     if found is None or found.weights != weights_mark(mllm.model):
         seen = _Keys()
         replay(mllm, prompt, seen, None)
+        check_seen(mllm, mllm.attention_layers, seen.found)
         if len({key.shape for key in seen.found.values()}) > 1:
             raise UnsupportedModelError(
                 f"The keys of a {mllm.family.name} model's visual tokens must be of one size in all layers; here they are "

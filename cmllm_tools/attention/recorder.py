@@ -1,6 +1,6 @@
 """Rows of attention that are kept while a prompt is replayed: the model's own kernel runs beside them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
@@ -69,15 +69,23 @@ def capture(
     total = states.shape[1] if not mllm.family.beside and states.dim() == 3 else None
     recorder = Recorder(modules.values(), kept_heads, rows, columns, total)
     replay(mllm, prompt, recorder, latent, modules, meanwhile, forward)
-    missing = [layer for layer in numbers if layer not in recorder.captured]
-    if missing:
+    check_seen(mllm, numbers, recorder.captured)
+    if finite:
+        check_finite(mllm, {layer: recorder.captured[layer] for layer in numbers})
+    return recorder
+
+
+def check_seen(mllm: Mllm, layers: Iterable[int], seen: Collection[int]) -> None:
+    """Refuse layers whose attention was not seen in a forward.
+
+    Raises:
+        CaptureError: naming them.
+    """
+    if missing := [layer for layer in layers if layer not in seen]:
         raise CaptureError(
             f"Every layer asked for must call transformers' attention interface; layers {number_ranges(missing)} of "
             f"{type(mllm.decoder).__name__} did not."
         )
-    if finite:
-        check_finite(mllm, {layer: recorder.captured[layer] for layer in numbers})
-    return recorder
 
 
 def check_finite(mllm: Mllm, rows: Mapping[int, torch.Tensor]) -> None:
