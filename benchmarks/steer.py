@@ -6,6 +6,8 @@ On a random model with 576 visual tokens and 30 of text, interleaved in one proc
 - answer_ratio, peak_memory_ratio: from image and question to a steered answer of 10 tokens, with each method's own number
   of steps, over a plain answer, in time and in the peak of what torch allocates above the model;
 - second_question_ratio: another question to one look at the image, over the look and the first question;
+- memory_of_cache: what KeySteering's answer takes above a plain one, over the cached keys and values and what a step of the
+  text keeps for its backward pass;
 - growth: seconds of a step by number of visual tokens; null where a step does not fit into the memory, or would take long.
 
 The reference is the published way: eager attention of all layers kept whole. The models (`benchmarks.steer_models`) are
@@ -32,6 +34,7 @@ import cmllm_tools as cm
 from benchmarks.steer_models import MODELS
 from cmllm_tools.attention.memory import free_bytes, peak_bytes
 from cmllm_tools.models.latent_states import add_latent
+from cmllm_tools.models.prefix import prefix_of
 from cmllm_tools.models.undisturbed import undisturbed
 from cmllm_tools.referring.cost import settle
 from cmllm_tools.referring.target import Target
@@ -134,6 +137,29 @@ class Setting:
         first = timed(FIRST, lambda: looks.append(self.mllm.look(self.image)) or looks[0])
         return alone, first, timed(SECOND, lambda: looks[0])
 
+    def cache_and_activations(self) -> int:
+        """Bytes of the cached prefix, and of what KeySteering's step over it keeps of the text for its backward pass."""
+        prefix, kept, whole = prefix_of(self.mllm, self.prompt), {}, set()
+        cached = [each.untyped_storage() for layer in prefix.layers for each in layer]
+        weights = {each.untyped_storage().data_ptr() for each in self.mllm.model.parameters()}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            # The storage itself, as what is freed may be another's next.
+            storage = kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+            # Keys and values of the whole sequence are the cache's.
+            if (
+                tensor.dim() == 4
+                and tensor.shape[1::2] == prefix.layers[0][0].shape[1::2]
+                and tensor.shape[2] > prefix.length
+            ):
+                whole.add(storage.data_ptr())
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            self.step("key_steering")
+        texts = [each for at, each in kept.items() if at not in whole | weights]
+        return sum(each.nbytes() for each in [*cached, *texts])
+
     def least(self, name: str, repeats: int) -> float | None:
         """Seconds of the quickest step; None where the memory is too small for one."""
         try:
@@ -189,6 +215,7 @@ def interleaved(setting: Setting, name: str, repeats: int, until: float) -> dict
         "answer_ratio": {way: span[way][0] / span["plain"][0] for way in NAMES},
         "second_question_ratio": {way: span[way][2] / span[way][1] for way in ways},
         "peak_memory_ratio": {way: peak[way] / peak["plain"] for way in NAMES},
+        "memory_of_cache": (peak["key_steering"] - peak["plain"]) / setting.cache_and_activations(),
     }
 
 

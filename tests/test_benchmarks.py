@@ -76,6 +76,7 @@ def test_steer_benchmark_measures_what_it_says(monkeypatch):
         "answer_ratio",
         "second_question_ratio",
         "peak_memory_ratio",
+        "memory_of_cache",
         "growth",
     }
     methods = {"reference", "controlmllm", "controlmllm_plus", "key_steering"}

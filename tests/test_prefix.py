@@ -66,7 +66,7 @@ def test_an_answer_over_the_cached_image_is_the_plain_one(family):
             prefix_of(mllm, prompt)
         return
     prefix = prefix_of(mllm, prompt)
-    with continued_answer(prefix, prefix.layers):
+    with continued_answer(prefix):
         ids, logits = answered(mllm, prompt)
     plain_ids, plain = answered(mllm, prompt)
     assert ids == plain_ids

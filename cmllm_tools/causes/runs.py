@@ -134,7 +134,7 @@ class Runs:
                 wide = [
                     (key.expand(copies, -1, -1, -1), value.expand(copies, -1, -1, -1)) for key, value in self._prefix.layers
                 ]
-                opened.enter_context(continued_answer(self._prefix, wide))
+                opened.enter_context(continued_answer(self._prefix, lambda: wide))
             opened.enter_context(given_again(skipped))
             if edit is not None:
                 opened.enter_context(edit())

@@ -103,7 +103,7 @@ def _answering(mllm: "Mllm", prompt: Prompt, options: dict[str, Any]) -> Abstrac
         # The first question of an image: to run what is before it by itself pays with the next one.
         return nullcontext()
     prefix = prefix_or_none(mllm, prompt) if prompt.look.serves(mllm) else None
-    return nullcontext() if prefix is None else continued_answer(prefix, prefix.layers)
+    return nullcontext() if prefix is None else continued_answer(prefix)
 
 
 def _seen(mllm: "Mllm", prompt: Prompt, rows: int) -> Mapping[Any, list[Any]]:

@@ -5,10 +5,10 @@ believed: the first prompt's text is run over the cached prefix and beside a pla
 """
 
 import inspect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
@@ -65,7 +65,7 @@ class Prefix(VisualKeys):
         return found
 
     def opened(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> AbstractContextManager[None]:
-        return continued_answer(self, self.moved(offsets))
+        return continued_answer(self, partial(self.moved, offsets))
 
     def moved(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Layers:
         """The layers for several copies of the prompt, with offsets on the keys of the visual tokens; see `changes`."""
@@ -159,8 +159,14 @@ def prefilled(mllm: "Mllm", prompt: "Prompt", length: int | None = None) -> Pref
 
 
 @restoring
-def continued_answer(prefix: Prefix, layers: Layers) -> Iterator[None]:
-    """While open, the model's own forward runs the prompt's text over a cached prefix, and skips what is before it."""
+def continued_answer(prefix: Prefix, made: Callable[[], Layers] | None = None) -> Iterator[None]:
+    """While open, the model's own forward runs the prompt's text over a cached prefix, and skips what is before it.
+
+    Args:
+        prefix: of the prompt.
+        made: gives the keys and values that are continued from, for one prompt or several copies; the prefix's own when
+            None. It is asked for each forward, so that nothing but the cache holds them meanwhile.
+    """
     total = prefix.call.states.shape[1]
 
     @in_this_use
@@ -170,6 +176,7 @@ def continued_answer(prefix: Prefix, layers: Layers) -> Iterator[None]:
         if states is None or states.shape[1] < total:
             # Steps after the first bring one new token, and find the prefix in the cache.
             return arguments, keywords
+        layers = prefix.layers if made is None else made()
         rows = len(states) // len(layers[0][0])
         filled = layers if rows == 1 else [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers]
         cache = _filled(cache, filled)
@@ -231,7 +238,7 @@ def _check(mllm: "Mllm", prompt: "Prompt", prefix: Prefix) -> None:
         return
     with undisturbed(mllm.model):
         plain = float_states(prefix.call.replay())[:, prefix.length :]
-        with continued_answer(prefix, prefix.layers):
+        with continued_answer(prefix):
             continued = float_states(prefix.call.replay())
     if plain.shape != continued.shape:
         raise _refused(mllm, "its text has other states over a cached prefix")

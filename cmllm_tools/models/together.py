@@ -111,7 +111,7 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, ma
     options["stopping_criteria"] = StoppingCriteriaList([likelihoods])
     over: AbstractContextManager[None] = nullcontext()
     if prefix is not None:
-        over = continued_answer(replace(prefix, call=replace(prefix.call, states=states)), prefix.layers)
+        over = continued_answer(replace(prefix, call=replace(prefix.call, states=states)))
     seen: list[torch.Tensor] = []
 
     def keep(module: Any, given: tuple[Any, ...], output: Any) -> None:

@@ -1,6 +1,7 @@
 """Keys of the visual tokens, as the text's queries meet them, and offsets on them as shares of their norm."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 
@@ -34,7 +35,7 @@ class VisualKeys(ABC):
         one = keys.new_zeros((1, 1), dtype=torch.promote_types(keys.dtype, torch.float32))
         return one.expand(tokens, len(self.by_layer) * heads * width)
 
-    def changes(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> list[torch.Tensor]:
+    def changes(self, offsets: Float[torch.Tensor, "copy visual offsets"]) -> Iterator[torch.Tensor]:
         """What offsets add to each layer's keys: (copy, key head, visual token, width), as these are.
 
         Args:
@@ -44,5 +45,6 @@ class VisualKeys(ABC):
         heads, _, width = self.by_layer[0].shape
         # Taken apart at once: of one by one, autograd would fill the whole for each layer.
         split = offsets.unflatten(-1, (len(self.by_layer), heads, width)).unbind(2)
-        # Scaled first, as a share may be too small for half precision.
-        return [(self.norm * part).transpose(1, 2).to(keys) for part, keys in zip(split, self.by_layer, strict=True)]
+        for part, keys in zip(split, self.by_layer, strict=True):
+            # Scaled first, as a share may be too small for half precision.
+            yield (self.norm * part).transpose(1, 2).to(keys)

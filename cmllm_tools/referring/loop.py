@@ -83,7 +83,7 @@ class LatentRuns:
         zero = self.zero = self._moved.zero
         self._weights = torch.stack([token.weights(self.layers, self._heads, self._rows) for token in tokens]).to(zero)
         self._counts = torch.tensor([len(token.layers) for token in tokens], device=zero.device)
-        self._updates = self.method.absolute(self._moved.norm).start(zero.expand(count, *zero.shape).clone())
+        self._updates = self.method.absolute(self._moved.norm).start(zero.expand(count, *zero.shape))
         self._half = computes_in_half(mllm.model)
         self._ended = torch.zeros(count, dtype=torch.bool, device=zero.device)
         self._steps = self._run()
@@ -96,7 +96,6 @@ class LatentRuns:
         self._ended[run] = True
 
     def _run(self) -> Iterator[Measured]:
-        # Not the one of the updates, which Adam writes to.
         latent, first = self.zero.expand_as(self._updates.latent), None
         going = torch.ones_like(self._ended)
         # Runs that an early stop moved once more, which are measured and end.
@@ -104,11 +103,13 @@ class LatentRuns:
         for number in range(self.method.steps + 1):
             last = number == self.method.steps
             step = self._measured(number, latent, going, ending, first, not last)
-            first = step if first is None else first
+            first = (step.energy, step.share) if first is None else first
             yield step
             if last:
                 return
             latent, going, ending = self._next(step, going)
+            # Its gradient is as large as all that is moved.
+            del step
             if not (going | ending).any():
                 return
 
@@ -122,7 +123,8 @@ class LatentRuns:
         ending = stopped & (left is not updates.latent)
         if step.gradient is not None and going.any():
             updates.update(step.gradient)
-        return torch.where(ending[:, None, None], left, updates.latent).detach(), going, ending
+        latent = torch.where(ending[:, None, None], left, updates.latent) if ending.any() else updates.latent
+        return latent.detach(), going, ending
 
     @unaffected(gradient=True)
     def _measured(
@@ -131,7 +133,7 @@ class LatentRuns:
         start: torch.Tensor,
         going: torch.Tensor,
         ending: torch.Tensor,
-        first: Measured | None,
+        first: tuple[torch.Tensor, torch.Tensor] | None,
         differentiate: bool,
     ) -> Measured:
         started, states = time.perf_counter(), self.prompt.call.states
@@ -154,7 +156,7 @@ class LatentRuns:
         share = torch.where(sound, target.share(values).detach(), torch.nan)
         stopped = torch.zeros_like(going)
         if first is not None:
-            stops = self.method.stops(first.energy, now, odds_gain(first.share, share))
+            stops = self.method.stops(first[0], now, odds_gain(first[1], share))
             stopped = going & torch.isfinite(now) & stops
         settle(states.device)
         return Measured(

@@ -97,6 +97,8 @@ class Steering:
             step = self._step(measured)
             self._keep(step, measured.latent[0])
             early = self._early() if measured.stopped[0] else None
+            # Not kept through the next step: its gradient is as large as all that is moved.
+            del measured
             if early is not None:
                 self.stop(early)
             yield step

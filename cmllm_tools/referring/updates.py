@@ -29,7 +29,7 @@ class Updates(ABC):
 
     @abstractmethod
     def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
-        """Move the latent along the energy's gradient."""
+        """Move the latent along the energy's gradient: a new tensor, as the one in use belongs to the step before."""
 
     def stopped_early(self) -> Float[torch.Tensor, "*run visual width"]:
         """The latent that an early stop leaves; the one in use, where stopping changes nothing."""
@@ -117,11 +117,10 @@ class AdamSteps(Updates):
         narrow = torch.finfo(state).bits < torch.finfo(torch.float32).bits
         self._kept = latent.detach().to(state if narrow else latent.dtype, copy=True).requires_grad_()
         self._dtype, self.loss_scale = latent.dtype, loss_scale
-        self.latent = self._kept.to(latent.dtype)
+        self.latent = self._kept.detach().to(latent.dtype, copy=True)
         self.adam = torch.optim.Adam([self._kept], lr=step_size, betas=betas, eps=eps)
 
     def update(self, gradient: Float[torch.Tensor, "*run visual width"]) -> None:
         self._kept.grad = (self.loss_scale * gradient).to(self._kept.dtype)
         self.adam.step()
-        # The same tensor, where its dtype is.
-        self.latent = self._kept.to(self._dtype)
+        self.latent = self._kept.detach().to(self._dtype, copy=True)
