@@ -300,6 +300,24 @@ def test_a_subclass_has_its_base_classs_defaults_and_is_reopened_once_registered
             register(method)
 
 
+class InPlace(GradientSteps):
+    def update(self, gradient):
+        self.latent -= gradient
+
+
+@dataclass(frozen=True)
+class Overwriting(cm.ControlMLLM):
+    def start(self, latent):
+        return InPlace(latent, self.step_size, self.ema, False, False)
+
+
+def test_an_update_that_writes_into_the_latent_in_use_is_refused(tiny):
+    """The step before has it, and would be kept with another one."""
+    with pytest.raises(cm.SettingsError, match=r"InPlace\.update must give `latent` a new tensor") as raised:
+        cm.optimize(*tiny, REGION, Overwriting(steps=2, step_size=4.0))
+    assert len(raised.value.trace.steps) == 1
+
+
 def test_a_method_of_its_own_kind_must_be_given_what_has_no_default(tiny):
     class Own(LatentMethod):
         defaults: ClassVar[str] = ""

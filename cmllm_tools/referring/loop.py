@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from ..attention.context_token import left_out, mean_maps
+from ..errors import SettingsError
 from ..models.finite import finite_runs
 from ..models.gradient import computes_in_half, gradients
 from ..models.mllm import Mllm
@@ -122,7 +123,14 @@ class LatentRuns:
         # The published code moves the latent once more after an early stop, which is measured like any other.
         ending = stopped & (left is not updates.latent)
         if step.gradient is not None and going.any():
+            used = updates.latent
+            version = used._version
             updates.update(step.gradient)
+            if used._version != version:
+                raise SettingsError(
+                    f"{type(updates).__name__}.update must give `latent` a new tensor, self.latent = self.latent - step: "
+                    "it wrote into the one in use, which belongs to the step before."
+                )
         latent = torch.where(ending[:, None, None], left, updates.latent) if ending.any() else updates.latent
         return latent.detach(), going, ending
 
