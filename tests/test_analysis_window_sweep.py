@@ -76,6 +76,18 @@ def test_runs_that_stop_early_keep_the_latent_they_stopped_at(mllm, prompt, exam
     assert len({len(trace) for trace in traces}) > 1
 
 
+def test_windows_of_one_width_stand_beside_one_another_with_all_layers(mllm, examples):
+    options = {"contexts": ["last"], "method": cm.ControlMLLMPlus(steps=1), "progress": False}
+    sweep = sweep_windows(mllm, examples[:1], 4, **options)
+    assert [each.layers for each in sweep.choices] == [(0, 4), (4, 6), (0, 6)]
+    same = sweep_windows(mllm, examples[:1], [(0, 4), (4, 6), (0, 6)], **options)
+    np.testing.assert_allclose(sweep.values[:-1], same.values[:-1], rtol=1e-5, atol=1e-6)
+    assert [each.layers for each in sweep_windows(mllm, examples[:1], np.int64(9), **options).choices] == [(0, 6)]
+    for wrong in (0, True, 2.0):
+        with pytest.raises(cm.SettingsError, match="windows"):
+            sweep_windows(mllm, examples[:1], wrong, **options)
+
+
 def test_single_heads_of_layers_count_as_they_do_alone(mllm, prompt, box):
     several = methods(mllm, cm.ControlMLLMPlus(steps=2), heads=((0, 1), (1, 0), (1, 3), (5, 2)))
     assert len(list(assert_as_alone(mllm, prompt, box, several))) == len(CHOICES)

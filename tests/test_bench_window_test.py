@@ -21,9 +21,8 @@ from cmllm_tools.data.formats.roc import read_roc
 def few_windows(monkeypatch):
     """The sweep over two windows only, as the windows are not what is tested."""
     own = window_test.sweep_windows
-    monkeypatch.setattr(
-        window_test, "sweep_windows", lambda *given, **named: own(*given, windows=[(0, 3), (0, 6)], **named)
-    )
+    few = {"windows": [(0, 3), (0, 6)]}
+    monkeypatch.setattr(window_test, "sweep_windows", lambda *given, **named: own(*given, **named | few))
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """`smol` as `make smol` has put it together: its language model as the source has it, offline, seeing, steered."""
 
+import json
 import socket
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import cmllm_tools as cm
 from cmllm_tools.bench.smol import evaluate_smol, words_right
 from cmllm_tools.bench.smol_sets import smol_held_out, smol_names, smol_scene
 from cmllm_tools.bench.tables import smol_table
+from cmllm_tools.cli import main, options
 from cmllm_tools.models import smol as parts
 
 pytestmark = pytest.mark.slow
@@ -108,3 +110,13 @@ def test_evaluations_of_nothing_are_refused(smol):
     for given in ({"kinds": ("line",)}, {"styles": ()}, {"count": 0}):
         with pytest.raises(cm.SettingsError, match=r"must be|at least one scene"):
             evaluate_smol(**{"count": 1, "mllm": smol} | given)
+
+
+def test_its_scenes_are_swept_with_it_by_name(smol, monkeypatch, capsys):
+    """Without --model, which would be the embedded one's."""
+    monkeypatch.setattr(options, "load", lambda **given: {"smol": smol}[given["model"]])
+    arguments = ["--n", "2", "--held-out", "1", "--windows", "20", "--contexts", "text", "--steps", "1", "--json"]
+    assert main(["sweep", "smol", *arguments]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert sorted(each["layers"] for each in found["windows"]) == [[0, 20], [0, 30], [20, 30]]
+    assert (found["examples"], found["held_out"]["n"]) == (2, 1)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -44,7 +45,7 @@ Window = tuple[int, int]
 def sweep_windows(
     mllm: Mllm | Workers,
     examples: Iterable[Example],
-    windows: Sequence[Window] | Literal["all"] = "all",
+    windows: Sequence[Window] | Literal["all"] | int = "all",
     contexts: Sequence[Queries] = ("text", "last"),
     method: LatentMethod | None = None,
     *,
@@ -64,7 +65,8 @@ def sweep_windows(
         mllm: the model, or `cm.evaluation.Workers` that load one each.
         examples: with `answer`, where the answers' figures are wanted; with `alternatives`, where it is to be known which
             one the model prefers.
-        windows: of layers [a, b), or "all" of them.
+        windows: of layers [a, b); "all" of them; or how many layers each has, which stand beside one another, and all
+            layers together.
         contexts: which tokens make up the context token; see `Prompt.positions`.
         method: its other settings; `ControlMLLMPlus()` when None.
         max_copies: runs in one batch. When None, as many as half of the free memory holds, up to 16; one where the
@@ -105,7 +107,7 @@ class Windows(Task[Found, Sweep]):
     gives: ClassVar[str] = "sweep"
     unit: ClassVar[str] = "run"
 
-    windows: Sequence[Window] | str
+    windows: Sequence[Window] | str | int
     contexts: tuple[Queries, ...]
     method: LatentMethod
     max_copies: int | None
@@ -187,12 +189,17 @@ class Sweeping(Work[Found, Sweep]):
 
 
 def _choices(
-    mllm: Mllm, method: LatentMethod, windows: Sequence[Window] | str, contexts: Sequence[Queries]
+    mllm: Mllm, method: LatentMethod, windows: Sequence[Window] | str | int, contexts: Sequence[Queries]
 ) -> list[Choice]:
     layers = mllm.attention_layers
-    # Where not every layer looks at visual states, windows that take in the same ones are one.
-    every = [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
-    chosen = every if isinstance(windows, str) else windows
+    if isinstance(windows, str):
+        # Where not every layer looks at visual states, windows that take in the same ones are one.
+        chosen: Sequence[Window] = [(low, high + 1) for index, low in enumerate(layers) for high in layers[index:]]
+    elif isinstance(windows, int):
+        parts = [layers[first : first + windows] for first in range(0, len(layers), windows)]
+        chosen = [(part[0], part[-1] + 1) for part in (*parts, layers)]
+    else:
+        chosen = windows
     for window in chosen:
         replace(method, layers=window).resolve(mllm)
     return list(dict.fromkeys(Choice(window, context) for context in contexts for window in chosen))
@@ -215,9 +222,11 @@ def _checked_copies(max_copies: int) -> int:
         ) from None
 
 
-def _read(windows: object) -> Sequence[Window] | str:
+def _read(windows: object) -> Sequence[Window] | str | int:
     if isinstance(windows, str) and windows == "all":
         return windows
+    if isinstance(windows, Integral):
+        return whole_number(windows, "windows, as how many layers each has,", least=1)
     found = [read_window(each, "windows") for each in several(windows, "windows must be 'all' or a sequence of (a, b)")]
     if not found:
         raise SettingsError("At least one window of layers is needed; got none.")

@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ..analysis import Choice, Recommendation, Sweep, recommend, sweep_windows
 from ..analysis.choices import FIGURES
 from ..analysis.example_lines import Found, opened
 from ..analysis.intervals import bootstrap, interval_text, says_something
+from ..analysis.window_sweep import Window
 from ..data.dataset import Dataset
 from ..data.example import Example
 from ..data.formats.roc import ReferringExample
@@ -69,6 +70,7 @@ def sweep_and_test(
     held_out: int | None = None,
     path: str | PathLike[str] | None = None,
     *,
+    windows: Sequence[Window] | Literal["all"] | int = "all",
     shard: tuple[int, int] | None = None,
     strict: bool = False,
     retry: bool = False,
@@ -86,6 +88,7 @@ def sweep_and_test(
         n: sweep this many lines of the first half; all when None.
         held_out: test on this many of the second half; all when None, 0 for no test.
         path: JSON file of the sweep, to resume from.
+        windows: see `sweep_windows`.
         shard: (number, of): sweep every `of`-th of these lines, from the `number`-th on (1 is the first), and leave it at
             that: recommended and tested is with the merged file of all shards.
         strict: whether an example that fails ends the sweep, or the test.
@@ -109,7 +112,9 @@ def sweep_and_test(
         if len(which) != 2:
             raise SettingsError(f"{needs}; got {shown(shard)}.")
         swept = swept.shard(*which)
-    sweep = sweep_windows(mllm, swept, contexts=contexts, method=method, path=path, strict=strict, retry=retry)
+    sweep = sweep_windows(
+        mllm, swept, windows=windows, contexts=contexts, method=method, path=path, strict=strict, retry=retry
+    )
     if shard is not None or sweep.done < len(sweep.examples):
         return sweep, None, None
     try:

@@ -8,8 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ..bench.heldout import HELDOUT
-from ..bench.smol_sets import SEEN, SMOL_HELDOUT
 from ..data import Dataset
 from ..errors import SettingsError
 from ..evaluation import SCORERS, Evaluation, Judged, Scorer, Unsteered, evaluate, merge
@@ -22,9 +20,8 @@ from ..referring.method import Method
 from . import measure
 from .data import add_reading, dataset_of
 from .options import add_count, add_model, add_running, check_count, check_outputs, makers, models_of
+from .shipped import folder_of, given_folder, with_its_model
 
-# Sets that come with the package, by name.
-SHIPPED = {EMBEDDED: HELDOUT, NAME: SMOL_HELDOUT / SEEN}
 METHODS = (UNSTEERED, "controlmllm++")
 ALL = "all"
 
@@ -97,7 +94,8 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
         return _evaluate_ways(options)
     if options.set == NAME and asked <= {"set", "n", "skip", "json", "methods"}:
         return _evaluate_smol(options)
-    check_outputs({"--out": options.out}, options.model, *([] if options.set in SHIPPED else [options.set]))
+    check_outputs({"--out": options.out}, options.model, given_folder(options.set))
+    with_its_model(options, options.set)
     dataset = _dataset(options)
     methods = methods_of(options.methods or METHODS)
     given: dict[str, Any] = {
@@ -152,7 +150,7 @@ def _print(found: Evaluation, as_json: bool) -> int:
 
 
 def _dataset(options: argparse.Namespace) -> Dataset:
-    found = dataset_of(SHIPPED.get(options.set, options.set), options)
+    found = dataset_of(folder_of(options.set), options)
     found = found if options.split is None else found.split(options.split)
     found = found if options.shuffle is None else found.shuffled(options.shuffle)
     found = found[options.skip :][: options.n]

@@ -6,16 +6,15 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from ..bench.heldout import HELDOUT
 from ..data.dataset import Dataset
 from ..errors import SettingsError
 from ..files import existing
 from ..inputs.images import read_image
 from ..inputs.regions import REGION_KINDS
-from ..loading import EMBEDDED
 from ..show.report import write_page
+from ..strict import whole_number
 from .options import (
     add_count,
     add_method,
@@ -29,6 +28,7 @@ from .options import (
     region_given,
     region_of,
 )
+from .shipped import SHIPPED, folder_of, given_folder, with_its_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,7 +42,9 @@ BY_NAME = "name"
 
 def add_heads(heads: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
-    heads.add_argument("set", metavar="SET", help="embedded (its held-out scenes), or a folder in the format of ROC")
+    heads.add_argument(
+        "set", metavar="SET", help="embedded or smol (their held-out scenes), or a folder in the format of ROC"
+    )
     add_count(heads)
     heads.add_argument("--region", choices=REGION_KINDS, default="box")
     heads.add_argument(
@@ -61,7 +63,9 @@ def add_heads(heads: argparse.ArgumentParser) -> None:
 def add_sweep(sweep: argparse.ArgumentParser) -> None:
     """Add the command's options to its parser."""
     sweep.add_argument(
-        "what", metavar="IMAGE_OR_SET", help="embedded (its held-out scenes), a folder in the format of ROC, or an image"
+        "what",
+        metavar="IMAGE_OR_SET",
+        help="embedded or smol (their held-out scenes), a folder in the format of ROC, or an image",
     )
     sweep.add_argument("question", nargs="?", metavar="QUESTION", help="about an image")
     add_region(sweep, required=False)
@@ -72,6 +76,13 @@ def add_sweep(sweep: argparse.ArgumentParser) -> None:
     sweep.add_argument("--held-out", type=int, metavar="N", help="examples of the other half to test on (default: all)")
     sweep.add_argument(
         "--contexts", nargs="+", default=["text", "last"], metavar="QUERIES", help="context tokens (default: text last)"
+    )
+    sweep.add_argument(
+        "--windows",
+        type=int,
+        metavar="N",
+        help="sweep windows of N layers beside one another, and all layers together (default: every window there is, "
+        "which are 465 of 30 layers)",
     )
     add_method(sweep, "layers", "queries")
     add_running(sweep, "--resume")
@@ -98,8 +109,9 @@ def _heads(options: argparse.Namespace) -> int:
 
     check_count(options)
     outputs = {"--resume": options.resume, "--out": options.out, "--html": options.html}
-    check_outputs(outputs, _folder(options.set), options.model)
-    lines = read_roc(HELDOUT if options.set == EMBEDDED else options.set)[options.skip :][: options.n]
+    check_outputs(outputs, given_folder(options.set), options.model)
+    with_its_model(options, options.set)
+    lines = read_roc(folder_of(options.set))[options.skip :][: options.n]
     examples = Dataset.of([line.example(options.region) for line in lines])
     examples = examples if options.shard is None else examples.shard(*options.shard)
     ranking = rank_heads(
@@ -137,11 +149,6 @@ def _heads(options: argparse.Namespace) -> int:
     return 130 if ranking.examples + len(ranking.failed) < len(examples) else 0
 
 
-def _folder(given: str) -> str | None:
-    """What is read, where it is no set of the package's own."""
-    return None if given == EMBEDDED else given
-
-
 def _say_failed(failed: Sequence[str]) -> None:
     """What went wrong with examples, where it is no part of the results."""
     for each in failed[:10]:
@@ -159,9 +166,11 @@ def _sweep(options: argparse.Namespace) -> int:
     from ..bench.window_test import as_json
     from ..show.figures import window_grid
 
-    check_outputs({"--resume": options.resume, "--html": options.html}, _folder(options.what), options.mask, options.model)
+    check_outputs(
+        {"--resume": options.resume, "--html": options.html}, given_folder(options.what), options.mask, options.model
+    )
     folder = None if options.what.startswith("data:") else existing(options.what)
-    of_a_set = options.what == EMBEDDED or (folder is not None and folder.is_dir())
+    of_a_set = options.what in SHIPPED or (folder is not None and folder.is_dir())
     try:
         sweep, chosen, tested = (_sweep_set if of_a_set else _sweep_image)(options)
     except Exception as error:
@@ -192,7 +201,8 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         raise SettingsError(f"--n must be at least 2 and --held-out at least 0; got {options.n} and {options.held_out}.")
     if options.question is not None or region_given(options) or options.answer is not None or options.alternatives:
         raise SettingsError("A set has questions, regions and answers of its own; leave out yours, or give an image.")
-    lines = read_roc(HELDOUT if options.what == EMBEDDED else options.what)
+    with_its_model(options, options.what)
+    lines = read_roc(folder_of(options.what))
     return sweep_and_test(
         models_of(options),
         lines,
@@ -202,6 +212,7 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         options.n,
         options.held_out,
         options.resume,
+        windows=_windows(options),
         shard=options.shard,
         strict=options.strict,
         retry=options.retry,
@@ -222,6 +233,7 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
     sweep = sweep_windows(
         mllm,
         [example],
+        _windows(options),
         contexts=options.contexts,
         method=latent_method_of(options),
         path=options.resume,
@@ -229,6 +241,10 @@ def _sweep_image(options: argparse.Namespace) -> tuple[Sweep, None, None]:
         retry=options.retry,
     )
     return sweep, None, None
+
+
+def _windows(options: argparse.Namespace) -> Literal["all"] | int:
+    return "all" if options.windows is None else whole_number(options.windows, "--windows", 1)
 
 
 COMMANDS = {"heads": add_heads, "sweep": add_sweep}
