@@ -130,11 +130,12 @@ def test_answers_about_several_images_are_those_given_alone(name):
     assert_as_alone(mllm, of_several_images(mllm))
 
 
-@pytest.mark.parametrize("name", ["llava", "idefics3", "internvl", "paligemma", "qwen2_vl", "mllama"])
+@pytest.mark.parametrize("name", ["llava", "idefics3", "internvl", "paligemma", "qwen2_vl", "qwen3_vl", "mllama"])
 def test_several_images_are_one_batch_where_the_family_keeps_them_apart(name, monkeypatch):
-    """The declared rule: batches are kept apart, positions are plain numbers, and nothing but states and mask is given.
+    """The declared rule: batches are kept apart, and nothing but states, mask and positions is given.
 
-    PaliGemma's tokens have types, Qwen2-VL's positions are of three kinds, and Mllama's states stand beside the text.
+    Qwen2-VL's positions are of three kinds. PaliGemma's tokens have types, Qwen3-VL adds image states to later layers, and
+    Mllama's stand beside the text.
     """
     mllm, _, _ = looked(name)
     prompts, rows, generate = of_several_images(mllm), [], mllm.model.generate
@@ -143,7 +144,7 @@ def test_several_images_are_one_batch_where_the_family_keeps_them_apart(name, mo
     )
     assert_as_alone(mllm, prompts)
     batched = bool(rows.count(len(prompts)))
-    assert batched == (name in ("llava", "idefics3", "internvl"))
+    assert batched == (name in ("llava", "idefics3", "internvl", "qwen2_vl"))
     assert together._fit(mllm, prompts) == batched
 
 

@@ -7,7 +7,7 @@ of each kind is held against each prompt's own forward.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,8 @@ from transformers import LogitsProcessorList, StoppingCriteriaList
 from .answer import Answer, said
 from .decoding import stops, why_ended
 from .finite import Finite
-from .hooks import in_this_use
+from .hooks import in_this_use, named_arguments
+from .interrupts import restoring
 from .likelihoods import Likelihoods
 from .options import LAST_ID, read_options
 from .origin import looked_once
@@ -42,8 +43,8 @@ _CHECKED: WeakKeyDictionary[Any, dict[tuple[str | None, bool, bool], bool]] = We
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
     """Greedy answers to several prompts; one by one where they cannot be one batch.
 
-    They can where the family's batches are kept apart (`Family.batch`), its positions are plain numbers, and the checkpoint
-    has no settings that look at a prompt's tokens.
+    They can where the family's batches are kept apart (`Family.batch`), nothing but states, mask and positions is given
+    and the checkpoint has no settings that look at a prompt's tokens.
 
     Args:
         prompts: of different questions about one look, or of different images.
@@ -85,7 +86,7 @@ def _is_plain(prompt: Prompt) -> bool:
     call = prompt.call
     places = call.arguments.get("position_ids")
     given = {name for name, value in call.arguments.items() if value is not None}
-    return call.site.states == "inputs_embeds" and given <= _PLAIN and (places is None or places.dim() == 2)
+    return call.site.states == "inputs_embeds" and given <= _PLAIN and (places is None or places.dim() in (2, 3))
 
 
 def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, max_new_tokens: int) -> list[Answer] | None:
@@ -118,7 +119,8 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, ma
         if not seen:
             seen.append(float_states(output)[:, -1])
 
-    with undisturbed(model), over, likelihoods.heard():
+    placed = _placed(prompts, shared, longest)
+    with undisturbed(model), placed, over, likelihoods.heard():
         handle = prompts[0].call.module.register_forward_hook(in_this_use(keep))
         try:
             output = model.generate(inputs_embeds=states, attention_mask=mask, **options)
@@ -133,6 +135,42 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, ma
         ends = stops(model, tokenizer, options)
         found = [said(tokenizer, row, ends, why_ended(model, row, options)) for row in tokens.tolist()]
     return [answer.weighed(each) for answer, each in zip(found, likelihoods.found(), strict=True)]
+
+
+@restoring
+def _placed(prompts: Sequence[Prompt], shared: int, longest: int) -> Iterator[None]:
+    """While open, every token is where its prompt alone has it, and new ones go on from there.
+
+    Positions of several kinds (time, row, column) are no count of the tokens before, which is all that `generate` knows of
+    states; plain ones are left to it.
+
+    Args:
+        shared: number of tokens that all begin with; what is filled up follows them.
+        longest: number of tokens of the longest rest.
+    """
+    call, filled = prompts[0].call, []
+    for prompt in prompts:
+        own = prompt.call.arguments.get("position_ids")
+        if own is None or own.dim() == 2:
+            yield
+            return
+        nothing = own.new_zeros(*own.shape[:2], shared + longest - own.shape[-1])
+        filled.append(torch.cat([own[..., :shared], nothing, own[..., shared:]], -1))
+    places, given = torch.cat(filled, 1), 0
+
+    @in_this_use
+    def place(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        nonlocal given
+        named = named_arguments(module, arguments, keywords)
+        named["position_ids"] = places if given == 0 else places[..., -1:] + given
+        given += 1
+        return (), named
+
+    handle = call.module.register_forward_pre_hook(place, with_kwargs=True)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _alike(model: Any, row: torch.Tensor, prompt: Prompt) -> bool:
