@@ -4,7 +4,7 @@ import pytest
 from small_sets import roc, vip_bench
 
 import cmllm_tools as cm
-from cmllm_tools.bench import embedded
+from cmllm_tools.bench import embedded, smol
 from cmllm_tools.cli import main
 from cmllm_tools.cli.evaluate import methods_of
 from cmllm_tools.evaluation import read_records
@@ -53,6 +53,14 @@ def test_the_held_out_set_is_measured_as_before_and_answered_like_any_set(tmp_pa
     assert main(run) == 0
     assert main(run) == 0
     assert [each.id for each in read_records(out)] == list(cm.data.read(embedded_folder()).shuffled(4)[:3].ids)
+
+
+def test_smol_s_scenes_are_measured_by_the_kinds_asked_for(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(smol, "evaluate_smol", lambda count, **given: asked.append(given["kinds"]) or {"n": count})
+    for read, kinds in ((["--read", "kind=background"], ["background"]), ([], smol.KINDS)):
+        assert main(["eval", "smol", "--n", "2", *read, "--json"]) == 0
+        assert (json.loads(capsys.readouterr().out), asked.pop()) == ({"n": 2}, kinds)
 
 
 def embedded_folder():

@@ -3,6 +3,7 @@
 import argparse
 import json
 import re
+from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -32,7 +33,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         "set",
         metavar="SET",
         help="a folder in one of the formats of `cmllm data formats`, or embedded (the held-out scenes; with --n, --skip "
-        "and --json alone, all regions and overlays are measured), or smol (its scenes of everyday things; likewise)",
+        "and --json alone, all regions and overlays are measured), or smol (its scenes of everyday things; likewise, "
+        "also with --methods)",
     )
     examples = command.add_argument_group("examples")
     add_reading(examples)
@@ -44,8 +46,8 @@ def add_evaluate(command: argparse.ArgumentParser) -> None:
         nargs="+",
         metavar="METHOD",
         help=f"of {UNSTEERED}, {', '.join(makers())}; with settings as controlmllm++:steps=5,layers=0:3 "
-        f"(default: {' '.join(METHODS)}); of embedded also {ALL}: every method by each kind of region (--read kind=box for "
-        "one), and controls",
+        f"(default: {' '.join(METHODS)}); of embedded also {ALL}: every method by each kind of region, and controls; of "
+        "these, and of smol's, --read kind=box takes one kind",
     )
     command.add_argument("--scorer", choices=list(SCORERS), help="of the answers (default: the set's own)")
     command.add_argument("--judge", metavar="MODULE:FUNCTION", help="gives the scores of the scorer judged, text to text")
@@ -92,7 +94,7 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
     check_count(options)
     if options.set == EMBEDDED and options.methods == [ALL] and asked <= {"set", "n", "skip", "json", "methods", "read"}:
         return _evaluate_ways(options)
-    if options.set == NAME and asked <= {"set", "n", "skip", "json", "methods"}:
+    if options.set == NAME and asked <= {"set", "n", "skip", "json", "methods", "read"}:
         return _evaluate_smol(options)
     check_outputs({"--out": options.out}, options.model, given_folder(options.set))
     with_its_model(options, options.set)
@@ -112,11 +114,11 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
 
 
 def _evaluate_smol(options: argparse.Namespace) -> int:
-    from ..bench.smol import evaluate_smol
+    from ..bench.smol import KINDS, evaluate_smol
     from ..bench.tables import smol_table
 
     given = {name: method for name, method in methods_of(options.methods or ()).items() if name != UNSTEERED}
-    result = evaluate_smol(options.n, methods=given or None, skip=options.skip)
+    result = evaluate_smol(options.n, methods=given or None, kinds=_kinds(options, KINDS), skip=options.skip)
     print(json.dumps(result) if options.json else smol_table(result))
     return 130 if result.get("interrupted") else 0
 
@@ -127,12 +129,7 @@ def _evaluate_ways(options: argparse.Namespace) -> int:
     from ..bench.ways import evaluate_ways
     from ..models.smol import smol_folder
 
-    given = dict(each.partition("=")[::2] for each in options.read)
-    if set(given) - {"kind"}:
-        raise SettingsError(
-            f"--read of --methods {ALL} must be kind=NAME, of {', '.join(REGION_KINDS)}; got {options.read}."
-        )
-    result = evaluate_ways(options.n, kinds=[given["kind"]] if given else REGION_KINDS, skip=options.skip)
+    result = evaluate_ways(options.n, kinds=_kinds(options, REGION_KINDS), skip=options.skip)
     # Tables do not show it.
     if options.json and not result.get("interrupted") and result["n"] > 1:
         try:
@@ -142,6 +139,14 @@ def _evaluate_ways(options: argparse.Namespace) -> int:
             result["interrupted"] = True
     print(json.dumps(result) if options.json else ways_table(result))
     return 130 if result.get("interrupted") else 0
+
+
+def _kinds(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
+    """Of regions: the one of --read, or all of them."""
+    given = dict(each.partition("=")[::2] for each in options.read)
+    if set(given) - {"kind"}:
+        raise SettingsError(f"--read must be kind=NAME here, of {', '.join(known)}; got {options.read}.")
+    return [given["kind"]] if given else known
 
 
 def _print(found: Evaluation, as_json: bool) -> int:
