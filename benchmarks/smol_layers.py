@@ -1,8 +1,9 @@
-"""Where attention helps: `python -m benchmarks.smol_layers [edit|keys] [--n 40] [--json]`, on `smol`'s held-out scenes.
+"""Where attention helps: `python -m benchmarks.smol_layers [edit|keys] [--n 40] [--words] [--json]`, on `smol`'s scenes.
 
 For each scene, attention to the region is raised in a window of layers alone (`AttentionEdit`, a bias of 3), and in all; or
 the keys of all layers or of the last ten are moved (`KeySteering`), a little, more and much. The figures are the change in
-log-odds of the region's thing against the other one that the question names, and damage to an unrelated text.
+log-odds of the region's thing against the other one that the question names, and damage to an unrelated text. With
+`--words` the scenes are pictures made of words, which the language model reads without trained eyes.
 """
 
 import argparse
@@ -58,11 +59,14 @@ def main(arguments: Iterable[str] | None = None) -> None:
     parser.add_argument("ways", nargs="?", default="edit", choices=list(WAYS))
     parser.add_argument("--n", type=int, default=40, help="scenes")
     parser.add_argument("--skip", type=int, default=0, help="scenes left out before")
+    parser.add_argument("--words", action="store_true", help="pictures made of words, in place of the held-out scenes")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(None if arguments is None else list(arguments))
     mllm, methods = cm.load("smol"), WAYS[options.ways]()
-    scenes = cm.bench.smol_held_out()[options.skip :][: options.n]
-    found = np.array([effects(mllm, scene, methods) for scene in tqdm(scenes, "scenes")], dtype=float)
+    end = options.skip + options.n
+    scenes = (cm.bench.word_scenes(end) if options.words else cm.bench.smol_held_out())[options.skip : end]
+    reader = cm.bench.word_reader(mllm) if options.words else mllm
+    found = np.array([effects(reader, scene, methods) for scene in tqdm(scenes, "scenes")], dtype=float)
     result = {
         name: {
             "effect": float(values[:, 0].mean()),

@@ -7,6 +7,7 @@ import cmllm_tools as cm
 from cmllm_tools import analysis
 from cmllm_tools.bench.heldout import HELDOUT, held_out
 from cmllm_tools.bench.smol_sets import smol_held_out
+from cmllm_tools.bench.word_pictures import word_picture, word_reader
 from cmllm_tools.data import Dataset, Example, check, read
 from cmllm_tools.data.formats.roc import read_roc
 from cmllm_tools.evaluation import Evaluation, Record, Unsteered
@@ -135,6 +136,7 @@ PLAIN = {
     "bench.read_roc": (read_roc, {"root": HELDOUT, "file": "question_roc.json"}),
     "bench.held_out": (held_out, {"questions": "question_roc.json"}),
     "bench.smol_held_out": (smol_held_out, {"style": "seen_styles", "questions": "question_roc.json"}),
+    "bench.word_picture": (word_picture, {"cells": [["."] * 8] * 8}),
     "bench.reference_match": (reference_match, {"answer": "a cat", "names": ["cat_(animal)"]}),
     "bench.strict_match": (strict_match, {"answer": "a cat", "names": ["cat"], "others": ["dog"]}),
     "bench.names_it": (names_it, {"answer": "a cat", "name": "cat"}),
@@ -167,6 +169,7 @@ def of_a_model(mllm, prompt, box, example):
     wanted = [analysis.Example(example.image, example.question, box, "red circle", ("blue square",))]
     single = {"layers": [0], "heads": [0], "queries": "text"}
     return {
+        "bench.word_reader": (word_reader, {"mllm": mllm}),
         "Mllm.prepare": (
             mllm.prepare,
             {"image": example.image, "question": "describe the object.", "padding_side": "left"},

@@ -54,7 +54,7 @@ EXEMPT = {
         "Box.areas Point.areas Scribble.areas Mask.areas Mask.at Box.touched Point.touched Scribble.touched Mask.touched"
     ),
     "takes as long as there are scenes, whose number may be large; what it gives is made by one that is tried": (
-        "bench.rule_beside_fixed"
+        "bench.rule_beside_fixed bench.word_scenes"
     ),
     "a step of a call that is tried, given what the package made": (
         "Answer.without Answer.weighed Video.asked ChosenBy.schedule Prompt.showing Contrast.mixed "

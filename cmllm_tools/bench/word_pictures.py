@@ -1,0 +1,188 @@
+"""Pictures made of words: a grid of cells, each of which is a word to `smol`'s language model, without any trained eyes.
+
+A visual token is then that word's row of the language model's own input embeddings. So what a real language model does with
+attention can be seen where no vision encoder can be at fault.
+"""
+
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from torch import nn
+from transformers import SwinConfig
+from transformers.modeling_outputs import BaseModelOutput
+
+from ..data.formats.roc import ReferringExample
+from ..errors import ImageError, UnsupportedModelError
+from ..loading import load
+from ..models.mllm import Mllm, require
+from ..models.smol import CELLS, EYES, NAME, build_processor
+from ..strict import one_of, several, whole_number, whole_seed
+from .smol_sets import smol_names
+
+# What a cell is where nothing is.
+EMPTY = "."
+# Pixels of a cell: its word can be read.
+CELL = 48
+# Cells of a thing, on each side.
+SIDE = 2
+
+
+def word_picture(cells: Sequence[Sequence[str]]) -> Image.Image:
+    """A picture of 8 x 8 words, for the model of `word_reader`.
+
+    Args:
+        cells: row by row: names of `smol`'s things, or "." where nothing is.
+
+    Raises:
+        ImageError: for another number of rows or columns, or a word that is no name.
+
+    Examples:
+        >>> cells = [["."] * 8 for _ in range(8)]
+        >>> cells[2][5] = cells[2][6] = "giraffe"
+        >>> cm.bench.word_picture(cells).size
+        (384, 384)
+    """
+    rows = [
+        several(row, "Each row of cells must be several words", ImageError)
+        for row in several(cells, "cells must be several rows", ImageError)
+    ]
+    if [len(row) for row in rows] != [CELLS] * CELLS:
+        raise ImageError(f"A picture of words must have {CELLS} rows of {CELLS}; got rows of {[len(row) for row in rows]}.")
+    known = _words()
+    image = Image.new("RGB", (CELL * CELLS,) * 2, "white")
+    draw = ImageDraw.Draw(image)
+    for y, row in enumerate(rows):
+        for x, word in enumerate(row):
+            number = known.index(one_of(word, "Each word", known, ImageError))
+            draw.text((CELL * (x + 0.5), CELL * (y + 0.5)), word, fill="black" if number else "lightgrey", anchor="mm")
+            # A pixel says which word it is, nearly as white as what is around it.
+            image.putpixel((CELL * x, CELL * y), (255 - number // 256, 255 - number % 256, 255))
+    return image
+
+
+def word_reader(mllm: Mllm | None = None) -> Mllm:
+    """`smol` with a reader of word pictures in the place of its eyes; the model that was given is left as it is.
+
+    Args:
+        mllm: `load("smol")` when None.
+
+    Raises:
+        UnsupportedModelError: for another model than `smol`.
+
+    Examples:
+        >>> reader = cm.bench.word_reader()  # doctest: +SKIP
+        >>> scene = cm.bench.word_scenes(2)[1]
+        >>> print(reader.generate(reader.prepare(scene.image, scene.question)))  # doctest: +SKIP
+        The thing in the picture is a camera.
+    """
+    mllm = load(NAME) if mllm is None else mllm
+    require(mllm)
+    if getattr(getattr(mllm.model.config, "vision_config", None), "model_type", "") != SwinConfig.model_type:
+        raise UnsupportedModelError(
+            f"Words are read by {NAME} alone, which knows its things by a token each; got {mllm.name}."
+        )
+    tokenizer = mllm.processor.tokenizer
+    ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in _words()]
+    whole, inner = _shallow(mllm.model), _shallow(mllm.model.model)
+    config = inner.config = whole.config = copy(mllm.model.config)
+    # Of which three mergers make a cell.
+    config.vision_config = SwinConfig(**EYES | {"image_size": CELL * CELLS, "patch_size": CELL // 4})
+    config.name_or_path = f"{mllm.name} reading words"
+    inner.vision_tower = _Reader(mllm.model.get_input_embeddings().weight[ids].detach())
+    inner.multi_modal_projector = nn.Identity()
+    whole.model = inner
+    processor = build_processor(tokenizer)
+    processor.image_processor.size = {"height": CELL * CELLS, "width": CELL * CELLS}
+    processor.patch_size = CELL
+    return load((whole, processor))
+
+
+class _Reader(nn.Module):
+    """A vision encoder that looks each cell's word up."""
+
+    words: torch.Tensor
+
+    def __init__(self, words: torch.Tensor):
+        super().__init__()
+        self.register_buffer("words", words)
+
+    def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutput:
+        # The processor takes 0..255 to -1..1.
+        marks = 255 - ((pixel_values.float() + 1) * 127.5).round().long()[:, :, ::CELL, ::CELL]
+        numbers = marks[:, 0] * 256 + marks[:, 1]
+        if numbers.shape[1:] != (CELLS, CELLS) or int(numbers.max()) >= len(self.words) or marks[:, 2].any():
+            raise ImageError("A reader of words must be shown what bench.word_picture gave, with nothing drawn on it.")
+        states = self.words[numbers].flatten(1, 2)
+        return BaseModelOutput(last_hidden_state=states, hidden_states=(states,))
+
+
+@dataclass(frozen=True)
+class _WordScene(ReferringExample):
+    """A question about one of two things in a picture of words.
+
+    Args:
+        root: unused, as there are no files.
+        data: as a line of ROC has it.
+        picture: of the scene.
+    """
+
+    picture: Image.Image = field(repr=False, kw_only=True)
+
+    @property
+    def image(self) -> Image.Image:
+        """The picture."""
+        return self.picture
+
+
+def word_scenes(count: int, seed: int = 0) -> list[ReferringExample]:
+    """Pictures of two things, 2 x 2 cells each, with the question which of them it is; the same for a seed.
+
+    Args:
+        count: of scenes.
+        seed: of what is where, and of what is asked.
+
+    Raises:
+        SettingsError: for a count or seed that is none.
+
+    Examples:
+        >>> scene = cm.bench.word_scenes(1)[0]
+        >>> scene.question
+        'Is the thing in the picture a squid or an owl?'
+    """
+    random = np.random.default_rng(whole_seed(seed))
+    return [_scene(number, random) for number in range(whole_number(count, "count", 0))]
+
+
+def _scene(number: int, random: np.random.Generator) -> ReferringExample:
+    names = random.choice(smol_names(), 2, replace=False).tolist()
+    places = random.choice((CELLS // SIDE) ** 2, 2, replace=False)
+    corners = [[int(each) * SIDE for each in divmod(place, CELLS // SIDE)] for place in places]
+    cells = [[EMPTY] * CELLS for _ in range(CELLS)]
+    for name, (top, left) in zip(names, corners, strict=True):
+        for row in cells[top : top + SIDE]:
+            row[left : left + SIDE] = [name] * SIDE
+    boxes = [[left * CELL, top * CELL, SIDE * CELL, SIDE * CELL] for top, left in corners]
+    asked = [names[each] for each in random.permutation(2)]
+    question = "Is the thing in the picture " + " or ".join(
+        f"{'an' if each[0] in 'aeiou' else 'a'} {each}" for each in asked
+    )
+    objects = [{"name": name, "bbox": box} for name, box in zip(names, boxes, strict=True)]
+    data = {"id": number, "text": f"{question}?", "synonyms": [], "objects": objects, **objects[0]}
+    return _WordScene(Path(), data, picture=word_picture(cells))
+
+
+def _words() -> list[str]:
+    return [EMPTY, *smol_names()]
+
+
+def _shallow(module: nn.Module) -> Any:
+    """A module of its own with the same parts, so that one can be another."""
+    found = copy(module)
+    found._modules = dict(module._modules)
+    return found
