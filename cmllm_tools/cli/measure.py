@@ -194,6 +194,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
+    from ..bench.stopping import SENTENCES
     from ..bench.window_test import sweep_and_test
     from ..data.formats.roc import read_roc
 
@@ -213,6 +214,7 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         options.held_out,
         options.resume,
         windows=_windows(options),
+        sentence=SENTENCES.get(options.what, "{}"),
         shard=options.shard,
         strict=options.strict,
         retry=options.retry,
