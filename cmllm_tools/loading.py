@@ -22,7 +22,7 @@ from .models.mllm import Mllm
 from .models.processors import load_processor
 from .models.undisturbed import unaffected
 from .progress import waiting
-from .strict import flag, kind_of, one_of, shown
+from .strict import flag, kind_of, nearest, one_of, shown
 
 # Name of the model that comes with the package: a small LLaVA trained from nothing on generated scenes
 # (embedded/MODEL_CARD.md).
@@ -31,6 +31,8 @@ EMBEDDED_MODEL = Path(__file__).parent / "embedded" / "model"
 # The same, trained on the same scenes with no mark drawn into any; it has weights and config of its own alone.
 NO_MARKS = "embedded-no-marks"
 NO_MARKS_MODEL = Path(__file__).parent / "embedded" / "no_marks"
+# What `load` knows by name.
+OWN = (EMBEDDED, NO_MARKS, smol.NAME)
 # What transformers raises for a checkpoint or an option that it cannot use.
 _NOT_LOADED = (
     *(
@@ -64,10 +66,10 @@ def load(
     """Load a model: one of the embedded ones, `smol`, a checkpoint, or one you already hold.
 
     Args:
-        model: None for the embedded model; "embedded-no-marks" for the one that attention does not steer, a counterexample
-            (embedded/MODEL_CARD.md); "smol" for SmolLM2-135M-Instruct with eyes of this package, assembled at the
-            first use (some minutes, then kept in `$CMLLM_CACHE`, else the platform's cache folder); a hub id or a local
-            folder (`~` is your home; "./smol" for one of that name); a pair (model, processor); or a pipeline of
+        model: None or "embedded" for the embedded model; "embedded-no-marks" for the one that attention does not steer, a
+            counterexample (embedded/MODEL_CARD.md); "smol" for SmolLM2-135M-Instruct with eyes of this package, assembled
+            at the first use (some minutes, then kept in `$CMLLM_CACHE`, else the platform's cache folder); a hub id or a
+            local folder (`~` is your home; "./smol" for one of that name); a pair (model, processor); or a pipeline of
             transformers, which holds both.
         revision: of a hub checkpoint.
         trust_remote_code: run code that comes with a checkpoint; off unless you turn it on.
@@ -138,8 +140,9 @@ def _loaded(
     layout: Literal["table", "probe"],
     options: dict[str, Any],
 ) -> Mllm:
+    model = EMBEDDED if model is None else model
     source: str | Path = NO_MARKS_MODEL if model == NO_MARKS else EMBEDDED_MODEL
-    own = model is None or model in (smol.NAME, NO_MARKS)
+    own = model in OWN
     if own:
         # On a CPU the faster one, but on those few that multiply in bfloat16.
         options = {"dtype": torch.float32} | options
@@ -147,7 +150,7 @@ def _loaded(
         if revision is not None:
             raise UnsupportedModelError(f"The model 'smol' has one revision, that of its parts; got {shown(revision)}.")
         source, revision = smol.find_smol()
-    elif model is not None and not own:
+    elif not own:
         source = _source(model)
     # A commit of the hub's; what is assembled has none.
     common = {"revision": None if model == smol.NAME else revision, "trust_remote_code": trust_remote_code}
@@ -166,11 +169,10 @@ def _loaded(
             raise
         raise UnsupportedModelError(
             f"A model must be a hub id or a folder with an image-text-to-text checkpoint and its processor; "
-            f"{said(source)} cannot be loaded: {said(error, _LONGEST)}"
+            f"{said(source)} cannot be loaded{_instead(source)}: {said(error, _LONGEST)}"
         ) from error
     _check_weights(source, loaded, found)
-    name = EMBEDDED if model is None else str(model)
-    return Mllm(loaded, processor, name, revision, layout)
+    return Mllm(loaded, processor, str(model), revision, layout)
 
 
 def _source(model: str | PathLike[str]) -> str | Path:
@@ -178,11 +180,20 @@ def _source(model: str | PathLike[str]) -> str | Path:
     if not str(model).strip():
         raise UnsupportedModelError(f"A model must be a hub id or a folder; got {shown(model)}.")
     path = existing(model)
+    if path is None and (isinstance(model, PathLike) or model.startswith(("/", "./", "../", "~"))):
+        raise UnsupportedModelError(f"A model must be the folder of a checkpoint, or a hub id; there is no {said(model)}.")
     if path is not None and path.is_file():
         raise UnsupportedModelError(
             f"A model must be the folder of a checkpoint, with its config and processor; got the file {said(path)}."
         )
     return path if path is not None and path.is_dir() else str(model)
+
+
+def _instead(source: str | Path) -> str:
+    """What the package has of its own, for a name that nobody else's model has."""
+    if isinstance(source, Path):
+        return ""
+    return f" (the package's own are {', '.join(OWN)}){nearest(source, OWN).rstrip('?')}"
 
 
 def _check_weights(source: str | Path, model: Any, found: dict[str, Any]) -> None:

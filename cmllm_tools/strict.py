@@ -4,7 +4,8 @@
 back from here can be compared, saved as JSON and used again.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from itertools import islice
 from math import isfinite, isnan
 from numbers import Integral, Real
@@ -156,8 +157,14 @@ def one_of(value: object, what: str, choices: Sequence[str], error: type[CmllmEr
     """
     if not isinstance(value, str) or value not in choices:
         named = [repr(choice) for choice in choices]
-        raise error(f"{what} must be {', '.join(named[:-1])} or {named[-1]}; got {shown(value)}.")
+        raise error(f"{what} must be {', '.join(named[:-1])} or {named[-1]}; got {shown(value)}.{nearest(value, choices)}")
     return value
+
+
+def nearest(value: object, choices: Iterable[str]) -> str:
+    """For the end of a message: the choice that was meant, where one is spelt nearly as this; else nothing."""
+    close = get_close_matches(value, list(choices), 1) if isinstance(value, str) else []
+    return f" Did you mean {close[0]}?" if close else ""
 
 
 def shown(value: object) -> str:

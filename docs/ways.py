@@ -17,8 +17,8 @@ def readme(text: str) -> str:
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     tables = "\n\n".join(map(markdown_table, (ways_rows(result), control_rows(result))))
     said = (
-        f"{tables}\n\n{result['n']} scenes; damage in nats per token, s in seconds per answer, on a core shared with "
-        "four other runs: only their ratios say something."
+        f"{tables}\n\n{result['n']} scenes; damage in nats per token, to the names of the scene's objects as answers; s in "
+        "seconds per answer, on a core shared with other runs: only their ratios say something."
     )
     return re.sub(r"(<!-- ways -->\n).*?(\n<!-- end -->)", lambda match: match[1] + said + match[2], text, flags=re.S)
 

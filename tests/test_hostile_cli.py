@@ -47,7 +47,7 @@ COMMANDS = [
     (["heads"], {"": 1}),
     (["sweep"], {"": 1}),
     # No set, as to sweep one takes minutes.
-    (["sweep", "folder"], {"--n": 1, "--held-out": 1, "--region": 1, "--json": 0} | REGION),
+    (["sweep", "folder"], {"--n": 1, "--held-out": 1, "--windows": 1, "--region": 1, "--json": 0} | REGION),
     (["eval", "folder"], {"--format": 1, "--read": 1, "--split": 1, "--n": 1, "--skip": 1, "--json": 0} | MODEL),
     (
         ["eval", "folder"],

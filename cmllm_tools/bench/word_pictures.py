@@ -122,7 +122,7 @@ class _Reader(nn.Module):
         return BaseModelOutput(last_hidden_state=states, hidden_states=(states,))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _WordScene(ReferringExample):
     """A question about one of two things in a picture of words.
 
@@ -132,7 +132,7 @@ class _WordScene(ReferringExample):
         picture: of the scene.
     """
 
-    picture: Image.Image = field(repr=False, kw_only=True)
+    picture: Image.Image = field(kw_only=True)
 
     @property
     def image(self) -> Image.Image:

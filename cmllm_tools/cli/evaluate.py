@@ -18,6 +18,7 @@ from ..loading import EMBEDDED
 from ..models.smol import NAME
 from ..referring.defaults import UNSTEERED
 from ..referring.method import Method
+from ..strict import nearest
 from . import measure
 from .data import add_reading, dataset_of
 from .options import add_count, add_model, add_running, check_count, check_outputs, makers, models_of
@@ -195,7 +196,7 @@ def methods_of(texts: Any) -> dict[str, Method]:
 def _method(name: str, settings: str) -> Method:
     known = makers()
     if name not in known:
-        raise SettingsError(f"A method must be one of {UNSTEERED}, {', '.join(known)}; got {name!r}.")
+        raise SettingsError(f"A method must be one of {UNSTEERED}, {', '.join(known)}; got {name!r}.{nearest(name, known)}")
     maker, given = known[name], {}
     # A comma may also stand within a value, as in heads=0:1,2:3.
     for part in filter(None, re.split(r",(?=[a-z_-]+=)", settings)):

@@ -23,5 +23,5 @@ def given_folder(name: str) -> str | None:
 
 def with_its_model(options: argparse.Namespace, name: str) -> None:
     """Take the model that a set comes with, where none was asked for."""
-    if options.model is None and name == NAME:
-        options.model = NAME
+    if options.model is None and name in SHIPPED:
+        options.model = name

@@ -9,6 +9,7 @@ from ..files import make_folder, write_whole
 from ..inputs.images import read_image
 from ..inputs.regions import Region
 from ..loading import EMBEDDED, load
+from ..models.mllm import Mllm
 from ..models.smol import NAME
 from ..referring.callbacks import Answers, Callback, Checkpoint, ProgressBar
 from ..referring.latent_method import LatentMethod
@@ -57,12 +58,14 @@ def _demo(options: argparse.Namespace) -> int:
     example = smol_scene() if real else demo_scene()
     method: LatentMethod = KeySteering() if real else ControlMLLMPlus()
     folder = make_folder(options.out)
-    out, html = folder / "demo.safetensors", folder / "demo.html"
+    kind = f"-{NAME}" if real else ""
+    out, html = folder / f"demo{kind}.safetensors", folder / f"demo{kind}.html"
     check_outputs({"the trace": out, "the page": html})
-    image = write_whole(folder / "scene.png", lambda file: example.image.save(file, "PNG"))
+    mllm = load(options.model)
+    image = write_whole(folder / f"scene{kind}.png", lambda file: example.image.save(file, "PNG"))
     region = example.region("box")
     print(f"image     {image}, region {region}")
-    return _run(image, example.question, region, method, {"model": NAME} if real else {}, out, html)
+    return _run(mllm, image, example.question, region, method, out, html)
 
 
 def _steer(options: argparse.Namespace) -> int:
@@ -70,22 +73,21 @@ def _steer(options: argparse.Namespace) -> int:
     method, region = method_of(options), region_of(options)
     region.check(*image.size)
     check_outputs({"--out": options.out, "--html": options.html}, options.image, options.mask, options.model)
-    loading = loading_of(options)
+    mllm = load(**loading_of(options))
     if isinstance(method, LatentMethod):
-        return _run(image, options.question, region, method, loading, options.out, options.html)
-    return _answer(image, options.question, region, method, loading, options.out, options.html)
+        return _run(mllm, image, options.question, region, method, options.out, options.html)
+    return _answer(mllm, image, options.question, region, method, options.out, options.html)
 
 
 def _answer(
+    mllm: Mllm,
     image: Any,
     question: str,
     region: Region,
     method: Method,
-    loading: dict[str, Any],
     out: Path | None,
     html: Path | None,
 ) -> int:
-    mllm = load(**loading)
     plain = mllm.generate(mllm.prepare(image, question))
     outcome = refer(mllm, image, question, region, method)
     sent = "" if outcome.sent.question == question else f"sent      {outcome.sent.question}\n"
@@ -98,15 +100,14 @@ def _answer(
 
 
 def _run(
+    mllm: Mllm,
     image: Any,
     question: str,
     region: Region,
     method: LatentMethod,
-    loading: dict[str, Any],
     out: Path | None,
     html: Path | None,
 ) -> int:
-    mllm = load(**loading)
     prompt = mllm.prepare(image, question)
     # The table of the steps says the same, where there is no terminal for a bar to move in.
     callbacks: list[Callback] = [ProgressBar()] if sys.stderr.isatty() else []
@@ -133,7 +134,9 @@ def _summary(trace: Trace) -> str:
         f"question  {trace.question}\n"
         f"before    {trace.steps[0].answer}\n"
         f"after     {trace.steps[-1].answer}\n"
-        f"ended     {trace.stopped}\n\n{trace.table()}\n"
+        f"ended     {trace.stopped}\n\n{trace.table()}\n\n"
+        "energy: what the steps lower; share: of the attention on the image, what lies in the region; latent: how far the\n"
+        "visual tokens, or their keys, were moved; gradient: of the energy at what is moved\n"
     )
 
 

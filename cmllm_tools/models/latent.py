@@ -2,6 +2,7 @@
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
@@ -181,8 +182,9 @@ def as_numbers(latent: Any) -> torch.Tensor:
         or values.layout != torch.strided
         or values.is_meta
     ):
+        file = " Read a file first, by Trace.load." if isinstance(latent, str | PathLike) else ""
         raise CaptureError(
             "A latent must be a tensor or an array of numbers, (visual token, width), or a run that has one (a Trace); "
-            f"got {shown(latent)}."
+            f"got {shown(latent)}.{file}"
         )
     return values

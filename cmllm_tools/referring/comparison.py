@@ -31,6 +31,10 @@ from .outcome import Outcome
 from .trace_file import saved_regions
 
 MARK, FORMAT = "cmllm_comparison", 1
+# Of all heads of all layers, whichever a method has for its own: other than the share of a run's steps.
+SHARE = "share, all layers"
+# Characters of an answer in a table.
+WIDEST = 80
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,7 @@ class Row:
         name: of the way.
         answer: None where there is none.
         log_odds: for each candidate, ln p - ln (1 - p) of its probability p among the candidates.
-        share: of the question's attention on the image, what lies in the regions; 0..1.
+        share: of the question's attention on the image, in all layers and heads, what lies in the regions; 0..1.
         damage: nats per token by which an unrelated text gets less likely.
         own_damage: the same of the unsteered answer.
         seconds: from image and question to the answer.
@@ -60,13 +64,15 @@ class Row:
     error: str = ""
 
     def cells(self, candidates: int) -> list[str]:
-        """The row as texts, for a table; with a column for each candidate."""
+        """The row as texts, for a table; with a column for each candidate, and the beginning of a long answer."""
         odds = [f"{value:+.1f}" for value in self.log_odds] or ["-"] * candidates
         share = "-" if self.share is None else f"{self.share:.1%}"
         damage = ["-" if value is None else f"{value:+.3f}" for value in (self.damage, self.own_damage)]
         seconds = "-" if self.seconds is None else f"{self.seconds:.2f}"
         memory = "-" if self.peak_memory is None else f"{self.peak_memory / 2**20:.0f}"
-        return [self.name, *odds, share, *damage, seconds, memory, self.error or repr(self.answer)]
+        answer = self.error or repr(self.answer)
+        answer = answer if len(answer) <= WIDEST else f"{answer[: WIDEST - 3]}..."
+        return [self.name, *odds, share, *damage, seconds, memory, answer]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,7 +114,7 @@ class Comparison(Shown):
     def head(self) -> list[str]:
         """Headings of the rows' cells."""
         odds = [f"log-odds {candidate!r}" for candidate in self.candidates]
-        return ["", *odds, "share in region", "damage", "to own answer", "s", "MiB", "answer"]
+        return ["", *odds, SHARE, "damage", "to own answer", "s", "MiB", "answer"]
 
     @property
     def notes(self) -> list[str]:

@@ -168,7 +168,7 @@ class Trace(Shown):
             f"  {updates_text(len(self) - 1)}, {self.stopped}: energy {first.energy:.4f} -> {last.energy:.4f}, "
             f"share {short(where_text(self.regions))} {first.share:.1%} -> {last.share:.1%}\n"
             f"  maps {layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}\n"
-            f"  answers {first.answer!r} -> {last.answer!r})"
+            f"  answers {self._answers()})"
         )
 
     def facts(self) -> list[Fact]:
@@ -188,8 +188,12 @@ class Trace(Shown):
             ("energy", f"{first.energy:.4f} -> {last.energy:.4f}{', it rose' if self.rose else ''}"),
             ("share", f"{first.share:.1%} -> {last.share:.1%} {where_text(self.regions)}"),
             ("maps", f"{layers_text(self.layers)} x {len(self.layout)} visual tokens, queries {words!r}"),
-            ("answers", f"{first.answer!r} -> {last.answer!r}"),
+            ("answers", self._answers()),
         ]
+
+    def _answers(self) -> str:
+        first, last = self.steps[0].answer, self.steps[-1].answer
+        return "not asked for (callbacks=[Answers()])" if first is last is None else f"{first!r} -> {last!r}"
 
     def _words(self) -> str:
         """The query tokens; those of learned queries, which are no tokens of the text, may lie beyond it."""

@@ -37,7 +37,7 @@ from ..prompts import LOCATION, SHORT, at_box, part_of, without_location
 TEST = 1548
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ReferringExample:
     """One question about one object.
 
@@ -53,6 +53,10 @@ class ReferringExample:
 
     root: Path
     data: dict[str, Any]
+
+    def __repr__(self) -> str:
+        among = f" of {len(self.objects)} objects" if self.objects else ""
+        return f"{type(self).__name__}({self.id!r}, {self.question!r}, {self.names[0]!r}{among})"
 
     @property
     def id(self) -> int | str:

@@ -1,6 +1,7 @@
 """Several regions, and regions as plain data."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 from ...errors import RegionError
@@ -27,7 +28,9 @@ def as_regions(regions: Regions) -> tuple[Region, ...]:
         raise RegionError("At least one region is needed; got none.")
     for region in several:
         if not isinstance(region, Region):
-            raise RegionError(f"A region must be a Box, Mask, Scribble or Point; got {type(region).__name__}.")
+            corners = len(several) == 4 and all(isinstance(each, Real) for each in several)
+            hint = f" Give Box({', '.join(map(str, several))})." if corners else ""
+            raise RegionError(f"A region must be a Box, Mask, Scribble or Point; got {type(region).__name__}.{hint}")
     return several
 
 

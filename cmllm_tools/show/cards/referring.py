@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from ...inputs.regions import where_text
 from ...models.other_image import AgainstImage
-from ...referring.comparison import Comparison
+from ...referring.comparison import SHARE, Comparison
 from ...referring.outcome import Outcome
 from ...referring.trace import STEP_COLUMNS, Step, Trace
 from ...shown import view
@@ -80,7 +80,7 @@ def comparison_sent(comparison: Comparison, below: Markup | None = None) -> Mark
 
 def comparison_table(comparison: Comparison) -> Markup:
     """What `Comparison.table` says, as HTML."""
-    at = comparison.head.index("share in region") + 1
+    at = comparison.head.index(SHARE) + 1
     rows: list[list[object]] = []
     for row in comparison.rows:
         name, *cells = row.cells(len(comparison.candidates))
