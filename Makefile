@@ -150,9 +150,9 @@ families: venv
 methods: venv
 	$(BIN)/python docs/methods.py
 
-# Every way on the held-out scenes, and the README's table of them (some ten minutes on an idle core).
+# Every way on the held-out scenes, and the README's table of them (40 minutes, beside other runs).
 ways: venv
-	$(BIN)/cmllm eval embedded --methods all --n 15 --read kind=box --json > docs/ways.json
+	$(BIN)/cmllm eval embedded --methods all --n 150 --read kind=box --json > docs/ways.json
 	$(BIN)/python docs/ways.py
 
 $(VENV)/.docs: $(READY)
