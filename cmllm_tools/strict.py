@@ -163,8 +163,9 @@ def one_of(value: object, what: str, choices: Sequence[str], error: type[CmllmEr
 
 def nearest(value: object, choices: Iterable[str]) -> str:
     """For the end of a message: the choice that was meant, where one is spelt nearly as this; else nothing."""
-    close = get_close_matches(value, list(choices), 1) if isinstance(value, str) else []
-    return f" Did you mean {close[0]}?" if close else ""
+    by_letters = {each.lower(): each for each in choices}
+    close = get_close_matches(value.lower(), by_letters, 1) if isinstance(value, str) else []
+    return f" Did you mean {by_letters[close[0]]}?" if close else ""
 
 
 def shown(value: object) -> str:

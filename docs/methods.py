@@ -24,6 +24,10 @@ def section(method: type[Method]) -> str:
     table = "\n".join(["| setting | meaning | values | default |", "|---|---|---|---|", *rows])
     name = method.called().lower().replace(" ", "-")
     prose = "\n\n".join(" ".join(part.split()) for part in said if not part.strip().startswith(("Raises", "Examples")))
+    for variant, maker in method.variants.items():
+        said = getattr(method, maker).__doc__.split("\n")[0].rstrip(".")
+        called = f"`{variant}`, which is `{method.__name__}.{maker}(...)`"
+        prose += f"\n\nOn the command line also {called}: {said[0].lower()}{said[1:]}."
     return f"\n## {method.__name__} ({name})\n\n{prose}\n\n{table}\n"
 
 

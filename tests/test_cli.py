@@ -10,7 +10,8 @@ from PIL import Image
 
 import cmllm_tools as cm
 from cmllm_tools.bench import embedded as evaluation
-from cmllm_tools.cli import main, options
+from cmllm_tools.cli import _parser, main, options
+from cmllm_tools.cli.evaluate import methods_of
 from cmllm_tools.models.families import FAMILIES
 
 ROOT = Path(__file__).parents[1]
@@ -280,3 +281,20 @@ def test_mask_option_marks_what_was_drawn(tmp_path):
     region = options.region_of(parser.parse_args(["--mask", str(tmp_path / "mask.png")]))
     assert repr(region) == "Mask(961 of 96 x 96 px)"
     assert region.bounds == (20, 30, 51, 61)
+
+
+def test_what_is_misspelt_is_met_with_what_was_meant(capsys):
+    region = ["--box", "1", "2", "3", "4"]
+    for arguments, meant in (
+        (["steer", "a.png", "what?", *region, "--stpes", "3"], "--steps"),
+        (["steer", "a.png", "what?", *region, "--method", "KeyStering"], "key-steering"),
+        (["stear"], "steer"),
+    ):
+        with pytest.raises(SystemExit):
+            main(arguments)
+        assert " ".join(capsys.readouterr().err.split()).endswith(f"Did you mean {meant}?")
+
+
+def test_methods_have_their_classes_names_too():
+    assert _parser(["sweep"]).parse_args(["sweep", "embedded", "--method", "ControlMLLMPlus"]).method == "controlmllm++"
+    assert methods_of(["KeySteering:steps=2"])["KeySteering:steps=2"] == cm.methods.KeySteering(steps=2)

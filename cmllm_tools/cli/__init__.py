@@ -2,12 +2,13 @@
 
 import argparse
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
 from io import TextIOWrapper
-from typing import Any
+from typing import Any, NoReturn
 
 from rich_argparse import RichHelpFormatter
 
@@ -29,6 +30,25 @@ class _Help(RichHelpFormatter):
         either = [action for group in required for action in group._group_actions]
         needed = [each for each in actions if not each.option_strings or each.required or each in either]
         super().add_usage(usage, [_OPTIONS, *needed], required, prefix)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says of what is misspelt how it is spelt."""
+
+    def error(self, message: str) -> NoReturn:
+        # Not before: numpy comes with it, which help and version do without.
+        from ..strict import nearest
+
+        if unknown := re.search(r"unrecognized arguments: (\S+)", message):
+            found = [each for action in self._actions for each in action.option_strings]
+            for action in self._actions:
+                if isinstance(action, argparse._SubParsersAction):
+                    # Of the command that was given: the others have no options.
+                    found += [option for parser in action.choices.values() for option in parser._option_string_actions]
+            message += f".{nearest(unknown[1], found)}"
+        elif wrong := re.search(r"invalid choice: '([^']*)' \(choose from (.*)\)", message):
+            message += f".{nearest(wrong[1], [each.strip(chr(39)) for each in wrong[2].split(', ')])}"
+        super().error(message)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(loaded: Sequence[str]) -> argparse.ArgumentParser:
     """Parser with the options of some commands; the others, which would load what they run with, stand there by name."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="cmllm",
         description="See and steer where a multimodal language model looks.",
         formatter_class=_Help,

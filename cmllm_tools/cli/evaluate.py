@@ -21,7 +21,7 @@ from ..referring.method import Method
 from ..strict import nearest
 from . import measure
 from .data import add_reading, dataset_of
-from .options import add_count, add_model, add_running, check_count, check_outputs, makers, models_of
+from .options import add_count, add_model, add_running, as_named, check_count, check_outputs, makers, models_of
 from .shipped import folder_of, given_folder, with_its_model
 
 METHODS = (UNSTEERED, "controlmllm++")
@@ -194,7 +194,7 @@ def methods_of(texts: Any) -> dict[str, Method]:
 
 
 def _method(name: str, settings: str) -> Method:
-    known = makers()
+    known, name = makers(), as_named(name)
     if name not in known:
         raise SettingsError(f"A method must be one of {UNSTEERED}, {', '.join(known)}; got {name!r}.{nearest(name, known)}")
     maker, given = known[name], {}

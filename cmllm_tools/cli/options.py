@@ -87,20 +87,31 @@ def makers() -> dict[str, Maker]:
     """How to make each method, by its name on the command line: what people call it, in small letters."""
     found: dict[str, Maker] = {}
     for method in all_methods().values():
-        found[method.called().lower().replace(" ", "-")] = Maker(method, method)
+        found[_name_of(method)] = Maker(method, method)
         found |= {name: Maker(method, getattr(method, maker)) for name, maker in method.variants.items()}
     return found
 
 
+def as_named(text: str) -> str:
+    """A method's name on the command line, for its class's too, as people have it from Python."""
+    return next((_name_of(method) for name, method in all_methods().items() if name == text), text)
+
+
+def _name_of(method: type[Method]) -> str:
+    return method.called().lower().replace(" ", "-")
+
+
 def add_method(parser: argparse.ArgumentParser, *leave_out: str, default: str = "controlmllm++") -> None:
     """A method and its settings, as they are declared, but for some."""
-    parser.add_argument("--method", choices=list(makers()), default=default, help=f"how to refer (default: {default})")
+    parser.add_argument(
+        "--method", type=as_named, choices=list(makers()), default=default, help=f"how to refer (default: {default})"
+    )
     group = parser.add_argument_group("settings of the methods", "each is for the methods that have it")
     declared: dict[str, list[tuple[str, Setting]]] = {}
     for method in all_methods().values():
         for each in method.settings():
             if each.name not in leave_out:
-                declared.setdefault(each.name, []).append((method.called(), each))
+                declared.setdefault(each.name, []).append((_name_of(method), each))
     for name, owners in declared.items():
         setting = owners[0][1]
         of = "" if len(owners) == len(all_methods()) else f" [{', '.join(owner for owner, _ in owners)}]"
