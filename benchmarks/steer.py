@@ -3,6 +3,7 @@
 On a random model with 576 visual tokens and 30 of text, interleaved in one process, so that a busy machine slows all alike:
 
 - step_seconds: one step, forward and backward; what is done once for a prompt is done;
+- answer_seconds: from image and question to an answer of 10 tokens, plain or steered;
 - answer_ratio, peak_memory_ratio: from image and question to a steered answer of 10 tokens, with each method's own number
   of steps, over a plain answer, in time and in the peak of what torch allocates above the model;
 - second_question_ratio: another question to one look at the image, over the look and the first question;
@@ -11,8 +12,9 @@ On a random model with 576 visual tokens and 30 of text, interleaved in one proc
 - growth: seconds of a step by number of visual tokens; null where a step does not fit into the memory, or would take long.
 
 The reference is the published way: eager attention of all layers kept whole. The models (`benchmarks.steer_models`) are
-the LLaVA of `benchmarks.capture` in float32 (12 layers, width 512), and LLaVA-1.5-7B and Qwen2.5-VL-7B in bfloat16. With
-one model, the object of its figures is printed; with several, one such object for each name.
+the LLaVA of `benchmarks.capture` in float32 (12 layers, width 512), LLaVA-1.5-7B and Qwen2.5-VL-7B in bfloat16, and
+`smol`, which has 64 visual tokens and no growth. With one model, the object of its figures is printed; with several, one
+such object for each name.
 """
 
 import argparse
@@ -212,6 +214,7 @@ def interleaved(setting: Setting, name: str, repeats: int, until: float) -> dict
     span = {way: [statistics.median(each) for each in zip(*values, strict=True)] for way, values in spans.items()}
     return {
         "step_seconds": {way: statistics.median(values) for way, values in steps.items()},
+        "answer_seconds": {way: span[way][0] for way in ways},
         "answer_ratio": {way: span[way][0] / span["plain"][0] for way in NAMES},
         "second_question_ratio": {way: span[way][2] / span[way][1] for way in ways},
         "peak_memory_ratio": {way: peak[way] / peak["plain"] for way in NAMES},
@@ -221,11 +224,11 @@ def interleaved(setting: Setting, name: str, repeats: int, until: float) -> dict
 
 def measure(model: str, tokens: Sequence[int], device: torch.device, repeats: int, seconds: float) -> dict[str, object]:
     """What `--json` prints of one model, in about so many seconds."""
-    started = time.perf_counter()
+    started, own = time.perf_counter(), MODELS[model].grid
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or "cpu",
-        **interleaved(Setting(model, GRID, device), model, repeats, started + seconds / 2),
-        "growth": growth(model, tokens, device, started + seconds),
+        **interleaved(Setting(model, own or GRID, device), model, repeats, started + seconds / 2),
+        "growth": {} if own else growth(model, tokens, device, started + seconds),
     }
 
 

@@ -1,4 +1,4 @@
-"""The models that `benchmarks.steer` measures: random weights, made where they run, with no hub and no download."""
+"""The models that `benchmarks.steer` measures: random weights, made where they run, without a download; and smol."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLIm
 import cmllm_tools as cm
 from benchmarks.capture import random_llava
 from cmllm_tools.models.processors import processor_class, without_video
+from cmllm_tools.models.smol import CELLS, NAME, SIDE
 from training.embedded.architecture import build_processor
 from training.embedded.language import BOS, EOS, IMAGE, PAD, UNK, vocabulary
 
@@ -33,10 +34,12 @@ class Made:
     Args:
         build: from the grid of visual tokens its image is to have, and the device.
         pixels: of the image's side, for each visual token of a side.
+        grid: visual tokens of a side, for a model that has one number of them.
     """
 
     build: Callable[[int, torch.device], cm.Mllm]
     pixels: int
+    grid: int | None = None
 
 
 def small(grid: int, device: torch.device) -> cm.Mllm:
@@ -133,7 +136,17 @@ def qwen(grid: int, device: torch.device) -> cm.Mllm:
     return cm.Mllm(_random(config, device), processor, name="random Qwen2.5-VL-7B")
 
 
-MODELS = {"small": Made(small, 14), "llava-1.5-7b": Made(llava, 14), "qwen2.5-vl-7b": Made(qwen, QWEN_PATCH)}
+def smol(grid: int, device: torch.device) -> cm.Mllm:
+    """SmolLM2-135M-Instruct with its own eyes, as `make smol` has put it together."""
+    return cm.load(NAME, device_map=device)
+
+
+MODELS = {
+    "small": Made(small, 14),
+    NAME: Made(smol, SIDE // CELLS, CELLS),
+    "llava-1.5-7b": Made(llava, 14),
+    "qwen2.5-vl-7b": Made(qwen, QWEN_PATCH),
+}
 
 
 def _random(config: transformers.PretrainedConfig, device: torch.device) -> torch.nn.Module:

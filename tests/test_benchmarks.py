@@ -73,6 +73,7 @@ def test_steer_benchmark_measures_what_it_says(monkeypatch):
     assert set(found) == {
         "device",
         "step_seconds",
+        "answer_seconds",
         "answer_ratio",
         "second_question_ratio",
         "peak_memory_ratio",
