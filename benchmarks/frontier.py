@@ -14,6 +14,7 @@ import numpy as np
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.frontier import BOUND, FACTORS, Frontier
+from cmllm_tools.bench.sentences import smol_says
 from cmllm_tools.bench.smol_sets import smol_held_out
 from cmllm_tools.evaluation.matching import names_it
 
@@ -44,7 +45,7 @@ def examples(model: str, count: int) -> list[cm.analysis.Example]:
     found = []
     for scene in smol_held_out()[:count]:
         other = next(name for name in scene.objects if name != scene.names[0] and names_it(scene.question, name))
-        said, wrong = (f"The thing in the picture is a {name}." for name in (scene.names[0], other))
+        said, wrong = map(smol_says, (scene.names[0], other))
         found.append(replace(scene.example("box"), answer=said, alternatives=(wrong,)))
     return found
 

@@ -18,10 +18,10 @@ from tqdm.auto import tqdm
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
 from cmllm_tools.attention.key_offsets import KeyOffsets, visual_keys
+from cmllm_tools.bench.sentences import SAYS, Says
 from cmllm_tools.evaluation.matching import names_it
 
 RANKS = (1, 2, 4)
-SENTENCES = {"smol": "The thing in the picture is a {}.", "embedded": "{}"}
 
 
 def cut(offsets: torch.Tensor, width: int, rank: int) -> tuple[torch.Tensor, float]:
@@ -33,14 +33,12 @@ def cut(offsets: torch.Tensor, width: int, rank: int) -> tuple[torch.Tensor, flo
     return (kept / kept.norm() * offsets.norm()).transpose(0, 1).flatten(1), share
 
 
-def of_scene(mllm: cm.Mllm, scene: cm.bench.ReferringExample, sentence: str) -> list[tuple[float, float, float]]:
+def of_scene(mllm: cm.Mllm, scene: cm.bench.ReferringExample, says: Says) -> list[tuple[float, float, float]]:
     """(effect, damage, share of the square) of each rank, and of the whole."""
     wanted = scene.names[0]
     other = next(name for name in scene.objects if name != wanted and names_it(scene.question, name))
-    baseline = cm.Baseline(
-        mllm, scene.image, scene.question, candidates=[sentence.format(name) for name in (wanted, other)]
-    )
-    method = cm.methods.KeySteering(steps=1, **({"step_size": 0.2} if sentence == "{}" else {}))
+    baseline = cm.Baseline(mllm, scene.image, scene.question, candidates=[says(name) for name in (wanted, other)])
+    method = cm.methods.KeySteering(steps=1, **({"step_size": 0.2} if says is str else {}))
     outcome = cm.refer(mllm, baseline.prompt.image, scene.question, scene.region("box"), method)
     width = visual_keys(mllm, baseline.prompt).by_layer[0].shape[-1]
     found = []
@@ -52,7 +50,7 @@ def of_scene(mllm: cm.Mllm, scene: cm.bench.ReferringExample, sentence: str) -> 
 
 def main(arguments: Iterable[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--model", default="smol", choices=list(SENTENCES))
+    parser.add_argument("--model", default="smol", choices=list(SAYS))
     parser.add_argument("--n", type=int, default=12, help="scenes")
     parser.add_argument("--skip", type=int, default=0, help="scenes left out before")
     parser.add_argument("--json", action="store_true")
@@ -60,7 +58,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     smol = options.model == "smol"
     mllm, scenes = (cm.load("smol"), cm.bench.smol_held_out()) if smol else (cm.load(), cm.bench.held_out())
     chosen = scenes[options.skip :][: options.n]
-    found = np.array([of_scene(mllm, scene, SENTENCES[options.model]) for scene in tqdm(chosen, "scenes")])
+    found = np.array([of_scene(mllm, scene, SAYS[options.model]) for scene in tqdm(chosen, "scenes")])
     result = {
         str(rank): {
             "effect": float(values[:, 0].mean()),

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
+from cmllm_tools.bench.sentences import smol_says
 from cmllm_tools.bench.smol_sets import smol_held_out
 from cmllm_tools.causes import knockout_grid
 from cmllm_tools.evaluation.matching import names_it
@@ -26,7 +27,7 @@ def effects(mllm: cm.Mllm, scene: cm.bench.ReferringExample) -> np.ndarray:
     """(from, window, or all layers): change in log-odds of the thing referred to against the other one."""
     wanted = scene.names[0]
     other = next(name for name in scene.objects if name != wanted and names_it(scene.question, name))
-    candidates = [f"The thing in the picture is a {name}." for name in (wanted, other)]
+    candidates = [smol_says(name) for name in (wanted, other)]
     prompt, box = mllm.prepare(mllm.look(scene.image), scene.question), scene.region("box")
     asked = {"together": True, "candidates": candidates, "progress": False}
     found = []

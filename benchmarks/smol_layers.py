@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 
 import cmllm_tools as cm
 from cmllm_tools.analysis.intervals import bootstrap
+from cmllm_tools.bench.sentences import smol_says
 from cmllm_tools.evaluation.matching import names_it
 from cmllm_tools.notation import window_text
 
@@ -48,7 +49,7 @@ def effects(
     """For each way: change in log-odds of the thing referred to against the other one, damage, and whether it is named."""
     wanted = scene.names[0]
     other = next(name for name in scene.objects if name != wanted and names_it(scene.question, name))
-    candidates = [f"The thing in the picture is a {name}." for name in (wanted, other)]
+    candidates = [smol_says(name) for name in (wanted, other)]
     baseline = cm.Baseline(mllm, scene.image, scene.question, candidates=candidates)
     outcomes = [cm.refer(mllm, scene.image, scene.question, scene.region("box"), method) for method in methods.values()]
     return [(*baseline.moved(outcome), cm.bench.chooses(str(outcome.answer), scene)) for outcome in outcomes]

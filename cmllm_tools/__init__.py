@@ -226,9 +226,7 @@ def __getattr__(name: str) -> Any:
     if name in _ROOMS:
         return _imported(_ROOMS[name])
     if name not in _HOME:
-        from .strict import nearest
-
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}.{nearest(name, [*_ROOMS, *_HOME])}")
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     found = getattr(_imported(_HOME[name]), name)
     globals()[name] = found
     return found

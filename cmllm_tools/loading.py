@@ -181,7 +181,9 @@ def _source(model: str | PathLike[str]) -> str | Path:
         raise UnsupportedModelError(f"A model must be a hub id or a folder; got {shown(model)}.")
     path = existing(model)
     if path is None and (isinstance(model, PathLike) or model.startswith(("/", "./", "../", "~"))):
-        raise UnsupportedModelError(f"A model must be the folder of a checkpoint, or a hub id; there is no {said(model)}.")
+        raise UnsupportedModelError(
+            f"A model must be the folder of a checkpoint, or a hub id as a text; there is no folder {said(model)}."
+        )
     if path is not None and path.is_file():
         raise UnsupportedModelError(
             f"A model must be the folder of a checkpoint, with its config and processor; got the file {said(path)}."
@@ -191,9 +193,8 @@ def _source(model: str | PathLike[str]) -> str | Path:
 
 def _instead(source: str | Path) -> str:
     """What the package has of its own, for a name that nobody else's model has."""
-    if isinstance(source, Path):
-        return ""
-    return f" (the package's own are {', '.join(OWN)}){nearest(source, OWN).rstrip('?')}"
+    meant = "" if isinstance(source, Path) else nearest(source, OWN)
+    return f" ({meant.strip()} The package's own are {', '.join(OWN)})" if meant else ""
 
 
 def _check_weights(source: str | Path, model: Any, found: dict[str, Any]) -> None:

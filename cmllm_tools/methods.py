@@ -16,7 +16,6 @@ from .referring.method import Method, Request
 from .referring.registry import all_methods, register
 from .referring.settings import MODEL_DEFAULT, setting
 from .referring.updates import Updates
-from .strict import nearest
 
 __all__ = [
     "MODEL_DEFAULT",
@@ -35,9 +34,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     found = all_methods()
     if name not in found:
-        raise AttributeError(
-            f"module {__name__!r} has no attribute {name!r}; the methods are {', '.join(found)}.{nearest(name, found)}"
-        )
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; the methods are {', '.join(found)}.")
     return found[name]
 
 

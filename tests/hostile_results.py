@@ -123,7 +123,7 @@ def of_results(mllm, prompt, box, example):
         ),
         "bench.stops": (
             stops,
-            {"mllm": mllm, "scenes": [example], "method": cm.methods.KeySteering(steps=1), "steps": (1,), "sentence": "{}"}
+            {"mllm": mllm, "scenes": [example], "method": cm.methods.KeySteering(steps=1), "steps": (1,), "says": str}
             | {"gains": (2.0,)},
         ),
         "bench.sweep_and_test": (

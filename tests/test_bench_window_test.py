@@ -104,7 +104,7 @@ def test_what_fails_in_the_test_is_told(mllm, few_windows, monkeypatch, capsys):
         sweep_and_test(*given, strict=True)
 
 
-def test_answers_are_scored_in_the_sentences_that_are_given(mllm, monkeypatch):
+def test_answers_are_scored_as_the_model_says_them(mllm, monkeypatch):
     seen = []
 
     def ends(mllm, swept, **_):
@@ -114,13 +114,13 @@ def test_answers_are_scored_in_the_sentences_that_are_given(mllm, monkeypatch):
     monkeypatch.setattr(window_test, "sweep_windows", ends)
     lines = read_roc(HELDOUT)[:4]
     with pytest.raises(LookupError):
-        sweep_and_test(mllm, lines, n=2, sentence="It is a {}.")
+        sweep_and_test(mllm, lines, n=2, says="It is a {}.".format)
     for example, line in zip(seen, lines[:2], strict=True):
         plain = line.example("box")
         assert example.answer == f"It is a {plain.answer}."
         assert list(example.alternatives) == [f"It is a {each}." for each in plain.alternatives]
-    with pytest.raises(cm.SettingsError, match="where the name of a thing comes"):
-        sweep_and_test(mllm, lines, sentence="It is.")
+    with pytest.raises(cm.SettingsError, match="a function of its name; got 'It is"):
+        sweep_and_test(mllm, lines, says="It is.")
 
 
 def test_a_set_too_small_to_halve_is_refused(mllm):

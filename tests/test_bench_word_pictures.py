@@ -6,6 +6,7 @@ import torch
 from conftest import assert_same, snapshot
 
 import cmllm_tools as cm
+from cmllm_tools.bench.sentences import with_article
 from cmllm_tools.bench.smol_sets import smol_names
 from cmllm_tools.bench.word_pictures import CELL, _Reader
 
@@ -32,9 +33,16 @@ def test_what_is_no_picture_of_words_is_refused():
         with pytest.raises(cm.ImageError, match=message):
             cm.bench.word_picture(cells)
     image = cm.bench.word_picture(empty)
-    image.paste((200, 10, 30), (0, 0, CELL, CELL))
+    words = torch.zeros(276, 1)
+    assert _Reader(words)(pixels(image)).last_hidden_state.shape == (1, 64, 1)
+    # Away from the pixels that say which word it is, too: people would see it, and the model would not.
+    for corner in ((0, 0), (5, 5)):
+        other = image.copy()
+        other.paste((200, 10, 30), (*corner, 20, 20))
+        with pytest.raises(cm.ImageError, match="nothing drawn on it"):
+            _Reader(words)(pixels(other))
     with pytest.raises(cm.ImageError, match="nothing drawn on it"):
-        _Reader(torch.zeros(3, 1))(pixels(image))
+        _Reader(words)(pixels(image.crop((0, 0, 48, 48))))
 
 
 def test_scenes_are_the_same_for_a_seed_and_ask_of_both_things():
@@ -48,6 +56,12 @@ def test_scenes_are_the_same_for_a_seed_and_ask_of_both_things():
         assert all(name in scene.question for name in scene.objects) and len(set(scene.objects)) == 2
         box = scene.region("box")
         assert (box.x1 - box.x0, box.y1 - box.y0) == (2 * CELL, 2 * CELL)
+        for kind in ("mask", "scribble", "point"):
+            x0, y0, x1, y1 = scene.example(kind).region.bounds
+            assert box.x0 <= x0 <= x1 <= box.x1 and box.y0 <= y0 <= y1 <= box.y1
+        example = scene.example()
+        assert {example.answer, *example.alternatives} == set(scene.objects)
+        assert with_article(example.answer) in example.question
 
 
 @pytest.mark.slow
@@ -65,7 +79,12 @@ def test_the_language_model_reads_words_and_follows_the_region():
     assert "camera" in reader.generate(prompt)
     outcome = cm.refer(reader, scene.image, scene.question, scene.region("box"), cm.methods.KeySteering())
     assert outcome.answer == "The thing in the picture is an apple."
+    reader.model.train()
+    reader.model.set_attn_implementation("eager")
     assert_same(before, snapshot(smol))
+    assert reader.revision == smol.revision
+    with pytest.raises(cm.UnsupportedModelError, match="got smol reading words"):
+        cm.bench.word_reader(reader)
     own = cm.bench.smol_scene()
     assert "church" in smol.generate(smol.prepare(own.image, own.question))
 

@@ -62,7 +62,8 @@ EXEMPT = {
         "analysis.Sweep.empty analysis.Sweep.with_found "
         "bench.chooses bench.absent_names bench.background_box bench.evaluation_table "
         "bench.Stops.of bench.Stops.summary bench.control_rows bench.ways_rows bench.ways_table "
-        "bench.as_json bench.smol_table bench.words_right Look.check Look.fits Look.serves"
+        "bench.as_json bench.smol_table bench.words_right "
+        "bench.with_article bench.smol_says bench.as_says Look.check Look.fits Look.serves"
     ),
 }
 

@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import torch
+from conftest import assert_same, snapshot
 from tests_support import noise
 from tiny_families import TINY, at_hand
 from tiny_models import tiny_llava
@@ -138,7 +139,7 @@ def test_several_images_are_one_batch_where_the_family_keeps_them_apart(name, mo
     Mllama's stand beside the text.
     """
     mllm, _, _ = looked(name)
-    prompts, rows, generate = of_several_images(mllm), [], mllm.model.generate
+    prompts, rows, generate, before = of_several_images(mllm), [], mllm.model.generate, snapshot(mllm)
     monkeypatch.setattr(
         mllm.model, "generate", lambda **given: rows.append(len(given.get("inputs_embeds", ()))) or generate(**given)
     )
@@ -146,6 +147,7 @@ def test_several_images_are_one_batch_where_the_family_keeps_them_apart(name, mo
     batched = bool(rows.count(len(prompts)))
     assert batched == (name in ("llava", "idefics3", "internvl", "qwen2_vl"))
     assert together._fit(mllm, prompts) == batched
+    assert_same(before, snapshot(mllm))
 
 
 def test_position_ids_of_what_is_filled_up_are_those_of_the_prompt_alone(tiny, monkeypatch):
@@ -212,6 +214,20 @@ def test_beams_contrast_and_no_cache_give_what_they_give_without(tiny):
     ):
         assert mllm.generate(shared, **options).ids == mllm.generate(own, **options).ids, options
     assert mllm.generate(shared, trace, 0.5).ids == mllm.generate(own, trace, 0.5).ids
+
+
+def test_a_checkpoint_that_keeps_no_cache_answers_as_it_does_with_one(monkeypatch):
+    """Each forward then brings the whole sequence once more, longer by what was said.
+
+    LLaVA's own `generate` fails with such a setting, as it gives the image to the first forward alone.
+    """
+    mllm, image, look = looked("qwen2_vl")
+    own, shared = mllm.prepare(image, QUESTIONS[0]), mllm.prepare(look, QUESTIONS[1])
+    trace = cm.optimize(mllm, own, REGION, KEYS)
+    expected = [mllm.generate(shared).ids, mllm.generate(own, trace).ids]
+    assert mllm.generate(own, trace, use_cache=False).ids == expected[1]
+    monkeypatch.setattr(mllm.model.generation_config, "use_cache", False)
+    assert [mllm.generate(shared).ids, mllm.generate(own, trace).ids] == expected
 
 
 def test_refer_takes_a_look_and_methods_that_change_the_image_have_their_own(mllm):

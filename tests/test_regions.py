@@ -147,7 +147,7 @@ def test_malformed_regions(make, message):
     [
         (cm.Box(0, 0, 11, 4), r"within the image of 10 x 12 px; got x 0\.\.11"),
         (cm.Box(-1, 0, 3, 4), "within the image"),
-        (cm.Box(0.2, 0, 0.5, 1), r"are shares of it\. Give Box\(2, 0, 5, 12\)"),
+        (cm.Box(0.2, 0, 0.5, 1), r"Where these are shares, give Box\(2, 0, 5, 12\)"),
         (cm.Mask(np.ones((10, 12))), r"\(height, width\) = \(12, 10\); got \(10, 12\)"),
         (cm.Scribble([(1, 1), (10.5, 3)]), r"10 x 12 px; got \(10\.5, 3\)"),
         (cm.Point(3, 12.01), "A point must lie within"),

@@ -242,7 +242,7 @@ def test_what_is_no_method_choice_or_count_is_refused(tiny):
         lambda: cm.Steering(mllm, prompt, REGION, "ControlMLLM"),
         lambda: cm.optimize(mllm, prompt, REGION, cm.ControlMLLM),
         lambda: cm.analysis.sweep_windows(mllm, examples, method="x"),
-        lambda: cm.analysis.sweep_windows(mllm, examples, windows=3),
+        lambda: cm.analysis.sweep_windows(mllm, examples, windows=0),
         lambda: cm.analysis.sweep_windows(mllm, examples, windows=[(0.5, 2)]),
         lambda: cm.analysis.sweep_windows(mllm, examples, windows=[()]),
         lambda: cm.analysis.sweep_windows(mllm, examples, contexts=5),
@@ -311,11 +311,18 @@ class Overwriting(cm.ControlMLLM):
         return InPlace(latent, self.step_size, self.ema, False, False)
 
 
+@dataclass(frozen=True)
+class OverwritingKeys(cm.methods.KeySteering):
+    def start(self, latent):
+        return InPlace(latent, self.step_size, 1.0, False, False)
+
+
 def test_an_update_that_writes_into_the_latent_in_use_is_refused(tiny):
     """The step before has it, and would be kept with another one."""
-    with pytest.raises(cm.SettingsError, match=r"InPlace\.update must give `latent` a new tensor") as raised:
-        cm.optimize(*tiny, REGION, Overwriting(steps=2, step_size=4.0))
-    assert len(raised.value.trace.steps) == 1
+    for method in (Overwriting(steps=2, step_size=4.0), OverwritingKeys(steps=2, step_size=0.1)):
+        with pytest.raises(cm.SettingsError, match=r"InPlace\.update must give `latent` a new tensor") as raised:
+            cm.optimize(*tiny, REGION, method)
+        assert len(raised.value.trace.steps) == 1
 
 
 def test_a_method_of_its_own_kind_must_be_given_what_has_no_default(tiny):

@@ -8,9 +8,10 @@ import torch
 
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import DESCRIPTIONS
+from cmllm_tools.bench.sentences import with_article as a
 from cmllm_tools.bench.smol_sets import SETS, smol_held_out, smol_names
 from cmllm_tools.models.smol import CELLS, SIDE
-from training.smol.language import Seen, a, listed, place, sample_turn
+from training.smol.language import Seen, listed, place, sample_turn
 from training.smol.scenes import BACKGROUND, COVERED, MOST, PLAIN, STRONG, UNSURE, Painter, gentler, words
 from training.smol.world import things
 

@@ -124,8 +124,8 @@ class Windows(Task[Found, Sweep]):
             return {}, False
         if what := differing(before, shared):
             raise DataError(
-                f"A sweep is resumed from a file of the same {what}; got {getattr(before, what)!r}, and now "
-                f"{getattr(shared, what)!r}. Give another path."
+                f"A sweep is resumed from a file of the same {what}; got {_said(before, what)}, and now "
+                f"{_said(shared, what)}. Give another path."
             )
         left = set(before.missing())
         whole: dict[Key, Found] = {
@@ -186,6 +186,13 @@ class Sweeping(Work[Found, Sweep]):
             self._fitting = _copies_that_fit(self.mllm, prompt)
         most = self._fitting(prompt) if self._fitting else self.task.max_copies or 1
         return Found(str(key), {"values": _measured(self.mllm, prompt, example, self.shared, most, tick)})
+
+
+def _said(sweep: Sweep, what: str) -> str:
+    if what == "choices":
+        first, *_, last = sweep.choices * 2
+        return f"{len(sweep.choices)} choices, {first} to {last}"
+    return repr(getattr(sweep, what))
 
 
 def _choices(

@@ -20,9 +20,10 @@ from ..referring.latent_method import LatentMethod, given_latent_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
 from ..referring.steering import Steering
-from ..strict import kind_of, number, one_of, several, shown, whole_number, whole_numbers
+from ..strict import kind_of, number, one_of, several, whole_number, whole_numbers
 from .embedded import chooses
 from .heldout import held_out
+from .sentences import SAYS, Says, as_says
 from .smol_sets import smol_held_out
 
 # How many times what it was attention in the region, against that elsewhere, may become.
@@ -41,8 +42,6 @@ STEPS: dict[str, dict[str, tuple[float, tuple[int, ...]]]] = {
 }
 # Scenes of `smol` that its step sizes were chosen on.
 TRIED = 4
-# How each model names a thing that it is asked for.
-SENTENCES = {EMBEDDED: "{}", NAME: "The thing in the picture is a {}."}
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ def stops(
     method: LatentMethod,
     steps: Sequence[int],
     *,
-    sentence: str = "{}",
+    says: Says = str,
     gains: Sequence[float] = GAINS,
 ) -> Stops:
     """Run a method once for each scene, in small steps without end, and look at its answers where each rule would end it.
@@ -110,7 +109,7 @@ def stops(
         scenes: whose question names what to choose from.
         method: with as many steps as the longest fixed run, and small ones.
         steps: fixed numbers of steps.
-        sentence: how the model names a thing that it is asked for.
+        says: the answer that names a thing, from its name.
         gains: of the rules.
 
     Raises:
@@ -124,15 +123,13 @@ def stops(
     ]
     counts = whole_numbers(steps, "steps", least=1)
     rules = tuple(number(each, "Each of the gains", above=0) for each in several(gains, "gains must be several numbers"))
-    if not isinstance(sentence, str) or "{}" not in sentence:
-        raise SettingsError(f"A sentence must have {{}} where the name of a thing comes; got {shown(sentence)}.")
     taken = given_latent_method(method, KeySteering())
     if not chosen or not counts or not rules or max(counts) > taken.resolve(mllm).steps:
         raise SettingsError(
             "Stops need a scene or more, a gain, a number of steps, and a method of at least as many as the longest fixed "
             "run."
         )
-    found = [_of_scene(mllm, scene, taken, counts, sentence, rules) for scene in progress_bar(chosen, "stops")]
+    found = [_of_scene(mllm, scene, taken, counts, as_says(says), rules) for scene in progress_bar(chosen, "stops")]
     return Stops(rules, counts, *np.stack(found, -1))
 
 
@@ -168,7 +165,7 @@ def rule_beside_fixed(
 
 def _in_small_steps(mllm: Mllm, model: str, scenes: Sequence[ReferringExample], way: str) -> Stops:
     size, fixed = STEPS[way][model]
-    return stops(mllm, scenes, WAYS[way](steps=fixed[-1], step_size=size), fixed, sentence=SENTENCES[model])
+    return stops(mllm, scenes, WAYS[way](steps=fixed[-1], step_size=size), fixed, says=SAYS[model])
 
 
 def _of_scene(
@@ -176,13 +173,13 @@ def _of_scene(
     scene: ReferringExample,
     method: LatentMethod,
     steps: tuple[int, ...],
-    sentence: str,
+    says: Says,
     gains: tuple[float, ...],
 ) -> np.ndarray:
     """(figure, way): whether right, effect, steps taken."""
     right = scene.names[0]
     other = next(name for name in scene.objects if name not in scene.names and name in scene.question)
-    candidates = [sentence.replace("{}", name) for name in (right, other)]
+    candidates = [says(name) for name in (right, other)]
     baseline = Baseline(mllm, mllm.look(scene.image), scene.question, candidates=candidates)
     run = Steering(mllm, baseline.prompt, scene.region("box"), replace(method, early_stop=0.0, until=0.0))
     latents, reached = [], []

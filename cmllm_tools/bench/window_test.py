@@ -28,6 +28,7 @@ from ..running.drive import run
 from ..running.task import Key, Task, Tick, Work, found_of
 from ..strict import kind_of, several, shown, whole_number_or_none
 from .embedded import chooses
+from .sentences import Says, as_says
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def sweep_and_test(
     path: str | PathLike[str] | None = None,
     *,
     windows: Sequence[Window] | Literal["all"] | int = "all",
-    sentence: str = "{}",
+    says: Says = str,
     shard: tuple[int, int] | None = None,
     strict: bool = False,
     retry: bool = False,
@@ -90,7 +91,7 @@ def sweep_and_test(
         held_out: test on this many of the second half; all when None, 0 for no test.
         path: JSON file of the sweep, to resume from.
         windows: see `sweep_windows`.
-        sentence: how the model names a thing that it is asked for, in which answers are scored.
+        says: the answer that names a thing, from its name; in these words answers are scored.
         shard: (number, of): sweep every `of`-th of these lines, from the `number`-th on (1 is the first), and leave it at
             that: recommended and tested is with the merged file of all shards.
         strict: whether an example that fails ends the sweep, or the test.
@@ -104,12 +105,11 @@ def sweep_and_test(
     for line in lines:
         kind_of(line, ReferringExample, "Each line must be an example of a set, from read_roc", DataError)
     n, held_out = whole_number_or_none(n, "n", 2), whole_number_or_none(held_out, "held_out", 0)
-    if not isinstance(sentence, str) or "{}" not in sentence:
-        raise SettingsError(f"A sentence must have {{}} where the name of a thing comes; got {shown(sentence)}.")
+    says = as_says(says)
     half = len(lines) // 2
     if half < 2:
         raise DataError(f"A set to sweep and to test on must have at least four lines; got {len(lines)}.")
-    swept = Dataset.of([_said(line.example(kind), sentence) for line in lines[:half][:n]])
+    swept = Dataset.of([_said(line.example(kind), says) for line in lines[:half][:n]])
     if shard is not None:
         needs = "A shard must be its number and how many there are"
         which = several(shard, needs, SettingsError)
@@ -130,10 +130,10 @@ def sweep_and_test(
         raise
 
 
-def _said(example: Example, sentence: str) -> Example:
-    """An example whose answers are the sentences that the model would say them in."""
-    answer = None if example.answer is None else sentence.replace("{}", example.answer)
-    return replace(example, answer=answer, alternatives=[sentence.replace("{}", each) for each in example.alternatives])
+def _said(example: Example, says: Says) -> Example:
+    """An example whose answers are as the model would give them."""
+    answer = None if example.answer is None else says(example.answer)
+    return replace(example, answer=answer, alternatives=[says(each) for each in example.alternatives])
 
 
 def _tested(

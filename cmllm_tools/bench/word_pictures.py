@@ -5,7 +5,7 @@ attention can be seen where no vision encoder can be at fault.
 """
 
 from collections.abc import Sequence
-from copy import copy
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,15 @@ from torch import nn
 from transformers import SwinConfig
 from transformers.modeling_outputs import BaseModelOutput
 
+from ..data.example import Example
 from ..data.formats.roc import ReferringExample
 from ..errors import ImageError, UnsupportedModelError
+from ..inputs.regions import Mask, Region
 from ..loading import load
 from ..models.mllm import Mllm, require
 from ..models.smol import CELLS, EYES, NAME, build_processor
 from ..strict import one_of, several, whole_number, whole_seed
+from .sentences import with_article
 from .smol_sets import smol_names
 
 # What a cell is where nothing is.
@@ -83,24 +86,28 @@ def word_reader(mllm: Mllm | None = None) -> Mllm:
     """
     mllm = load(NAME) if mllm is None else mllm
     require(mllm)
-    if getattr(getattr(mllm.model.config, "vision_config", None), "model_type", "") != SwinConfig.model_type:
+    config = mllm.model.config
+    if getattr(getattr(config, "vision_config", None), "model_type", "") != SwinConfig.model_type or _reads(mllm.model):
         raise UnsupportedModelError(
             f"Words are read by {NAME} alone, which knows its things by a token each; got {mllm.name}."
         )
     tokenizer = mllm.processor.tokenizer
-    ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"][0] for word in _words()]
-    whole, inner = _shallow(mllm.model), _shallow(mllm.model.model)
-    config = inner.config = whole.config = copy(mllm.model.config)
-    # Of which three mergers make a cell.
-    config.vision_config = SwinConfig(**EYES | {"image_size": CELL * CELLS, "patch_size": CELL // 4})
-    config.name_or_path = f"{mllm.name} reading words"
-    inner.vision_tower = _Reader(mllm.model.get_input_embeddings().weight[ids].detach())
-    inner.multi_modal_projector = nn.Identity()
-    whole.model = inner
+    ids = [tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in _words()]
+    if any(len(each) != 1 for each in ids):
+        raise UnsupportedModelError(
+            f"Each of {NAME}'s things must be one token of a model that reads words; got {mllm.name}."
+        )
+    # Modules, flags, hooks and config of its own, on the same numbers.
+    weights = {id(each): nn.Parameter(each.detach(), each.requires_grad) for each in mllm.model.parameters()}
+    model = deepcopy(mllm.model, weights | {id(each): each for each in mllm.model.buffers()})
+    # Of its patches three mergers make a cell.
+    model.config.vision_config = SwinConfig(**EYES | {"image_size": CELL * CELLS, "patch_size": CELL // 4})
+    model.model.vision_tower = _Reader(mllm.model.get_input_embeddings().weight[[each for (each,) in ids]].detach())
+    model.model.multi_modal_projector = nn.Identity()
     processor = build_processor(tokenizer)
     processor.image_processor.size = {"height": CELL * CELLS, "width": CELL * CELLS}
     processor.patch_size = CELL
-    return load((whole, processor))
+    return Mllm(model, processor, f"{mllm.name} reading words", mllm.revision)
 
 
 class _Reader(nn.Module):
@@ -114,12 +121,33 @@ class _Reader(nn.Module):
 
     def forward(self, pixel_values: torch.Tensor, **_: Any) -> BaseModelOutput:
         # The processor takes 0..255 to -1..1.
-        marks = 255 - ((pixel_values.float() + 1) * 127.5).round().long()[:, :, ::CELL, ::CELL]
-        numbers = marks[:, 0] * 256 + marks[:, 1]
-        if numbers.shape[1:] != (CELLS, CELLS) or int(numbers.max()) >= len(self.words) or marks[:, 2].any():
-            raise ImageError("A reader of words must be shown what bench.word_picture gave, with nothing drawn on it.")
-        states = self.words[numbers].flatten(1, 2)
+        pixels = ((pixel_values.float() + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        states = self.words[torch.from_numpy(np.stack([_numbers(each) for each in pixels]))].flatten(1, 2)
         return BaseModelOutput(last_hidden_state=states, hidden_states=(states,))
+
+
+def _numbers(pixels: np.ndarray) -> np.ndarray:
+    """Which word each cell of a picture is.
+
+    Raises:
+        ImageError: for what `word_picture` did not draw, whole and as it is.
+    """
+    known = _words()
+    marks = 255 - pixels[::CELL, ::CELL].astype(int)
+    numbers: np.ndarray = marks[..., 0] * 256 + marks[..., 1]
+    if numbers.shape == (CELLS, CELLS) and numbers.max() < len(known):
+        # What is drawn beside the marks would be seen by people alone.
+        drawn = word_picture([[known[each] for each in row] for row in numbers])
+        if np.array_equal(np.asarray(drawn), pixels):
+            return numbers
+    raise ImageError(
+        "A reader of words must be shown what bench.word_picture gave, with nothing drawn on it or cut off; "
+        "ways that change the picture do not go with it."
+    )
+
+
+def _reads(model: Any) -> bool:
+    return isinstance(getattr(model.model, "vision_tower", None), _Reader)
 
 
 @dataclass(frozen=True, repr=False)
@@ -138,6 +166,15 @@ class _WordScene(ReferringExample):
     def image(self) -> Image.Image:
         """The picture."""
         return self.picture
+
+    def region(self, kind: str) -> Region:
+        """The thing's cells as a "box" or "mask", or a "scribble" or "point" within."""
+        return Mask(super().region("box").cover(*self.picture.size) > 0) if kind == "mask" else super().region(kind)
+
+    def example(self, kind: str = "box") -> Example:
+        """As it is measured."""
+        right, other = self.names[0], next(each for each in self.objects if each not in self.names)
+        return Example(self.picture, self.question, self.region(kind), right, (other,), names=self.names, id=self.id)
 
 
 def word_scenes(count: int, seed: int = 0) -> list[ReferringExample]:
@@ -168,21 +205,20 @@ def _scene(number: int, random: np.random.Generator) -> ReferringExample:
         for row in cells[top : top + SIDE]:
             row[left : left + SIDE] = [name] * SIDE
     boxes = [[left * CELL, top * CELL, SIDE * CELL, SIDE * CELL] for top, left in corners]
-    asked = [names[each] for each in random.permutation(2)]
-    question = "Is the thing in the picture " + " or ".join(
-        f"{'an' if each[0] in 'aeiou' else 'a'} {each}" for each in asked
-    )
+    asked = [with_article(names[each]) for each in random.permutation(2)]
     objects = [{"name": name, "bbox": box} for name, box in zip(names, boxes, strict=True)]
-    data = {"id": number, "text": f"{question}?", "synonyms": [], "objects": objects, **objects[0]}
+    middle = [corner + CELL * SIDE // 2 for corner in boxes[0][:2]]
+    data = {
+        "id": number,
+        "text": f"Is the thing in the picture {' or '.join(asked)}?",
+        "synonyms": [],
+        "objects": objects,
+        **objects[0],
+        "center_point": middle,
+        "scribble": [[middle[0] - CELL // 2, middle[1]], [middle[0] + CELL // 2, middle[1]]],
+    }
     return _WordScene(Path(), data, picture=word_picture(cells))
 
 
 def _words() -> list[str]:
     return [EMPTY, *smol_names()]
-
-
-def _shallow(module: nn.Module) -> Any:
-    """A module of its own with the same parts, so that one can be another."""
-    found = copy(module)
-    found._modules = dict(module._modules)
-    return found

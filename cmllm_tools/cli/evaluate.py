@@ -95,7 +95,8 @@ def _evaluate(command: argparse.ArgumentParser, options: argparse.Namespace) -> 
     check_count(options)
     if options.set == EMBEDDED and options.methods == [ALL] and asked <= {"set", "n", "skip", "json", "methods", "read"}:
         return _evaluate_ways(options)
-    if options.set == NAME and asked <= {"set", "n", "skip", "json", "methods", "read"}:
+    by_kind = all(each.startswith("kind=") for each in options.read)
+    if options.set == NAME and by_kind and asked <= {"set", "n", "skip", "json", "methods", "read"}:
         return _evaluate_smol(options)
     check_outputs({"--out": options.out}, options.model, given_folder(options.set))
     with_its_model(options, options.set)
@@ -145,7 +146,7 @@ def _evaluate_ways(options: argparse.Namespace) -> int:
 def _kinds(options: argparse.Namespace, known: Sequence[str]) -> Sequence[str]:
     """Of regions: the one of --read, or all of them."""
     given = dict(each.partition("=")[::2] for each in options.read)
-    if set(given) - {"kind"}:
+    if set(given) - {"kind"} or len(options.read) > 1:
         raise SettingsError(f"--read must be kind=NAME here, of {', '.join(known)}; got {options.read}.")
     return [given["kind"]] if given else known
 

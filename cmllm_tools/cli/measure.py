@@ -194,7 +194,7 @@ def _sweep(options: argparse.Namespace) -> int:
 
 
 def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | None, HeldOut | None]:
-    from ..bench.stopping import SENTENCES
+    from ..bench.sentences import SAYS
     from ..bench.window_test import sweep_and_test
     from ..data.formats.roc import read_roc
 
@@ -214,7 +214,7 @@ def _sweep_set(options: argparse.Namespace) -> tuple[Sweep, Recommendation | Non
         options.held_out,
         options.resume,
         windows=_windows(options),
-        sentence=SENTENCES.get(options.what, "{}"),
+        says=SAYS.get(options.what, str),
         shard=options.shard,
         strict=options.strict,
         retry=options.retry,

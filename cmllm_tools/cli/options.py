@@ -164,7 +164,8 @@ def latent_method_of(options: argparse.Namespace) -> LatentMethod:
 def add_model(parser: argparse.ArgumentParser) -> None:
     """A model, and how it is loaded."""
     model = parser.add_argument_group("model")
-    model.add_argument("--model", metavar="ID", help="hub id or folder (default: the embedded model)")
+    what = "hub id or folder (default: smol for its own set, else the embedded model)"
+    model.add_argument("--model", metavar="ID", help=what)
     model.add_argument("--revision", help="of a hub model")
     model.add_argument("--dtype", help="float32, bfloat16, float16 or auto")
     model.add_argument("--device-map", metavar="MAP", help="for from_pretrained: auto, cpu, cuda:0, ...")

@@ -176,12 +176,17 @@ def continued_answer(prefix: Prefix, made: Callable[[], Layers] | None = None) -
         if states is None or states.shape[1] < total:
             # Steps after the first bring one new token, and find the prefix in the cache.
             return arguments, keywords
+        # Where no cache is to be kept, each forward brings the whole sequence once more, longer by what was said, and some
+        # models hand on what the last one was given.
+        if cache is not None and cache.get_seq_length():
+            cache = None
         layers = prefix.layers if made is None else made()
         rows = len(states) // len(layers[0][0])
         filled = layers if rows == 1 else [tuple(each.repeat_interleave(rows, 0) for each in layer) for layer in layers]
         cache = _filled(cache, filled)
-        rest = _rest({name: value for name, value in named.items() if name != "past_key_values"}, prefix.length, total)
-        return (), rest | {"past_key_values": cache, "use_cache": True}
+        whole = {name: value for name, value in named.items() if name != "past_key_values"}
+        rest = _rest(whole, prefix.length, states.shape[1])
+        return (), rest | {"past_key_values": cache, "use_cache": named.get("use_cache") is not False}
 
     handle = prefix.call.module.register_forward_pre_hook(change, with_kwargs=True)
     try:

@@ -18,6 +18,9 @@ _AUTOCAST = ("cpu", "cuda", "mps", "xpu")
 # How long an interrupt waits, in seconds, while another thread has what this one needs.
 _PATIENCE = 0.05
 
+# What a forward of a prompt leaves for the ones that continue it.
+_DELTAS = "rope_deltas"
+
 _LOCKS: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 _LOOKED_UP = threading.Lock()
 
@@ -75,6 +78,8 @@ def undisturbed(model: nn.Module, gradient: bool = False) -> Iterator[None]:
                 f"this {type(model).__name__} were. Load it again outside."
             )
         trainable = [each for each in parameters if each.requires_grad and not each.is_inference()]
+        # Of the last prompt, for models with positions of several kinds, whose own next forward takes it.
+        deltas = [(module, vars(module)[_DELTAS]) for module in modules if _DELTAS in vars(module)]
         try:
             for parameter in trainable:
                 parameter.requires_grad_(False)
@@ -87,3 +92,5 @@ def undisturbed(model: nn.Module, gradient: bool = False) -> Iterator[None]:
                 parameter.requires_grad_(True)
             for module in training:
                 module.training = True
+            for module, delta in deltas:
+                setattr(module, _DELTAS, delta)

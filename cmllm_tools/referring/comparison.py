@@ -70,9 +70,9 @@ class Row:
         damage = ["-" if value is None else f"{value:+.3f}" for value in (self.damage, self.own_damage)]
         seconds = "-" if self.seconds is None else f"{self.seconds:.2f}"
         memory = "-" if self.peak_memory is None else f"{self.peak_memory / 2**20:.0f}"
-        answer = self.error or repr(self.answer)
+        answer = repr(self.answer)
         answer = answer if len(answer) <= WIDEST else f"{answer[: WIDEST - 3]}..."
-        return [self.name, *odds, share, *damage, seconds, memory, answer]
+        return [self.name, *odds, share, *damage, seconds, memory, self.error or answer]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

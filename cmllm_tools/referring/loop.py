@@ -17,6 +17,7 @@ from .cost import settle
 from .energy import odds_gain
 from .latent_method import LatentMethod
 from .target import Target
+from .updates import Updates
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,14 +124,7 @@ class LatentRuns:
         # The published code moves the latent once more after an early stop, which is measured like any other.
         ending = stopped & (left is not updates.latent)
         if step.gradient is not None and going.any():
-            used = updates.latent
-            version = used._version
-            updates.update(step.gradient)
-            if used._version != version:
-                raise SettingsError(
-                    f"{type(updates).__name__}.update must give `latent` a new tensor, self.latent = self.latent - step: "
-                    "it wrote into the one in use, which belongs to the step before."
-                )
+            _update(updates, step.gradient)
         latent = torch.where(ending[:, None, None], left, updates.latent) if ending.any() else updates.latent
         return latent.detach(), going, ending
 
@@ -182,6 +176,29 @@ class LatentRuns:
         )
 
 
+def _update(updates: Updates, gradient: torch.Tensor) -> None:
+    """Update a latent.
+
+    Raises:
+        SettingsError: for an update that writes into the latent that is in use.
+    """
+    used = updates.latent
+    version = used._version
+    written = False
+    try:
+        updates.update(gradient)
+    except RuntimeError as error:
+        # Of what torch repeats without a copy, as the zeros that a run begins with, it refuses to write to a part.
+        written = "single memory location" in str(error)
+        if not written:
+            raise
+    if written or used._version != version:
+        raise SettingsError(
+            f"{type(updates).__name__}.update must give `latent` a new tensor, self.latent = self.latent - step: "
+            "it wrote into the one in use, which belongs to the step before."
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class Ends:
     """First and last step of several runs.
@@ -215,4 +232,6 @@ def steer_together(mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence
         last = torch.where(step.going, now, last)
         good = step.going & torch.isfinite(step.energy)
         latent = torch.where(good[:, None, None], step.latent, latent)
+        # Its gradient is as large as all that is moved.
+        del step
     return Ends(latent, torch.stack([first[0], last[0]]).cpu(), torch.stack([first[1], last[1]]).cpu())

@@ -3,17 +3,14 @@
 import random
 from dataclasses import dataclass
 
+from cmllm_tools.bench.sentences import WITHOUT_ARTICLE
+from cmllm_tools.bench.sentences import with_article as a
+
 NUMBERS = ("no", "one", "two", "three", "four")
 PLACES = (
     *("top left", "top", "top right"),
     *("left", "middle", "right"),
     *("bottom left", "bottom", "bottom right"),
-)
-# Names that are said without an article, being of many or of stuff.
-WITHOUT_ARTICLE = frozenset(
-    "books bread broccoli cheese cherries chocolate coffee corn beer fire fries garlic glasses grapes headphones honey "
-    "jeans lightning meat milk money pancakes pasta peanuts popcorn rice salad scissors shorts shrimp socks soup steak "
-    "sunglasses sushi wheat".split()
 )
 
 
@@ -28,13 +25,6 @@ class Seen:
 def place(x: float, y: float) -> str:
     """Where a point, as shares of width and height, is in words."""
     return PLACES[3 * min(int(3 * y), 2) + min(int(3 * x), 2)]
-
-
-def a(name: str) -> str:
-    """A name with its article."""
-    if name in WITHOUT_ARTICLE:
-        return name
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
 
 
 def is_or_are(name: str) -> str:

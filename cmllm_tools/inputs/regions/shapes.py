@@ -60,11 +60,12 @@ class Box(Region):
                 f"A box must lie within the image of {width} x {height} px; "
                 f"got x {self.x0:g}..{self.x1:g}, y {self.y0:g}..{self.y1:g}."
             )
-        if max(self.bounds) <= 1 < min(width, height) and any(each % 1 for each in self.bounds):
+        # No picture of people's is as small as that.
+        if max(self.bounds) <= 1 and min(width, height) > 8 and any(each % 1 for each in self.bounds):
             in_pixels = ", ".join(f"{each * side:g}" for each, side in zip(self.bounds, (width, height) * 2, strict=True))
             raise RegionError(
-                f"A box must be in pixels of the image of {width} x {height} px; x {self.x0:g}..{self.x1:g}, "
-                f"y {self.y0:g}..{self.y1:g} are shares of it. Give Box({in_pixels})."
+                f"A box must be in pixels of the image of {width} x {height} px; got x {self.x0:g}..{self.x1:g}, "
+                f"y {self.y0:g}..{self.y1:g}, within its first pixel. Where these are shares, give Box({in_pixels})."
             )
 
     def cover(self, width: int, height: int) -> np.ndarray:

@@ -29,6 +29,7 @@ def as_regions(regions: Regions) -> tuple[Region, ...]:
     for region in several:
         if not isinstance(region, Region):
             corners = len(several) == 4 and all(isinstance(each, Real) for each in several)
+            corners = corners and several[0] < several[2] and several[1] < several[3]
             hint = f" Give Box({', '.join(map(str, several))})." if corners else ""
             raise RegionError(f"A region must be a Box, Mask, Scribble or Point; got {type(region).__name__}.{hint}")
     return several
