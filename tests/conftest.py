@@ -87,7 +87,6 @@ def snapshot(mllm):
         "grads": [parameter.grad is None for parameter in model.parameters()],
         "attention": [getattr(c, "_attn_implementation", None) for c in (model.config, mllm.decoder.config)],
         "generation": model.generation_config.to_dict(),
-        "positions": [repr(vars(module).get("rope_deltas")) for module in model.modules()],
     }
 
 
