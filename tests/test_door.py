@@ -282,7 +282,7 @@ def test_a_pipeline_of_transformers_is_taken():
         (lambda m, p: 7, "got int"),
         (lambda m, p: b"model", "got bytes"),
         (lambda m, p: "", "got ''"),
-        (lambda m, p: "~no-such-user-here/model", "cannot be loaded"),
+        (lambda m, p: "~no-such-user-here/model", "there is no folder ~no-such-user-here/model"),
     ],
 )
 def test_what_is_no_model_with_its_processor_is_refused(given, message):

@@ -215,7 +215,7 @@ def test_a_new_method_is_one_file(mllm, scene, picture_file, nudge, tmp_path, ca
     with pytest.raises(SystemExit):
         main(["steer", "--help"])
     printed = " ".join(capsys.readouterr().out.split())
-    assert "nudge" in printed and "--amount REAL what is added; a number at least 0 and at most 2 [Nudge]" in printed
+    assert "nudge" in printed and "--amount REAL what is added; a number at least 0 and at most 2 (of nudge)" in printed
     corners = [str(corner) for corner in (box.x0, box.y0, box.x1, box.y1)]
     saved = tmp_path / "cli.safetensors"
     told = ["--method", "nudge", "--amount", "1.5", "--out", str(saved)]

@@ -114,7 +114,7 @@ def add_method(parser: argparse.ArgumentParser, *leave_out: str, default: str = 
                 declared.setdefault(each.name, []).append((_name_of(method), each))
     for name, owners in declared.items():
         setting = owners[0][1]
-        of = "" if len(owners) == len(all_methods()) else f" [{', '.join(owner for owner, _ in owners)}]"
+        of = "" if len(owners) == len(all_methods()) else f" (of {', '.join(owner for owner, _ in owners)})"
         words = f"{setting.meaning}; {setting.kind.range}{of}".replace("%", "%%")
         metavar = "|".join(setting.kind.choices) or setting.kind.name.upper()
         spelt = _spelt([each.kind for _, each in owners])
