@@ -190,8 +190,7 @@ class Sweeping(Work[Found, Sweep]):
 
 def _said(sweep: Sweep, what: str) -> str:
     if what == "choices":
-        first, *_, last = sweep.choices * 2
-        return f"{len(sweep.choices)} choices, {first} to {last}"
+        return f"{len(sweep.choices)} choices, {sweep.choices[0]} to {sweep.choices[-1]}"
     return repr(getattr(sweep, what))
 
 

@@ -26,15 +26,13 @@ from ..stored import (
     unread,
     whole,
 )
-from ..strict import flag
+from ..strict import flag, shown
 from .outcome import Outcome
 from .trace_file import saved_regions
 
 MARK, FORMAT = "cmllm_comparison", 1
 # Of all heads of all layers, whichever a method has for its own: other than the share of a run's steps.
 SHARE = "share, all layers"
-# Characters of an answer in a table.
-WIDEST = 80
 
 
 @dataclass(frozen=True)
@@ -70,9 +68,7 @@ class Row:
         damage = ["-" if value is None else f"{value:+.3f}" for value in (self.damage, self.own_damage)]
         seconds = "-" if self.seconds is None else f"{self.seconds:.2f}"
         memory = "-" if self.peak_memory is None else f"{self.peak_memory / 2**20:.0f}"
-        answer = repr(self.answer)
-        answer = answer if len(answer) <= WIDEST else f"{answer[: WIDEST - 3]}..."
-        return [self.name, *odds, share, *damage, seconds, memory, self.error or answer]
+        return [self.name, *odds, share, *damage, seconds, memory, self.error or shown(self.answer)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

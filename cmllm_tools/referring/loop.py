@@ -184,15 +184,15 @@ def _update(updates: Updates, gradient: torch.Tensor) -> None:
     """
     used = updates.latent
     version = used._version
-    written = False
     try:
         updates.update(gradient)
+        written = used._version != version
     except RuntimeError as error:
         # Of what torch repeats without a copy, as the zeros that a run begins with, it refuses to write to a part.
-        written = "single memory location" in str(error)
-        if not written:
+        if "single memory location" not in str(error):
             raise
-    if written or used._version != version:
+        written = True
+    if written:
         raise SettingsError(
             f"{type(updates).__name__}.update must give `latent` a new tensor, self.latent = self.latent - step: "
             "it wrote into the one in use, which belongs to the step before."
