@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from .referring.method import Method
     from .referring.methods.controlmllm import ControlMLLM, ControlMLLMPlus
     from .referring.outcome import Outcome
-    from .referring.run import refer
+    from .referring.run import refer, refer_each
     from .referring.steering import Steering, optimize
     from .referring.target import energy, region_share
     from .referring.trace import Step, Trace
@@ -156,6 +156,7 @@ __all__ = [
     "read_image",
     "read_video",
     "refer",
+    "refer_each",
     "region_share",
     "self_check",
     "soft_energy",
@@ -204,7 +205,7 @@ _MODULES = {
     "referring.method": "Method",
     "referring.latent_method": "LatentMethod",
     "referring.outcome": "Outcome",
-    "referring.run": "refer",
+    "referring.run": "refer refer_each",
     "inputs.regions": "Box Mask Point Scribble",
     "attention.self_check": "self_check",
     "referring.trace": "Step Trace",

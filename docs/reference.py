@@ -27,8 +27,8 @@ PAGES = {
     ),
     "referring": (
         "Referring: one question, any method",
-        "refer Outcome Answer Method Intervention LatentAdded AttentionBias Changing ChosenBy Contrast compare Comparison "
-        "Baseline Effect controls Controls AnswerScore cite",
+        "refer refer_each Outcome Answer Method Intervention LatentAdded AttentionBias Changing ChosenBy Contrast compare "
+        "Comparison Baseline Effect controls Controls AnswerScore cite",
     ),
     "errors": (
         "Errors",

@@ -219,6 +219,11 @@ def of_a_model(mllm, prompt, box, example):
             {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": box, "method": one}
             | {"callbacks": (), "max_new_tokens": 1, "progress": False},
         ),
+        "refer_each": (
+            cm.refer_each,
+            {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": [box, box], "method": one}
+            | {"max_new_tokens": 1, "progress": False},
+        ),
         "Baseline": (cm.Baseline, seen | measured),
         "Baseline.unsteered": (baseline.unsteered, {"regions": box}),
         "Baseline.effect": (baseline.effect, {"outcome": outcome}),

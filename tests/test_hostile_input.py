@@ -41,7 +41,7 @@ EXEMPT = {
         + [f"LatentMethod.{name}" for name in ("absolute", "done", "moves", "stops", "times", "token")]
     ),
     "asked by refer or generate, with what these have read": " ".join(
-        [f"{kind}.{name}" for kind in _INTERVENTIONS + _CAUSED for name in ("inputs", "opened", "during")]
+        [f"{kind}.{name}" for kind in _INTERVENTIONS + _CAUSED for name in ("inputs", "opened", "opened_each", "during")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("intervention", "sent")]
         + [f"{kind}.{name}" for kind in ("ControlMLLM", "ControlMLLMPlus") for name in ("done", "moves", "stops", "token")]
         + ["ControlMLLM.absolute", "ControlMLLMPlus.absolute"]

@@ -104,7 +104,7 @@ def test_questions_of_other_lengths_are_one_batch_and_looked_at_once(tiny, monke
             assert len(one.log_probabilities) == len(one.ids)
             assert one.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
     assert len(held) == len(prompts)
-    assert set(together._CHECKED[mllm.model]) == {(prompts[0].call.attention, True, True)}
+    assert set(together._CHECKED[mllm.model]) == {(prompts[0].call.attention, type(None), True, True)}
 
 
 def of_several_images(mllm, size=(64, 64)):

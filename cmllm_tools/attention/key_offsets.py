@@ -56,14 +56,23 @@ class KeyOffsets(Intervention):
 
     def opened(self, mllm: Mllm, prompt: Prompt, copies: int = 1) -> AbstractContextManager[None]:
         keys = visual_keys(mllm, prompt)
+        offsets = self._fitting(keys)[None]
+        return keys.opened(torch.cat([offsets, *[torch.zeros_like(offsets)] * (copies - 1)]))
+
+    @classmethod
+    def opened_each(cls, several: "Sequence[KeyOffsets]", mllm: Mllm, prompt: Prompt) -> AbstractContextManager[None]:
+        keys = visual_keys(mllm, prompt)
+        return keys.opened(torch.stack([each._fitting(keys) for each in several]))
+
+    def _fitting(self, keys: VisualKeys) -> Float[torch.Tensor, "visual offsets"]:
+        """The offsets as those of these keys."""
         expected = tuple(keys.zero.shape)
         if tuple(self.offsets.shape) != expected:
             raise CaptureError(
                 f"Offsets on keys must have shape (visual token, layers x key heads x width) = {expected}; got "
                 f"{tuple(self.offsets.shape)}. They belong to one prompt: optimise again for another image or model."
             )
-        offsets = self.offsets.detach().to(keys.zero)[None]
-        return keys.opened(torch.cat([offsets, *[torch.zeros_like(offsets)] * (copies - 1)]))
+        return self.offsets.detach().to(keys.zero)
 
 
 def visual_keys(mllm: Mllm, prompt: Prompt) -> VisualKeys:

@@ -15,17 +15,18 @@ from ..evaluation.matching import names_it, strict_match
 from ..inputs.regions import REGION_KINDS, Region
 from ..layout.region_weights import shares
 from ..loading import load
-from ..models.interventions import Intervention
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
-from ..models.scoring import continuation
+from ..models.scoring import continuation, continuations
 from ..models.smol import NAME
+from ..models.together import answers_together
 from ..progress import progress_bar
 from ..referring.baseline import UNRELATED
 from ..referring.method import Method, as_method
 from ..referring.methods.controlmllm import ControlMLLMPlus
 from ..referring.methods.key_steering import KeySteering
-from ..referring.run import refer
+from ..referring.outcome import Outcome, Sent
+from ..referring.run import refer_each
 from ..strict import kind_of, one_of, several, whole_number
 from .embedded import SEED, background_box, chooses
 from .heldout import DESCRIPTIONS
@@ -131,22 +132,24 @@ def _of_scene(
     look = mllm.look(choice.image)
     prompts = [mllm.prepare(look, example.question) for example in (choice, name)]
     scores["tower",] = words_right(mllm, prompts[0], choice)
-    answers = [str(mllm.generate(prompt)) for prompt in prompts]
+    answers = [str(answer) for answer in answers_together(mllm, prompts, 64)]
     scores["unsteered", "a_or_b"].append(chooses(answers[0], choice))
     absent = set(smol_names()) - set(choice.objects)
     scores["unsteered", "names"].append(strict_match(answers[1], (*choice.objects, *choice.names), absent))
-    plain = _language(mllm, prompts[1], None)
+    # Of a text that has nothing to do with any picture, after the picture.
+    plain = continuation(mllm, prompts[1], UNRELATED[0]).mean().item()
     control = background_box(choice, np.random.default_rng([SEED, number]))
-    for kind in kinds:
-        region: Region = control if kind == BACKGROUND else choice.region(kind)
-        for method, how in methods.items():
-            first, second = (refer(mllm, look, each.question, region, how, progress=False) for each in (choice, name))
-            if first.interrupted or second.interrupted:
-                raise KeyboardInterrupt
+    regions: list[Region] = [control if kind == BACKGROUND else choice.region(kind) for kind in kinds]
+    for method, how in methods.items():
+        chosen, named = (refer_each(mllm, look, each.question, regions, how, progress=False) for each in (choice, name))
+        if any(outcome.interrupted for outcome in (*chosen, *named)):
+            raise KeyboardInterrupt
+        damage = [plain - each for each in _language(mllm, prompts[1], named)]
+        for kind, first, second, worse in zip(kinds, chosen, named, damage, strict=True):
             key = (method, kind)
             scores[*key, "a_or_b"].append(chooses(str(first.answer), choice))
             scores[*key, "describe"].append(any(names_it(str(second.answer), each) for each in choice.names))
-            scores[*key, "damage"].append(plain - _language(mllm, second.prompt(mllm), second.intervention))
+            scores[*key, "damage"].append(worse)
     return scores
 
 
@@ -169,9 +172,17 @@ def words_right(mllm: Mllm, prompt: Prompt, example: ReferringExample) -> list[f
     return [float(each == wanted) for each in near.argmax(-1).tolist()]
 
 
-def _language(mllm: Mllm, prompt: Prompt, intervention: Intervention | None) -> float:
-    """Log-probability per token of a text that has nothing to do with any picture."""
-    return continuation(mllm, prompt, UNRELATED[0], intervention).mean().item()
+def _language(mllm: Mllm, prompt: Prompt, outcomes: Sequence[Outcome]) -> list[float]:
+    """Log-probability per token of a text that has nothing to do with any picture, as each answer was steered.
+
+    Args:
+        prompt: of image and question as they were given; what a method made of them is prepared anew.
+    """
+    given = Sent.of(prompt.image, prompt.question, prompt.text, ())
+    if all((each.sent.image_hash, each.sent.text) == (given.image_hash, given.text) for each in outcomes):
+        found = continuations(mllm, prompt, UNRELATED[0], [outcome.intervention for outcome in outcomes])
+        return found.mean(-1).tolist()
+    return [continuation(mllm, each.prompt(mllm), UNRELATED[0], each.intervention).mean().item() for each in outcomes]
 
 
 def _summary(scores: Scores, style: str, methods: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Interventions: what is done to a model while it answers, as values that are kept, saved, applied again and left out."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
@@ -61,6 +62,17 @@ class Intervention(ABC):
         Raises:
             CaptureError: for a prompt that it does not fit.
         """
+
+    @classmethod
+    def opened_each(cls, several: "Sequence[Any]", mllm: "Mllm", prompt: "Prompt") -> AbstractContextManager[None] | None:
+        """The same for a batch of as many copies of the prompt as there are interventions of this kind, each with its own.
+
+        None, unless a kind says how: then they are taken one after another.
+
+        Raises:
+            CaptureError: for a prompt that one of them does not fit.
+        """
+        return None
 
     def during(self, first: int, last: int | None) -> "Intervention":
         """The same for the answer's tokens [first, last) alone, None to its end; the first token is 0.

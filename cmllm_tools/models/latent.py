@@ -1,5 +1,6 @@
 """A latent on the visual tokens: as an intervention, and as callers give it (a tensor, an array, or a run that has one)."""
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -49,6 +50,10 @@ class LatentAdded(Intervention):
         values = read_latent(self.latent, prompt.call).detach()
         values = values.reshape(1, *values.shape[-2:]) if copies > 1 else values
         return latent_added(prompt.call, torch.cat([values, *[torch.zeros_like(values)] * (copies - 1)]))
+
+    @classmethod
+    def opened_each(cls, several: "Sequence[LatentAdded]", mllm: "Mllm", prompt: "Prompt") -> AbstractContextManager[None]:
+        return latent_added(prompt.call, torch.stack([read_latent(each.latent, prompt.call).detach() for each in several]))
 
 
 @dataclass(frozen=True, eq=False)

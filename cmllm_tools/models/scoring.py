@@ -16,6 +16,7 @@ from .interventions import Intervention
 from .latent import Latent, as_numbers, read_intervention
 from .mllm import Mllm, require
 from .prompt import Prompt
+from .together import opened_each, placed_each
 from .undisturbed import unaffected, undisturbed
 
 # Of the model's own answer so many tokens are scored: of a long one its beginning is enough.
@@ -124,6 +125,29 @@ def continuation(
     if contrast is not None:
         logits = contrast.mixed(*logits.float())[None]
     return picked(logits, ids)[0]
+
+
+@unaffected(gradient=False)
+def continuations(
+    mllm: Mllm, prompt: Prompt, answer: str | Sequence[int], interventions: Sequence[Intervention | None]
+) -> Float[torch.Tensor, "intervention token"]:
+    """`continuation` under each of several interventions: (intervention, token); in one batch where they can be.
+
+    Args and errors are those of `continuation`.
+    """
+    require(mllm, prompt)
+    ids = answer_tokens(mllm, answer_of(mllm, answer))
+    answered = followed_by(mllm, prompt, ids)
+    opened = opened_each(mllm, answered, interventions)
+    if opened is None:
+        return torch.stack([continuation(mllm, prompt, answer, each) for each in interventions])
+    states = answered.call.states.expand(len(interventions), -1, -1)
+    mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    placed = placed_each([answered] * len(states), 0, states.shape[1])
+    with undisturbed(mllm.model), placed, opened:
+        logits = answer_logits(mllm, {"inputs_embeds": states, "attention_mask": mask}, len(ids))
+    check_logits(logits, mllm.model.dtype)
+    return picked(logits, ids)
 
 
 def answer_logits(

@@ -1,4 +1,4 @@
-"""Plain answers to several prompts in one batch: each is what its prompt alone gives.
+"""Answers in one batch, each what it is alone: plain ones to several prompts, or one prompt's under several interventions.
 
 Questions about one image continue from its prefix; where they have other lengths, they are filled up between the image and
 themselves. Prompts of several images, each of which has gone through the vision encoder by itself, are filled up before
@@ -7,8 +7,8 @@ of each kind is held against each prompt's own forward.
 """
 
 import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from .decoding import stops, why_ended
 from .finite import Finite
 from .hooks import in_this_use, named_arguments
 from .interrupts import restoring
+from .interventions import Intervention
 from .likelihoods import Likelihoods
 from .options import LAST_ID, read_options
 from .origin import looked_once
@@ -35,9 +36,11 @@ if TYPE_CHECKING:
 _PLAIN = {"attention_mask", "position_ids", "cache_position"}
 # Settings of a checkpoint's own that look at the prompt's tokens, and what each is where it does nothing.
 _OF_TOKENS = {"repetition_penalty": 1.0, "no_repeat_ngram_size": 0, "min_length": 0, "sequence_bias": None}
-# Models whose batches were held against single forwards, by the implementation of attention, whether they are over one
-# prefix, and whether they were filled up: whether they are kept apart.
-_CHECKED: WeakKeyDictionary[Any, dict[tuple[str | None, bool, bool], bool]] = WeakKeyDictionary()
+# What sets one kind of batch apart: the implementation of attention, the intervention's kind, whether it is over a prefix
+# and whether it is filled up.
+_Kind = tuple[str | None, type, bool, bool]
+# Models whose batches were held against single forwards, by kind: whether they are kept apart.
+_CHECKED: WeakKeyDictionary[Any, dict[_Kind, bool]] = WeakKeyDictionary()
 
 
 def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: int) -> list[Answer]:
@@ -56,6 +59,50 @@ def answers_together(mllm: "Mllm", prompts: Sequence[Prompt], max_new_tokens: in
         if found is not None:
             return found
     return [mllm.generate(prompt, max_new_tokens=max_new_tokens) for prompt in prompts]
+
+
+def answers_each(
+    mllm: "Mllm", prompt: Prompt, interventions: Sequence[Intervention | None], max_new_tokens: int
+) -> list[Answer]:
+    """Greedy answers to one prompt under each of several interventions; one by one where they cannot be one batch.
+
+    Args:
+        prompt: of this model.
+        interventions: in the batch, of one kind that says how several are opened (`Intervention.opened_each`), none of them
+            decoded against doing without.
+        max_new_tokens: upper bound on each answer's length.
+
+    Raises:
+        CaptureError: for an intervention that does not fit the prompt.
+    """
+    opened = opened_each(mllm, prompt, interventions)
+    if opened is not None:
+        kind = (prompt.call.attention, type(interventions[0]), False, False)
+
+        @contextmanager
+        def alone(number: int) -> Iterator[None]:
+            found = interventions[number]
+            with nullcontext() if found is None else found.opened(mllm, prompt):
+                yield
+
+        found = _batch(mllm, [prompt] * len(interventions), 0, opened, max_new_tokens, kind, alone)
+        if found is not None:
+            return found
+    return [mllm.generate(prompt, each, max_new_tokens=max_new_tokens) for each in interventions]
+
+
+def opened_each(
+    mllm: "Mllm", prompt: Prompt, interventions: Sequence[Intervention | None]
+) -> AbstractContextManager[None] | None:
+    """Opens a batch of the prompt for each of several interventions; None where they cannot be one batch."""
+    kinds = {type(each) for each in interventions}
+    first = interventions[0] if interventions else None
+    if first is None or len(kinds) > 1 or any(each is None or each.contrast is not None for each in interventions):
+        return None
+    if not _fit(mllm, [prompt] * len(interventions)):
+        return None
+    with looked_once():
+        return type(first).opened_each(interventions, mllm, prompt)
 
 
 def _fit(mllm: "Mllm", prompts: Sequence[Prompt]) -> bool:
@@ -91,35 +138,63 @@ def _is_plain(prompt: Prompt) -> bool:
 
 def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, max_new_tokens: int) -> list[Answer] | None:
     """The answers; None for a model that turns out not to keep them apart."""
-    model, tokenizer = mllm.model, mllm.processor.tokenizer
     shared = 0 if prefix is None else prefix.length
+    states, _ = _filled_up(prompts, shared)
+    filled = any(prompt.call.states.shape[1] < states.shape[1] for prompt in prompts)
+    over: AbstractContextManager[None] = nullcontext()
+    if prefix is not None:
+        over = continued_answer(replace(prefix, call=replace(prefix.call, states=states)))
+    kind = (prompts[0].call.attention, type(None), prefix is not None, filled)
+    return _batch(mllm, prompts, shared, over, max_new_tokens, kind, lambda number: nullcontext())
+
+
+def _filled_up(prompts: Sequence[Prompt], shared: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """States of several prompts as one batch, and the mask of what is theirs: filled up after what they share."""
     rests = [prompt.call.states[:, shared:] for prompt in prompts]
     longest = max(rest.shape[1] for rest in rests)
-    filled = any(rest.shape[1] < longest for rest in rests)
-    checked, kind = _CHECKED.setdefault(model, {}), (prompts[0].call.attention, prefix is not None, filled)
-    if not checked.get(kind, True):
-        return None
     first = prompts[0].call.states[:, :shared]
     fillers = [rest.new_zeros(1, longest - rest.shape[1], rest.shape[2]) for rest in rests]
     states = torch.cat([torch.cat([first, *each], 1) for each in zip(fillers, rests, strict=True)])
     mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
     for row, filler in zip(mask, fillers, strict=True):
         row[shared : shared + filler.shape[1]] = 0
+    return states, mask
+
+
+def _batch(
+    mllm: "Mllm",
+    prompts: Sequence[Prompt],
+    shared: int,
+    over: AbstractContextManager[None],
+    max_new_tokens: int,
+    kind: _Kind,
+    alone: Callable[[int], AbstractContextManager[None]],
+) -> list[Answer] | None:
+    """The answers; None for a model that turns out not to keep them apart.
+
+    Args:
+        shared: number of tokens that all begin with.
+        over: what is open meanwhile.
+        kind: of batch, which is held against single forwards the first time.
+        alone: opens what is done to a prompt of this number by itself.
+    """
+    model, tokenizer = mllm.model, mllm.processor.tokenizer
+    checked = _CHECKED.setdefault(model, {})
+    if not checked.get(kind, True):
+        return None
+    states, mask = _filled_up(prompts, shared)
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
     options = read_options({"max_new_tokens": max_new_tokens}, mllm.family, prompts[0].inputs, vocabulary)
     options["logits_processor"] = LogitsProcessorList([Finite(model.dtype)])
     likelihoods = Likelihoods(model, answers=len(prompts))
     options["stopping_criteria"] = StoppingCriteriaList([likelihoods])
-    over: AbstractContextManager[None] = nullcontext()
-    if prefix is not None:
-        over = continued_answer(replace(prefix, call=replace(prefix.call, states=states)))
     seen: list[torch.Tensor] = []
 
     def keep(module: Any, given: tuple[Any, ...], output: Any) -> None:
         if not seen:
             seen.append(float_states(output)[:, -1])
 
-    placed = _placed(prompts, shared, longest)
+    placed = placed_each(prompts, shared, states.shape[1])
     with undisturbed(model), placed, over, likelihoods.heard():
         handle = prompts[0].call.module.register_forward_hook(in_this_use(keep))
         try:
@@ -127,7 +202,8 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, ma
         finally:
             handle.remove()
     if kind not in checked:
-        checked[kind] = all(_alike(model, row, prompt) for row, prompt in zip(seen[0], prompts, strict=True))
+        rows = enumerate(zip(seen[0], prompts, strict=True))
+        checked[kind] = all(_alike(model, row, prompt, alone(number)) for number, (row, prompt) in rows)
     if not checked[kind]:
         return None
     tokens = output if torch.is_tensor(output) else output.sequences
@@ -138,7 +214,7 @@ def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, ma
 
 
 @restoring
-def _placed(prompts: Sequence[Prompt], shared: int, longest: int) -> Iterator[None]:
+def placed_each(prompts: Sequence[Prompt], shared: int, longest: int) -> Iterator[None]:
     """While open, every token is where its prompt alone has it, and new ones go on from there.
 
     Positions of several kinds (time, row, column) are no count of the tokens before, which is all that `generate` knows of
@@ -146,7 +222,7 @@ def _placed(prompts: Sequence[Prompt], shared: int, longest: int) -> Iterator[No
 
     Args:
         shared: number of tokens that all begin with; what is filled up follows them.
-        longest: number of tokens of the longest rest.
+        longest: number of tokens of the longest.
     """
     call, filled = prompts[0].call, []
     for prompt in prompts:
@@ -154,7 +230,7 @@ def _placed(prompts: Sequence[Prompt], shared: int, longest: int) -> Iterator[No
         if own is None or own.dim() == 2:
             yield
             return
-        nothing = own.new_zeros(*own.shape[:2], shared + longest - own.shape[-1])
+        nothing = own.new_zeros(*own.shape[:2], longest - own.shape[-1])
         filled.append(torch.cat([own[..., :shared], nothing, own[..., shared:]], -1))
     places, given = torch.cat(filled, 1), 0
 
@@ -173,9 +249,9 @@ def _placed(prompts: Sequence[Prompt], shared: int, longest: int) -> Iterator[No
         handle.remove()
 
 
-def _alike(model: Any, row: torch.Tensor, prompt: Prompt) -> bool:
+def _alike(model: Any, row: torch.Tensor, prompt: Prompt, opened: AbstractContextManager[None]) -> bool:
     """Whether a prompt's last state in the batch is that of its own forward, but for rounding."""
-    with undisturbed(model):
+    with undisturbed(model), opened:
         alone = float_states(prompt.call.replay())[0, -1]
     off = ((row - alone).abs().max() / alone.abs().max()).item()
     return bool(off <= ROUNDING.get(model.dtype, 0.1))

@@ -53,12 +53,12 @@ class Measured:
 
 
 class LatentRuns:
-    """Runs of one prompt that differ in their context token at most. They are gone through once.
+    """Runs of one prompt that differ in their context token and regions at most. They are gone through once.
 
     Args:
         mllm: the model that prepared the prompt.
         prompt: image and question; or as many copies of them as there are methods.
-        target: the regions.
+        targets: the regions, of each run or of all.
         methods: resolved, and equal but for `layers`, `heads` and `queries`.
         sound: whether attention must be finite at every step, not at the first alone.
 
@@ -72,11 +72,18 @@ class LatentRuns:
     """
 
     @unaffected(gradient=False)
-    def __init__(self, mllm: Mllm, prompt: Prompt, target: Target, methods: Sequence[LatentMethod], sound: bool = False):
+    def __init__(
+        self,
+        mllm: Mllm,
+        prompt: Prompt,
+        targets: Target | Sequence[Target],
+        methods: Sequence[LatentMethod],
+        sound: bool = False,
+    ):
         count = len(methods)
         self._moved = methods[0].moves(mllm, prompt, count)
         prompt = self._moved.prompt
-        self.mllm, self.prompt, self.target, self.method, self.sound = mllm, prompt, target, methods[0], sound
+        self.mllm, self.prompt, self.targets, self.method, self.sound = mllm, prompt, targets, methods[0], sound
         tokens = [method.token(mllm).resolve(mllm, prompt) for method in methods]
         self.layers = tuple(sorted({layer for token in tokens for layer in token.layers}))
         self._heads = tuple(sorted({head for token in tokens for head in token.heads}))
@@ -151,11 +158,10 @@ class LatentRuns:
         parts = [mean_maps(rows, self._weights[:, at]) for at, rows in enumerate(captured)]
         maps = left_out(torch.stack(parts, 1), self._without)
         values = maps.sum(1) / self._counts[:, None]
-        target = self.target.to(values)
-        energy = target.energy(values)
+        energy, share = self._scored(values)
         gradient = gradients(energy.sum(), [latent], self._half)[0] if latent.requires_grad else None
         now = torch.where(sound, energy.detach(), torch.nan)
-        share = torch.where(sound, target.share(values).detach(), torch.nan)
+        share = torch.where(sound, share.detach(), torch.nan)
         stopped = torch.zeros_like(going)
         if first is not None:
             stops = self.method.stops(first[0], now, odds_gain(first[1], share))
@@ -174,6 +180,14 @@ class LatentRuns:
             stopped=stopped,
             seconds=time.perf_counter() - started,
         )
+
+    def _scored(self, values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Energy and share (run,) of maps (run, visual token)."""
+        if isinstance(self.targets, Target):
+            target = self.targets.to(values)
+            return target.energy(values), target.share(values)
+        own = [(target.to(values), row) for target, row in zip(self.targets, values, strict=True)]
+        return torch.stack([to.energy(row) for to, row in own]), torch.stack([to.share(row) for to, row in own])
 
 
 def _update(updates: Updates, gradient: torch.Tensor) -> None:

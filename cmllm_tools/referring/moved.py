@@ -77,6 +77,7 @@ class VisualTokenKeys(Moved):
 
     Args:
         layers: numbers of the layers whose keys are moved; all when None.
+        runs: how many are one batch.
 
     Raises:
         UnsupportedModelError: for a model whose keys of visual tokens cannot be moved by themselves.
@@ -85,9 +86,10 @@ class VisualTokenKeys(Moved):
     # Offsets are shares of the keys' norm.
     norm = 1.0
 
-    def __init__(self, mllm: Mllm, prompt: Prompt, layers: Sequence[int] | None = None):
-        self.mllm, self.prompt, self.forward = mllm, prompt, prompt.call.replay
-        self.keys = visual_keys(mllm, prompt)
+    def __init__(self, mllm: Mllm, prompt: Prompt, layers: Sequence[int] | None = None, runs: int = 1):
+        self.mllm, self.keys = mllm, visual_keys(mllm, prompt)
+        self.prompt = prompt if prompt.call.copies == runs else copies(mllm, prompt, runs)
+        self.forward = self.prompt.call.replay
         self.zero = self.keys.zero
         count = len(self.keys.by_layer)
         held = torch.tensor([layers is None or layer in layers for layer in mllm.attention_layers])

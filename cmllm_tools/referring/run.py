@@ -8,12 +8,14 @@ from ..inputs.conversation import Conversation, Messages
 from ..inputs.images import ImageSource
 from ..inputs.regions import Region, Regions
 from ..inputs.video import Video
+from ..models.batch import MAX_COPIES
 from ..models.interventions import Intervention
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
 from ..models.prompt import Prompt
+from ..models.together import answers_each
 from ..progress import PATIENCE, waiting
-from ..strict import flag
+from ..strict import flag, several
 from .asked import Asked
 from .callbacks import Callback, ProgressBar
 from .cost import measured
@@ -22,7 +24,7 @@ from .method import Method, given_method
 from .methods.controlmllm import ControlMLLM
 from .outcome import Outcome, Sent
 from .provenance import Provenance
-from .steering import optimize
+from .steering import optimize, optimize_each
 from .trace import Trace
 
 
@@ -72,15 +74,15 @@ def refer(
     require(mllm)
     given = given_method(method, ControlMLLM())
     user = Asked.of(image, question)
-    several = user.regions(regions)
+    places = user.regions(regions)
     steps = isinstance(given, LatentMethod)
     if steps and flag(progress, "progress") and not callbacks:
         callbacks = (ProgressBar(after=PATIENCE),)
     with waiting(f"referring by {given.called()}", flag(progress, "progress") and not steps), measured(mllm.device) as cost:
         resolved = given.resolve(mllm)
-        asked, places = user.sent(resolved, several, mllm)
+        asked, sent = user.sent(resolved, places, mllm)
         prompt = asked.prepared(mllm)
-        intervention, trace = found(mllm, prompt, places, resolved, callbacks)
+        intervention, trace = found(mllm, prompt, sent, resolved, callbacks)
         if isinstance(asked.look, Seen) and intervention is None and not options:
             answer, before = asked.look.answer(prompt, max_new_tokens)
         else:
@@ -88,16 +90,98 @@ def refer(
     return Outcome(
         answer=answer,
         method=resolved,
-        regions=several,
+        regions=places,
         question=user.question,
         size=user.image.size,
-        sent=Sent.of(prompt.image, prompt.question, prompt.text, places, prompt.conversation),
+        sent=Sent.of(prompt.image, prompt.question, prompt.text, sent, prompt.conversation),
         intervention=intervention,
         trace=trace,
         seconds=cost.seconds + before,
         peak_memory=cost.peak_memory,
         provenance=Provenance.of(mllm),
     )
+
+
+def refer_each(
+    mllm: Mllm,
+    image: ImageSource | Look | Seen | Video | Conversation | Messages,
+    question: str | None,
+    regions: Sequence[Regions],
+    method: Method | None = None,
+    *,
+    max_new_tokens: int = 64,
+    progress: bool = True,
+) -> tuple[Outcome, ...]:
+    """Ask one question about each of several regions by itself: `refer` for each, in batches where that can be.
+
+    It can where the method optimises a latent and decodes plainly, and the family's batches are kept apart: steps and
+    answers of up to 16 regions then run together. Each outcome is what it would be alone, but for rounding and its cost:
+    its `seconds` are its part of the batch's, its `peak_memory` is the batch's.
+
+    Args:
+        mllm, image, question, method, max_new_tokens, progress: as for `refer`.
+        regions: of each question: one region, or several that belong together.
+
+    Raises:
+        SettingsError: for no regions, and as `refer` does.
+        ImageError, PromptError, RegionError, OptimizationError: as `refer` does.
+
+    Examples:
+        >>> both = cm.refer_each(mllm, scene.image, "describe the object.", [box, cm.Point(20, 20)], cm.ControlMLLMPlus())
+        >>> [str(outcome.answer) for outcome in both]
+        ['red cross at the right', 'blue zero at the top left']
+    """
+    require(mllm)
+    given = given_method(method, ControlMLLM())
+    what = "regions must be several, each a region or regions that belong together, as [Box(8, 8, 40, 40), Point(20, 20)]"
+    each = several(regions, what)
+    if not each:
+        raise SettingsError(f"{what}; got none.")
+    user = Asked.of(image, question)
+    places = [user.regions(one) for one in each]
+    with waiting(f"referring to {len(each)} regions by {given.called()}", flag(progress, "progress")):
+        resolved = given.resolve(mllm)
+        if isinstance(resolved, LatentMethod) and resolved.contrast_decoding is None and mllm.family.batch:
+            asked = [user.sent(resolved, place, mllm) for place in places]
+            if all(one.question == asked[0][0].question and one.image is asked[0][0].image for one, _ in asked):
+                return _together(mllm, user, asked, places, resolved, max_new_tokens)
+        return tuple(
+            refer(mllm, image, question, place, resolved, max_new_tokens=max_new_tokens, progress=False) for place in each
+        )
+
+
+def _together(
+    mllm: Mllm,
+    user: Asked,
+    asked: Sequence[tuple[Asked, tuple[Region, ...]]],
+    places: Sequence[tuple[Region, ...]],
+    method: LatentMethod,
+    max_new_tokens: int,
+) -> tuple[Outcome, ...]:
+    prompt, outcomes = asked[0][0].prepared(mllm), []
+    for first in range(0, len(places), MAX_COPIES):
+        part = slice(first, first + MAX_COPIES)
+        sent = [there for _, there in asked[part]]
+        with measured(mllm.device) as cost:
+            traces = optimize_each(mllm, prompt, sent, method)
+            answers = answers_each(mllm, prompt, [trace.intervention for trace in traces], max_new_tokens)
+        outcomes += [
+            Outcome(
+                answer=answer,
+                method=method,
+                regions=place,
+                question=user.question,
+                size=user.image.size,
+                sent=Sent.of(prompt.image, prompt.question, prompt.text, there, prompt.conversation),
+                intervention=trace.intervention,
+                trace=trace,
+                seconds=cost.seconds / len(sent),
+                peak_memory=cost.peak_memory,
+                provenance=Provenance.of(mllm),
+            )
+            for answer, place, there, trace in zip(answers, places[part], sent, traces, strict=True)
+        ]
+    return tuple(outcomes)
 
 
 def found(

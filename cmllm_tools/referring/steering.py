@@ -94,17 +94,25 @@ class Steering:
 
     def _run(self) -> Iterator[Step]:
         for measured in self._measured():
-            step = self._step(measured)
-            self._keep(step, measured.latent[0])
-            early = self._early() if measured.stopped[0] else None
+            step, early = self._taken(measured, 0)
             # Not kept through the next step: its gradient is as large as all that is moved.
             del measured
-            if early is not None:
-                self.stop(early)
             yield step
             if self._reason is not None and self._reason != early:
                 self._runs.end()
                 break
+        self._end()
+
+    def _taken(self, measured: Measured, at: int) -> tuple[Step, str | None]:
+        """The step of the run that is this one in a batch, kept, and why the method ends it there."""
+        step = self._step(measured, at)
+        self._keep(step, measured.latent[at])
+        early = self._early() if measured.stopped[at] else None
+        if early is not None:
+            self.stop(early)
+        return step, early
+
+    def _end(self) -> None:
         self.trace.stopped = "finished" if self._reason is None else self._reason
 
     def _early(self) -> str:
@@ -115,10 +123,10 @@ class Steering:
         gain = odds_gain(torch.tensor(first.share), torch.tensor(last.share)).item()
         return LOOKED_AT if self.method.until and gain >= self.method.until else EARLY_STOP
 
-    def _measured(self) -> Iterator[Measured]:
+    def _measured(self, runs: LatentRuns | None = None) -> Iterator[Measured]:
         """The loop's steps; attention that is not finite is the step size's fault once something was steered."""
         try:
-            yield from self._runs
+            yield from self._runs if runs is None else runs
         except NotFiniteError as error:
             if not self.trace.steps:
                 raise
@@ -131,20 +139,20 @@ class Steering:
         self.trace.steps.append(step)
 
     @unaffected(gradient=False)
-    def _step(self, measured: Measured) -> Step:
-        number, gradient = measured.number, measured.gradient
-        if not measured.sound[0]:
+    def _step(self, measured: Measured, at: int) -> Step:
+        number, gradient = measured.number, None if measured.gradient is None else measured.gradient[at]
+        if not measured.sound[at]:
             raise self._not_finite("latent", number)
-        self._check_looks(measured.values[0], number)
-        self._check_finite("energy", measured.energy, number)
+        self._check_looks(measured.values[at], number)
+        self._check_finite("energy", measured.energy[at], number)
         if gradient is not None:
             self._check_finite("gradient", gradient, number)
         return Step(
             number=number,
-            energy=measured.energy.item(),
-            share=measured.share.item(),
-            maps=measured.maps[0].cpu(),
-            latent_norm=measured.latent.norm().item(),
+            energy=measured.energy[at].item(),
+            share=measured.share[at].item(),
+            maps=measured.maps[at].cpu(),
+            latent_norm=measured.latent[at].norm().item(),
             # Where the run ends early nothing is updated, though the gradient is known.
             gradient_norm=None if gradient is None else gradient.norm().item(),
             seconds=measured.seconds,
@@ -256,15 +264,45 @@ def optimize(
         if run.trace.steps:
             carry(error, "trace", run.trace, f"The trace so far, {len(run.trace)} steps,")
         raise
+    _warn_if_rose(run)
+    return run.trace
+
+
+def optimize_each(
+    mllm: Mllm, prompt: Prompt, regions: Sequence[Regions], method: LatentMethod | None = None
+) -> list[Trace]:
+    """`optimize` for each of several regions by itself, all in one batch: each trace is what it would be alone.
+
+    An interrupt, and an error of one run, end all. It raises what `optimize` and `Copies` do.
+    """
+    runs = [Steering(mllm, prompt, each, method) for each in regions]
+    steps = LatentRuns(mllm, prompt, [run.target for run in runs], [run.method for run in runs], sound=True)
+    try:
+        for measured in runs[0]._measured(steps):
+            for at, run in enumerate(runs):
+                if measured.going[at]:
+                    run._taken(measured, at)
+            del measured
+    except KeyboardInterrupt:
+        if not all(run.trace.steps for run in runs):
+            raise
+        for run in runs:
+            run.stop("interrupted")
+    for run in runs:
+        run._end()
+        _warn_if_rose(run)
+    return [run.trace for run in runs]
+
+
+def _warn_if_rose(run: Steering) -> None:
     if run.trace.rose:
         first, last = run.trace.steps[0], run.trace.steps[-1]
         warnings.warn(
             f"The energy rose, from {first.energy:.3g} to {last.energy:.3g}: attention was driven out of the regions, and "
             f"the answer says nothing of them. Try a smaller step_size (now {run.method.step_size:g}), or relative=True.",
             EnergyWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return run.trace
 
 
 def _listeners(callbacks: object) -> tuple[Callback, ...]:

@@ -53,7 +53,7 @@ class KeySteering(LatentMethod):
 
     def moves(self, mllm: Mllm, prompt: Prompt, runs: int = 1) -> Moved:
         low, high = self.moved_layers or (0, mllm.layers)
-        return VisualTokenKeys(mllm, prompt, range(low, high))
+        return VisualTokenKeys(mllm, prompt, range(low, high), runs)
 
     def done(self, latent: Tensor) -> KeyOffsets:
         return KeyOffsets(latent, contrast=self.contrast_decoding)
