@@ -222,7 +222,7 @@ def of_a_model(mllm, prompt, box, example):
         "refer_each": (
             cm.refer_each,
             {"mllm": mllm, "image": example.image, "question": "describe the object.", "regions": [box, box], "method": one}
-            | {"max_new_tokens": 1, "progress": False},
+            | {"max_new_tokens": 1, "max_copies": 2, "progress": False},
         ),
         "Baseline": (cm.Baseline, seen | measured),
         "Baseline.unsteered": (baseline.unsteered, {"regions": box}),

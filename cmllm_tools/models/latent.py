@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
@@ -123,7 +123,7 @@ def read_intervention(given: Any, call: LanguageCall) -> Intervention | None:
     if given is None or (isinstance(given, Intervention) and not isinstance(given, LatentAdded)):
         return given
     found = given if isinstance(given, LatentAdded) else LatentAdded(given)
-    return LatentAdded(read_latent(found.latent, call).detach(), contrast=found.contrast)
+    return replace(found, latent=read_latent(found.latent, call).detach())
 
 
 def _meant(given: Any) -> Any:

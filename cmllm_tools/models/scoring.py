@@ -16,7 +16,7 @@ from .interventions import Intervention
 from .latent import Latent, as_numbers, read_intervention
 from .mllm import Mllm, require
 from .prompt import Prompt
-from .together import opened_each, placed_each
+from .together import opened_each, placed_each, rows_of
 from .undisturbed import unaffected, undisturbed
 
 # Of the model's own answer so many tokens are scored: of a long one its beginning is enough.
@@ -141,8 +141,7 @@ def continuations(
     opened = opened_each(mllm, answered, interventions)
     if opened is None:
         return torch.stack([continuation(mllm, prompt, answer, each) for each in interventions])
-    states = answered.call.states.expand(len(interventions), -1, -1)
-    mask = torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+    states, mask = rows_of(answered, len(interventions))
     placed = placed_each([answered] * len(states), 0, states.shape[1])
     with undisturbed(mllm.model), placed, opened:
         logits = answer_logits(mllm, {"inputs_embeds": states, "attention_mask": mask}, len(ids))

@@ -77,7 +77,7 @@ def answers_each(
     """
     opened = opened_each(mllm, prompt, interventions)
     if opened is not None:
-        kind = (prompt.call.attention, type(interventions[0]), False, False)
+        kind, (states, mask) = _kind_of(prompt, interventions), rows_of(prompt, len(interventions))
 
         @contextmanager
         def alone(number: int) -> Iterator[None]:
@@ -85,7 +85,7 @@ def answers_each(
             with nullcontext() if found is None else found.opened(mllm, prompt):
                 yield
 
-        found = _batch(mllm, [prompt] * len(interventions), 0, opened, max_new_tokens, kind, alone)
+        found = _batch(mllm, [prompt] * len(states), states, mask, 0, opened, max_new_tokens, kind, alone)
         if found is not None:
             return found
     return [mllm.generate(prompt, each, max_new_tokens=max_new_tokens) for each in interventions]
@@ -95,14 +95,32 @@ def opened_each(
     mllm: "Mllm", prompt: Prompt, interventions: Sequence[Intervention | None]
 ) -> AbstractContextManager[None] | None:
     """Opens a batch of the prompt for each of several interventions; None where they cannot be one batch."""
-    kinds = {type(each) for each in interventions}
-    first = interventions[0] if interventions else None
-    if first is None or len(kinds) > 1 or any(each is None or each.contrast is not None for each in interventions):
+    several = [each for each in interventions if each is not None and each.contrast is None]
+    if len(several) < max(2, len(interventions)) or len({type(each) for each in several}) > 1:
         return None
-    if not _fit(mllm, [prompt] * len(interventions)):
+    kind = type(several[0])
+    if _home(kind, "opened") is not _home(kind, "opened_each") or not _fit(mllm, [prompt] * len(several)):
+        # A subclass that says how one is opened says nothing of several.
+        return None
+    if not _CHECKED.get(mllm.model, {}).get(_kind_of(prompt, several), True):
         return None
     with looked_once():
-        return type(first).opened_each(interventions, mllm, prompt)
+        return kind.opened_each(several, mllm, prompt)
+
+
+def rows_of(prompt: Prompt, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """States (count, token, width) of a prompt so many times, and their mask (count, token)."""
+    states = prompt.call.states.repeat(count, 1, 1)
+    return states, torch.ones(states.shape[:2], dtype=torch.long, device=states.device)
+
+
+def _home(kind: type, name: str) -> type | None:
+    """The class that defines a method of another."""
+    return next((each for each in kind.__mro__ if name in vars(each)), None)
+
+
+def _kind_of(prompt: Prompt, interventions: Sequence[Intervention | None]) -> _Kind:
+    return prompt.call.attention, type(interventions[0]), False, False
 
 
 def _fit(mllm: "Mllm", prompts: Sequence[Prompt]) -> bool:
@@ -133,19 +151,22 @@ def _is_plain(prompt: Prompt) -> bool:
     call = prompt.call
     places = call.arguments.get("position_ids")
     given = {name for name, value in call.arguments.items() if value is not None}
-    return call.site.states == "inputs_embeds" and given <= _PLAIN and (places is None or places.dim() in (2, 3))
+    # What the processor filled up is looked at by nothing, and the batch's mask knows of none of it.
+    padded = "attention_mask" in prompt.inputs and not bool(prompt.inputs["attention_mask"].all())
+    laid_out = call.site.states == "inputs_embeds" and (places is None or places.dim() in (2, 3))
+    return laid_out and given <= _PLAIN and not padded
 
 
 def _answered(mllm: "Mllm", prompts: Sequence[Prompt], prefix: Prefix | None, max_new_tokens: int) -> list[Answer] | None:
     """The answers; None for a model that turns out not to keep them apart."""
     shared = 0 if prefix is None else prefix.length
-    states, _ = _filled_up(prompts, shared)
+    states, mask = _filled_up(prompts, shared)
     filled = any(prompt.call.states.shape[1] < states.shape[1] for prompt in prompts)
     over: AbstractContextManager[None] = nullcontext()
     if prefix is not None:
         over = continued_answer(replace(prefix, call=replace(prefix.call, states=states)))
     kind = (prompts[0].call.attention, type(None), prefix is not None, filled)
-    return _batch(mllm, prompts, shared, over, max_new_tokens, kind, lambda number: nullcontext())
+    return _batch(mllm, prompts, states, mask, shared, over, max_new_tokens, kind, lambda number: nullcontext())
 
 
 def _filled_up(prompts: Sequence[Prompt], shared: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -164,6 +185,8 @@ def _filled_up(prompts: Sequence[Prompt], shared: int) -> tuple[torch.Tensor, to
 def _batch(
     mllm: "Mllm",
     prompts: Sequence[Prompt],
+    states: torch.Tensor,
+    mask: torch.Tensor,
     shared: int,
     over: AbstractContextManager[None],
     max_new_tokens: int,
@@ -173,6 +196,7 @@ def _batch(
     """The answers; None for a model that turns out not to keep them apart.
 
     Args:
+        states, mask: of all prompts, filled up.
         shared: number of tokens that all begin with.
         over: what is open meanwhile.
         kind: of batch, which is held against single forwards the first time.
@@ -182,7 +206,6 @@ def _batch(
     checked = _CHECKED.setdefault(model, {})
     if not checked.get(kind, True):
         return None
-    states, mask = _filled_up(prompts, shared)
     vocabulary = getattr(model.config.get_text_config(), "vocab_size", LAST_ID)
     options = read_options({"max_new_tokens": max_new_tokens}, mllm.family, prompts[0].inputs, vocabulary)
     options["logits_processor"] = LogitsProcessorList([Finite(model.dtype)])

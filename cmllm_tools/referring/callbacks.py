@@ -24,11 +24,14 @@ class Run(Protocol):
     mllm: Mllm
     prompt: Prompt
     method: LatentMethod
-    latent: torch.Tensor
     trace: Trace
 
     def stop(self, reason: str) -> None:
         """End the run after the current step."""
+
+    @property
+    def latent(self) -> torch.Tensor:
+        """(visual token, width) of the step last yielded."""
 
     def answer(self) -> str:
         """The model's answer with the current latent."""

@@ -34,7 +34,8 @@ class Measured:
         energy: (run,).
         share: (run,), of a map in the regions.
         gradient: (run, visual token, width), of the energy; None where no update follows.
-        going: (run,), whether a run takes part in this step.
+        going: (run,), whether a run takes part in this step; of those that do not nothing else is of use.
+        ending: (run,), whether it is measured for the last time, after an early stop that moved it once more.
         stopped: (run,), whether its method ends it early here.
         seconds: for forward and backward.
     """
@@ -48,6 +49,7 @@ class Measured:
     share: torch.Tensor
     gradient: torch.Tensor | None
     going: torch.Tensor
+    ending: torch.Tensor
     stopped: torch.Tensor
     seconds: float
 
@@ -146,6 +148,10 @@ class LatentRuns:
         differentiate: bool,
     ) -> Measured:
         started, states = time.perf_counter(), self.prompt.call.states
+        live = going | ending
+        if not live.all():
+            # Runs that have ended are no longer moved, and what they came to must not end the others.
+            start = torch.where(live[:, None, None], start, 0)
         sound = finite_runs(start.to(states.dtype))
         # A latent that is not finite ends its run, and would be refused for all.
         latent = start.detach() if sound.all() else torch.where(sound[:, None, None], start.detach(), 0)
@@ -159,7 +165,7 @@ class LatentRuns:
         maps = left_out(torch.stack(parts, 1), self._without)
         values = maps.sum(1) / self._counts[:, None]
         energy, share = self._scored(values)
-        gradient = gradients(energy.sum(), [latent], self._half)[0] if latent.requires_grad else None
+        gradient = gradients(energy[live & sound].sum(), [latent], self._half)[0] if latent.requires_grad else None
         now = torch.where(sound, energy.detach(), torch.nan)
         share = torch.where(sound, share.detach(), torch.nan)
         stopped = torch.zeros_like(going)
@@ -176,7 +182,8 @@ class LatentRuns:
             energy=now,
             share=share,
             gradient=gradient,
-            going=going | ending,
+            going=live,
+            ending=ending,
             stopped=stopped,
             seconds=time.perf_counter() - started,
         )

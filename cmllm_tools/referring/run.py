@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ..errors import SettingsError
-from ..inputs.conversation import Conversation, Messages
+from ..inputs.conversation import Conversation, Messages, is_messages
 from ..inputs.images import ImageSource
 from ..inputs.regions import Region, Regions
 from ..inputs.video import Video
@@ -12,10 +12,10 @@ from ..models.batch import MAX_COPIES
 from ..models.interventions import Intervention
 from ..models.look import Look, Seen
 from ..models.mllm import Mllm, require
-from ..models.prompt import Prompt
+from ..models.prompt import MOST_COPIES, Prompt
 from ..models.together import answers_each
 from ..progress import PATIENCE, waiting
-from ..strict import flag, several
+from ..strict import flag, several, whole_number
 from .asked import Asked
 from .callbacks import Callback, ProgressBar
 from .cost import measured
@@ -24,7 +24,8 @@ from .method import Method, given_method
 from .methods.controlmllm import ControlMLLM
 from .outcome import Outcome, Sent
 from .provenance import Provenance
-from .steering import optimize, optimize_each
+from .recorded import optimize_each
+from .steering import optimize
 from .trace import Trace
 
 
@@ -110,17 +111,22 @@ def refer_each(
     method: Method | None = None,
     *,
     max_new_tokens: int = 64,
+    max_copies: int = MAX_COPIES,
     progress: bool = True,
 ) -> tuple[Outcome, ...]:
     """Ask one question about each of several regions by itself: `refer` for each, in batches where that can be.
 
-    It can where the method optimises a latent and decodes plainly, and the family's batches are kept apart: steps and
-    answers of up to 16 regions then run together. Each outcome is what it would be alone, but for rounding and its cost:
-    its `seconds` are its part of the batch's, its `peak_memory` is the batch's.
+    It can where the method optimises a latent on one image and decodes plainly, and the model's family is one that the
+    tests cover and whose batches are kept apart; others are taken one by one. Each outcome is what it would be alone, but
+    for rounding and its cost: its `seconds` are its part of the batch's, its `peak_memory` is the batch's.
+
+    An interrupt leaves out what had not begun: the outcomes so far are returned, of which the last are `interrupted`.
 
     Args:
-        mllm, image, question, method, max_new_tokens, progress: as for `refer`.
+        mllm, image, question, method, max_new_tokens: as for `refer`.
         regions: of each question: one region, or several that belong together.
+        max_copies: how many are one batch at most; the memory of a step grows with it.
+        progress: where it takes more than two seconds, say so.
 
     Raises:
         SettingsError: for no regions, and as `refer` does.
@@ -137,51 +143,74 @@ def refer_each(
     each = several(regions, what)
     if not each:
         raise SettingsError(f"{what}; got none.")
+    most = whole_number(max_copies, "max_copies", 1, MOST_COPIES)
+    if not isinstance(image, Look | Seen | Video | Conversation) and not is_messages(image):
+        # What the model sees of it is the same for all.
+        image = Seen(mllm, image)
     user = Asked.of(image, question)
     places = [user.regions(one) for one in each]
+    outcomes: list[Outcome] = []
     with waiting(f"referring to {len(each)} regions by {given.called()}", flag(progress, "progress")):
-        resolved = given.resolve(mllm)
-        if isinstance(resolved, LatentMethod) and resolved.contrast_decoding is None and mllm.family.batch:
-            asked = [user.sent(resolved, place, mllm) for place in places]
-            if all(one.question == asked[0][0].question and one.image is asked[0][0].image for one, _ in asked):
-                return _together(mllm, user, asked, places, resolved, max_new_tokens)
-        return tuple(
-            refer(mllm, image, question, place, resolved, max_new_tokens=max_new_tokens, progress=False) for place in each
-        )
+        with measured(mllm.device) as before:
+            resolved = given.resolve(mllm)
+            shared = _shared(mllm, user, places, resolved)
+        for first in range(0, len(each), 1 if shared is None else most):
+            part = places[first : first + most]
+            if shared is None:
+                outcomes.append(
+                    refer(mllm, image, question, part[0], resolved, max_new_tokens=max_new_tokens, progress=False)
+                )
+            else:
+                outcomes += _together(mllm, user, *shared, part, max_new_tokens, before.seconds / len(each))
+            if outcomes[-1].interrupted:
+                break
+    return tuple(outcomes)
+
+
+def _shared(
+    mllm: Mllm, user: Asked, places: Sequence[tuple[Region, ...]], method: Method
+) -> tuple[LatentMethod, Prompt] | None:
+    """The method and the one prompt that it sends for all regions; None where they are not to be one batch."""
+    if not isinstance(method, LatentMethod) or method.contrast_decoding is not None or user.conversation is not None:
+        return None
+    if not (mllm.family.batch and mllm.family.tested) or len(places) < 2:
+        return None
+    asked = [user.sent(method, place, mllm) for place in places]
+    first = asked[0][0]
+    if any(one.question != first.question or one.image is not first.image for one, _ in asked):
+        return None
+    return method, first.prepared(mllm)
 
 
 def _together(
     mllm: Mllm,
     user: Asked,
-    asked: Sequence[tuple[Asked, tuple[Region, ...]]],
-    places: Sequence[tuple[Region, ...]],
     method: LatentMethod,
+    prompt: Prompt,
+    places: Sequence[tuple[Region, ...]],
     max_new_tokens: int,
-) -> tuple[Outcome, ...]:
-    prompt, outcomes = asked[0][0].prepared(mllm), []
-    for first in range(0, len(places), MAX_COPIES):
-        part = slice(first, first + MAX_COPIES)
-        sent = [there for _, there in asked[part]]
-        with measured(mllm.device) as cost:
-            traces = optimize_each(mllm, prompt, sent, method)
-            answers = answers_each(mllm, prompt, [trace.intervention for trace in traces], max_new_tokens)
-        outcomes += [
-            Outcome(
-                answer=answer,
-                method=method,
-                regions=place,
-                question=user.question,
-                size=user.image.size,
-                sent=Sent.of(prompt.image, prompt.question, prompt.text, there, prompt.conversation),
-                intervention=trace.intervention,
-                trace=trace,
-                seconds=cost.seconds / len(sent),
-                peak_memory=cost.peak_memory,
-                provenance=Provenance.of(mllm),
-            )
-            for answer, place, there, trace in zip(answers, places[part], sent, traces, strict=True)
-        ]
-    return tuple(outcomes)
+    before: float,
+) -> list[Outcome]:
+    """Outcomes of one batch; `before` is each one's part of the seconds that were spent on all."""
+    with measured(mllm.device) as cost:
+        traces = optimize_each(mllm, prompt, places, method)
+        answers = answers_each(mllm, prompt, [trace.intervention for trace in traces], max_new_tokens)
+    return [
+        Outcome(
+            answer=answer,
+            method=method,
+            regions=place,
+            question=user.question,
+            size=user.image.size,
+            sent=Sent.of(prompt.image, prompt.question, prompt.text, place, prompt.conversation),
+            intervention=trace.intervention,
+            trace=trace,
+            seconds=before + cost.seconds / len(places),
+            peak_memory=cost.peak_memory,
+            provenance=Provenance.of(mllm),
+        )
+        for answer, place, trace in zip(answers, places, traces, strict=True)
+    ]
 
 
 def found(

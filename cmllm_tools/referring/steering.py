@@ -1,30 +1,21 @@
 """The optimisation: one loop that yields steps; callbacks listen to it."""
 
-import hashlib
-import warnings
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import torch
 
-from ..errors import EnergyWarning, NotFiniteError, OptimizationError, SettingsError, carry
-from ..inputs.regions import Region, Regions
-from ..layout.video import VideoLayout
-from ..models.finite import all_finite
-from ..models.interrupts import uninterrupted
+from ..errors import NotFiniteError, SettingsError, carry
+from ..inputs.regions import Regions
 from ..models.interventions import Intervention
-from ..models.mllm import Mllm, require
-from ..models.prompt import Prompt, queries_name
+from ..models.mllm import Mllm
+from ..models.prompt import Prompt
 from ..models.undisturbed import unaffected
 from ..strict import kind_of, several, shown
-from .callbacks import EARLY_STOP, LOOKED_AT, ROSE, Callback
-from .energy import odds_gain
-from .latent_method import LatentMethod, given_latent_method
+from .callbacks import Callback
+from .latent_method import LatentMethod
 from .loop import LatentRuns, Measured
-from .methods.controlmllm import ControlMLLM
-from .provenance import Provenance
+from .recorded import RecordedRun
 from .trace import Step, Trace
-from .trace_file import COPY_SIZE, VIDEO_COPY_SIZE
 
 
 class Steering:
@@ -40,7 +31,6 @@ class Steering:
         method: settings; what they leave open is filled in for the model.
 
     Attributes:
-        latent: (visual token, width) of the step last yielded, on the model's device.
         trace: the steps so far.
 
     Raises:
@@ -60,17 +50,18 @@ class Steering:
 
     @unaffected(gradient=False)
     def __init__(self, mllm: Mllm, prompt: Prompt, regions: Regions, method: LatentMethod | None = None):
-        require(mllm, prompt)
-        prompt.check(mllm, replayed=True)
-        self.mllm, self.prompt = mllm, prompt
-        self.regions = prompt.layout.on_sheet(regions)
-        self.method = given_latent_method(method, ControlMLLM()).resolve(mllm)
-        self.target = self.method.target(prompt.layout, self.regions)
+        self._record = RecordedRun(mllm, prompt, regions, method)
+        self.mllm, self.prompt, self.regions = mllm, prompt, self._record.regions
+        self.method, self.target = self._record.method, self._record.target
         self._runs = LatentRuns(mllm, prompt, self.target, [self.method], sound=True)
-        self.latent = self._runs.zero
-        self.trace = _begun(mllm, prompt, self.regions, self.method, self.latent)
-        self._reason: str | None = None
+        self._record.begin(self._runs.zero)
+        self.trace = self._record.trace
         self._steps = self._run()
+
+    @property
+    def latent(self) -> torch.Tensor:
+        """(visual token, width) of the step last yielded, on the model's device."""
+        return self._record.latent
 
     @property
     def intervention(self) -> Intervention:
@@ -83,7 +74,7 @@ class Steering:
         Raises:
             SettingsError: for a reason that is no text, which could not be saved.
         """
-        self._reason = kind_of(reason, str, "The reason to stop must be a text")
+        self._record.reason = kind_of(reason, str, "The reason to stop must be a text")
 
     def answer(self) -> str:
         """The model's answer with the current latent, decoded as the method says."""
@@ -93,123 +84,25 @@ class Steering:
         return self._steps
 
     def _run(self) -> Iterator[Step]:
+        record = self._record
         for measured in self._measured():
-            step, early = self._taken(measured, 0)
+            step, early = record.take(measured)
             # Not kept through the next step: its gradient is as large as all that is moved.
             del measured
             yield step
-            if self._reason is not None and self._reason != early:
+            if record.reason is not None and record.reason != early:
                 self._runs.end()
                 break
-        self._end()
+        record.end()
 
-    def _taken(self, measured: Measured, at: int) -> tuple[Step, str | None]:
-        """The step of the run that is this one in a batch, kept, and why the method ends it there."""
-        step = self._step(measured, at)
-        self._keep(step, measured.latent[at])
-        early = self._early() if measured.stopped[at] else None
-        if early is not None:
-            self.stop(early)
-        return step, early
-
-    def _end(self) -> None:
-        self.trace.stopped = "finished" if self._reason is None else self._reason
-
-    def _early(self) -> str:
-        """Why the method ends the run at the step last kept."""
-        first, last = self.trace.steps[0], self.trace.steps[-1]
-        if last.energy > first.energy:
-            return ROSE
-        gain = odds_gain(torch.tensor(first.share), torch.tensor(last.share)).item()
-        return LOOKED_AT if self.method.until and gain >= self.method.until else EARLY_STOP
-
-    def _measured(self, runs: LatentRuns | None = None) -> Iterator[Measured]:
+    def _measured(self) -> Iterator[Measured]:
         """The loop's steps; attention that is not finite is the step size's fault once something was steered."""
         try:
-            yield from self._runs if runs is None else runs
+            yield from self._runs
         except NotFiniteError as error:
             if not self.trace.steps:
                 raise
-            raise self._not_finite("attention", len(self.trace)) from error
-
-    @uninterrupted
-    def _keep(self, step: Step, latent: torch.Tensor) -> None:
-        self.latent = latent
-        self.trace.latent = latent.float().cpu()
-        self.trace.steps.append(step)
-
-    @unaffected(gradient=False)
-    def _step(self, measured: Measured, at: int) -> Step:
-        number, gradient = measured.number, None if measured.gradient is None else measured.gradient[at]
-        if not measured.sound[at]:
-            raise self._not_finite("latent", number)
-        self._check_looks(measured.values[at], number)
-        self._check_finite("energy", measured.energy[at], number)
-        if gradient is not None:
-            self._check_finite("gradient", gradient, number)
-        return Step(
-            number=number,
-            energy=measured.energy[at].item(),
-            share=measured.share[at].item(),
-            maps=measured.maps[at].cpu(),
-            latent_norm=measured.latent[at].norm().item(),
-            # Where the run ends early nothing is updated, though the gradient is known.
-            gradient_norm=None if gradient is None else gradient.norm().item(),
-            seconds=measured.seconds,
-        )
-
-    def _check_looks(self, values: torch.Tensor, number: int) -> None:
-        if not values.any():
-            raise self._failed(
-                "map all zero",
-                f"The context-token map must have some attention on the image; at step {number} it has none. Take query "
-                f"tokens that look at the image (now {queries_name(self.method.queries)!r}), other layers or heads, or "
-                "leave out fewer visual tokens.",
-            )
-
-    def _check_finite(self, what: str, values: torch.Tensor, number: int) -> None:
-        if not all_finite(values):
-            raise self._not_finite(what, number)
-
-    def _not_finite(self, what: str, number: int) -> OptimizationError:
-        dtype = self.mllm.model.dtype
-        # An unsteered step cannot be the fault of the step size.
-        met = (
-            f"dtype {dtype}, step_size {self.method.step_size:g}). Try a smaller step_size or a wider dtype."
-            if number
-            else f"dtype {dtype}, nothing steered yet). Try a wider dtype."
-        )
-        return self._failed(f"{what} not finite", f"The {what} must stay finite; at step {number} it is not ({met}")
-
-    def _failed(self, stopped: str, message: str) -> OptimizationError:
-        self.trace.stopped = f"failed: {stopped}"
-        return OptimizationError(
-            f"{message} The trace so far, {len(self.trace)} steps with the last good latent, is in this error's .trace.",
-            self.trace,
-        )
-
-
-def _begun(mllm: Mllm, prompt: Prompt, regions: tuple[Region, ...], method: LatentMethod, zero: torch.Tensor) -> Trace:
-    """The trace of a run that has not begun."""
-    copy = prompt.image.copy()
-    most = VIDEO_COPY_SIZE if isinstance(prompt.layout, VideoLayout) else COPY_SIZE
-    copy.thumbnail((most, most))
-    return Trace(
-        steps=[],
-        latent=zero.float().cpu(),
-        stopped="running",
-        method=method,
-        regions=regions,
-        layout=prompt.layout,
-        layers=method.layers_of(mllm),
-        queries=prompt.positions(method.queries),
-        tokens=prompt.tokens,
-        question=prompt.question,
-        text=prompt.text,
-        image=np.asarray(copy),
-        image_hash=hashlib.sha256(np.asarray(prompt.image).tobytes()).hexdigest(),
-        provenance=Provenance.of(mllm),
-    )
+            raise self._record.attention_not_finite() from error
 
 
 def optimize(
@@ -264,45 +157,8 @@ def optimize(
         if run.trace.steps:
             carry(error, "trace", run.trace, f"The trace so far, {len(run.trace)} steps,")
         raise
-    _warn_if_rose(run)
+    run._record.warn_if_rose(stacklevel=2)
     return run.trace
-
-
-def optimize_each(
-    mllm: Mllm, prompt: Prompt, regions: Sequence[Regions], method: LatentMethod | None = None
-) -> list[Trace]:
-    """`optimize` for each of several regions by itself, all in one batch: each trace is what it would be alone.
-
-    An interrupt, and an error of one run, end all. It raises what `optimize` and `Copies` do.
-    """
-    runs = [Steering(mllm, prompt, each, method) for each in regions]
-    steps = LatentRuns(mllm, prompt, [run.target for run in runs], [run.method for run in runs], sound=True)
-    try:
-        for measured in runs[0]._measured(steps):
-            for at, run in enumerate(runs):
-                if measured.going[at]:
-                    run._taken(measured, at)
-            del measured
-    except KeyboardInterrupt:
-        if not all(run.trace.steps for run in runs):
-            raise
-        for run in runs:
-            run.stop("interrupted")
-    for run in runs:
-        run._end()
-        _warn_if_rose(run)
-    return [run.trace for run in runs]
-
-
-def _warn_if_rose(run: Steering) -> None:
-    if run.trace.rose:
-        first, last = run.trace.steps[0], run.trace.steps[-1]
-        warnings.warn(
-            f"The energy rose, from {first.energy:.3g} to {last.energy:.3g}: attention was driven out of the regions, and "
-            f"the answer says nothing of them. Try a smaller step_size (now {run.method.step_size:g}), or relative=True.",
-            EnergyWarning,
-            stacklevel=3,
-        )
 
 
 def _listeners(callbacks: object) -> tuple[Callback, ...]:
