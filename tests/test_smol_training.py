@@ -5,15 +5,18 @@ import random
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import cmllm_tools as cm
 from cmllm_tools.bench.heldout import DESCRIPTIONS
 from cmllm_tools.bench.sentences import with_article as a
 from cmllm_tools.bench.smol_sets import SETS, smol_held_out, smol_names
 from cmllm_tools.models.smol import CELLS, SIDE
+from training.smol import mean
 from training.smol.language import Seen, listed, place, sample_turn
+from training.smol.pictures import STYLES as SOURCES
 from training.smol.scenes import BACKGROUND, COVERED, MOST, PLAIN, STRONG, UNSURE, Painter, gentler, words
-from training.smol.world import things
+from training.smol.world import STYLES, things
 
 
 def painter(seed=0, count=6):
@@ -53,6 +56,17 @@ def test_scenes_repeat_with_the_seed():
     first, second, other = (painter(seed).draw(3, STRONG).images for seed in (1, 1, 2))
     assert torch.equal(first, second)
     assert not torch.equal(first, other)
+
+
+def test_a_style_without_a_picture_is_not_drawn_from():
+    """Of two styles one lacks two things: they are drawn in the other, never as nothing."""
+    pictures = torch.full((2, 6, 4, 32, 32), 255, dtype=torch.uint8)
+    pictures[0, :2] = 0
+    drawn = Painter(pictures, torch.arange(6), torch.zeros(0, 3, 8, 8), torch.Generator().manual_seed(0))
+    scenes = drawn.draw(32, PLAIN)
+    there = scenes.things >= 0
+    assert {0, 1} <= set(scenes.things[there].tolist())
+    assert (scenes.masks.amax((2, 3))[there] > 0.9).all()
 
 
 def test_a_visual_token_has_the_word_of_what_covers_it():
@@ -183,3 +197,19 @@ def test_the_eyes_are_as_small_as_they_should_be():
     from cmllm_tools.models.smol import PARTS
 
     assert (PARTS / "eyes.safetensors").stat().st_size < 10e6
+
+
+def test_icons_that_show_something_else_are_those_of_things():
+    assert tuple(SOURCES) == STYLES
+    for source in SOURCES.values():
+        assert set((source.otherwise or "").split()) <= set(things())
+
+
+def test_the_mean_of_eyes_is_that_of_their_numbers(tmp_path):
+    eyes = [{"a": torch.tensor([1.0, 2.0]).bfloat16()}, {"a": torch.tensor([2.0, 5.0]).bfloat16()}]
+    files = [tmp_path / f"{number}.safetensors" for number in range(2)]
+    for one, file in zip(eyes, files, strict=True):
+        save_file(one, file)
+    mean.main([*map(str, files), "--out", str(tmp_path / "mean.safetensors")])
+    found = load_file(tmp_path / "mean.safetensors")
+    assert torch.equal(found["a"], torch.tensor([1.5, 3.5]).bfloat16())

@@ -31,7 +31,7 @@ METHOD_DEFAULTS: dict[tuple[str, int, int], dict[str, dict[str, Any]]] = {
         # Its last token says how the answer begins: steered by that one alone, it no longer begins as a sentence does.
         "ControlMLLMPlus": {"steps": 2, "step_size": 0.006, "layers": (), "queries": "text", "contrast": 0.0},
         # Attention moved in the lower layers drives its answers away (docs/findings.md).
-        "KeySteering": {"steps": 1, "step_size": 0.005, "layers": (), "queries": "text", "moved_layers": (20, 30)},
+        "KeySteering": {"steps": 1, "step_size": 0.0065, "layers": (), "queries": "text", "moved_layers": (20, 30)},
     },
     ("llava", 6, 192): {
         "ControlMLLM": {

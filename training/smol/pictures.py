@@ -1,10 +1,11 @@
-"""Drawings of each thing in eight styles, as transparent pictures of 128 x 128 px: `python -m training.smol.pictures FILE`.
+"""Drawings of each thing in many styles, as transparent pictures of 128 x 128 px: `python -m training.smol.pictures FILE`.
 
-They come from npm's registry, whose archives are checked by hash; what is drawn in lines is rendered by Chromium. Older
-styles lack some things: their place holds the first style's drawing.
+They come from npm's registry, whose archives are checked by hash; what is drawn in lines is rendered by Chromium. What a
+style has no drawing of is left transparent.
 """
 
 import argparse
+import base64
 import hashlib
 import io
 import json
@@ -38,11 +39,14 @@ class Source:
         archive: below the registry.
         sha256: of the archive.
         licence: of the pictures, and whose they are.
+        otherwise: of icons that go by a name, and stand for no code point, those that show something else than the thing of
+            that name; None for pictures that go by code points.
     """
 
     archive: str
     sha256: str
     licence: str
+    otherwise: str | None = None
 
 
 # Pictures that stand for a code point, drawn by a page; None where the style has none.
@@ -86,6 +90,47 @@ STYLES = {
         "f3e72b3c59d05e1db03b7e308d55c0d05bd7ba3f625a90da1b79313c12858eef",
         "Firefox OS Emoji, Mozilla, Apache 2.0",
     ),
+    "fluent-color": Source(
+        "@iconify-json/fluent-emoji/-/fluent-emoji-1.2.7.tgz",
+        "8044210dbf11e016d4de85f15d01a243423bd832457e7e2491df1b751c0e272b",
+        "Fluent Emoji, Microsoft, MIT",
+    ),
+    "noto-lines": Source(
+        "@fontsource/noto-emoji/-/noto-emoji-5.3.2.tgz",
+        "1fe49bb2cf7c2d78f93c0a69b6a431dcfd0d585b7831eba87fae6888ccf8d373",
+        "Noto Emoji, the font, Google, OFL 1.1",
+    ),
+    "streamline": Source(
+        "@iconify-json/streamline-emojis/-/streamline-emojis-1.2.4.tgz",
+        "5dac87c876b322500989828c5823143e0100d78881627a2e4081a4b897cbfdbc",
+        "Streamline Emojis, Streamline, CC BY 4.0",
+    ),
+    "material": Source(
+        "@iconify-json/mdi/-/mdi-1.2.3.tgz",
+        "ddd817a7213f91de51147943915c0cda8c8b818a53c92b5c068cfa9883c6d7ac",
+        "Material Design Icons, Pictogrammers, Apache 2.0",
+        "arrow bee box brush coat elevator flower hospital hotel lightning mouse nest painting pepper plant planet ring "
+        "satellite school seal soup speaker tent train turkey",
+    ),
+    "game": Source(
+        "@iconify-json/game-icons/-/game-icons-1.2.4.tgz",
+        "f5758efb34d91c4f50b941f355f16ee73938625e5996fabc25171288404460a4",
+        "Game-icons.net, Lorc, Delapouite and others, CC BY 3.0",
+        "bridge bulb clover fire fountain helmet lantern meat oyster ring speaker volcano wrench",
+    ),
+    "huge": Source(
+        "@iconify-json/hugeicons/-/hugeicons-1.2.35.tgz",
+        "cca09de913319938961fa0613a8eb42952f76c3ee13a7c68ef411091590c5d8b",
+        "Huge Icons, MIT",
+        "diamond glove keyboard lock mouse rat satellite seal shell snail speaker sunglasses thermometer",
+    ),
+    "park": Source(
+        "@iconify-json/icon-park/-/icon-park-1.2.4.tgz",
+        "c1a25212a31602aca93c3fa6f6b3288e89b9d7811afc132dfd78506e9d586b6f",
+        "IconPark, ByteDance, Apache 2.0",
+        "anchor bank chicken compass eagle egg fork glove helmet honey keyboard mirror mouse pie ring seal spoon speaker "
+        "telescope trumpet turkey",
+    ),
     "twemoji": Source(
         "@iconify-json/twemoji/-/twemoji-1.2.5.tgz",
         "19046dff7d8707ce96212ec86468b36ac5f8e60409629dd13f809265c6d0ebb7",
@@ -121,13 +166,28 @@ def _drawn(archive: tarfile.TarFile, known: Names) -> Picture:
             return None
         icon = icons["icons"][found]
         size = f'viewBox="0 0 {icon.get("width", width)} {icon.get("height", height)}" width="{SIDE}" height="{SIDE}"'
-        page.set_content(
-            f'<body style="margin: 0"><svg xmlns="http://www.w3.org/2000/svg" style="display: block" {size}>'
-            f"{icon['body']}</svg></body>"
-        )
-        return Image.open(io.BytesIO(page.screenshot(omit_background=True)))
+        return _shot(page, f'<svg xmlns="http://www.w3.org/2000/svg" style="display: block" {size}>{icon["body"]}</svg>')
 
     return picture
+
+
+def _written(archive: tarfile.TarFile) -> Picture:
+    """Pictures of a font, each rendered by Chromium."""
+    font = base64.b64encode(_member(archive, "files/noto-emoji-emoji-400-normal.woff2")).decode()
+    face = f"@font-face {{ font-family: drawn; src: url(data:font/woff2;base64,{font}) }}"
+    style = f"font: {0.8 * SIDE}px drawn; width: {SIDE}px; line-height: {SIDE}px; text-align: center"
+
+    def picture(code: str, page: Any) -> Image.Image | None:
+        letters = "".join(f"&#x{each};" for each in code.split("-"))
+        return _shot(page, f'<style>{face}</style><div style="{style}">{letters}</div>')
+
+    return picture
+
+
+def _shot(page: Any, body: str) -> Image.Image:
+    page.set_content(f'<body style="margin: 0">{body}</body>')
+    page.evaluate("document.fonts.ready")
+    return Image.open(io.BytesIO(page.screenshot(omit_background=True)))
 
 
 def _painted(archive: tarfile.TarFile) -> Picture:
@@ -156,22 +216,41 @@ def _names(archives: dict[str, tarfile.TarFile]) -> Names:
     return known
 
 
+def _own_names(otherwise: str) -> Names:
+    """How sets of icons call a thing: by its name, or as the first of several of that name."""
+    first = {codes[0]: name for name, codes in things().items() if name not in otherwise.split()}
+
+    def known(code: str) -> list[str]:
+        name = first.get(code)
+        return [] if name is None else [name, f"{name}-01", f"{name}-one"]
+
+    return known
+
+
+def _pictures_of(style: str, archive: tarfile.TarFile, known: Names) -> Picture:
+    if style == "fluent":
+        return _painted(archive)
+    if style == "noto-lines":
+        return _written(archive)
+    otherwise = STYLES[style].otherwise
+    return _drawn(archive, known if otherwise is None else _own_names(otherwise))
+
+
 def make_pictures(file: Path) -> None:
     """Fetch and render all styles into one file."""
     codes = [code for each in things().values() for code in each]
     archives = {style: _fetch(source) for style, source in STYLES.items()}
-    known, first = _names(archives), next(iter(STYLES))
-    found: dict[str, np.ndarray] = {}
+    known, found = _names(archives), {}
     with sync_playwright() as started:
         browser = started.chromium.launch(executable_path=which("chromium"))
         page = browser.new_page(viewport={"width": SIDE, "height": SIDE})
         for style, archive in archives.items():
-            picture = _painted(archive) if style == "fluent" else _drawn(archive, known)
-            rows = []
-            for at, code in enumerate(tqdm(codes, style)):
+            picture, rows = _pictures_of(style, archive, known), np.zeros((len(codes), 4, SIDE, SIDE), np.uint8)
+            for row, code in zip(rows, tqdm(codes, style), strict=True):
                 one = picture(code, page)
-                rows.append(found[first][at] if one is None else np.asarray(one.convert("RGBA")).transpose(2, 0, 1))
-            found[style] = np.ascontiguousarray(np.stack(rows))
+                if one is not None:
+                    row[:] = np.asarray(one.convert("RGBA")).transpose(2, 0, 1)
+            found[style] = rows
         browser.close()
     write_whole(file, lambda output: output.write(save(found)))
 

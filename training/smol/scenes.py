@@ -94,7 +94,7 @@ class Painter:
     """Draws scenes.
 
     Args:
-        pictures: (style, picture, 4, height, width) uint8, with straight opacity.
+        pictures: (style, picture, 4, height, width) uint8, with straight opacity; all transparent where a style has none.
         owners: (picture,): number of the thing that each picture shows.
         photographs: (photograph, 3, height, width) in 0..1, for backgrounds.
         generator: on the device of all the rest.
@@ -110,6 +110,9 @@ class Painter:
         most = max(map(len, shown))
         self._shown = torch.stack([F.pad(each, (0, most - len(each)), value=-1) for each in shown])
         self._choices = (self._shown >= 0).sum(1)
+        drawn = pictures[:, :, 3].flatten(2).any(-1).T
+        # Of each picture, the styles that have it come first.
+        self._styles, self._drawn = (~drawn).int().sort(stable=True).indices, drawn.sum(1)
 
     @property
     def device(self) -> torch.device:
@@ -169,7 +172,7 @@ class Painter:
         count = things.numel()
         flat = things.flatten()
         chosen = self._shown[flat, (self._uniform(count) * self._choices[flat]).long()]
-        styles = (self._uniform(2, count) * len(self._pictures)).long()
+        styles = self._styles[chosen, (self._uniform(2, count) * self._drawn[chosen]).long()]
         picture = self._pictures[styles[0], chosen]
         share = self._uniform(count, low=0.3, high=0.7) * (self._uniform(count) < varied.mixed)
         picture = torch.lerp(picture, self._pictures[styles[1], chosen], share[:, None, None, None])

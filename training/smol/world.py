@@ -11,7 +11,23 @@ from torch.nn import functional as F
 
 # Name of each thing, a single word that is one token of SmolLM2, and the code points of its pictures.
 THINGS = Path(__file__).with_name("things.json")
-STYLES = ("noto", "fluent", "fluent-flat", "fluent-contrast", "noto-v1", "emojione", "firefox", "twemoji")
+STYLES = (
+    "noto",
+    "fluent",
+    "fluent-flat",
+    "fluent-contrast",
+    "noto-v1",
+    "emojione",
+    "firefox",
+    "fluent-color",
+    "noto-lines",
+    "streamline",
+    "material",
+    "game",
+    "huge",
+    "park",
+    "twemoji",
+)
 # The last one is held out whole.
 TRAINED, HELD_OUT = STYLES[:-1], STYLES[-1]
 # Of those trained on, what figures and the held-out scenes are drawn in.
@@ -30,7 +46,10 @@ def owners() -> torch.Tensor:
 
 
 def read_pictures(file: Path) -> dict[str, np.ndarray]:
-    """The pictures of each style, (picture, 4, height, width) uint8, in the order of `things()` and their code points."""
+    """The pictures of each style, (picture, 4, height, width) uint8, in the order of `things()` and their code points.
+
+    All transparent where a style has none.
+    """
     return load_file(file)
 
 
