@@ -77,7 +77,7 @@ def test_the_language_model_reads_words_and_follows_the_region():
     left, top = int(scene.region("box").x0) // CELL, int(scene.region("box").y0) // CELL
     assert torch.equal(prompt.call.states[0, prompt.visual[8 * top + left]], weights[wanted[0]])
     assert "camera" in reader.generate(prompt)
-    outcome = cm.refer(reader, scene.image, scene.question, scene.region("box"), cm.methods.KeySteering())
+    outcome = cm.refer(reader, scene.image, scene.question, scene.region("box"), cm.methods.KeySteering(step_size=0.005))
     assert outcome.answer == "The thing in the picture is an apple."
     reader.model.train()
     reader.model.set_attn_implementation("eager")

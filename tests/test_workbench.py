@@ -10,6 +10,7 @@ from hostile_results import made_sweep
 from PIL import Image
 
 import cmllm_tools as cm
+from cmllm_tools.referring.recorded import RecordedRun
 from cmllm_tools.widgets import Workbench
 from cmllm_tools.widgets.layers_tab import LayersTab
 
@@ -148,8 +149,8 @@ def test_click_in_another_thread_steps_in_this_one(mllm, scene, monkeypatch):
     import threading
 
     threads = set()
-    step = cm.Steering._step
-    monkeypatch.setattr(cm.Steering, "_step", lambda *given: (threads.add(threading.current_thread()), step(*given))[1])
+    step = RecordedRun.take
+    monkeypatch.setattr(RecordedRun, "take", lambda *given: (threads.add(threading.current_thread()), step(*given))[1])
 
     async def steer():
         bench = Workbench(mllm, scene.image, regions=scene.region("box"), method=PLUS)
@@ -222,7 +223,7 @@ def test_interrupt_in_a_step_and_between_two(bench, monkeypatch):
     # As ipykernel has it while no cell runs.
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     bench.method = cm.ControlMLLMPlus(steps=200)
-    step = cm.Steering._step
+    step = RecordedRun.take
 
     def interrupted(*given):
         if given[1].number == 2:
@@ -240,7 +241,7 @@ def test_interrupt_in_a_step_and_between_two(bench, monkeypatch):
         loop.run_until_complete(between())
         assert (bench.trace.stopped, 2 <= len(bench.trace) <= 3) == ("interrupted", True)
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-        monkeypatch.setattr(cm.Steering, "_step", interrupted)
+        monkeypatch.setattr(RecordedRun, "take", interrupted)
         loop.run_until_complete(awaited(bench))
         assert (bench.trace.stopped, len(bench.trace), bench.error) == ("interrupted", 2, None)
         assert bench.answers[1] is not None

@@ -135,7 +135,7 @@ def refer_each(
     Examples:
         >>> both = cm.refer_each(mllm, scene.image, "describe the object.", [box, cm.Point(20, 20)], cm.ControlMLLMPlus())
         >>> [str(outcome.answer) for outcome in both]
-        ['red cross at the right', 'blue zero at the top left']
+        ['red cross at the right', 'blue zero at the center']
     """
     require(mllm)
     given = given_method(method, ControlMLLM())
