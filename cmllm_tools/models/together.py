@@ -8,7 +8,7 @@ of each kind is held against each prompt's own forward.
 
 import inspect
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
@@ -78,14 +78,18 @@ def answers_each(
     opened = opened_each(mllm, prompt, interventions)
     if opened is not None:
         kind, (states, mask) = _kind_of(prompt, interventions), rows_of(prompt, len(interventions))
-
-        @contextmanager
-        def alone(number: int) -> Iterator[None]:
-            found = interventions[number]
-            with nullcontext() if found is None else found.opened(mllm, prompt):
-                yield
-
-        found = _batch(mllm, [prompt] * len(states), states, mask, 0, opened, max_new_tokens, kind, alone)
+        several = [each for each in interventions if each is not None]
+        found = _batch(
+            mllm,
+            [prompt] * len(states),
+            states,
+            mask,
+            0,
+            opened,
+            max_new_tokens,
+            kind,
+            lambda number: several[number].opened(mllm, prompt),
+        )
         if found is not None:
             return found
     return [mllm.generate(prompt, each, max_new_tokens=max_new_tokens) for each in interventions]
@@ -99,7 +103,7 @@ def opened_each(
     if len(several) < max(2, len(interventions)) or len({type(each) for each in several}) > 1:
         return None
     kind = type(several[0])
-    if _home(kind, "opened") is not _home(kind, "opened_each") or not _fit(mllm, [prompt] * len(several)):
+    if _home(kind, "opened") is not _home(kind, "opened_each") or not _fit(mllm, [prompt, prompt]):
         # A subclass that says how one is opened says nothing of several.
         return None
     if not _CHECKED.get(mllm.model, {}).get(_kind_of(prompt, several), True):
